@@ -1,0 +1,6 @@
+"""`python -m vidpipe …`"""
+
+from vidpipe.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Every setting of a run, once: its default, its range and its help feed the options, `--help` and the config file's check.
+
+    [extract]                       [train]
+    sampling = "uniform"            head = "lstm"
+    num_frames = 16                 hidden_size = 256
+    backbone = "resnet50"           …
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from vidpipe.errors import ConfigError, UsageError, unknown_name
+
+__all__ = ["SECTIONS", "ExtractConfig", "Sampling", "Setting", "TrainConfig", "load_section", "save_config", "settings"]
+
+DEFAULT_NUM_FRAMES = {"uniform": 16, "scene": 4}
+DEFAULT_FPS = 2.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a field of a config allows, beside its type and default."""
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    """The range is [low, high]; `above` excludes low itself."""
+    above: bool = False
+
+    def check(self, value: Any) -> Any:
+        """The value, as the field's type.
+
+        Raises:
+            ConfigError: it is of another type, out of range or none of the choices.
+        """
+        if value is None and self.default is None:
+            return None
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, self.type) or (isinstance(value, bool) and self.type is not bool):
+            raise ConfigError(f"{self.name} = {value!r}: a {self.type.__name__} is needed")
+        if self.choices and value not in self.choices:
+            raise ConfigError(unknown_name(self.name, str(value), self.choices))
+        too_low = self.low is not None and (value <= self.low if self.above else value < self.low)
+        if too_low or (self.high is not None and value > self.high):
+            raise ConfigError(f"{self.name} = {value!r}: {self.allowed} is needed")
+        return value
+
+    @property
+    def allowed(self) -> str:
+        """The range in words: `1 or more`, `above 0`, `0 to 0.9`."""
+        if self.high is not None:
+            return f"{'above ' if self.above else ''}{self.low:g} to {self.high:g}"
+        return f"above {self.low:g}" if self.above else f"{self.low:g} or more"
+
+
+def _setting(default: Any, help: str, **limits: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, **limits})
+
+
+class _Checked:
+    """Checks each field against its `Setting` when the config is made."""
+
+    def __post_init__(self) -> None:
+        for setting in settings(type(self)):
+            object.__setattr__(self, setting.name, setting.check(getattr(self, setting.name)))
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a video are taken; see `vidpipe.video.sampling` for the rules."""
+
+    method: str
+    num_frames: int | None = None
+    """Frames of the video (uniform) or of each scene (scene)."""
+    fps: float | None = None
+    """Frames per second (fps)."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in a feature store's key: the method and its own parameter."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    def __str__(self) -> str:
+        parameter = f"{self.fps:g} fps" if self.method == "fps" else f"{self.num_frames} frames"
+        return parameter if self.method == "fps" else f"{self.method}, {parameter}{' a scene' * (self.method == 'scene')}"
+
+
+@dataclass(frozen=True)
+class ExtractConfig(_Checked):
+    """What `vidpipe extract` does to each video."""
+
+    sampling: str = _setting("uniform", "Which frames to take.", choices=("uniform", "fps", "scene"))
+    num_frames: int | None = _setting(
+        None, "Frames of each video (uniform; default 16) or of each scene (scene; default 4).", low=1
+    )
+    fps: float | None = _setting(None, "Frames per second to take (fps; default 2).", low=0, above=True)
+    backbone: str = _setting("resnet50", "Frozen image model; `vidpipe backbones` lists them.")
+    weights: str = _setting("default", "`default`, `random` (for tests), or a .pth, .pt or .safetensors file.")
+    pool: str = _setting("avg", "Global pooling over the last feature map.", choices=("avg", "max"))
+    dtype: str = _setting("float32", "Type of the stored features.", choices=("float32", "float16"))
+    device: str = _setting("auto", "Where the image model runs.", choices=("auto", "cpu", "cuda"))
+    batch_size: int = _setting(32, "Frames to put through the image model at once.", low=1)
+    workers: int = _setting(0, "Decoding processes; 0 means one for every two cores.", low=0)
+    timeout: float = _setting(120.0, "Seconds that one piece of decoding may take before it is killed.", low=0, above=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fps is not None and self.sampling != "fps":
+            raise UsageError(f"--fps goes with --sampling fps, not with --sampling {self.sampling}")
+        if self.num_frames is not None and self.sampling == "fps":
+            raise UsageError("--num-frames goes with --sampling uniform or scene; with --sampling fps, give --fps")
+
+    def resolve_sampling(self) -> Sampling:
+        """The sampling method with its own parameter filled in."""
+        if self.sampling == "fps":
+            return Sampling("fps", fps=self.fps or DEFAULT_FPS)
+        return Sampling(self.sampling, num_frames=self.num_frames or DEFAULT_NUM_FRAMES[self.sampling])
+
+
+@dataclass(frozen=True)
+class TrainConfig(_Checked):
+    """How `vidpipe train` fits a head to a feature store."""
+
+    head: str = _setting("lstm", "The classifier over a feature sequence.", choices=("lstm", "mean"))
+    hidden_size: int = _setting(256, "Size of the LSTM's hidden state.", low=1)
+    num_layers: int = _setting(1, "Layers of the LSTM.", low=1)
+    bidirectional: bool = _setting(False, "Read the sequence in both directions.")
+    dropout: float = _setting(0.5, "Dropout before the classifier and between layers.", low=0, high=0.95)
+    epochs: int = _setting(100, "Most epochs to train.", low=1)
+    batch_size: int = _setting(32, "Videos in a training step.", low=1)
+    lr: float = _setting(1e-3, "Learning rate of AdamW.", low=0, above=True)
+    weight_decay: float = _setting(1e-2, "Weight decay of AdamW.", low=0)
+    patience: int = _setting(20, "Epochs without a better validation loss before training stops.", low=1)
+    val_fraction: float = _setting(0.15, "Part of the training videos to validate on.", low=0, high=0.9)
+    test_fraction: float = _setting(0.2, "Part of the videos kept for the test, where the labels name no split.", low=0, high=0.9)
+    seed: int = _setting(0, "Seed of the split, the weights and the order of the videos.", low=0)
+    device: str = _setting("auto", "Where the head is trained.", choices=("auto", "cpu", "cuda"))
+
+
+SECTIONS: Mapping[str, type[ExtractConfig] | type[TrainConfig]] = {"extract": ExtractConfig, "train": TrainConfig}
+Config = TypeVar("Config", ExtractConfig, TrainConfig)
+
+
+def settings(config: type) -> tuple[Setting, ...]:
+    """The settings of a config class, in the order in which they are declared."""
+    return tuple(
+        Setting(field.name, _plain_type(field.type), field.default, **field.metadata) for field in fields(config)
+    )
+
+
+def _plain_type(annotation: Any) -> type:
+    """`int | None` -> int"""
+    members = [member for member in getattr(annotation, "__args__", (annotation,)) if member is not type(None)]
+    return members[0]  # type: ignore[no-any-return]
+
+
+def load_section(path: Path, section: str) -> dict[str, Any]:
+    """The settings that a TOML config file names for one stage.
+
+    Args:
+        path: the file.
+        section: `extract` or `train`; the file may hold the other one too.
+
+    Raises:
+        ConfigError: the file does not parse, or holds an unknown table, key or value.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+    for table, values in document.items():
+        if table not in SECTIONS or not isinstance(values, dict):
+            raise ConfigError(f"{path}: {unknown_name('table', table, SECTIONS)}")
+        _check_table(path, table, values)
+    return dict(document.get(section, {}))
+
+
+def _check_table(path: Path, table: str, values: Mapping[str, Any]) -> None:
+    known = {setting.name: setting for setting in settings(SECTIONS[table])}
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"{path}, [{table}]: {unknown_name('key', name, known)}")
+        try:
+            known[name].check(value)
+        except ConfigError as error:
+            raise ConfigError(f"{path}, [{table}]: {error}") from error
+
+
+def save_config(path: Path, **sections: ExtractConfig | TrainConfig) -> None:
+    """Write a config file that `--config` reads back; settings left at None are left out."""
+    document = {
+        name: {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
+        for name, config in sections.items()
+    }
+    path.write_text(tomli_w.dumps(document), encoding="utf-8")

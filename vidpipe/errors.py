@@ -1,0 +1,120 @@
+"""Every error that a user can meet.
+
+    VidpipeError                 exit code 1: could not do it
+    ├── UsageError               exit code 2: the request itself is wrong
+    │   └── ConfigError          a config file, or a setting's value
+    ├── InputError               an input path holds nothing that can be used
+    ├── VideoError               one video cannot be read; the others go on
+    │   ├── NotAVideoError       no video stream, a playlist, an empty file
+    │   ├── DecodeError          a video stream that does not decode
+    │   ├── DecodeTimeoutError   decoding took longer than --timeout
+    │   └── DecoderCrashError    the decoder took its process down
+    ├── StoreError               a feature store
+    │   ├── KeyMismatchError     it was made with other settings
+    │   └── ShardError           one of its HDF5 files is damaged
+    ├── LabelsError              a labels file, or how labels and videos fit together
+    ├── WeightsError             weights that cannot be had, or do not fit
+    ├── RunError                 a run folder
+    └── InterruptedExtraction    Ctrl-C; what was done is sealed
+
+A message says what is wrong, with which file or value, what is allowed, and what to do.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "ConfigError",
+    "DecodeError",
+    "DecodeTimeoutError",
+    "DecoderCrashError",
+    "InputError",
+    "InterruptedExtraction",
+    "KeyMismatchError",
+    "LabelsError",
+    "NotAVideoError",
+    "RunError",
+    "ShardError",
+    "StoreError",
+    "UsageError",
+    "VideoError",
+    "VidpipeError",
+    "WeightsError",
+    "unknown_name",
+]
+
+
+class VidpipeError(Exception):
+    """Base of all errors that vidpipe raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(VidpipeError):
+    """The request itself is wrong: an option, a name, a path that is not there."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A config file that does not parse, an unknown key, a value out of range."""
+
+
+class InputError(VidpipeError):
+    """An input path that holds nothing vidpipe can use."""
+
+
+class VideoError(VidpipeError):
+    """One video cannot be read."""
+
+
+class NotAVideoError(VideoError):
+    """The file holds no video stream of its own."""
+
+
+class DecodeError(VideoError):
+    """The file holds a video stream that cannot be decoded."""
+
+
+class DecodeTimeoutError(VideoError):
+    """Decoding took longer than allowed, and its process was killed."""
+
+
+class DecoderCrashError(VideoError):
+    """The native decoder took its process down."""
+
+
+class StoreError(VidpipeError):
+    """A feature store cannot be opened, written or read."""
+
+
+class KeyMismatchError(StoreError):
+    """A feature store was made with other settings than those asked for."""
+
+
+class ShardError(StoreError):
+    """An HDF5 file of a feature store is not a whole, valid shard."""
+
+
+class LabelsError(VidpipeError):
+    """Labels cannot be read, or do not fit the videos of a store."""
+
+
+class WeightsError(VidpipeError):
+    """Weights cannot be found, fetched or loaded."""
+
+
+class RunError(VidpipeError):
+    """A run folder is missing, incomplete or does not fit what is asked of it."""
+
+
+class InterruptedExtraction(VidpipeError):
+    """The user stopped an extraction; everything finished is in the store."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """The text for a name that nobody knows: `unknown backbone 'resnet5'; did you mean 'resnet50'? Known: …`."""
+    names = list(known)
+    nearest = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return f"unknown {kind} {name!r}; {hint}Known: {', '.join(names)}"

@@ -1,0 +1,269 @@
+"""A feature store: a folder of sealed shards under one key, and the list of the videos that failed.
+
+    features/
+      store.json        {"format": "vidpipe-features", "version": 1, "key": {…}}
+      shards/*.h5       sealed
+      failures.jsonl    {"video", "error", "message", "time"} for each video that could not be read
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from vidpipe.errors import KeyMismatchError, ShardError, StoreError
+from vidpipe.features.key import FeatureKey
+from vidpipe.features.shard import Shard, VideoRow, checksum, write_shard
+from vidpipe.records import FeatureSequence, VideoFailure, VideoFile, VideoInfo
+
+__all__ = ["FeatureStore", "StoreWriter"]
+
+logger = logging.getLogger(__name__)
+
+FORMAT, VERSION = "vidpipe-features", 1
+
+
+class FeatureStore(Mapping[str, FeatureSequence]):
+    """The features of many videos, by id.
+
+        store = FeatureStore.open("features")
+        store["waving/a.mp4"].features    # (T, D)
+
+    Reading opens one shard at a time and holds none. Where a video was extracted again, its newest sequence counts.
+    """
+
+    def __init__(self, path: Path, key: FeatureKey) -> None:
+        self.path = path
+        self.key = key
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Open a store that is there.
+
+        Raises:
+            StoreError: there is none, or it is of another format.
+        """
+        path = Path(path)
+        try:
+            document = json.loads((path / "store.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            what = "no feature store: it has no store.json" if path.exists() else "no such folder"
+            raise StoreError(f"{path}: {what}; `vidpipe extract INPUT… -o {path}` makes one") from None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: store.json cannot be read ({error})") from error
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise StoreError(f"{path}: store.json is not that of a feature store")
+        if document.get("version") != VERSION:
+            raise StoreError(f"{path}: store version {document.get('version')}; this vidpipe reads version {VERSION}")
+        try:
+            return cls(path, FeatureKey.from_dict(document["key"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise StoreError(f"{path}: store.json holds no valid key ({error})") from error
+
+    @classmethod
+    def create(cls, path: Path | str, key: FeatureKey) -> Self:
+        """Open the store with this key, or make it.
+
+        Raises:
+            KeyMismatchError: the store has another key.
+            StoreError: the folder holds something else, or cannot be written.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise StoreError(f"{path}: a file; a feature store is a folder, choose another path")
+        if not (path / "store.json").exists():
+            if path.exists() and any(path.iterdir()) and not (path / "shards").is_dir():
+                raise StoreError(f"{path}: the folder holds other things; choose a new or an empty one")
+            _write_store_json(path, key)
+        store = cls.open(path)
+        if store.key != key:
+            raise KeyMismatchError(
+                f"{path}: this store was made with other settings ({store.key.difference(key)}); "
+                "choose another folder for the new settings, or give the old ones"
+            )
+        return store
+
+    @cached_property
+    def shards(self) -> tuple[Shard, ...]:
+        """The sealed shards, oldest first.
+
+        Raises:
+            ShardError: one of them is damaged, or has another key.
+        """
+        shards = tuple(Shard(path) for path in sorted((self.path / "shards").glob("*.h5")))
+        for shard in shards:
+            if shard.key_json != self.key.as_json():
+                raise ShardError(f"{shard.path}: made with other settings than the store; move it away")
+        return shards
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[int, VideoRow]]:
+        """Each video's shard, by number, and its row there; a newer shard's row replaces an older one's."""
+        return {row.id: (number, row) for number, shard in enumerate(self.shards) for row in shard.videos}
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all videos, sorted."""
+        return tuple(sorted(self._places))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self._places
+
+    def __getitem__(self, video_id: str) -> FeatureSequence:
+        number, row = self._places[video_id]
+        return self.shards[number].sequence(row)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def info(self, video_id: str) -> VideoInfo:
+        """What is known of a video, without reading its features."""
+        return self._places[video_id][1].info
+
+    def length(self, video_id: str) -> int:
+        """T, without reading the features."""
+        return self._places[video_id][1].length
+
+    def sequences(self) -> Iterator[FeatureSequence]:
+        """All sequences, shard by shard, each file opened once."""
+        for number, places in groupby(self._places.values(), key=lambda place: place[0]):
+            yield from self.shards[number].sequences([row for _, row in places])
+
+    def holds(self, video: VideoFile) -> bool:
+        """Whether the store has this very file: same id, size and time."""
+        place = self._places.get(video.id)
+        if place is None:
+            return False
+        with suppress(OSError):
+            stat = video.path.stat()
+            return (stat.st_size, stat.st_mtime_ns) == (place[1].info.size_bytes, place[1].info.mtime_ns)
+        return False
+
+    @property
+    def failures(self) -> tuple[VideoFailure, ...]:
+        """The videos that failed and have not been stored since, each with its latest reason, by id."""
+        latest: dict[str, VideoFailure] = {}
+        with suppress(FileNotFoundError):
+            for line in (self.path / "failures.jsonl").read_text(encoding="utf-8").splitlines():
+                with suppress(ValueError, KeyError):  # a line that a crash cut short
+                    entry = json.loads(line)
+                    latest[entry["video"]] = VideoFailure(entry["video"], entry["error"], entry["message"])
+        return tuple(latest[video_id] for video_id in sorted(latest) if video_id not in self)
+
+    def verify(self) -> None:
+        """Read every sequence and check it against its checksum.
+
+        Raises:
+            ShardError: a sequence is not what was stored, or not finite; the message names shard and video.
+        """
+        for shard in self.shards:
+            for row, sequence in zip(shard.videos, shard.sequences(shard.videos), strict=True):
+                if checksum(sequence) != row.checksum:
+                    raise ShardError(f"{shard.path}: the rows of {row.id} are not those that were written")
+                if not np.isfinite(sequence.features).all():
+                    raise ShardError(f"{shard.path}: the features of {row.id} are not finite")
+
+    def writer(self, *, most_videos: int = 256, most_bytes: int = 64 * 2**20, most_seconds: float = 60.0) -> "StoreWriter":
+        """A writer of new shards; see `StoreWriter`."""
+        return StoreWriter(self, most_videos=most_videos, most_bytes=most_bytes, most_seconds=most_seconds)
+
+    def _refresh(self) -> None:
+        for name in ("shards", "_places", "ids"):
+            self.__dict__.pop(name, None)
+
+
+class StoreWriter:
+    """Adds sequences to a store; a context manager that seals what it holds on leaving, also by an error.
+
+    A shard is sealed when it holds `most_videos` or `most_bytes`, or its first video has waited `most_seconds`: that
+    much work a crash can cost.
+    """
+
+    def __init__(self, store: FeatureStore, *, most_videos: int, most_bytes: int, most_seconds: float) -> None:
+        self._store = store
+        self._most_videos, self._most_bytes, self._most_seconds = most_videos, most_bytes, most_seconds
+        self._held: list[FeatureSequence] = []
+        self._held_since = 0.0
+
+    def add(self, sequence: FeatureSequence) -> None:
+        """Take a sequence; it is in the store once its shard is sealed.
+
+        Raises:
+            StoreError: the shard cannot be written.
+        """
+        self._held_since = self._held_since if self._held else time.monotonic()
+        self._held.append(sequence)
+        held_bytes = sum(held.features.nbytes for held in self._held)
+        waited = time.monotonic() - self._held_since
+        if len(self._held) >= self._most_videos or held_bytes >= self._most_bytes or waited >= self._most_seconds:
+            self.seal()
+
+    def fail(self, failure: VideoFailure) -> None:
+        """Note a video that could not be read."""
+        entry = {
+            "video": failure.video_id,
+            "error": failure.error,
+            "message": failure.message,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with (self._store.path / "failures.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def seal(self) -> None:
+        """Put what is held on the disk, as a shard.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        if not self._held:
+            return
+        try:
+            path = write_shard(self._store.path / "shards", self._held, key=self._store.key)
+        except OSError as error:
+            raise StoreError(
+                f"{self._store.path}: a shard cannot be written ({error}); what was sealed before is safe: "
+                "make room, and run the same command again"
+            ) from error
+        logger.debug("sealed %s: %d videos", path, len(self._held))
+        self._held.clear()
+        self._store._refresh()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.seal()
+
+
+def _write_store_json(path: Path, key: FeatureKey) -> None:
+    """Put store.json in place whole, and never over another one."""
+    document = {"format": FORMAT, "version": VERSION, "key": key.as_dict()}
+    try:
+        (path / "shards").mkdir(parents=True, exist_ok=True)
+        aside = path / f".store.json.{os.getpid()}"
+        aside.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        try:
+            os.link(aside, path / "store.json")
+        except FileExistsError:
+            pass  # another writer was first; whoever opens it next compares the keys
+        except OSError:
+            os.replace(aside, path / "store.json")  # a file system without links
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: a feature store cannot be made here ({error})") from error

@@ -1,0 +1,1 @@
+"""The shared neural modules: frozen image models, their weights, and the heads that read feature sequences."""
