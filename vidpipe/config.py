@@ -1,9 +1,9 @@
-"""Every setting of a run, once: its default, its range and its help feed the options, `--help` and the config file's check.
+"""Every setting, once: its default, range and help feed the options, `--help` and the config file's check.
 
-    [extract]                       [train]
-    sampling = "uniform"            head = "lstm"
-    num_frames = 16                 hidden_size = 256
-    backbone = "resnet50"           …
+[extract]                       [train]
+sampling = "uniform"            head = "lstm"
+num_frames = 16                 hidden_size = 256
+backbone = "resnet50"           …
 """
 
 import dataclasses
@@ -47,14 +47,18 @@ class Setting:
             return None
         if self.type is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        if not isinstance(value, self.type) or (isinstance(value, bool) and self.type is not bool):
+        is_bool = isinstance(value, bool)
+        if not isinstance(value, self.type) or is_bool != (self.type is bool):
             raise ConfigError(f"{self.name} = {value!r}: a {self.type.__name__} is needed")
         if self.choices and value not in self.choices:
             raise ConfigError(unknown_name(self.name, str(value), self.choices))
-        too_low = self.low is not None and (value <= self.low if self.above else value < self.low)
-        if too_low or (self.high is not None and value > self.high):
+        if not self._in_range(value):
             raise ConfigError(f"{self.name} = {value!r}: {self.allowed} is needed")
         return value
+
+    def _in_range(self, value: Any) -> bool:
+        above_low = self.low is None or (value > self.low if self.above else value >= self.low)
+        return bool(above_low and (self.high is None or value <= self.high))
 
     @property
     def allowed(self) -> str:
@@ -92,7 +96,9 @@ class Sampling:
 
     def __str__(self) -> str:
         parameter = f"{self.fps:g} fps" if self.method == "fps" else f"{self.num_frames} frames"
-        return parameter if self.method == "fps" else f"{self.method}, {parameter}{' a scene' * (self.method == 'scene')}"
+        return (
+            parameter if self.method == "fps" else f"{self.method}, {parameter}{' a scene' * (self.method == 'scene')}"
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,9 @@ class ExtractConfig(_Checked):
     device: str = _setting("auto", "Where the image model runs.", choices=("auto", "cpu", "cuda"))
     batch_size: int = _setting(32, "Frames to put through the image model at once.", low=1)
     workers: int = _setting(0, "Decoding processes; 0 means one for every two cores.", low=0)
-    timeout: float = _setting(120.0, "Seconds that one piece of decoding may take before it is killed.", low=0, above=True)
+    timeout: float = _setting(
+        120.0, "Seconds that one piece of decoding may take before it is killed.", low=0, above=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -142,7 +150,9 @@ class TrainConfig(_Checked):
     weight_decay: float = _setting(1e-2, "Weight decay of AdamW.", low=0)
     patience: int = _setting(20, "Epochs without a better validation loss before training stops.", low=1)
     val_fraction: float = _setting(0.15, "Part of the training videos to validate on.", low=0, high=0.9)
-    test_fraction: float = _setting(0.2, "Part of the videos kept for the test, where the labels name no split.", low=0, high=0.9)
+    test_fraction: float = _setting(
+        0.2, "Part of the videos kept for the test, where the labels name no split.", low=0, high=0.9
+    )
     seed: int = _setting(0, "Seed of the split, the weights and the order of the videos.", low=0)
     device: str = _setting("auto", "Where the head is trained.", choices=("auto", "cpu", "cuda"))
 

@@ -15,7 +15,7 @@
     ├── LabelsError              a labels file, or how labels and videos fit together
     ├── WeightsError             weights that cannot be had, or do not fit
     ├── RunError                 a run folder
-    └── InterruptedExtraction    Ctrl-C; what was done is sealed
+    └── InterruptedExtractionError  Ctrl-C; what was done is sealed
 
 A message says what is wrong, with which file or value, what is allowed, and what to do.
 """
@@ -29,7 +29,7 @@ __all__ = [
     "DecodeTimeoutError",
     "DecoderCrashError",
     "InputError",
-    "InterruptedExtraction",
+    "InterruptedExtractionError",
     "KeyMismatchError",
     "LabelsError",
     "NotAVideoError",
@@ -108,7 +108,7 @@ class RunError(VidpipeError):
     """A run folder is missing, incomplete or does not fit what is asked of it."""
 
 
-class InterruptedExtraction(VidpipeError):
+class InterruptedExtractionError(VidpipeError):
     """The user stopped an extraction; everything finished is in the store."""
 
 

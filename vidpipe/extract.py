@@ -1,11 +1,11 @@
 """Stage 1: videos -> features. Every sampled frame is decoded once and put through a frozen image model once.
 
-    decode_videos (worker processes) ──FrameBatch──► _BatchModel (full batches across videos) ──► FeatureSequence ──► store
+decode_videos (worker processes) ──FrameBatch──► _BatchModel (full batches across videos) ──► FeatureSequence ──► store
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.config import ExtractConfig, Sampling
-from vidpipe.errors import InterruptedExtraction
+from vidpipe.config import ExtractConfig
+from vidpipe.errors import InterruptedExtractionError
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
 from vidpipe.models.backbones import find_backbone
@@ -77,7 +77,7 @@ def extract(
     Raises:
         StoreError: the folder is no store, has another key, or cannot be written.
         WeightsError: the backbone's weights cannot be had.
-        InterruptedExtraction: Ctrl-C; what was finished is in the store.
+        InterruptedExtractionError: Ctrl-C; what was finished is in the store.
     """
     weights = find_weights(find_backbone(config.backbone), config.weights)
     store = FeatureStore.create(store_path, feature_key(config, weights))
@@ -92,14 +92,14 @@ def extract(
                     if isinstance(result, VideoFailure):
                         writer.fail(result)
                         failures.append(result)
-                        logger.warning("failed: %s: %s", result.video_id, result.message)
+                        logger.debug("failed: %s: %s", result.video_id, result.message)
                     else:
                         writer.add(result)
                         stored, frames = stored + 1, frames + len(result)
                     seconds = time.monotonic() - started
                     on_progress(ExtractProgress(len(to_do), stored, len(failures), frames, seconds))
         except KeyboardInterrupt:
-            raise InterruptedExtraction(
+            raise InterruptedExtractionError(
                 f"stopped; {stored} of {len(to_do)} videos are in {store_path}. The same command goes on from there"
             ) from None
     failures.sort(key=lambda failure: failure.video_id)
@@ -125,24 +125,19 @@ def _load(config: ExtractConfig, weights: WeightsFile) -> "FrozenBackbone":
 
 
 def iter_features(
-    videos: Iterable[VideoFile],
-    *,
-    backbone: "FrozenBackbone",
-    config: ExtractConfig,
-    sampling: Sampling | None = None,
-) -> Iterator[Extracted]:
+    videos: Iterable[VideoFile], *, backbone: "FrozenBackbone", config: ExtractConfig
+) -> Generator[Extracted]:
     """Features of videos, one sequence or failure a video, in the order in which they get done.
 
     Args:
         videos: what to read.
         backbone: the frozen image model.
         config: how to sample, decode and batch.
-        sampling: overrides the config's, for a run that knows its own.
     """
     model = _BatchModel(backbone, config.batch_size, np.dtype(config.dtype))
     batches = decode_videos(
         videos,
-        sampling=sampling or config.resolve_sampling(),
+        sampling=config.resolve_sampling(),
         preprocessing=backbone.preprocessing,
         workers=config.workers or default_workers(),
         timeout_seconds=config.timeout,
@@ -160,7 +155,9 @@ def iter_features(
 class _Sequence:
     """A video's features while they come in."""
 
-    def __init__(self, video_id: str, plan: FramePlan, info: VideoInfo, dim: int, dtype: "np.dtype[np.floating]") -> None:
+    def __init__(
+        self, video_id: str, plan: FramePlan, info: VideoInfo, dim: int, dtype: "np.dtype[np.floating]"
+    ) -> None:
         self.features = np.empty((len(plan), dim), dtype)
         self.num_missing = len(plan)
         self.plan = plan

@@ -1,16 +1,16 @@
 """A feature store: a folder of sealed shards under one key, and the list of the videos that failed.
 
-    features/
-      store.json        {"format": "vidpipe-features", "version": 1, "key": {…}}
-      shards/*.h5       sealed
-      failures.jsonl    {"video", "error", "message", "time"} for each video that could not be read
+features/
+  store.json        {"format": "vidpipe-features", "version": 1, "key": {…}}
+  shards/*.h5       sealed
+  failures.jsonl    {"video", "error", "message", "time"} for each video that could not be read
 """
 
 import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -137,10 +137,12 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         """T, without reading the features."""
         return self._places[video_id][1].length
 
-    def sequences(self) -> Iterator[FeatureSequence]:
-        """All sequences, shard by shard, each file opened once."""
-        for number, places in groupby(self._places.values(), key=lambda place: place[0]):
-            yield from self.shards[number].sequences([row for _, row in places])
+    def sequences(self, video_ids: Iterable[str] | None = None) -> Iterator[FeatureSequence]:
+        """The sequences of some videos, or all, shard by shard, each file opened once; not in the order of the ids."""
+        places = [self._places[video_id] for video_id in (self.ids if video_ids is None else video_ids)]
+        places.sort(key=lambda place: (place[0], place[1].start))
+        for number, group in groupby(places, key=lambda place: place[0]):
+            yield from self.shards[number].sequences([row for _, row in group])
 
     def holds(self, video: VideoFile) -> bool:
         """Whether the store has this very file: same id, size and time."""
@@ -176,7 +178,9 @@ class FeatureStore(Mapping[str, FeatureSequence]):
                 if not np.isfinite(sequence.features).all():
                     raise ShardError(f"{shard.path}: the features of {row.id} are not finite")
 
-    def writer(self, *, most_videos: int = 256, most_bytes: int = 64 * 2**20, most_seconds: float = 60.0) -> "StoreWriter":
+    def writer(
+        self, *, most_videos: int = 256, most_bytes: int = 64 * 2**20, most_seconds: float = 60.0
+    ) -> "StoreWriter":
         """A writer of new shards; see `StoreWriter`."""
         return StoreWriter(self, most_videos=most_videos, most_bytes=most_bytes, most_seconds=most_seconds)
 

@@ -121,7 +121,7 @@ def _build(spec: BackboneSpec) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if spec.library == "timm":
-            return timm.create_model(spec.builder, pretrained=False)  # type: ignore[no-any-return]
+            return timm.create_model(spec.builder, pretrained=False)
         # As torchvision itself builds them when it is given weights; Inception's were trained on other means.
         inception = {"transform_input": True, "init_weights": False} if spec.builder.startswith("inception") else {}
         return get_model(spec.builder, weights=None, **inception)  # type: ignore[no-any-return]

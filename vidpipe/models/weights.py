@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import urllib.error
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -103,7 +104,8 @@ def load_tensors(path: Path) -> Mapping[str, "Tensor"]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about pickles that it then refuses
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: holds more than plain tensors, which vidpipe does not unpickle") from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:

@@ -1,1 +1,1 @@
-"""Video files in, sampled frames out: finding files, reading packets, choosing frames, decoding them in worker processes."""
+"""Video files in, sampled frames out: found, their packets read, frames chosen and decoded in worker processes."""

@@ -4,14 +4,14 @@ A decoder is native code that may hang with the interpreter's lock held, crash o
 own, started afresh (never forked: a fork copies locks and threads in mid-air), killed when one piece of work takes too
 long, renewed after a number of pieces. What goes wrong costs one video.
 
-A video is decoded in pieces of `PIECE_FRAMES` frames, so that a long one is bounded in memory and shared by the workers.
+A video is decoded in pieces of `PIECE_FRAMES` frames: a long one is bounded in memory and shared by the workers.
 """
 
 import logging
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -49,7 +49,7 @@ def decode_videos(
     preprocessing: Preprocessing,
     workers: int,
     timeout_seconds: float,
-) -> Iterator[FrameBatch | VideoFailure]:
+) -> Generator[FrameBatch | VideoFailure]:
     """Decode the sampled frames of many videos, in the order in which they get done.
 
     The batches of one video may come in any order; `FrameBatch.start` says where each belongs. A video that turns out
@@ -67,9 +67,9 @@ def decode_videos(
     )
     try:
         yield from _Schedule(pool, sampling, preprocessing, timeout_seconds, most_running=2 * workers + 1).run(videos)
-        pool.close()
+        pool.close()  # type: ignore[no-untyped-call]
     finally:
-        pool.stop()
+        pool.stop()  # type: ignore[no-untyped-call]
         pool.join()
 
 

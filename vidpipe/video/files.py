@@ -10,11 +10,12 @@ from vidpipe.records import VideoFile
 
 __all__ = ["MEDIA_SUFFIXES", "find_videos"]
 
-MEDIA_SUFFIXES = frozenset(
-    ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .m1v .m2ts .m2v .m4v .mj2 .mjpeg .mjpg .mkv .mov "
-    ".mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m "
-    ".aac .flac .m4a .mka .mp3 .oga .ogg .opus .wav .wma".split()
-)
+_VIDEO = """
+    .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .m1v .m2ts .m2v .m4v .mj2 .mjpeg .mjpg .mkv .mov .mp4
+    .mpe .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m
+"""
+_SOUND = ".aac .flac .m4a .mka .mp3 .oga .ogg .opus .wav .wma"
+MEDIA_SUFFIXES = frozenset((_VIDEO + _SOUND).split())
 """What a folder's walk takes for media. Sound files count: one that holds no video is reported, not passed over."""
 
 

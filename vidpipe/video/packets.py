@@ -1,4 +1,4 @@
-"""What a file's packets say, without decoding any: which stream is the video, how many frames, and when each is shown."""
+"""What a file's packets say, undecoded: which stream is the video, how many frames it has, when each is shown."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +15,10 @@ __all__ = ["PacketTimes", "open_container", "scan_packets", "video_stream"]
 av.logging.set_level(av.logging.PANIC)
 
 REFERRING_FORMATS = frozenset(
-    "hls dash concat concatf imf sdp rtsp rtp sap lavfi webm_dash_manifest vapoursynth avisynth tty".split()
+    (
+        *("hls", "dash", "webm_dash_manifest", "imf", "concat", "concatf"),
+        *("sdp", "rtsp", "rtp", "sap", "lavfi", "vapoursynth", "avisynth", "tty"),
+    )
 )
 """Demuxers that read other files or addresses than the one named."""
 
@@ -69,7 +72,7 @@ def video_stream(container: "av.container.InputContainer") -> "av.video.stream.V
         NotAVideoError: there is none, or only cover art.
     """
     stream = container.streams.best("video")
-    if stream is None or stream.codec_context is None:
+    if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
         raise NotAVideoError("no video stream in the file")
     if stream.disposition & av.stream.Disposition.attached_pic:
         raise NotAVideoError("no video stream in the file: its only picture is cover art")
@@ -101,7 +104,7 @@ def scan_packets(path: Path) -> PacketTimes:
             pass  # a truncated file: the packets before the damage still count
         if not ticks:
             raise DecodeError("the video stream holds no frames")
-        seconds_per_tick = float(stream.time_base)
+        seconds_per_tick = float(stream.time_base or 1)
         last = int(np.argmax(ticks))
         pts_seconds = np.sort(np.asarray(ticks, np.float64)) * seconds_per_tick
         frame_seconds = durations[last] * seconds_per_tick or _typical_gap(pts_seconds)

@@ -5,6 +5,7 @@ shown, so a damaged packet or one that codes no frame costs nothing but itself.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -35,7 +36,7 @@ class PyavReader:
         pts, dts, widths, heights, rotations = zip(*frames, strict=True)
         with open_container(path) as container:
             stream = video_stream(container)
-            seconds_per_tick = float(stream.time_base)
+            seconds_per_tick = float(stream.time_base or 1)
             frame_seconds = 1 / float(stream.average_rate) if stream.average_rate else 0.0
         self._size = (widths[0], heights[0])
         self._quarter_turns = int(rotations[0]) // 90 % 4
@@ -83,7 +84,7 @@ class PyavReader:
 
 
 class _RgbConverter:
-    """Frames to RGB as FFmpeg itself converts them: libavfilter's scaler knows of interlacing and of more than 8 bits."""
+    """Frames to RGB as FFmpeg converts them: libavfilter's scaler knows of interlacing and of more than 8 bits."""
 
     def __init__(self, width: int, height: int) -> None:
         self._size = f"{width}:{height}"
@@ -94,7 +95,8 @@ class _RgbConverter:
         if self._input != (frame.width, frame.height, frame.format.name):
             self._configure(frame)
         self._graph.push(frame)
-        return self._graph.pull().to_ndarray()  # type: ignore[no-any-return]
+        rgb: NDArray[np.uint8] = self._graph.pull().to_ndarray()  # type: ignore[assignment]
+        return rgb
 
     def _configure(self, frame: "av.video.frame.VideoFrame") -> None:
         self._input = (frame.width, frame.height, frame.format.name)
@@ -120,6 +122,7 @@ def _times(
     time serves, as in libavcodec, and where that fails too, the frame rate.
     """
     for ticks in (pts, dts):
-        if None not in ticks and all(earlier < later for earlier, later in zip(ticks, ticks[1:], strict=False)):  # type: ignore[operator]
-            return np.asarray(ticks, np.float64) * seconds_per_tick
+        known = [tick for tick in ticks if tick is not None]
+        if len(known) == len(ticks) and all(earlier < later for earlier, later in pairwise(known)):
+            return np.array([tick * seconds_per_tick for tick in known], np.float64)
     return np.arange(len(pts)) * (frame_seconds or seconds_per_tick)

@@ -82,7 +82,7 @@ class DecordReader:
         self._errors = (self._decord.DECORDError, self._decord.DECORDLimitReachedError, RuntimeError, AssertionError)
         try:
             self._reader = self._decord.VideoReader(str(path.absolute()), num_threads=1, fault_tol=1e-6)
-            height, width, _ = self._reader[0].asnumpy().shape
+            _, height, width, _ = self._reader.get_batch([0]).asnumpy().shape
             starts = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0].astype(np.float64)
         except self._errors as error:
             raise DecodeError(_first_line(error)) from error
@@ -115,7 +115,7 @@ class DecordReader:
 
 
 def _import_decord() -> ModuleType:
-    """decord, without the CUDA libraries that it loads wherever pip has installed them: 600 MB that its CPU build never uses."""
+    """decord, kept from loading every CUDA library that pip has installed: 600 MB that its CPU build never uses."""
     hidden = sys.modules.get("nvidia")
     sys.modules["nvidia"] = None  # type: ignore[assignment]
     try:

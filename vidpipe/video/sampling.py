@@ -1,8 +1,8 @@
 """Which frames to take: index arithmetic over presentation times. No file is opened here.
 
-    uniform, N = 3      ..x....x....x..      the middle of each of N equal parts
-    fps, 2 a second     x.....x.....x..      the frame on screen at 0, 0.5, 1 s …
-    scene, N = 1        ..x..|...x...|x.      the uniform rule, scene by scene
+uniform, N = 3      ..x....x....x..      the middle of each of N equal parts
+fps, 2 a second     x.....x.....x..      the frame on screen at 0, 0.5, 1 s …
+scene, N = 1        ..x..|...x...|x.      the uniform rule, scene by scene
 """
 
 from collections.abc import Sequence

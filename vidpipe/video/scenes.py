@@ -5,6 +5,7 @@ all. Settings after PySceneDetect's benchmark (benchmark/README.md in its reposi
 """
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 from scenedetect import AdaptiveDetector
@@ -39,4 +40,4 @@ def find_scenes(reader: VideoReader) -> list[tuple[int, int]]:
             cuts.extend(int(np.searchsorted(ticks, cut.pts)) for cut in detector.process_frame(timecode, bgr))
             number += 1
     bounds = [0, *cuts, reader.info.num_frames]
-    return list(zip(bounds, bounds[1:], strict=False))
+    return list(pairwise(bounds))

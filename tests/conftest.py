@@ -1,0 +1,26 @@
+"""What all tests share: where the real clips lie, and a small store to train on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real clips, beside the checkout."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real clips of ../shared/data are not here")
+    return SHARED_DATA
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tests run side by side, one a core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

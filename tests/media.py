@@ -1,0 +1,102 @@
+"""Writes the videos that the tests read: each frame carries its own number, as a grid of big black and white blocks."""
+
+import struct
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+GRID = 4
+"""Blocks a side: 16 bits."""
+MILLISECOND = Fraction(1, 1000)
+
+
+def numbered_frame(number: int, width: int, height: int) -> NDArray[np.uint8]:
+    """(H, W, 3) a frame that shows `number` in binary."""
+    bits = (number >> np.arange(GRID * GRID)) & 1
+    rows = np.arange(height) * GRID // height
+    columns = np.arange(width) * GRID // width
+    gray = (bits.reshape(GRID, GRID) * 255).astype(np.uint8)[rows][:, columns]
+    return np.repeat(gray[:, :, None], 3, axis=2)
+
+
+def read_number(frame: NDArray[Any]) -> int:
+    """The number that a frame (H, W, 3) shows, however it was compressed or scaled."""
+    height, width = frame.shape[:2]
+    centres = [(2 * block + 1) / (2 * GRID) for block in range(GRID)]
+    samples = [int(frame[int(y * height), int(x * width)].mean() > 127) for y in centres for x in centres]
+    return sum(bit << place for place, bit in enumerate(samples))
+
+
+def write_video(
+    path: Path,
+    num_frames: int = 30,
+    *,
+    fps: int = 25,
+    pts_ms: Sequence[int] | None = None,
+    width: int = 64,
+    height: int = 48,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    pixel_format: str = "yuv420p",
+    first_number: int = 0,
+) -> Path:
+    """A video of numbered frames at a fixed rate, or at the presentation times given in milliseconds."""
+    frames = [numbered_frame(first_number + number, width, height) for number in range(num_frames)]
+    return write_frames(path, frames, fps=fps, pts_ms=pts_ms, codec=codec, options=options, pixel_format=pixel_format)
+
+
+def write_frames(
+    path: Path,
+    frames: Sequence[NDArray[np.uint8]],
+    *,
+    fps: int = 25,
+    pts_ms: Sequence[int] | None = None,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    pixel_format: str = "yuv420p",
+) -> Path:
+    """A video of the frames given, each (H, W, 3)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time_base = MILLISECOND if pts_ms is not None else Fraction(1, fps)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps, options=options or {})
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixel_format
+        stream.codec_context.time_base = time_base
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts = pts_ms[number] if pts_ms is not None else number
+            frame.time_base = time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_sound(path: Path, seconds: float = 0.5) -> Path:
+    """A file with a sound stream and no picture."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        samples = np.zeros((1, int(8000 * seconds)), np.int16)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def rotate_mp4(path: Path, degrees: int) -> Path:
+    """Have an MP4's header ask for its pictures to be shown turned clockwise, as a telephone does."""
+    one = 0x10000
+    matrix = {90: (0, one, -one, 0), 180: (-one, 0, 0, -one), 270: (0, -one, one, 0)}[degrees]
+    content = bytearray(path.read_bytes())
+    header = content.index(b"tkhd") + 4  # version 0: the matrix begins 40 bytes after the box's name
+    a, b, c, d = matrix
+    struct.pack_into(">9i", content, header + 40, a, b, 0, c, d, 0, 0, 0, 0x40000000)
+    path.write_bytes(content)
+    return path

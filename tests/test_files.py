@@ -1,0 +1,90 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from vidpipe.errors import InputError, UsageError
+from vidpipe.video.files import find_videos
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b/two.mp4", "a/one.AVI", "a/deep/er/three.mkv", "sound.wav", "labels.csv", "README", ".hidden.mp4"):
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path / "videos"
+
+
+def ids(*inputs: Path) -> list[str]:
+    return [video.id for video in find_videos(inputs)]
+
+
+def test_a_folder_is_searched_to_any_depth_and_gives_ids_relative_to_itself(folder: Path) -> None:
+    assert ids(folder) == ["a/deep/er/three.mkv", "a/one.AVI", "b/two.mp4", "sound.wav"]
+
+
+def test_files_give_ids_relative_to_the_folder_that_holds_them_all(folder: Path) -> None:
+    assert ids(folder / "b/two.mp4") == ["two.mp4"]
+    assert ids(folder / "b/two.mp4", folder / "a/one.AVI") == ["a/one.AVI", "b/two.mp4"]
+
+
+def test_a_file_named_by_the_user_is_taken_whatever_its_suffix(folder: Path) -> None:
+    assert ids(folder / "README") == ["README"]
+
+
+def test_a_csv_gives_the_paths_in_its_column_relative_to_itself(folder: Path) -> None:
+    (folder / "list.csv").write_text("label,video\nx,b/two.mp4\ny,./a/one.AVI\nx,b/two.mp4\n")
+    videos = find_videos([folder / "list.csv"])
+    assert [(video.id, video.path) for video in videos] == [
+        ("a/one.AVI", folder / "a/one.AVI"),
+        ("b/two.mp4", folder / "b/two.mp4"),
+    ]
+
+
+def test_a_loop_of_links_is_walked_once(folder: Path) -> None:
+    (folder / "a" / "loop").symlink_to(folder)
+    (folder / "linked").symlink_to(folder / "b")
+    assert ids(folder) == ["a/deep/er/three.mkv", "a/one.AVI", "b/two.mp4", "sound.wav"]
+
+
+def test_a_name_that_is_no_utf8_gets_an_id_that_is(folder: Path) -> None:
+    (Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9 \n\xf0\x9f\x8e\xac.mp4"))).write_bytes(b"x")
+    (found,) = [video_id for video_id in ids(folder) if video_id.startswith("caf")]
+    assert found.encode("utf-8").decode("utf-8") == "caf\\xe9 \n🎬.mp4"
+
+
+def test_the_same_video_named_twice_counts_once(folder: Path) -> None:
+    assert ids(folder, folder) == ids(folder)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "told"),
+    [
+        (lambda folder: folder / "nowhere", UsageError, "no such file or folder"),
+        (lambda folder: _empty_folder(folder), InputError, "no videos in this folder"),
+        (lambda folder: _csv(folder, ""), InputError, "a column 'video' is needed; found: nothing"),
+        (lambda folder: _csv(folder, "file,label\na,b\n"), InputError, "found: file, label"),
+        (lambda folder: _csv(folder, "video,label\n"), InputError, "is empty"),
+    ],
+)
+def test_an_input_without_videos_is_an_error_that_says_why(folder: Path, make, error, told: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error, match=told):
+        find_videos([make(folder)])
+
+
+def test_two_videos_with_one_id_are_refused(folder: Path) -> None:
+    (folder / "c").mkdir()
+    (folder / "c" / "two.mp4").write_bytes(b"y")
+    with pytest.raises(UsageError, match=r"the id 'two\.mp4'"):
+        find_videos([folder / "b", folder / "c"])
+
+
+def _empty_folder(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+def _csv(folder: Path, text: str) -> Path:
+    (folder / "bad.csv").write_text(text)
+    return folder / "bad.csv"

@@ -1,0 +1,196 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_accuracy_score
+
+from tests.test_store import make_sequence, make_store
+from vidpipe.config import TrainConfig, load_section
+from vidpipe.errors import LabelsError, RunError
+from vidpipe.evaluate import evaluate
+from vidpipe.features.store import FeatureStore
+from vidpipe.metrics import evaluate_logits
+from vidpipe.models.heads import masked_mean
+from vidpipe.predict import predict
+from vidpipe.records import FeatureSequence, LabeledVideo, VideoFile
+from vidpipe.run import Run
+from vidpipe.train import train
+
+QUICK = TrainConfig(hidden_size=16, epochs=60, dropout=0.0, lr=0.01, patience=60, device="cpu")
+DIM = 4
+
+
+def rising_and_falling(folder: Path, num_videos: int = 80) -> tuple[FeatureStore, list[LabeledVideo]]:
+    """A store in which order is everything: the first feature goes up or down, over the same values, in noise."""
+    random = np.random.default_rng(0)
+    sequences, videos = [], []
+    for number in range(num_videos):
+        label = ("rising", "falling")[number % 2]
+        sequence = make_sequence(f"{label}/{number}.mp4", length=int(random.integers(5, 12)), dim=DIM, seed=number)
+        ramp = np.linspace(-1, 1, len(sequence)) * (1 if label == "rising" else -1)
+        sequence.features[:] = 0.1 * random.standard_normal(sequence.features.shape)
+        sequence.features[:, 0] += ramp
+        sequences.append(sequence)
+        videos.append(LabeledVideo(sequence.video_id, label, group=f"g{number // 4}"))
+    return make_store(folder / "store", sequences), videos
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FeatureStore, list[LabeledVideo]]:
+    folder = tmp_path_factory.mktemp("trained")
+    store, videos = rising_and_falling(folder)
+    train(store, videos, folder / "run", config=QUICK)
+    return folder / "run", store, videos
+
+
+Trained = tuple[Path, FeatureStore, list[LabeledVideo]]
+
+
+def test_the_lstm_learns_an_order_that_the_baseline_cannot_see(trained: Trained) -> None:
+    metrics = json.loads((trained[0] / "metrics.json").read_text())
+    assert metrics["test"]["lstm"]["top1"] == 1.0
+    assert metrics["test"]["mean"]["top1"] < 0.8
+
+
+def test_no_group_is_on_two_sides_and_every_video_has_its_place(trained: Trained) -> None:
+    with (trained[0] / "splits.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert sorted(row["video"] for row in rows) == sorted(trained[1].ids)
+    sides: dict[str, set[str]] = {}
+    for row in rows:
+        sides.setdefault(row["group"], set()).add(row["split"])
+    assert all(len(side) == 1 for side in sides.values())
+    assert {row["split"] for row in rows} == {"train", "val", "test"}
+
+
+def test_a_run_folder_is_complete_and_holds_no_pickle(trained: Trained) -> None:
+    run_path, store, _ = trained
+    names = "model.safetensors run.json config.toml splits.csv history.csv metrics.json history.png confusion.png"
+    assert sorted(path.name for path in run_path.iterdir()) == sorted(names.split())
+    document = json.loads((run_path / "run.json").read_text())
+    assert document["class_names"] == ["falling", "rising"]
+    assert document["feature_key"] == store.key.as_dict()
+    assert torch.__version__.startswith(document["versions"]["torch"])
+    assert TrainConfig(**load_section(run_path / "config.toml", "train")) == QUICK == Run.open(run_path).config
+    assert (run_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    with (run_path / "history.csv").open() as stream:
+        history = list(csv.DictReader(stream))
+    assert float(history[-1]["train_loss"]) < float(history[0]["train_loss"])
+
+
+def test_the_same_seed_gives_the_same_model(trained: Trained, tmp_path: Path) -> None:
+    run_path, store, videos = trained
+    train(store, videos[::-1], tmp_path / "again", config=QUICK)
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (run_path / "model.safetensors").read_bytes()
+    other = TrainConfig(**{**vars(QUICK), "seed": 1, "epochs": 2})
+    train(store, videos, tmp_path / "other", config=other)
+    assert (tmp_path / "other/model.safetensors").read_bytes() != (run_path / "model.safetensors").read_bytes()
+
+
+def test_training_stops_where_validation_stops_getting_better(trained: Trained, tmp_path: Path) -> None:
+    _, store, videos = trained
+    shuffled = [LabeledVideo(v.video_id, ("a", "b")[i * 7 % 5 % 2], group=v.group) for i, v in enumerate(videos)]
+    result = train(
+        store, shuffled, tmp_path / "run", config=TrainConfig(**{**vars(QUICK), "patience": 3, "epochs": 500})
+    )
+    with (tmp_path / "run/history.csv").open() as stream:
+        losses = [float(row["val_loss"]) for row in csv.DictReader(stream)]
+    assert len(losses) < 500
+    assert len(losses) - 1 - int(np.argmin(losses)) == 3
+    assert result.evaluations["val"]["lstm"].num_videos > 0
+
+
+def test_without_validation_videos_every_epoch_is_run(trained: Trained, tmp_path: Path) -> None:
+    _, store, videos = trained
+    config = TrainConfig(**{**vars(QUICK), "val_fraction": 0.0, "test_fraction": 0.0, "epochs": 3})
+    result = train(store, videos, tmp_path / "run", config=config)
+    assert result.evaluations == {}
+    assert len((tmp_path / "run/history.csv").read_text().splitlines()) == 4
+
+
+def test_a_given_split_is_kept(trained: Trained, tmp_path: Path) -> None:
+    _, store, videos = trained
+    given = [
+        LabeledVideo(v.video_id, v.label, split=("train", "train", "val", "test")[i // 4 % 4], group=v.group)
+        for i, v in enumerate(videos)
+    ]
+    result = train(store, given, tmp_path / "run", config=TrainConfig(**{**vars(QUICK), "epochs": 2}))
+    for part in ("train", "val", "test"):
+        assert {v.video_id for v in getattr(result.split, part)} == {v.video_id for v in given if v.split == part}
+
+
+def test_evaluation_leaves_out_what_the_run_was_trained_on(trained: Trained) -> None:
+    run_path, store, videos = trained
+    run = Run.open(run_path)
+    report = evaluate(run, store, videos, device="cpu")
+    num_test = sum(row.split == "test" for row in run.splits)
+    assert report.num_seen == len(videos) - num_test
+    assert report.evaluations["lstm"].num_videos == num_test
+    assert report.evaluations["lstm"].as_dict()["top1"] == run.metrics["test"]["lstm"]["top1"]
+    with pytest.raises(RunError, match="was trained on every one"):
+        evaluate(run, store, [v for v in videos if v.video_id in {r.video for r in run.splits if r.split == "train"}])
+
+
+def test_an_unknown_label_is_told(trained: Trained) -> None:
+    with pytest.raises(LabelsError, match="'sideways': no class of this run"):
+        evaluate(Run.open(trained[0]), trained[1], [LabeledVideo(trained[1].ids[0], "sideways")])
+
+
+def test_predictions_from_a_store_are_the_models_own(trained: Trained, tmp_path: Path) -> None:
+    run = Run.open(trained[0])
+    path = tmp_path / "new.mp4"
+    path.write_bytes(b"contents")
+    sequence = make_sequence("new.mp4", 6, DIM, path=path)
+    sequence.features[:, 0] = np.linspace(-1, 1, 6)
+    store = make_store(tmp_path / "store", [sequence])
+    (prediction,) = predict(run, [VideoFile("new.mp4", path)], top=9, store=store)
+    head = run.load_heads(torch.device("cpu"))["lstm"]
+    with torch.inference_mode():
+        expected = head(torch.from_numpy(sequence.features)[None], torch.tensor([6])).softmax(dim=1)[0]
+    assert prediction.labels == ("rising", "falling")
+    assert prediction.probabilities == pytest.approx(sorted(expected.tolist(), reverse=True), abs=1e-6)
+    assert prediction.status == "ok"
+
+
+def test_the_mean_baseline_is_a_linear_model_of_the_standardised_mean(trained: Trained) -> None:
+    head = Run.open(trained[0]).load_heads(torch.device("cpu"))["mean"]
+    sequence: FeatureSequence = next(trained[1].sequences())
+    features, lengths = torch.from_numpy(sequence.features)[None], torch.tensor([len(sequence)])
+    state = head.state_dict()
+    mean = (masked_mean(features, lengths) - state["feature_mean"]) / state["feature_std"]
+    expected = mean @ state["classifier.weight"].T + state["classifier.bias"]
+    assert torch.allclose(head(features, lengths), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["run.json", "model.safetensors", "not json", "no classes"])
+def test_a_damaged_run_is_told(trained: Trained, tmp_path: Path, damage: str) -> None:
+    for path in trained[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    if damage == "not json":
+        (tmp_path / "run.json").write_text("{")
+    elif damage == "no classes":
+        document = json.loads((tmp_path / "run.json").read_text())
+        del document["class_names"]
+        (tmp_path / "run.json").write_text(json.dumps(document))
+    elif damage == "model.safetensors":
+        (tmp_path / damage).write_bytes((tmp_path / damage).read_bytes()[:100])
+    else:
+        (tmp_path / damage).unlink()
+    with pytest.raises(RunError, match=str(tmp_path)):
+        Run.open(tmp_path).load_heads(torch.device("cpu"))
+
+
+def test_metrics_are_scikit_learns() -> None:
+    random = np.random.default_rng(0)
+    logits, truth = random.standard_normal((200, 9)), random.integers(0, 9, 200)
+    result = evaluate_logits(logits, truth, [f"c{i}" for i in range(9)])
+    assert result.top1 == pytest.approx(top_k_accuracy_score(truth, logits, k=1))
+    assert result.top5 == pytest.approx(top_k_accuracy_score(truth, logits, k=5))
+    assert result.macro_f1 == pytest.approx(f1_score(truth, logits.argmax(1), average="macro"))
+    recall = precision_recall_fscore_support(truth, logits.argmax(1))[1]
+    assert [metrics.recall for metrics in result.per_class] == pytest.approx(recall.tolist())
+    assert np.sum(result.confusion) == 200
+    assert np.trace(result.confusion) == round(result.top1 * 200)

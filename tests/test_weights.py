@@ -1,0 +1,111 @@
+import pickle
+import socket
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from vidpipe.errors import WeightsError
+from vidpipe.models.backbones import BACKBONES
+from vidpipe.models.frozen import load_backbone
+from vidpipe.models.weights import default_weights_path, find_weights, load_tensors
+
+LITE0 = BACKBONES["efficientnet_lite0"]
+
+
+class _Malicious:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.path,))
+
+
+def renamed_lite0(tmp_path: Path, suffix: str) -> Path:
+    """The real weights, under the names that timm gives them."""
+    state = load_backbone(LITE0, device="cpu").features.state_dict()
+    tensors = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    path = tmp_path / f"lite0{suffix}"
+    if suffix == ".safetensors":
+        safetensors.torch.save_file(tensors, path)
+    else:
+        torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}}, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
+def test_a_file_of_weights_gives_the_same_features(tmp_path: Path, suffix: str) -> None:
+    weights = find_weights(LITE0, str(renamed_lite0(tmp_path, suffix)))
+    frames = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    ours, theirs = (load_backbone(LITE0, weights=w, device="cpu")(frames) for w in (weights, None))
+    assert torch.equal(ours, theirs)
+
+
+def test_weights_are_known_by_their_contents(tmp_path: Path) -> None:
+    one, other = tmp_path / "a.pth", tmp_path / "b.pth"
+    torch.save({"x": torch.zeros(1)}, one)
+    other.write_bytes(one.read_bytes())
+    assert find_weights(LITE0, str(one)).id == find_weights(LITE0, str(other)).id != find_weights(LITE0, "default").id
+
+
+def test_a_pickle_is_never_run(tmp_path: Path) -> None:
+    path, touched = tmp_path / "bad.pth", tmp_path / "touched"
+    for save in (
+        lambda: torch.save({"x": _Malicious(touched)}, path),
+        lambda: path.write_bytes(pickle.dumps(_Malicious(touched))),
+    ):
+        save()
+        with pytest.raises(WeightsError, match=r"bad\.pth"):
+            load_tensors(path)
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize("name", ["bad.pth", "bad.pt", "bad.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"no weights at all", b"PK\x03\x04 half a zip"])
+def test_a_damaged_file_is_told(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=name):
+        load_tensors(tmp_path / name)
+
+
+def test_weights_of_another_model_are_told_by_their_keys(tmp_path: Path) -> None:
+    weights = find_weights(BACKBONES["resnet50"], str(renamed_lite0(tmp_path, ".pth")))
+    with pytest.raises(
+        WeightsError, match=r"not weights of resnet50: \d+ missing \(conv1\.weight.*unexpected \(blocks"
+    ):
+        load_backbone(BACKBONES["resnet50"], weights=weights, device="cpu")
+
+
+def test_a_missing_file_is_told() -> None:
+    with pytest.raises(WeightsError, match="no such weights file"):
+        find_weights(LITE0, "nowhere.pth")
+
+
+def test_without_a_network_the_error_says_what_to_fetch_and_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*args: object, **kwargs: object) -> None:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    with pytest.raises(WeightsError) as raised:
+        find_weights(BACKBONES["resnet50"], "default")
+    for told in (
+        BACKBONES["resnet50"].weights,
+        str(tmp_path / "hub/checkpoints"),
+        "--weights FILE",
+        "efficientnet_lite0",
+    ):
+        assert told in str(raised.value)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_downloaded_weights_are_looked_for_where_torch_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert (
+        default_weights_path(BACKBONES["resnet50"]) == Path(torch.hub.get_dir()) / "checkpoints/resnet50-11ad3fa6.pth"
+    )

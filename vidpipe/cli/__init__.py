@@ -1,0 +1,45 @@
+"""The command line. A command parses, calls one function and prints; it is imported only when it is used."""
+
+from importlib import import_module
+
+import click
+
+from vidpipe import __version__
+
+__all__ = ["main"]
+
+COMMANDS = ("extract", "train", "evaluate", "predict", "info", "backbones", "demo")
+
+
+class _LazyGroup(click.Group):
+    """Finds each command in the module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"vidpipe.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            from vidpipe.errors import unknown_name
+
+            raise click.UsageError(unknown_name("command", args[0], COMMANDS), ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, "--version", package_name="vidpipe", prog_name="vidpipe")
+def main() -> None:
+    """From a folder of videos to an action label.
+
+    \b
+    vidpipe extract videos/ -o features      each sampled frame through a frozen image model, once
+    vidpipe train features -o run            an LSTM on the cached features
+    vidpipe predict run new_videos/          labels for more videos
+    """

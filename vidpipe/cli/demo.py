@@ -1,0 +1,56 @@
+"""vidpipe demo"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vidpipe.cli.options import vidpipe_command
+
+if TYPE_CHECKING:
+    from vidpipe.demo.stage import DemoResult
+
+
+@vidpipe_command(name="demo", short_help="The whole pipeline on videos that it draws itself.")
+@click.argument(
+    "folder", metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False), default=Path("vidpipe-demo")
+)
+def command(folder: Path) -> None:
+    """Draw a small set of action videos, extract, train and predict on it, and show the result.
+
+    Nothing is downloaded. The actions come in pairs that no single frame can tell apart, so only a model that sees the
+    order of frames can name them. Writes DIR/videos, DIR/features, DIR/run and DIR/demo.png (DIR: vidpipe-demo).
+
+    \b
+    vidpipe demo
+    """
+    from vidpipe.cli.progress import extract_progress
+    from vidpipe.demo.stage import run_demo
+
+    with extract_progress() as show:
+        result = run_demo(folder, on_progress=show)
+    _print_result(result)
+
+
+def _print_result(result: "DemoResult") -> None:
+    width = max(len(video.video_id) for video in result.test_videos)
+    click.echo(f"{'video':<{width}}  predicted")
+    for video in result.test_videos:
+        prediction = result.predictions[video.video_id]
+        mark = "✓" if prediction.labels[0] == video.label else "✗"
+        told = "   ".join(
+            f"{label} {100 * probability:.0f} %"
+            for label, probability in zip(prediction.labels, prediction.probabilities, strict=True)
+        )
+        click.echo(f"{video.video_id:<{width}}  {mark} {told}")
+    click.echo()
+    for name, evaluation in result.trained.evaluations["test"].items():
+        told = "sees the order of the frames" if name == result.trained.run.config.head else "the mean feature alone"
+        click.echo(f"{name:<5} {evaluation.top1:6.1%} of {evaluation.num_videos} test videos right  ({told})")
+    click.echo(
+        f"\n{result.summary.num_stored} videos, {result.summary.num_frames} frames, extracted in "
+        f"{result.summary.seconds:.0f} s. Picture: {result.picture}. Now your own videos:\n"
+        f"  vidpipe extract VIDEOS -o features --backbone efficientnet_lite0\n"
+        f"  vidpipe train features -o run\n"
+        f"  vidpipe predict run MORE_VIDEOS"
+    )

@@ -1,0 +1,95 @@
+"""vidpipe info"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidpipe.cli.options import format_option, vidpipe_command
+from vidpipe.errors import InputError, UsageError
+
+
+@vidpipe_command(name="info", short_help="What a store, a run or a video holds.")
+@click.argument("path", type=click.Path(path_type=Path))
+@format_option("table", "json")
+def command(path: Path, format_: str) -> None:
+    """Tell what a store, a run or a video holds.
+
+    \b
+    vidpipe info features
+    vidpipe info run --format json
+    vidpipe info video.mp4
+    """
+    facts = _facts(path)
+    if format_ == "json":
+        click.echo(json.dumps(facts, ensure_ascii=False))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        told = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list, tuple)) else value
+        click.echo(f"{name.replace('_', ' '):<{width}}  {told}")
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder")
+    if path.is_file():
+        return _video_facts(path)
+    if (path / "store.json").exists():
+        return _store_facts(path)
+    if (path / "run.json").exists():
+        return _run_facts(path)
+    raise InputError(f"{path}: neither a feature store (store.json) nor a run (run.json)")
+
+
+def _video_facts(path: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from vidpipe.video.reader import open_video
+
+    reader = open_video(path)
+    return {
+        "kind": "video",
+        "path": str(path),
+        **asdict(reader.info),
+        "first_pts_seconds": float(reader.pts_seconds[0]),
+    }
+
+
+def _store_facts(path: Path) -> dict[str, Any]:
+    from vidpipe.features.store import FeatureStore
+
+    store = FeatureStore.open(path)
+    infos = [store.info(video_id) for video_id in store.ids]
+    return {
+        "kind": "store",
+        "path": str(path),
+        "videos": len(store),
+        "frames": sum(store.length(video_id) for video_id in store.ids),
+        "video_seconds": round(sum(info.duration_seconds for info in infos), 3),
+        "size_bytes": sum(shard.path.stat().st_size for shard in store.shards),
+        "shards": len(store.shards),
+        "failed": len(store.failures),
+        **store.key.as_dict(),
+    }
+
+
+def _run_facts(path: Path) -> dict[str, Any]:
+    from collections import Counter
+
+    from vidpipe.run import Run
+
+    run = Run.open(path)
+    part, heads = ([("none", {}), *run.metrics.items()])[-1]
+    return {
+        "kind": "run",
+        "path": str(path),
+        "head": run.config.head,
+        "classes": len(run.class_names),
+        "class_names": run.class_names,
+        "videos": dict(Counter(row.split for row in run.splits)),
+        "grouping": run.grouping,
+        f"{part}_top1": {name: round(metrics["top1"], 4) for name, metrics in heads.items()},
+        **run.key.as_dict(),
+    }

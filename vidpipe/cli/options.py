@@ -1,0 +1,161 @@
+"""What the commands share: options made from the settings, the config file, logging, and how errors are told."""
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from vidpipe.config import ExtractConfig, Setting, TrainConfig, load_section, settings
+from vidpipe.errors import ConfigError, VidpipeError
+
+__all__ = ["SOME_VIDEOS_FAILED", "format_option", "label_options", "setting_options", "vidpipe_command"]
+
+SOME_VIDEOS_FAILED = 3
+"""Exit code of a command that finished, but for videos that could not be read."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def vidpipe_command(**attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """A click command with --quiet and --debug, whose errors are one line and an exit code."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @click.option("--quiet", "-q", is_flag=True, help="Print results and errors only.")
+        @click.option("--debug", is_flag=True, help="Show what happens inside, and the traceback of an error.")
+        @functools.wraps(function)
+        def guarded(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> Any:
+            _configure_logging(quiet=quiet, debug=debug)
+            try:
+                return function(*args, **kwargs)
+            except (click.ClickException, click.exceptions.Exit):
+                raise
+            except Exception as error:
+                if debug:
+                    logging.getLogger("vidpipe").exception("the error's traceback")
+                raise _as_click(error) from error
+
+        decorated: click.Command = click.command(**attributes)(guarded)
+        return decorated
+
+    return decorate
+
+
+class _Told(click.ClickException):
+    """An error as its text and its own exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+def _as_click(error: Exception) -> click.ClickException:
+    if isinstance(error, VidpipeError):
+        return _Told(str(error), error.exit_code)
+    if isinstance(error, BrokenPipeError):
+        raise error
+    kind = type(error).__name__
+    return click.ClickException(
+        f"{kind}: {error}. vidpipe did not expect this; run it again with --debug and report it"
+    )
+
+
+def _configure_logging(*, quiet: bool, debug: bool) -> None:
+    logger = logging.getLogger("vidpipe")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if debug else logging.ERROR if quiet else logging.INFO)
+
+
+def setting_options(
+    config: type[ExtractConfig] | type[TrainConfig], section: str, *, only: Sequence[str] = ()
+) -> Callable[[Function], Function]:
+    """An option for each setting of a config, and --config for a file of them."""
+
+    def decorate(function: Function) -> Function:
+        chosen = [setting for setting in settings(config) if not only or setting.name in only]
+        for setting in reversed(chosen):
+            function = _setting_option(setting)(function)
+        return click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            is_eager=True,
+            expose_value=False,
+            callback=functools.partial(_load_config, section=section, names={setting.name for setting in chosen}),
+            help=f"TOML file with a table [{section}]; options given here win over it.",
+        )(function)
+
+    return decorate
+
+
+def _load_config(
+    ctx: click.Context, parameter: click.Parameter, path: Path | None, *, section: str, names: set[str]
+) -> None:
+    if path is not None:
+        try:
+            values = load_section(path, section)
+        except ConfigError as error:
+            raise _Told(str(error), error.exit_code) from error
+        ctx.default_map = {name: value for name, value in values.items() if name in names}
+
+
+def _setting_option(setting: Setting) -> Callable[[Function], Function]:
+    flag = setting.name.replace("_", "-")
+    if setting.type is bool:
+        return click.option(f"--{flag}/--no-{flag}", default=setting.default, show_default=True, help=setting.help)
+    return click.option(
+        f"--{flag}",
+        type=_click_type(setting),
+        default=setting.default,
+        show_default=setting.default is not None,
+        help=setting.help,
+    )
+
+
+def _click_type(setting: Setting) -> click.ParamType[Any] | type:
+    if setting.choices:
+        return click.Choice(setting.choices)
+    if setting.type is int:
+        low, high = (None if bound is None else int(bound) for bound in (setting.low, setting.high))
+        return click.IntRange(low, high, min_open=setting.above)
+    if setting.type is float:
+        return click.FloatRange(setting.low, setting.high, min_open=setting.above)
+    return setting.type
+
+
+def format_option(*formats: str) -> Callable[[Function], Function]:
+    """--format, the first one by default."""
+    return click.option(
+        "--format",
+        "format_",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help="Form of the output.",
+    )
+
+
+def label_options(function: Function) -> Function:
+    """Where labels come from, for the commands that need them."""
+    for option in (
+        click.option("--skip-missing", is_flag=True, help="Leave out labels whose video is not in the store."),
+        click.option(
+            "--official-split",
+            type=click.IntRange(1, 3),
+            default=1,
+            show_default=True,
+            help="Which of UCF101's or HMDB51's splits to take, where --labels is their folder.",
+        ),
+        click.option(
+            "--labels",
+            type=click.Path(path_type=Path),
+            help="CSV with columns video,label and optionally split,group; or the official split files of UCF101, "
+            "HMDB51 or Kinetics. Without it, a video's label is the name of its folder.",
+        ),
+    ):
+        function = option(function)
+    return function

@@ -1,0 +1,1 @@
+"""Labels, splits that do not leak, and sequences padded into batches."""

@@ -1,0 +1,209 @@
+"""Train, validation and test: stratified by label, and never one group on two sides; scikit-learn draws the folds."""
+
+import logging
+import math
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from random import Random
+
+from vidpipe.datasets.labels import first_few
+from vidpipe.datasets.official import ucf101_group
+from vidpipe.errors import LabelsError, UsageError
+from vidpipe.records import LabeledVideo
+
+__all__ = ["Split", "make_split"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_FOLDS = 20  # 13,000 videos in groups take StratifiedGroupKFold 2 seconds or more then
+
+_Videos = list[LabeledVideo]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which videos to learn from, to choose by, and to test on; each part ordered by video id."""
+
+    train: tuple[LabeledVideo, ...]
+    val: tuple[LabeledVideo, ...]
+    test: tuple[LabeledVideo, ...]
+    grouping: str
+    """One sentence that says where the split comes from, and what was kept together."""
+
+    def __repr__(self) -> str:
+        return f"Split(train={len(self.train)}, val={len(self.val)}, test={len(self.test)}, grouping={self.grouping!r})"
+
+
+def make_split(videos: Iterable[LabeledVideo], *, val_fraction: float, test_fraction: float, seed: int) -> Split:
+    """Divide videos into train, val and test.
+
+    Splits that the labels give are kept, and only a missing val is drawn, from train. Otherwise test is drawn from all
+    videos, then val from the others.
+
+    Args:
+        videos: In any order: the same videos give the same split.
+        val_fraction: How much of the videos outside test to put into val, in [0, 1).
+        test_fraction: How much of all videos to put into test, in [0, 1). Not used where the labels give splits.
+        seed: Another seed draws other videos.
+
+    Raises:
+        LabelsError: Fewer than two classes, a class with too few videos to learn from, or a split for only some videos.
+        UsageError: A fraction out of range.
+    """
+    for name, fraction in (("val", val_fraction), ("test", test_fraction)):
+        if not 0 <= fraction < 1:
+            raise UsageError(f"{name} fraction {fraction}: must be at least 0 and below 1, such as 0.2")
+    videos = _ordered(videos)
+    _check_classes(videos)
+    if any(video.split for video in videos):
+        train, val, test = _given_parts(videos)
+        grouping = "split as the labels give it"
+        if val_fraction and not val:
+            train, val = _draw(train, val_fraction, "val", Random(seed))
+            grouping = f"{grouping}; val drawn from train; {_grouping(videos)}"
+    else:
+        grouping = _grouping(videos)
+        others, test = _draw(videos, test_fraction, "test", Random(seed))
+        train, val = _draw(others, val_fraction, "val", Random(seed))
+    return Split(_ordered(train), _ordered(val), _ordered(test), grouping)
+
+
+def _ordered(videos: Iterable[LabeledVideo]) -> tuple[LabeledVideo, ...]:
+    return tuple(sorted(videos, key=lambda video: video.video_id))
+
+
+def _check_classes(videos: Sequence[LabeledVideo]) -> None:
+    num_videos = Counter(video.label for video in videos)
+    if len(num_videos) < 2:
+        found = ", ".join(map(repr, num_videos)) or "none"
+        raise LabelsError(f"a classifier needs videos of at least two classes, found {found}; check the labels")
+    if lone := sorted(label for label, number in num_videos.items() if number == 1):
+        raise LabelsError(
+            f"classes with only one video: {first_few(lone)}; one cannot be both learnt from and tested on: "
+            "add videos of these classes, or remove them from the labels"
+        )
+
+
+def _given_parts(videos: Sequence[LabeledVideo]) -> tuple[_Videos, _Videos, _Videos]:
+    """The parts train, val and test that the labels give, checked."""
+    if without := [video.video_id for video in videos if video.split is None]:
+        raise LabelsError(
+            f"{len(without)} of {len(videos)} videos have no split, while others have one: {first_few(without)}; "
+            "fill in the split column, or remove it to have a split drawn"
+        )
+    train, val, test = ([video for video in videos if video.split == part] for part in ("train", "val", "test"))
+    if unlearnt := sorted({video.label for video in videos} - {video.label for video in train}):
+        raise LabelsError(
+            f"the labels' split leaves no training video of {first_few(unlearnt)}; "
+            "put some of each class into train, or remove the split column to have a split drawn"
+        )
+    _warn_of_leaks({"train": train, "val": val, "test": test})
+    return train, val, test
+
+
+def _warn_of_leaks(parts: Mapping[str, Sequence[LabeledVideo]]) -> None:
+    parts_of_group: dict[str, list[str]] = defaultdict(list)
+    for part, videos in parts.items():
+        for group in {video.group for video in videos if video.group}:
+            parts_of_group[group].append(part)
+    if leaks := [f"{group} ({', '.join(where)})" for group, where in sorted(parts_of_group.items()) if len(where) > 1]:
+        logger.warning(
+            "the labels' split has %d of %d groups in more than one part, so results may look better than they are: %s",
+            len(leaks),
+            len(parts_of_group),
+            first_few(leaks),
+        )
+
+
+def _grouping(videos: Sequence[LabeledVideo]) -> str:
+    groups = {video.group for video in videos if video.group}
+    if not groups:
+        return (
+            "no groups: each video stands alone; "
+            "clips cut from one source may fall on both sides, so give a group column if there are any"
+        )
+    from_names = all(video.group in (None, ucf101_group(video.video_id)) for video in videos)
+    alone = sum(not video.group for video in videos)
+    return (
+        f"{'groups from UCF101 file names' if from_names else 'groups from the labels'}: {len(groups)} groups"
+        f"{f', and {alone} videos that stand alone' if alone else ''}"
+    )
+
+
+# Drawing
+
+
+def _draw(videos: Sequence[LabeledVideo], fraction: float, part: str, rng: Random) -> tuple[_Videos, _Videos]:
+    """Divide videos into kept and drawn ones; a fraction above 0 draws at least one group, if one can be spared."""
+    if fraction == 0:
+        return list(videos), []
+    by_group: dict[tuple[str, ...], _Videos] = defaultdict(list)
+    for video in videos:
+        by_group[("group", video.group) if video.group else ("video", video.video_id)].append(video)
+    groups = list(by_group.values())
+    num_videos = _num_videos(videos)
+    num_groups = Counter(label for group in groups for label in _num_videos(group))
+    num_wanted = fraction * sum(number for label, number in num_videos.items() if num_groups[label] > 1)
+
+    def distance(drawn: Iterable[LabeledVideo]) -> float:
+        num_drawn = _num_videos(drawn)
+        return sum((num_drawn[label] - fraction * number) ** 2 for label, number in num_videos.items())
+
+    draws = (_draw_in_order(order, num_videos, num_wanted) for order in _fold_orders(groups, fraction, rng))
+    drawn = set(min(draws, key=distance, default=()))
+    _warn_of_absent(num_groups, {video.label for video in drawn}, part)
+    return [video for video in videos if video not in drawn], [video for video in videos if video in drawn]
+
+
+def _num_videos(videos: Iterable[LabeledVideo]) -> Counter[str]:
+    return Counter(video.label for video in videos)
+
+
+def _fold_orders(groups: Sequence[_Videos], fraction: float, rng: Random) -> Iterator[list[_Videos]]:
+    """All groups, one stratified fold after the other: of ten folds 012…9, 12…90, …, where the first 3 are 3/10."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    exact = Fraction(fraction)
+    ratio = exact.limit_denominator(max(10, math.ceil(1 / exact)))
+    largest_class = max(_num_videos(chain(*groups)).values())
+    num_folds = min(max(2, ratio.denominator), _MAX_FOLDS, len(groups), largest_class)
+    if num_folds < 2:  # then no group can be spared
+        return
+    kind = StratifiedGroupKFold if any(len(group) > 1 for group in groups) else StratifiedKFold
+    for _ in range(4 if len(groups) < 1000 else 1):  # many groups are balanced at the first go
+        groups = rng.sample(groups, len(groups))  # which class comes first matters to scikit-learn
+        labels = [video.label for group in groups for video in group]
+        numbers = [number for number, group in enumerate(groups) for _ in group]
+        splitter = kind(num_folds, shuffle=True, random_state=rng.randrange(2**32))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class has fewer videos than there are folds
+            folds = [dict.fromkeys(numbers[at] for at in fold) for _, fold in splitter.split(labels, labels, numbers)]
+        for first in range(num_folds):
+            yield [groups[number] for fold in folds[first:] + folds[:first] for number in fold]
+
+
+def _draw_in_order(groups: Iterable[_Videos], num_videos: Counter[str], num_wanted: float) -> _Videos:
+    """Draw group after group up to the number wanted, but none without which a class has no video to learn from."""
+    drawn: _Videos = []
+    left = num_videos.copy()
+    for group in groups:
+        size = _num_videos(group)
+        is_nearer = len(group) < 2 * (num_wanted - len(drawn))
+        if (is_nearer or not drawn) and all(left[label] > number for label, number in size.items()):
+            drawn += group
+            left.subtract(size)
+    return drawn
+
+
+def _warn_of_absent(num_groups: Mapping[str, int], present: set[str], part: str) -> None:
+    absent = sorted(num_groups.keys() - present)
+    if alone := [label for label in absent if num_groups[label] == 1]:
+        logger.warning(
+            "no %s video of %s: all videos of the class are in one group, kept in train", part, first_few(alone)
+        )
+    if few := [label for label in absent if num_groups[label] > 1]:
+        logger.warning("no %s video of %s: too few videos for the fraction asked", part, first_few(few))

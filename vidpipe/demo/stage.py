@@ -1,0 +1,79 @@
+"""`vidpipe demo`: draws action videos, runs extract, train and predict on them, and shows what came out."""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vidpipe.config import ExtractConfig, Sampling, TrainConfig
+from vidpipe.datasets.stored import label_store
+from vidpipe.demo.videos import write_demo_videos
+from vidpipe.extract import ExtractProgress, ExtractSummary, extract
+from vidpipe.features.store import FeatureStore
+from vidpipe.plots import Filmstrip, plot_filmstrips
+from vidpipe.predict import predict
+from vidpipe.records import LabeledVideo, Prediction
+from vidpipe.train import TrainResult, train
+from vidpipe.video.files import find_videos
+from vidpipe.video.reader import open_video
+from vidpipe.video.sampling import plan_frames
+
+__all__ = ["DemoResult", "run_demo"]
+
+logger = logging.getLogger(__name__)
+
+EXTRACT = ExtractConfig(backbone="efficientnet_lite0")
+TRAIN = TrainConfig(hidden_size=128)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo did."""
+
+    summary: ExtractSummary
+    trained: TrainResult
+    test_videos: tuple[LabeledVideo, ...]
+    predictions: dict[str, Prediction]
+    """Of the test videos, by id."""
+    picture: Path
+
+
+def run_demo(folder: Path, *, on_progress: Callable[[ExtractProgress], None] = lambda progress: None) -> DemoResult:
+    """Run the pipeline end to end in a folder: videos/, features/, run/ and demo.png.
+
+    Args:
+        folder: where to write; what a demo left there before is replaced.
+        on_progress: called as the extraction goes on.
+    """
+    for part in ("videos", "features", "run"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    logger.info("1. drawing videos")
+    labels = write_demo_videos(folder / "videos")
+    logger.info("2. extracting features")
+    summary = extract(find_videos([folder / "videos"]), folder / "features", config=EXTRACT, on_progress=on_progress)
+    logger.info("3. training the LSTM, and the baseline that sees no order")
+    store = FeatureStore.open(folder / "features")
+    trained = train(store, label_store(store, labels), folder / "run", config=TRAIN)
+    logger.info("4. predicting videos that it has not trained on")
+    test = trained.split.test
+    test_ids = {video.video_id for video in test}
+    files = [video for video in find_videos([folder / "videos"]) if video.id in test_ids]
+    predictions = {p.video_id: p for p in predict(trained.run, files, top=3, store=store)}
+    picture = folder / "demo.png"
+    plot_filmstrips(picture, list(_filmstrips(folder / "videos", test, predictions)))
+    return DemoResult(summary, trained, test, predictions, picture)
+
+
+def _filmstrips(
+    folder: Path, test: Sequence[LabeledVideo], predictions: dict[str, Prediction], num_frames: int = 8
+) -> Iterator[Filmstrip]:
+    """One test video of each class."""
+    for video in {video.label: video for video in test}.values():
+        reader = open_video(folder / video.video_id)
+        plan = plan_frames(Sampling("uniform", num_frames=num_frames), reader.pts_seconds, reader.end_seconds)
+        frames = np.concatenate(list(reader.blocks(plan.frame_index)))  # (T, H, W, 3)
+        prediction = predictions[video.video_id]
+        yield Filmstrip(video.label, frames, prediction.labels, prediction.probabilities)

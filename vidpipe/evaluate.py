@@ -1,0 +1,70 @@
+"""Stage 3: how well a run does on labelled videos that it has not seen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vidpipe.datasets.sequences import SequenceDataset
+from vidpipe.errors import LabelsError, RunError
+from vidpipe.features.store import FeatureStore
+from vidpipe.metrics import Evaluation, evaluate_logits
+from vidpipe.models.frozen import choose_device
+from vidpipe.records import LabeledVideo
+from vidpipe.run import Run
+from vidpipe.train import compute_logits
+
+__all__ = ["EvaluationReport", "evaluate"]
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """A run's heads on the same videos."""
+
+    evaluations: dict[str, Evaluation]
+    """By head: the run's own first, then the baseline."""
+    num_seen: int
+    """Videos left out because the run was trained or validated on them."""
+
+
+def evaluate(
+    run: Run, store: FeatureStore, videos: Sequence[LabeledVideo], *, device: str = "auto"
+) -> EvaluationReport:
+    """Evaluate a run on the labelled videos that it has neither trained nor validated on.
+
+    Args:
+        run: from `Run.open`.
+        store: features made with the run's own settings.
+        videos: labelled videos, each in the store.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        RunError: the store's features are not those that the run was trained on, or the run has seen every video.
+        LabelsError: a label is none of the run's classes.
+    """
+    check_key(run, store)
+    unknown = sorted({video.label for video in videos} - set(run.class_names))
+    if unknown:
+        raise LabelsError(
+            f"{', '.join(map(repr, unknown[:3]))}: no class of this run; it knows {', '.join(run.class_names[:10])}"
+            f"{', …' * (len(run.class_names) > 10)}. Correct these labels, or leave their rows out"
+        )
+    seen = {(row.video, row.size_bytes) for row in run.splits if row.split != "test"}
+    unseen = [video for video in videos if (video.video_id, store.info(video.video_id).size_bytes) not in seen]
+    if not unseen:
+        raise RunError(f"{run.path}: the run was trained on every one of these {len(videos)} videos; give others")
+    dataset = SequenceDataset(store, unseen, run.class_names)
+    heads = run.load_heads(choose_device(device))
+    logits = {name: compute_logits(head, dataset).numpy() for name, head in heads.items()}
+    return EvaluationReport(
+        {name: evaluate_logits(rows, dataset.class_index.numpy(), run.class_names) for name, rows in logits.items()},
+        num_seen=len(videos) - len(unseen),
+    )
+
+
+def check_key(run: Run, store: FeatureStore) -> None:
+    """Raise a RunError where a store's features are not of the kind that a run was trained on."""
+    if store.key != run.key:
+        raise RunError(
+            f"{store.path}: these are not the features that {run.path} was trained on "
+            f"({store.key.difference(run.key)}); "
+            "extract the videos with the run's own settings"
+        )

@@ -1,0 +1,191 @@
+"""A run folder: what `train` writes. It is all that `predict` needs but the backbone's weights, and holds no pickle.
+
+run/
+  model.safetensors    the head and the baseline
+  run.json             config, class_names, feature key, metrics, versions
+  config.toml          the settings, as --config reads them
+  splits.csv           which video stood in which part; itself a labels file
+  history.csv          a line an epoch
+  metrics.json         validation and test, head and baseline
+  history.png  confusion.png
+"""
+
+import csv
+import dataclasses
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from vidpipe.config import TrainConfig, save_config
+from vidpipe.errors import ConfigError, RunError
+from vidpipe.features.key import FeatureKey
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from vidpipe.models.heads import Head
+
+__all__ = ["BASELINE", "Run", "SplitRow", "save_run"]
+
+FORMAT, VERSION = "vidpipe-run", 1
+BASELINE = "mean"
+"""The head that is always trained too and reported beside the one asked for."""
+
+
+@dataclass(frozen=True)
+class SplitRow:
+    """A video in a run: its part, and what tells it from another file of the same name."""
+
+    video: str
+    label: str
+    split: str
+    group: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained head with all that is needed to use it."""
+
+    path: Path
+    config: TrainConfig
+    class_names: tuple[str, ...]
+    key: FeatureKey
+    dim: int
+    """D of the features."""
+    metrics: Mapping[str, Any]
+    grouping: str
+    """Which grouping kept the parts apart, in a sentence."""
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Read a run folder.
+
+        Raises:
+            RunError: it is none, incomplete, or of another version.
+        """
+        path = Path(path)
+        try:
+            document = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            what = "no run: it has no run.json" if path.exists() else "no such folder"
+            raise RunError(f"{path}: {what}; `vidpipe train STORE -o {path}` makes one") from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: run.json cannot be read ({error})") from error
+        if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != VERSION:
+            raise RunError(f"{path}: run.json is not that of a run of version {VERSION}")
+        try:
+            return cls(
+                path=path,
+                config=TrainConfig(**document["config"]),
+                class_names=tuple(document["class_names"]),
+                key=FeatureKey.from_dict(document["feature_key"]),
+                dim=int(document["feature_dim"]),
+                metrics=document["metrics"],
+                grouping=document["grouping"],
+            )
+        except (KeyError, ValueError, TypeError, ConfigError) as error:
+            raise RunError(f"{path}: run.json is not whole ({type(error).__name__}: {error})") from error
+
+    @cached_property
+    def splits(self) -> tuple[SplitRow, ...]:
+        """Every video of the run with its part.
+
+        Raises:
+            RunError: splits.csv is missing or damaged.
+        """
+        try:
+            with (self.path / "splits.csv").open(newline="", encoding="utf-8") as stream:
+                return tuple(
+                    SplitRow(row["video"], row["label"], row["split"], row["group"], int(row["size_bytes"]))
+                    for row in csv.DictReader(stream)
+                )
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise RunError(f"{self.path}: splits.csv cannot be read ({error})") from error
+
+    def load_heads(self, device: "torch.device") -> "dict[str, Head]":
+        """The head and the baseline, ready to use: `{"lstm": …, "mean": …}`.
+
+        Raises:
+            RunError: the model file is missing, damaged or does not fit.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from vidpipe.models.heads import build_head
+
+        path = self.path / "model.safetensors"
+        try:
+            tensors = load_file(path)
+            heads = {}
+            for name in dict.fromkeys((self.config.head, BASELINE)):
+                head = build_head(name, self.dim, len(self.class_names), self.config)
+                prefix = f"{name}."
+                head.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+                heads[name] = head.to(device).eval()
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise RunError(f"{path}: cannot be loaded ({error})") from error
+        return heads
+
+
+def save_run(
+    run: Run,
+    *,
+    heads: "Mapping[str, Head]",
+    splits: Sequence[SplitRow],
+    history: Sequence[Mapping[str, float]],
+) -> None:
+    """Write a run folder; run.json comes last, so that a folder with one is whole.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {
+        f"{name}.{key}": tensor.contiguous().cpu()
+        for name, head in heads.items()
+        for key, tensor in head.state_dict().items()
+    }
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, run.path / "model.safetensors")
+        save_config(run.path / "config.toml", train=run.config)
+        _write_csv(run.path / "splits.csv", [dataclasses.asdict(row) for row in splits])
+        _write_csv(run.path / "history.csv", history)
+        _write_json(run.path / "metrics.json", run.metrics)
+        _write_json(run.path / "run.json", _document(run))
+    except OSError as error:
+        raise RunError(f"{run.path}: the run cannot be written ({error})") from error
+
+
+def _document(run: Run) -> dict[str, Any]:
+    packages = ("vidpipe", "torch", "numpy", "scikit-learn")
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": dataclasses.asdict(run.config),
+        "class_names": run.class_names,
+        "feature_key": run.key.as_dict(),
+        "feature_dim": run.dim,
+        "grouping": run.grouping,
+        "metrics": run.metrics,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
