@@ -65,7 +65,7 @@ class Filmstrip:
 def plot_filmstrips(path: Path, filmstrips: Sequence[Filmstrip]) -> None:
     """Videos as rows of frames, each with its most probable classes as bars, as PNG."""
     columns = max(len(strip.frames) for strip in filmstrips)
-    figure = matplotlib.figure.Figure(figsize=(1.25 * columns + 3.6, 1.12 * len(filmstrips)), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(1.0 * columns + 3.4, 0.95 * len(filmstrips)), layout="constrained")
     grid = figure.subplots(
         len(filmstrips), columns + 1, squeeze=False, gridspec_kw={"width_ratios": [1] * columns + [2.2]}
     )
@@ -76,7 +76,7 @@ def plot_filmstrips(path: Path, filmstrips: Sequence[Filmstrip]) -> None:
             axes.imshow(_square(frame))
         row[0].text(-0.08, 0.5, strip.label, transform=row[0].transAxes, ha="right", va="center", parse_math=False)
         _plot_bars(row[-1], strip)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
 
 
 def _square(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

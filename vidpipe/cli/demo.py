@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 @click.argument(
     "folder", metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False), default=Path("vidpipe-demo")
 )
-def command(folder: Path) -> None:
+@click.option(
+    "--groups",
+    type=click.IntRange(min=4),
+    default=17,
+    show_default=True,
+    help="Figures and scenes to draw; each gives a video of every action.",
+)
+def command(folder: Path, groups: int) -> None:
     """Draw a small set of action videos, extract, train and predict on it, and show the result.
 
     Nothing is downloaded. The actions come in pairs that no single frame can tell apart, so only a model that sees the
@@ -28,7 +35,7 @@ def command(folder: Path) -> None:
     from vidpipe.demo.stage import run_demo
 
     with extract_progress() as show:
-        result = run_demo(folder, on_progress=show)
+        result = run_demo(folder, num_groups=groups, on_progress=show)
     _print_result(result)
 
 

@@ -330,7 +330,7 @@ def _paint_figure(canvas: _Canvas, figure: Figure, scene: Scene, joints: Joints)
     canvas.disc((ground[0], ground[1] + 0.005), size * (0.19 - 0.2 * lowest), (0, 0, 0, 70), flatness=0.22)
     for hip, knee, foot in joints.legs:
         canvas.stroke((at(hip), at(knee), at(foot)), limb * 1.15, figure.trousers)
-        canvas.disc(at((foot[0] * 1.06, foot[1] + 0.01)), limb * 0.8, figure.shoes, flatness=0.6)
+        canvas.disc(at((foot[0] * 1.06, foot[1])), limb * 0.85, figure.shoes, flatness=0.72)
     (left_hip, *_), (right_hip, *_) = joints.legs
     (left_shoulder, *_), (right_shoulder, *_) = joints.arms
     trunk = (at(left_shoulder), at(right_shoulder), at(right_hip), at(left_hip), at(left_shoulder))
@@ -352,8 +352,8 @@ def _paint_head(canvas: _Canvas, figure: Figure, middle: Point) -> None:
     canvas.disc((x, y + radius * 0.12), radius * 0.92, figure.skin)
     for side in (-1, 1):
         canvas.disc((x + side * radius * 0.36, y + radius * 0.08), radius * 0.12, (40, 32, 32))
-    mouth_y = y + radius * 0.5
-    canvas.stroke(((x - radius * 0.25, mouth_y), (x + radius * 0.25, mouth_y)), radius * 0.1, (150, 60, 60))
+    corners, dip = [(x + side * radius * 0.28, y + radius * 0.42) for side in (-1, 1)], (x, y + radius * 0.56)
+    canvas.stroke((corners[0], dip, corners[1]), radius * 0.12, (170, 60, 60))
 
 
 def _paint_garden(behind: _Canvas, before: _Canvas, ground_y: float, rng: np.random.Generator) -> None:

@@ -41,17 +41,20 @@ class DemoResult:
     picture: Path
 
 
-def run_demo(folder: Path, *, on_progress: Callable[[ExtractProgress], None] = lambda progress: None) -> DemoResult:
+def run_demo(
+    folder: Path, *, num_groups: int, on_progress: Callable[[ExtractProgress], None] = lambda progress: None
+) -> DemoResult:
     """Run the pipeline end to end in a folder: videos/, features/, run/ and demo.png.
 
     Args:
         folder: where to write; what a demo left there before is replaced.
+        num_groups: figures and scenes to draw; each gives a video of every action.
         on_progress: called as the extraction goes on.
     """
     for part in ("videos", "features", "run"):
         shutil.rmtree(folder / part, ignore_errors=True)
     logger.info("1. drawing videos")
-    labels = write_demo_videos(folder / "videos")
+    labels = write_demo_videos(folder / "videos", num_groups=num_groups)
     logger.info("2. extracting features")
     summary = extract(find_videos([folder / "videos"]), folder / "features", config=EXTRACT, on_progress=on_progress)
     logger.info("3. training the LSTM, and the baseline that sees no order")

@@ -125,4 +125,4 @@ def _times(
         known = [tick for tick in ticks if tick is not None]
         if len(known) == len(ticks) and all(earlier < later for earlier, later in pairwise(known)):
             return np.array([tick * seconds_per_tick for tick in known], np.float64)
-    return np.arange(len(pts)) * (frame_seconds or seconds_per_tick)
+    return np.arange(len(pts), dtype=np.float64) * (frame_seconds or seconds_per_tick)
