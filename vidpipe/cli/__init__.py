@@ -1,5 +1,6 @@
 """The command line. A command parses, calls one function and prints; it is imported only when it is used."""
 
+import os
 from importlib import import_module
 
 import click
@@ -7,6 +8,10 @@ import click
 from vidpipe import __version__
 
 __all__ = ["main"]
+
+# torch's threads would else spin while they wait for one another, and take the cores from the decoders: measured on two
+# cores beside one busy process, extraction ran 1.8 times as fast without. It must stand before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS = ("extract", "train", "evaluate", "predict", "info", "backbones", "demo")
 

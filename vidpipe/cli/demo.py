@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--groups",
-    type=click.IntRange(min=4),
+    type=click.IntRange(min=3),
     default=17,
     show_default=True,
     help="Figures and scenes to draw; each gives a video of every action.",

@@ -1,0 +1,40 @@
+"""What only a CUDA device can show; skipped by name where there is none."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.media import write_video
+from tests.test_train import QUICK, rising_and_falling
+from vidpipe.config import ExtractConfig, TrainConfig
+from vidpipe.extract import extract
+from vidpipe.features.store import FeatureStore
+from vidpipe.models.backbones import BACKBONES
+from vidpipe.models.frozen import load_backbone
+from vidpipe.train import train
+from vidpipe.video.files import find_videos
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+def test_features_on_the_gpu_are_those_of_the_cpu() -> None:
+    frames = torch.randint(0, 256, (8, 3, 224, 224), dtype=torch.uint8)
+    spec = BACKBONES["efficientnet_lite0"]
+    on_cpu, on_gpu = (load_backbone(spec, device=device)(frames).cpu() for device in ("cpu", "cuda"))
+    assert (on_cpu - on_gpu).norm() / on_cpu.norm() < 1e-2
+
+
+def test_extraction_takes_the_gpu_by_itself(tmp_path: Path) -> None:
+    write_video(tmp_path / "videos" / "a.mp4", 20)
+    extract(find_videos([tmp_path / "videos"]), tmp_path / "s", config=ExtractConfig(backbone="efficientnet_lite0"))
+    assert FeatureStore.open(tmp_path / "s")["a.mp4"].features.shape == (16, 1280)
+
+
+def test_training_on_the_gpu_learns(tmp_path: Path) -> None:
+    store, videos = rising_and_falling(tmp_path)
+    config = TrainConfig(**{**vars(QUICK), "device": "cuda"})
+    assert train(store, videos, tmp_path / "run", config=config).evaluations["test"]["lstm"].top1 > 0.9
