@@ -78,6 +78,20 @@ def write_frames(
     return path
 
 
+def repeat_video(path: Path, repeated: Path, times: int) -> Path:
+    """The video's packets over and over, without encoding them again."""
+    with av.open(str(path)) as source, av.open(str(repeated), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        step = max(packet.pts or 0 for packet in packets) + (packets[0].duration or 1)
+        for _ in range(times):
+            for packet in packets:
+                packet.stream = stream
+                container.mux(packet)
+                packet.pts, packet.dts = (packet.pts or 0) + step, (packet.dts or 0) + step
+    return repeated
+
+
 def write_sound(path: Path, seconds: float = 0.5) -> Path:
     """A file with a sound stream and no picture."""
     with av.open(str(path), "w") as container:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.media import read_number, write_video
+from tests.media import read_number, repeat_video, write_video
 from vidpipe.config import Sampling
 from vidpipe.records import FrameBatch, Preprocessing, VideoFailure, VideoFile
 from vidpipe.video.decoding import decode_videos
@@ -40,6 +40,12 @@ def whole_videos(batches: list[FrameBatch | VideoFailure]) -> dict[str, NDArray[
     return {video: np.stack([by_place[i] for i in range(len(by_place))]) for video, by_place in frames.items()}
 
 
+def slow_video(folder: Path) -> Path:
+    """A video that takes a worker far longer than the other tests' videos: two minutes of 720p."""
+    once = write_video(folder / "once.mkv", 25, width=1280, height=720, options={"preset": "ultrafast", "bf": "0"})
+    return repeat_video(once, folder / "slow.mkv", 120)
+
+
 def test_frames_of_many_videos_come_whole_and_at_their_places(tmp_path: Path) -> None:
     videos = [
         VideoFile(f"{n}.mp4", write_video(tmp_path / f"{n}.mp4", n, width=48, height=48)) for n in (3, 40, 300, 17)
@@ -60,21 +66,17 @@ def test_a_bad_video_costs_itself_alone(tmp_path: Path) -> None:
 
 
 def test_a_decode_that_takes_too_long_is_killed_and_the_others_go_on(tmp_path: Path) -> None:
-    slow = VideoFile(
-        "slow.mp4", write_video(tmp_path / "slow.mp4", 400, width=1280, height=720, options={"preset": "ultrafast"})
-    )
+    slow = VideoFile("slow.mkv", slow_video(tmp_path))
     quick = VideoFile("quick.mp4", write_video(tmp_path / "quick.mp4", 3))
-    batches = decode([quick, slow, quick], Sampling("scene", num_frames=4), timeout_seconds=1.0)
+    batches = decode([quick, slow, quick], Sampling("scene", num_frames=4), timeout_seconds=6.0)
     told = sorted(
         (batch.video_id, batch.error) if isinstance(batch, VideoFailure) else (batch.video.id, "") for batch in batches
     )
-    assert told == [("quick.mp4", ""), ("quick.mp4", ""), ("slow.mp4", "DecodeTimeoutError")]
+    assert told == [("quick.mp4", ""), ("quick.mp4", ""), ("slow.mkv", "DecodeTimeoutError")]
 
 
 def test_a_decoder_that_dies_costs_the_video_it_had_in_hand(tmp_path: Path) -> None:
-    slow = VideoFile(
-        "slow.mp4", write_video(tmp_path / "slow.mp4", 400, width=1280, height=720, options={"preset": "ultrafast"})
-    )
+    slow = VideoFile("slow.mkv", slow_video(tmp_path))
     quick = VideoFile("quick.mp4", write_video(tmp_path / "quick.mp4", 3))
 
     def kill_the_worker() -> None:
@@ -89,7 +91,7 @@ def test_a_decoder_that_dies_costs_the_video_it_had_in_hand(tmp_path: Path) -> N
     batches = decode([slow, quick], Sampling("scene", num_frames=4))
     killer.join()
     failures = [batch for batch in batches if isinstance(batch, VideoFailure)]
-    assert [(failure.video_id, failure.error) for failure in failures] == [("slow.mp4", "DecoderCrashError")]
+    assert [(failure.video_id, failure.error) for failure in failures] == [("slow.mkv", "DecoderCrashError")]
     assert "SIGKILL" in failures[0].message
     assert len(batches) == 2
 

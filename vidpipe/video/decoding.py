@@ -25,7 +25,7 @@ from pebble import ProcessExpired, ProcessPool
 from vidpipe.config import Sampling
 from vidpipe.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, VideoError
 from vidpipe.records import FrameBatch, FramePlan, Preprocessing, VideoFailure, VideoFile, VideoInfo
-from vidpipe.video.reader import VideoReader, open_video
+from vidpipe.video.reader import VideoReader, import_decord, open_video
 from vidpipe.video.sampling import plan_frames
 
 __all__ = ["available_cores", "decode_videos", "default_workers"]
@@ -177,11 +177,12 @@ def _exit_reason(exitcode: int | None) -> str:
 
 
 def _start_worker() -> None:
-    """One thread each: the workers share the cores with one another and with the model."""
+    """Load the libraries, so that a piece's time is all decoding; one thread each, for the workers share the cores."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    import_decord()
 
 
 def _decode_piece(piece: _Piece, sampling: Sampling, preprocessing: Preprocessing) -> _Decoded:

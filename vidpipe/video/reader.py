@@ -18,7 +18,7 @@ from vidpipe.records import VideoInfo
 from vidpipe.video.packets import PacketTimes, scan_packets
 from vidpipe.video.pyav_reader import PyavReader
 
-__all__ = ["DecordReader", "VideoReader", "open_video"]
+__all__ = ["DecordReader", "VideoReader", "import_decord", "open_video"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class DecordReader:
     """
 
     def __init__(self, path: Path, packets: PacketTimes) -> None:
-        self._decord = _import_decord()
+        self._decord = import_decord()
         self._errors = (self._decord.DECORDError, self._decord.DECORDLimitReachedError, RuntimeError, AssertionError)
         try:
             self._reader = self._decord.VideoReader(str(path.absolute()), num_threads=1, fault_tol=1e-6)
@@ -114,7 +114,7 @@ class DecordReader:
             yield frames
 
 
-def _import_decord() -> ModuleType:
+def import_decord() -> ModuleType:
     """decord, kept from loading every CUDA library that pip has installed: 600 MB that its CPU build never uses."""
     hidden = sys.modules.get("nvidia")
     sys.modules["nvidia"] = None  # type: ignore[assignment]
