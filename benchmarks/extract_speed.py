@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.clips import labelled_sets
 from vidpipe.video.files import find_videos
 
-NUM_VIDEOS, NUM_PAIRS = 40, 3
+NUM_VIDEOS, NUM_PAIRS = 25, 3
 
 PLAIN_LOOP = """
 import sys

@@ -115,7 +115,9 @@ class ExtractConfig(_Checked):
     pool: str = _setting("avg", "Global pooling over the last feature map.", choices=("avg", "max"))
     dtype: str = _setting("float32", "Type of the stored features.", choices=("float32", "float16"))
     device: str = _setting("auto", "Where the image model runs.", choices=("auto", "cpu", "cuda"))
-    batch_size: int = _setting(32, "Frames to put through the image model at once.", low=1)
+    batch_size: int | None = _setting(
+        None, "Frames to put through the image model at once (default 8 on the CPU, 64 on a GPU).", low=1
+    )
     workers: int = _setting(0, "Decoding processes; 0 means one for every two cores.", low=0)
     timeout: float = _setting(
         120.0, "Seconds that one piece of decoding may take before it is killed.", low=0, above=True

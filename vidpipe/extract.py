@@ -6,7 +6,7 @@ decode_videos (worker processes) ──FrameBatch──► _BatchModel (full bat
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from vidpipe.features.store import FeatureStore
 from vidpipe.models.backbones import find_backbone
 from vidpipe.models.weights import WeightsFile, find_weights
 from vidpipe.records import FeatureSequence, FrameBatch, FramePlan, VideoFailure, VideoFile, VideoInfo
-from vidpipe.video.decoding import available_cores, decode_videos, default_workers
+from vidpipe.video.decoding import decode_videos, default_workers
 
 if TYPE_CHECKING:
     from vidpipe.models.frozen import FrozenBackbone
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["ExtractProgress", "ExtractSummary", "Extracted", "extract", "iter_features"]
 
 logger = logging.getLogger(__name__)
+
+DEFAULT_BATCH_SIZE = {"cpu": 8, "cuda": 64}
+"""On a CPU larger batches only cost memory: their activations no longer fit its caches."""
 
 Extracted = FeatureSequence | VideoFailure
 
@@ -134,16 +137,16 @@ def iter_features(
         backbone: the frozen image model.
         config: how to sample, decode and batch.
     """
-    workers = config.workers or default_workers()
-    model = _BatchModel(backbone, config.batch_size, np.dtype(config.dtype))
+    batch_size = config.batch_size or DEFAULT_BATCH_SIZE[backbone.device.type]
+    model = _BatchModel(backbone, batch_size, np.dtype(config.dtype))
     batches = decode_videos(
         videos,
         sampling=config.resolve_sampling(),
         preprocessing=backbone.preprocessing,
-        workers=workers,
+        workers=config.workers or default_workers(),
         timeout_seconds=config.timeout,
     )
-    with _model_threads(available_cores() - workers), closing(batches):
+    with closing(batches):
         for batch in batches:
             if isinstance(batch, VideoFailure):
                 model.drop(batch.video_id)
@@ -151,19 +154,6 @@ def iter_features(
             else:
                 yield from model.add(batch)
         yield from model.flush()
-
-
-@contextmanager
-def _model_threads(num_threads: int) -> Iterator[None]:
-    """Leave the decoders their cores: a model that shares them with its threads waits for the slowest of these."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, num_threads)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Sequence:

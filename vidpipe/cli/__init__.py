@@ -9,11 +9,11 @@ from vidpipe import __version__
 
 __all__ = ["main"]
 
-# torch's threads would else spin while they wait for one another, and take the cores from the decoders: measured on two
-# cores beside one busy process, extraction ran 1.8 times as fast without. It must stand before torch is imported.
+# torch's threads would else spin while they wait for one another, and take the cores from the decoders: on two cores,
+# beside one busy process, extraction ran 1.8 times as fast with this. It must stand before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-COMMANDS = ("extract", "train", "evaluate", "predict", "info", "backbones", "demo")
+COMMANDS = ("extract", "train", "evaluate", "predict", "info", "store", "backbones", "demo")
 
 
 class _LazyGroup(click.Group):

@@ -28,7 +28,7 @@ from vidpipe.records import FrameBatch, FramePlan, Preprocessing, VideoFailure, 
 from vidpipe.video.reader import VideoReader, import_decord, open_video
 from vidpipe.video.sampling import plan_frames
 
-__all__ = ["available_cores", "decode_videos", "default_workers"]
+__all__ = ["decode_videos", "default_workers"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +37,10 @@ PIECES_PER_WORKER = 1000
 """A worker is renewed after so many, so that a leak in native code cannot grow without bound."""
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
 def default_workers() -> int:
-    """Decoding processes to run beside the image model: one for every two cores."""
-    return max(1, available_cores() // 2)
+    """Decoding processes to run beside the image model: one for every two cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return max(1, cores // 2)
 
 
 def decode_videos(
