@@ -12,8 +12,8 @@ Row `i` of `videos/` says that its video's sequence is rows [start, start + leng
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,14 @@ from vidpipe.errors import ShardError
 from vidpipe.features.key import FeatureKey
 from vidpipe.records import FeatureSequence, FramePlan, VideoInfo
 
-__all__ = ["Shard", "VideoRow", "checksum", "write_shard"]
+__all__ = ["Shard", "VideoRow", "checksum", "fault", "write_plain", "write_shard"]
 
 INFO_COLUMNS = tuple(field.name for field in fields(VideoInfo))
 COLUMNS = ("id", "start", "length", *INFO_COLUMNS, "checksum")
 ROW_ARRAYS = ("features", "pts_seconds", "frame_index", "scene_index")
+REMEDY = "`vidpipe store repair` moves it away, and the next extract makes its videos again"
+DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
+"""What h5py, or a record's own check, raises on a file whose bytes were changed."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,34 @@ def checksum(sequence: FeatureSequence) -> str:
     return digest.hexdigest()
 
 
-def write_shard(folder: Path, sequences: Sequence[FeatureSequence], *, key: FeatureKey) -> Path:
+def fault(sequence: FeatureSequence, row: VideoRow) -> str | None:
+    """What is wrong with a sequence that was read from a row; None where it is what was written, and can be used."""
+    if checksum(sequence) != row.checksum:
+        return "its rows are not those that were written"
+    if not np.isfinite(sequence.features).all():
+        return "its features are not finite"
+    if not np.isfinite(sequence.pts_seconds).all() or np.any(np.diff(sequence.pts_seconds) < 0):
+        return "its pts_seconds do not increase"
+    return None
+
+
+def write_shard(
+    folder: Path, sequences: Sequence[FeatureSequence], *, key: FeatureKey, in_place_of: Path | None = None
+) -> Path:
     """Write and seal a shard: aside, flushed, synced, then renamed, so that a shard's name is never on half a file.
 
     Args:
         folder: where shards lie.
         sequences: at least one; their features are stored as `key.dtype`.
         key: what the features depend on.
+        in_place_of: a shard that this one is to replace: it counts as newer than that one, and older than all since.
 
     Raises:
         OSError: the file cannot be written; nothing is left behind.
     """
     created = datetime.now(UTC)
-    final = folder / f"{created:%Y%m%dT%H%M%S.%f}-{uuid4().hex[:8]}.h5"
+    age = f"{in_place_of.stem}~" if in_place_of else f"{created:%Y%m%dT%H%M%S.%f}-"  # by name: x.h5 < x~1.h5 < y.h5
+    final = folder / f"{age}{uuid4().hex[:8]}.h5"
     aside = final.with_suffix(".writing")
     try:
         with h5py.File(aside, "w") as file:
@@ -97,6 +115,28 @@ def _write_arrays(file: h5py.File, sequences: Sequence[FeatureSequence]) -> None
     for name in COLUMNS:
         is_text = isinstance(table[name][0], str)
         videos.create_dataset(name, data=table[name], dtype=h5py.string_dtype() if is_text else None)
+
+
+def write_plain(path: Path, sequences: Iterable[tuple[str, FeatureSequence]]) -> None:
+    """Write sequences, each with the name it is to have, as an HDF5 file for other programs.
+
+        name                (N,)    the names
+        features/<name>     (T, D)  what is known of the video stands in the attributes
+        pts_seconds/<name>  (T,)
+
+    Raises:
+        OSError: the file cannot be written.
+        ValueError, TypeError: a name is another one's folder.
+    """
+    names = []
+    with h5py.File(path, "w") as file:
+        features, pts_seconds = file.create_group("features"), file.create_group("pts_seconds")
+        for name, sequence in sequences:
+            dataset = features.create_dataset(name, data=sequence.features)
+            dataset.attrs.update({"id": sequence.video_id, **asdict(sequence.info)})
+            pts_seconds.create_dataset(name, data=sequence.pts_seconds)
+            names.append(name)
+        file.create_dataset("name", data=sorted(names), dtype=h5py.string_dtype())
 
 
 def _row_arrays(sequence: FeatureSequence) -> tuple[NDArray[Any], ...]:
@@ -134,10 +174,16 @@ class Shard:
         """The sequences of some of this shard's videos, with the file opened once."""
         with self._open() as file:
             for row in rows:
-                place = slice(row.start, row.start + row.length)
-                features, pts_seconds, frame_index, scene_index = (file[name][place] for name in ROW_ARRAYS)
-                plan = FramePlan(frame_index=frame_index, pts_seconds=pts_seconds, scene_index=scene_index)
-                yield FeatureSequence(row.id, features, plan, row.info)
+                yield _read_sequence(file, row)
+
+    def faults(self) -> Iterator[tuple[VideoRow, str]]:
+        """The videos whose rows are not what was written, or cannot be used, each with what is wrong."""
+        overlapping = set(_overlapping(self.videos))
+        with self._open() as file:
+            for row in self.videos:
+                wrong = "its rows are another video's too" if row in overlapping else _row_fault(file, row)
+                if wrong is not None:
+                    yield row, wrong
 
     def rows(self) -> NDArray[np.floating[Any]]:
         """(ΣT, D) the features of all videos."""
@@ -163,15 +209,17 @@ class _Opened:
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self._file.close()
-        if isinstance(error, (OSError, KeyError, ValueError, TypeError)):
+        if isinstance(error, DAMAGE):
             raise ShardError(self._told(error)) from error
 
     def _told(self, error: BaseException) -> str:
-        return f"{self._path}: not a whole shard ({error}); move it away, and the next extract makes its videos again"
+        return f"{self._path}: not a whole shard ({error}); {REMEDY}"
 
 
 def _read_table(file: h5py.File) -> Iterator[VideoRow]:
-    num_rows = len(file["features"])
+    num_rows, *others = (len(file[name]) for name in ROW_ARRAYS)
+    if set(others) != {num_rows}:
+        raise ValueError(f"{', '.join(ROW_ARRAYS)} differ in length")
     columns = {name: file["videos"][name] for name in COLUMNS}
     table = [
         (column.asstr() if h5py.check_string_dtype(column.dtype) else column)[:].tolist() for column in columns.values()
@@ -182,3 +230,27 @@ def _read_table(file: h5py.File) -> Iterator[VideoRow]:
             raise ValueError(f"the rows of {row['id']} lie outside the file's {num_rows}")
         info = VideoInfo(**{name: row[name] for name in INFO_COLUMNS})
         yield VideoRow(row["id"], row["start"], row["length"], info, row["checksum"])
+
+
+def _read_sequence(file: h5py.File, row: VideoRow) -> FeatureSequence:
+    place = slice(row.start, row.start + row.length)
+    features, pts_seconds, frame_index, scene_index = (file[name][place] for name in ROW_ARRAYS)
+    plan = FramePlan(frame_index=frame_index, pts_seconds=pts_seconds, scene_index=scene_index)
+    return FeatureSequence(row.id, features, plan, row.info)
+
+
+def _row_fault(file: h5py.File, row: VideoRow) -> str | None:
+    try:
+        return fault(_read_sequence(file, row), row)
+    except DAMAGE as error:
+        return f"its rows cannot be read ({error})"
+
+
+def _overlapping(rows: Iterable[VideoRow]) -> Iterator[VideoRow]:
+    """Both of any two rows that share some: `aaaa`, `··bb` -> a, b"""
+    furthest: VideoRow | None = None
+    for row in sorted(rows, key=lambda row: row.start):
+        if furthest is not None and row.length and row.start < furthest.start + furthest.length:
+            yield from (furthest, row)
+        if furthest is None or row.start + row.length > furthest.start + furthest.length:
+            furthest = row

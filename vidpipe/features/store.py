@@ -17,13 +17,11 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-
-import numpy as np
+from typing import Any, Self
 
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError
 from vidpipe.features.key import FeatureKey
-from vidpipe.features.shard import Shard, VideoRow, checksum, write_shard
+from vidpipe.features.shard import REMEDY, Shard, VideoRow, write_shard
 from vidpipe.records import FeatureSequence, VideoFailure, VideoFile, VideoInfo
 
 __all__ = ["FeatureStore", "StoreWriter"]
@@ -31,6 +29,8 @@ __all__ = ["FeatureStore", "StoreWriter"]
 logger = logging.getLogger(__name__)
 
 FORMAT, VERSION = "vidpipe-features", 1
+MOST_VIDEOS, MOST_BYTES, MOST_SECONDS = 256, 64 * 2**20, 60.0
+"""When a shard is sealed, unless a writer is told otherwise."""
 
 
 class FeatureStore(Mapping[str, FeatureSequence]):
@@ -100,11 +100,23 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         Raises:
             ShardError: one of them is damaged, or has another key.
         """
-        shards = tuple(Shard(path) for path in sorted((self.path / "shards").glob("*.h5")))
-        for shard in shards:
-            if shard.key_json != self.key.as_json():
-                raise ShardError(f"{shard.path}: made with other settings than the store; move it away")
-        return shards
+        return tuple(self.open_shard(path) for path in self.shard_paths)
+
+    @property
+    def shard_paths(self) -> tuple[Path, ...]:
+        """The files of the sealed shards, oldest first, whether they can be read or not."""
+        return tuple(sorted((self.path / "shards").glob("*.h5")))
+
+    def open_shard(self, path: Path) -> Shard:
+        """One of the sealed shards.
+
+        Raises:
+            ShardError: it is damaged, or has another key.
+        """
+        shard = Shard(path)
+        if shard.key_json != self.key.as_json():
+            raise ShardError(f"{path}: made with other settings than the store; {REMEDY}")
+        return shard
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, VideoRow]]:
@@ -123,8 +135,8 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         return video_id in self._places
 
     def __getitem__(self, video_id: str) -> FeatureSequence:
-        number, row = self._places[video_id]
-        return self.shards[number].sequence(row)
+        shard, row = self.place(video_id)
+        return shard.sequence(row)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.ids)
@@ -136,6 +148,11 @@ class FeatureStore(Mapping[str, FeatureSequence]):
     def length(self, video_id: str) -> int:
         """T, without reading the features."""
         return self._places[video_id][1].length
+
+    def place(self, video_id: str) -> tuple[Shard, VideoRow]:
+        """The shard that holds a video's newest sequence, and the row there that tells of it."""
+        number, row = self._places[video_id]
+        return self.shards[number], row
 
     def sequences(self, video_ids: Iterable[str] | None = None) -> Iterator[FeatureSequence]:
         """The sequences of some videos, or all, shard by shard, each file opened once; not in the order of the ids."""
@@ -157,34 +174,37 @@ class FeatureStore(Mapping[str, FeatureSequence]):
     @property
     def failures(self) -> tuple[VideoFailure, ...]:
         """The videos that failed and have not been stored since, each with its latest reason, by id."""
-        latest: dict[str, VideoFailure] = {}
+        return tuple(VideoFailure(entry["video"], entry["error"], entry["message"]) for entry in self.failure_entries())
+
+    def failure_entries(self) -> list[dict[str, Any]]:
+        """The lines of failures.jsonl that still count: the latest of each video that is not in the store, by id."""
+        latest: dict[str, dict[str, Any]] = {}
         with suppress(FileNotFoundError):
-            for line in (self.path / "failures.jsonl").read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError, KeyError):  # a line that a crash cut short
+            for line in (self.path / "failures.jsonl").read_text(encoding="utf-8", errors="replace").split("\n"):
+                with suppress(ValueError, KeyError, TypeError):  # a line that a crash cut short
                     entry = json.loads(line)
-                    latest[entry["video"]] = VideoFailure(entry["video"], entry["error"], entry["message"])
-        return tuple(latest[video_id] for video_id in sorted(latest) if video_id not in self)
+                    latest[entry["video"]] = {name: entry[name] for name in ("video", "error", "message", "time")}
+        return [latest[video_id] for video_id in sorted(latest) if video_id not in self]
 
     def verify(self) -> None:
         """Read every sequence and check it against its checksum.
 
         Raises:
-            ShardError: a sequence is not what was stored, or not finite; the message names shard and video.
+            ShardError: a sequence is not what was stored, or cannot be used; the message names shard and video.
+                `vidpipe.features.care.find_damage` finds them all.
         """
         for shard in self.shards:
-            for row, sequence in zip(shard.videos, shard.sequences(shard.videos), strict=True):
-                if checksum(sequence) != row.checksum:
-                    raise ShardError(f"{shard.path}: the rows of {row.id} are not those that were written")
-                if not np.isfinite(sequence.features).all():
-                    raise ShardError(f"{shard.path}: the features of {row.id} are not finite")
+            for row, wrong in shard.faults():
+                raise ShardError(f"{shard.path}: {row.id}: {wrong}")
 
     def writer(
-        self, *, most_videos: int = 256, most_bytes: int = 64 * 2**20, most_seconds: float = 60.0
+        self, *, most_videos: int = MOST_VIDEOS, most_bytes: int = MOST_BYTES, most_seconds: float = MOST_SECONDS
     ) -> "StoreWriter":
         """A writer of new shards; see `StoreWriter`."""
         return StoreWriter(self, most_videos=most_videos, most_bytes=most_bytes, most_seconds=most_seconds)
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Look again at what lies in the folder."""
         for name in ("shards", "_places", "ids"):
             self.__dict__.pop(name, None)
 
@@ -243,7 +263,7 @@ class StoreWriter:
             ) from error
         logger.debug("sealed %s: %d videos", path, len(self._held))
         self._held.clear()
-        self._store._refresh()
+        self._store.refresh()
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,132 @@
+"""vidpipe store"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vidpipe.cli.options import SOME_VIDEOS_FAILED, format_option, vidpipe_command
+
+if TYPE_CHECKING:
+    from vidpipe.features.care import StoreSize
+
+store_argument = click.argument("store", type=click.Path(path_type=Path))
+output_option = click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="A new folder, or an empty one."
+)
+
+
+@vidpipe_command(name="verify", short_help="Read all of a store, and name what is damaged.")
+@store_argument
+@format_option("table", "json")
+def verify(store: Path, format_: str) -> None:
+    """Read all of a store, and name what is not as it was written.
+
+    Exit code 3: something is damaged.
+
+    \b
+    vidpipe store verify features
+    """
+    from vidpipe.features import care
+    from vidpipe.features.store import FeatureStore
+
+    opened = FeatureStore.open(store)
+    damage = care.find_damage(opened)
+    if format_ == "json":
+        rows = [{"shard": str(one.shard), "video": one.video_id, "reason": one.reason} for one in damage]
+        click.echo(json.dumps({"path": str(store), "damage": rows}, ensure_ascii=False))
+    elif damage:
+        click.echo("\n".join(map(str, damage)))
+        click.echo(f"{len(damage)} damaged; `vidpipe store repair {store}` drops them", err=True)
+    else:
+        click.echo(f"{store}: {len(opened)} videos in {len(opened.shards)} shards, all as they were written")
+    if damage:
+        click.get_current_context().exit(SOME_VIDEOS_FAILED)
+
+
+@vidpipe_command(name="repair", short_help="Drop what is damaged, so that extract makes it again.")
+@store_argument
+def repair(store: Path) -> None:
+    """Drop what is damaged, so that the next extract makes it again.
+
+    Bad videos leave their shard; a shard that cannot be read is moved to STORE/quarantine. Leftovers of crashed writers
+    go. Run it while nothing else writes to the store.
+
+    \b
+    vidpipe store repair features
+    """
+    from vidpipe.features import care
+    from vidpipe.features.store import FeatureStore
+
+    dropped = care.repair(FeatureStore.open(store))
+    for one in dropped:
+        click.echo(f"dropped: {one}")
+    then = f"{len(dropped)} dropped; the next extract makes them again" if dropped else "nothing is damaged"
+    click.echo(f"{store}: {then}")
+
+
+@vidpipe_command(name="merge", short_help="Several stores -> one.")
+@click.argument("stores", metavar="STORE…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@output_option
+def merge(stores: tuple[Path, ...], output: Path) -> None:
+    """Copy stores that were made with the same settings into one.
+
+    \b
+    vidpipe store merge features_a features_b -o features
+    """
+    from vidpipe.features import care
+    from vidpipe.features.store import FeatureStore
+
+    num_videos = care.merge([FeatureStore.open(store) for store in stores], output)
+    click.echo(f"{output}: {num_videos} videos of {len(stores)} stores")
+
+
+@vidpipe_command(name="compact", short_help="Free the room of replaced features; join small shards.")
+@store_argument
+def compact(store: Path) -> None:
+    """Free the room of features that newer ones replaced, and join small shards.
+
+    Run it while nothing else writes to the store.
+
+    \b
+    vidpipe store compact features
+    """
+    from vidpipe.features import care
+    from vidpipe.features.store import FeatureStore
+
+    before, after = care.compact(FeatureStore.open(store))
+    click.echo(f"{store}: {_told(before)} -> {_told(after)}")
+
+
+def _told(size: "StoreSize") -> str:
+    return f"{size.num_shards} shards, {size.num_sequences} sequences, {size.size_bytes / 1e6:.1f} MB"
+
+
+@vidpipe_command(name="export", short_help="Features as plain files, for other programs.")
+@store_argument
+@output_option
+@format_option("npy", "h5")
+def export(store: Path, output: Path, format_: str) -> None:
+    """Write features as plain files, for training code of your own.
+
+    npy: a file (T, D) for each video under the video's own path, and index.csv, a table of them.
+    h5: one features.h5 with features/<id> (T, D) and pts_seconds/<id> (T,).
+
+    \b
+    vidpipe store export features -o exported
+    vidpipe store export features -o exported --format h5
+    """
+    from vidpipe.features import care
+    from vidpipe.features.store import FeatureStore
+
+    num_videos = care.export(FeatureStore.open(store), output, form=format_)
+    click.echo(f"{output}: {num_videos} videos")
+
+
+command = click.Group(
+    "store",
+    commands=[verify, repair, merge, compact, export],
+    short_help="Check, mend, join, tidy and export feature stores.",
+    help="Check, mend, join, tidy and export feature stores.",
+)

@@ -1,0 +1,352 @@
+"""The care of a feature store: find what is damaged, drop it, join stores, tidy one, and give it to other programs.
+
+Nothing is changed in place. What replaces a shard is sealed before that shard is removed, so that a stop at any point
+loses nothing: for a while a video may stand in two shards, with the same rows. Run `repair` and `compact` while nobody
+else writes to the store.
+"""
+
+import csv
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+import numpy as np
+
+from vidpipe.errors import KeyMismatchError, ShardError, StoreError, UsageError, unknown_name
+from vidpipe.features.shard import REMEDY, Shard, fault, write_plain, write_shard
+from vidpipe.features.store import MOST_BYTES, MOST_VIDEOS, FeatureStore
+from vidpipe.records import FeatureSequence
+
+__all__ = ["Damage", "StoreSize", "compact", "export", "find_damage", "merge", "repair"]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something in a store that is not as it was written, or of no use."""
+
+    shard: Path
+    video_id: str | None
+    """None where the whole shard is bad."""
+    reason: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (str(self.shard), self.video_id, self.reason) if part)
+
+
+@dataclass(frozen=True)
+class StoreSize:
+    """How much lies in a store's shards."""
+
+    num_shards: int
+    num_sequences: int
+    """Those too that a newer one has replaced."""
+    size_bytes: int
+
+    @classmethod
+    def of(cls, store: FeatureStore) -> Self:
+        """Measure a store."""
+        return cls(
+            num_shards=len(store.shards),
+            num_sequences=sum(len(shard.videos) for shard in store.shards),
+            size_bytes=sum(shard.path.stat().st_size for shard in store.shards),
+        )
+
+
+def find_damage(store: FeatureStore) -> list[Damage]:
+    """Read all that lies in a store and check it; a bad shard does not hide what is wrong in the others.
+
+    A shard must open and have the store's key; a sequence must be what was written (by its checksum), lie apart from
+    the others, have finite features, and go forward in frames and in time.
+    """
+    return [damage for path in store.shard_paths for damage in _damage_in(store, path)]
+
+
+def _damage_in(store: FeatureStore, path: Path) -> list[Damage]:
+    try:
+        return [Damage(path, row.id, wrong) for row, wrong in store.open_shard(path).faults()]
+    except ShardError as error:
+        return [Damage(path, None, str(error).removeprefix(f"{path}: ").removesuffix(f"; {REMEDY}"))]
+
+
+def repair(store: FeatureStore) -> list[Damage]:
+    """Drop what is damaged, so that the next extract makes it again.
+
+    A shard with some bad videos is written anew without them. One that cannot be read at all is moved to
+    `quarantine/` in the store's folder. Leftovers of crashed writers go, and failures.jsonl keeps only what still
+    counts. An older sequence of a dropped video is dropped with it: it is not what the store held.
+
+    Returns:
+        What was dropped.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    damage = find_damage(store)
+    with _writing(store.path):
+        for leftover in (store.path / "shards").glob("*.writing"):
+            leftover.unlink()
+        for one in damage:
+            if one.video_id is None:
+                _quarantine(store, one.shard)
+        store.refresh()
+        _write_failures(store, store.failure_entries())  # before the drop, which must not revive a dropped video's
+        _drop(store, [one for one in damage if one.video_id is not None])
+    return damage
+
+
+def _drop(store: FeatureStore, damage: Iterable[Damage]) -> None:
+    """Rewrite the shards that hold damaged sequences, or an older one of a video whose newest is damaged."""
+    damaged = {(one.shard, one.video_id) for one in damage}
+    lost = {video_id for path, video_id in damaged if video_id and store.place(video_id)[0].path == path}
+    touched = [
+        shard
+        for shard in store.shards
+        if any(row.id in lost or (shard.path, row.id) in damaged for row in shard.videos)
+    ]
+    _rewrite(store, touched, leave_out=lost)
+
+
+def _quarantine(store: FeatureStore, path: Path) -> None:
+    folder = store.path / "quarantine"
+    folder.mkdir(exist_ok=True)
+    target = folder / path.name
+    os.replace(path, target if not target.exists() else target.with_stem(f"{path.stem}-{uuid4().hex[:8]}"))
+
+
+def compact(store: FeatureStore) -> tuple[StoreSize, StoreSize]:
+    """Give back the room of sequences that newer ones replaced, and join small shards.
+
+    Returns:
+        The store's size before and after.
+
+    Raises:
+        ShardError: something is damaged; `repair` comes first.
+        StoreError: the folder cannot be written.
+    """
+    store.refresh()
+    before = StoreSize.of(store)
+    worn = [shard for shard in store.shards if _is_small(shard) or _is_outdated(store, shard)]
+    if len(worn) > 1 or any(_is_outdated(store, shard) for shard in worn):
+        with _writing(store.path):
+            _rewrite(store, worn)
+    return before, StoreSize.of(store)
+
+
+def _is_small(shard: Shard) -> bool:
+    return 2 * len(shard.videos) < MOST_VIDEOS and 2 * shard.path.stat().st_size < MOST_BYTES
+
+
+def _is_outdated(store: FeatureStore, shard: Shard) -> bool:
+    """Whether a shard holds sequences that newer ones replaced."""
+    return len(_current_ids(store, shard)) < len(shard.videos)
+
+
+def _current_ids(store: FeatureStore, shard: Shard) -> list[str]:
+    """The videos whose newest sequence lies in this shard."""
+    return [row.id for row in shard.videos if store.place(row.id)[1] is row]
+
+
+def _rewrite(store: FeatureStore, shards: Sequence[Shard], *, leave_out: AbstractSet[str] = frozenset()) -> None:
+    """Put the newest sequences of some shards into new ones, as few as may be, and remove the old.
+
+    A new shard takes its place right after the newest it draws on. It holds nothing but newest sequences, so there it
+    hides no newer one, and brings back no older one, whatever the clocks of the machines that wrote the store.
+    """
+    for batch, newest, finished in _batches(store, shards, leave_out):
+        if batch:
+            write_shard(newest.parent, batch, key=store.key, in_place_of=newest)
+        for path in finished:
+            path.unlink()
+    store.refresh()
+
+
+def _batches(
+    store: FeatureStore, shards: Sequence[Shard], leave_out: AbstractSet[str]
+) -> Iterator[tuple[list[FeatureSequence], Path, list[Path]]]:
+    """For each new shard its sequences, the newest shard they come from, and the shards that are then done with."""
+    batch: list[FeatureSequence] = []
+    finished: list[Path] = []
+    for shard in shards:  # oldest first
+        kept = [video_id for video_id in _current_ids(store, shard) if video_id not in leave_out]
+        for sequence in _sound_sequences(store, kept):
+            batch.append(sequence)
+            if len(batch) >= MOST_VIDEOS or sum(held.features.nbytes for held in batch) >= MOST_BYTES:
+                yield batch, shard.path, finished
+                batch, finished = [], []
+        finished.append(shard.path)
+    if finished:
+        yield batch, finished[-1], finished
+
+
+def _sound_sequences(store: FeatureStore, video_ids: Iterable[str]) -> Iterator[FeatureSequence]:
+    """Sequences to be copied, each checked first: a copy gets a checksum of its own, which must vouch for no damage."""
+    for sequence in store.sequences(video_ids):
+        shard, row = store.place(sequence.video_id)
+        wrong = fault(sequence, row)
+        if wrong is not None:
+            raise ShardError(
+                f"{shard.path}: {row.id}: {wrong}; `vidpipe store repair {store.path}` drops it, "
+                "and the next extract makes it again"
+            )
+        yield sequence
+
+
+def _write_failures(store: FeatureStore, entries: Iterable[Mapping[str, Any]]) -> None:
+    path = store.path / "failures.jsonl"
+    lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+    if lines or path.exists():
+        aside = path.with_suffix(".writing")
+        aside.write_text(lines, encoding="utf-8")
+        os.replace(aside, path)
+
+
+def merge(sources: Sequence[FeatureStore], destination: Path) -> int:
+    """Copy stores of one key into a new store.
+
+    Args:
+        sources: at least one. A video that several hold must have the same features in each; it is copied once.
+        destination: a folder that is empty, or not there yet. It appears when it is whole.
+
+    Returns:
+        How many videos it holds.
+
+    Raises:
+        KeyMismatchError: the stores were made with different settings.
+        ShardError: something is damaged; `repair` comes first.
+        StoreError: two stores hold different features of a video, or the destination cannot be written.
+    """
+    first = sources[0]
+    for source in sources:
+        if source.key != first.key:
+            raise KeyMismatchError(
+                f"{source.path}: made with other settings than {first.path}, so their features cannot be mixed "
+                f"({source.key.difference(first.key)})"
+            )
+    holders = _holders(sources)
+    with _new_folder(destination) as folder:
+        merged = FeatureStore.create(folder, first.key)
+        with merged.writer(most_seconds=math.inf) as writer:
+            for number, source in enumerate(sources):
+                for sequence in _sound_sequences(source, (name for name in source if holders[name] == number)):
+                    writer.add(sequence)
+        entries = sorted((entry for source in sources for entry in source.failure_entries()), key=lambda e: e["time"])
+        latest = {entry["video"]: entry for entry in entries if entry["video"] not in merged}
+        _write_failures(merged, latest.values())
+    return len(holders)
+
+
+def _holders(sources: Sequence[FeatureStore]) -> dict[str, int]:
+    """Each video, and the number of the first store that holds it."""
+    holders: dict[str, int] = {}
+    for number, source in enumerate(sources):
+        for video_id in source:
+            holder = sources[holders.setdefault(video_id, number)]
+            if holder.place(video_id)[1].checksum != source.place(video_id)[1].checksum:
+                raise StoreError(
+                    f"{video_id}: {holder.path} and {source.path} hold different features of it. If these are two "
+                    "videos, extract them from a folder above both, so that their ids differ; if one, extract it "
+                    "again into both"
+                )
+    return holders
+
+
+def export(store: FeatureStore, folder: Path, *, form: str) -> int:
+    """Write a store's features as plain files, for training code of one's own.
+
+    `npy`: a file for each video, under the video's own path, and a table of them all:
+
+        for row in csv.DictReader(open("exported/index.csv")):        # id, file, length, fps, duration_seconds, …
+            features = np.load(f"exported/{row['file']}")             # (T, D)
+
+    `h5`: one file, features.h5, that holds the times as well:
+
+        with h5py.File("exported/features.h5") as file:
+            for name in file["name"].asstr():
+                features = file["features"][name][:]                  # (T, D); .attrs: id, fps, duration_seconds, …
+                pts_seconds = file["pts_seconds"][name][:]            # (T,)
+
+    A file, or name, is the video's id, but that a part which would lead elsewhere is written otherwise: `../a.mp4`
+    becomes `%2E%2E/a.mp4`.
+
+    Args:
+        store: what to export.
+        folder: a folder that is empty, or not there yet. It appears when it is whole.
+        form: `npy` or `h5`.
+
+    Returns:
+        How many videos were written.
+
+    Raises:
+        UsageError: there is no such form.
+        ShardError: something is damaged; `repair` comes first.
+        StoreError: the folder holds something, or cannot be written.
+    """
+    if form not in _FORMS:
+        raise UsageError(unknown_name("form", form, _FORMS))
+    with _new_folder(folder) as aside:
+        _FORMS[form](aside, _sound_sequences(store, store.ids))
+    return len(store)
+
+
+def _export_npy(folder: Path, sequences: Iterator[FeatureSequence]) -> None:
+    rows = []
+    for sequence in sequences:
+        path = folder / f"{_plain_name(sequence.video_id)}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as stream:  # x: never over another video's, where a file system takes a.mp4 for A.mp4
+            np.save(stream, sequence.features)
+        file = path.relative_to(folder).as_posix()
+        rows.append({"id": sequence.video_id, "file": file, "length": len(sequence), **asdict(sequence.info)})
+    with (folder / "index.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]) if rows else ("id", "file", "length"))
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda row: str(row["id"])))
+
+
+def _export_h5(folder: Path, sequences: Iterator[FeatureSequence]) -> None:
+    try:
+        write_plain(folder / "features.h5", ((_plain_name(sequence.video_id), sequence) for sequence in sequences))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"HDF5 cannot hold these ids, one is the folder of another ({error}); take npy") from error
+
+
+_FORMS: Mapping[str, Callable[[Path, Iterator[FeatureSequence]], None]] = {"npy": _export_npy, "h5": _export_h5}
+
+
+def _plain_name(video_id: str) -> str:
+    """An id as a path that stays below its folder: `../a.mp4` -> `%2E%2E/a.mp4`, `/a.mp4` -> `%2F/a.mp4`"""
+    escaped = {"": "%2F", ".": "%2E", "..": "%2E%2E"}
+    return "/".join(escaped.get(part, part) for part in video_id.split("/"))
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Tells what the system says against writing."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written ({error})") from error
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill; it takes its name, `folder`, once it is full, and goes if that fails."""
+    target = folder.resolve()
+    aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
+    try:
+        with _writing(folder):
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise StoreError(f"{folder}: there is something here already; choose a new folder, or an empty one")
+            aside.mkdir(parents=True)
+            yield aside
+            os.replace(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
