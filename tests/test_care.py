@@ -140,6 +140,10 @@ def _point_outside(file: h5py.File) -> None:
     file["videos/length"][1] = 100
 
 
+def _lose_an_id(file: h5py.File) -> None:
+    file["videos/id"][1] = ""
+
+
 def _take_another_key(file: h5py.File) -> None:
     file.attrs["key"] = replace(KEY, pooling="max").as_json()
 
@@ -155,6 +159,7 @@ def _be_of_another_kind(file: h5py.File) -> None:
         (_shorten_a_column, "not a whole shard"),
         (_lengthen_an_array, "differ in length"),
         (_point_outside, "lie outside"),
+        (_lose_an_id, "no id"),
         (_take_another_key, "other settings"),
         (_be_of_another_kind, "features"),
     ],
@@ -171,6 +176,7 @@ def test_a_shard_whose_index_does_not_fit_is_moved_to_quarantine(
     assert (damage.shard, damage.video_id) == (bad, None)
     assert reason in damage.reason
     assert str(bad) not in damage.reason
+    assert "repair" not in damage.reason
     repair(store)
     assert_holds(store, sequences_of("c"))
     assert os.listdir(store.path / "quarantine") == [bad.name]
@@ -415,15 +421,16 @@ def test_merge_copies_the_newest_of_all_videos_and_the_failures(tmp_path: Path) 
     make_store(tmp_path / "one", sequences_of("ab", seed=1))
     one = make_store(tmp_path / "one", sequences_of("a"))
     two = make_store(tmp_path / "two", sequences_of("cd"))
-    for store, names in ((one, "cx"), (two, "xy")):
-        with store.writer() as writer:
-            for name in names:
-                writer.fail(VideoFailure(f"{name}.mp4", "DecodeError", f"{name} in {store.path.name}"))
-    assert merge([one, two], tmp_path / "deep" / "merged") == 4
+    for store, names, year in ((one, "cx", 2025), (two, "xy", 2026)):
+        entries = [
+            {"video": f"{name}.mp4", "error": "E", "message": f"{name} {year}", "time": str(year)} for name in names
+        ]
+        (store.path / "failures.jsonl").write_text("\n".join(map(json.dumps, entries)))
+    assert merge([two, one], tmp_path / "deep" / "merged") == 4
     merged = FeatureStore.open(tmp_path / "deep" / "merged")
     assert merged.key == KEY
     assert_holds(merged, [*sequences_of("a"), *sequences_of("b", seed=1), *sequences_of("cd")])
-    assert [failure.message for failure in merged.failures] == ["x in two", "y in two"]
+    assert [failure.message for failure in merged.failures] == ["x 2026", "y 2026"]
     assert os.listdir(tmp_path / "deep") == ["merged"]
 
 

@@ -110,8 +110,9 @@ def _told(size: "StoreSize") -> str:
 def export(store: Path, output: Path, format_: str) -> None:
     """Write features as plain files, for training code of your own.
 
-    npy: a file (T, D) for each video under the video's own path, and index.csv, a table of them.
-    h5: one features.h5 with features/<id> (T, D) and pts_seconds/<id> (T,).
+    \b
+    npy  a file (T, D) for each video, under the video's own path, and index.csv, a table of them
+    h5   one features.h5 with features/<id> (T, D) and pts_seconds/<id> (T,)
 
     \b
     vidpipe store export features -o exported

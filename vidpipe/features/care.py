@@ -98,14 +98,13 @@ def repair(store: FeatureStore) -> list[Damage]:
                 _quarantine(store, one.shard)
         store.refresh()
         _write_failures(store, store.failure_entries())  # before the drop, which must not revive a dropped video's
-        _drop(store, [one for one in damage if one.video_id is not None])
+        _drop(store, {(one.shard, one.video_id) for one in damage if one.video_id is not None})
     return damage
 
 
-def _drop(store: FeatureStore, damage: Iterable[Damage]) -> None:
+def _drop(store: FeatureStore, damaged: AbstractSet[tuple[Path, str]]) -> None:
     """Rewrite the shards that hold damaged sequences, or an older one of a video whose newest is damaged."""
-    damaged = {(one.shard, one.video_id) for one in damage}
-    lost = {video_id for path, video_id in damaged if video_id and store.place(video_id)[0].path == path}
+    lost = {video_id for path, video_id in damaged if store.place(video_id)[0].path == path}
     touched = [
         shard
         for shard in store.shards

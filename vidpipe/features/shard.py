@@ -226,6 +226,8 @@ def _read_table(file: h5py.File) -> Iterator[VideoRow]:
     ]
     for values in zip(*table, strict=True):
         row = dict(zip(columns, values, strict=True))
+        if not row["id"]:
+            raise ValueError("a video has no id")
         if not 0 <= row["start"] <= row["start"] + row["length"] <= num_rows:
             raise ValueError(f"the rows of {row['id']} lie outside the file's {num_rows}")
         info = VideoInfo(**{name: row[name] for name in INFO_COLUMNS})
