@@ -155,6 +155,7 @@ def save_run(
     }
     try:
         run.path.mkdir(parents=True, exist_ok=True)
+        (run.path / "run.json").unlink(missing_ok=True)  # while an older run is replaced, the folder holds none
         save_file(tensors, run.path / "model.safetensors")
         save_config(run.path / "config.toml", train=run.config)
         _write_csv(run.path / "splits.csv", [dataclasses.asdict(row) for row in splits])
