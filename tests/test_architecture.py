@@ -24,7 +24,7 @@ LAYERS |= {**dict.fromkeys(RECORDS, 1), "errors": 0}
 BETWEEN_NOUNS = {("datasets", "features")}
 HOMES = {
     "decord": {"vidpipe.video.reader"},
-    "av": {"vidpipe.video.packets", "vidpipe.video.pyav_reader", "vidpipe.demo.videos"},
+    "av": {"vidpipe.video.container", "vidpipe.video.packets", "vidpipe.video.pyav_reader", "vidpipe.demo.videos"},
     "scenedetect": {"vidpipe.video.scenes"},
     "h5py": {"vidpipe.features.shard"},
     "pebble": {"vidpipe.video.decoding"},

@@ -87,10 +87,15 @@ def write_shard(
     final = folder / f"{age}{uuid4().hex[:8]}.h5"
     aside = final.with_suffix(".writing")
     try:
-        with h5py.File(aside, "w") as file:
-            file.attrs["key"] = key.as_json()
-            file.attrs["vidpipe_version"] = __version__
-            file.attrs["created"] = created.isoformat()
+        # From v108 on HDF5 puts checksums on what it keeps about itself. Text of fixed length stays out of its heap,
+        # which has none, and which HDF5 reads for ever where a page of it is lost.
+        with h5py.File(aside, "w", libver=("v108", "latest")) as file:
+            for name, text in (
+                ("key", key.as_json()),
+                ("vidpipe_version", __version__),
+                ("created", created.isoformat()),
+            ):
+                file.attrs[name] = _fixed_text([text])[0]
             _write_arrays(file, sequences)
         _sync(aside)
         os.replace(aside, final)
@@ -114,7 +119,12 @@ def _write_arrays(file: h5py.File, sequences: Sequence[FeatureSequence]) -> None
     videos = file.create_group("videos")
     for name in COLUMNS:
         is_text = isinstance(table[name][0], str)
-        videos.create_dataset(name, data=table[name], dtype=h5py.string_dtype() if is_text else None)
+        videos.create_dataset(name, data=_fixed_text(table[name]) if is_text else table[name])
+
+
+def _fixed_text(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded, h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 
 def write_plain(path: Path, sequences: Iterable[tuple[str, FeatureSequence]]) -> None:
@@ -163,7 +173,8 @@ class Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._open() as file:
-            self.key_json = str(file.attrs["key"])
+            key_json = file.attrs["key"]
+            self.key_json = key_json.decode() if isinstance(key_json, bytes) else str(key_json)
             self.videos = tuple(_read_table(file))
 
     def sequence(self, row: VideoRow) -> FeatureSequence:

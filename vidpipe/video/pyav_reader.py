@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import DecodeError
 from vidpipe.records import VideoInfo
-from vidpipe.video.packets import open_container, scan_packets, video_stream
+from vidpipe.video.container import open_container, video_stream
+from vidpipe.video.packets import scan_packets
 
 __all__ = ["PyavReader"]
 
