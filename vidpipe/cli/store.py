@@ -51,7 +51,7 @@ def repair(store: Path) -> None:
     """Drop what is damaged, so that the next extract makes it again.
 
     Bad videos leave their shard; a shard that cannot be read is moved to STORE/quarantine. Leftovers of crashed writers
-    go. Run it while nothing else writes to the store.
+    go. Refused while something else writes to the store.
 
     \b
     vidpipe store repair features
@@ -87,7 +87,7 @@ def merge(stores: tuple[Path, ...], output: Path) -> None:
 def compact(store: Path) -> None:
     """Free the room of features that newer ones replaced, and join small shards.
 
-    Run it while nothing else writes to the store.
+    Refused while something else writes to the store.
 
     \b
     vidpipe store compact features

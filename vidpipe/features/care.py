@@ -1,8 +1,8 @@
 """The care of a feature store: find what is damaged, drop it, join stores, tidy one, and give it to other programs.
 
 Nothing is changed in place. What replaces a shard is sealed before that shard is removed, so that a stop at any point
-loses nothing: for a while a video may stand in two shards, with the same rows. Run `repair` and `compact` while nobody
-else writes to the store.
+loses nothing: for a while a video may stand in two shards, with the same rows. `repair` and `compact` lock the whole
+store, so that nobody else writes to it meanwhile.
 """
 
 import csv
@@ -21,6 +21,7 @@ from uuid import uuid4
 import numpy as np
 
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError, UsageError, unknown_name
+from vidpipe.features.locks import remove_leftovers
 from vidpipe.features.shard import REMEDY, Shard, fault, write_plain, write_shard
 from vidpipe.features.store import MOST_BYTES, MOST_VIDEOS, FeatureStore
 from vidpipe.records import FeatureSequence
@@ -87,10 +88,12 @@ def repair(store: FeatureStore) -> list[Damage]:
         What was dropped.
 
     Raises:
-        StoreError: the folder cannot be written.
+        StoreError: another process writes to the store, or the folder cannot be written.
     """
-    damage = find_damage(store)
-    with _writing(store.path):
+    with store.lock(), _writing(store.path):
+        store.refresh()
+        damage = find_damage(store)
+        remove_leftovers(store.path)
         for leftover in (store.path / "shards").glob("*.writing"):
             leftover.unlink()
         for one in damage:
@@ -128,15 +131,15 @@ def compact(store: FeatureStore) -> tuple[StoreSize, StoreSize]:
 
     Raises:
         ShardError: something is damaged; `repair` comes first.
-        StoreError: the folder cannot be written.
+        StoreError: another process writes to the store, or the folder cannot be written.
     """
-    store.refresh()
-    before = StoreSize.of(store)
-    worn = [shard for shard in store.shards if _is_small(shard) or _is_outdated(store, shard)]
-    if len(worn) > 1 or any(_is_outdated(store, shard) for shard in worn):
-        with _writing(store.path):
+    with store.lock(), _writing(store.path):
+        store.refresh()
+        before = StoreSize.of(store)
+        worn = [shard for shard in store.shards if _is_small(shard) or _is_outdated(store, shard)]
+        if len(worn) > 1 or any(_is_outdated(store, shard) for shard in worn):
             _rewrite(store, worn)
-    return before, StoreSize.of(store)
+        return before, StoreSize.of(store)
 
 
 def _is_small(shard: Shard) -> bool:

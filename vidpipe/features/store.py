@@ -3,7 +3,8 @@
 features/
   store.json        {"format": "vidpipe-features", "version": 1, "key": {…}}
   shards/*.h5       sealed
-  failures.jsonl    {"video", "error", "message", "time"} for each video that could not be read
+  failures.jsonl    {"video", "error", "message", "time", …} for each video that could not be read
+  locks/            who writes; see `vidpipe.features.locks`
 """
 
 import json
@@ -11,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import groupby
@@ -21,6 +22,7 @@ from typing import Any, Self
 
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError
 from vidpipe.features.key import FeatureKey
+from vidpipe.features.locks import WHOLE, Part, lock
 from vidpipe.features.shard import REMEDY, Shard, VideoRow, write_shard
 from vidpipe.records import FeatureSequence, VideoFailure, VideoFile, VideoInfo
 
@@ -202,6 +204,14 @@ class FeatureStore(Mapping[str, FeatureSequence]):
     ) -> "StoreWriter":
         """A writer of new shards; see `StoreWriter`."""
         return StoreWriter(self, most_videos=most_videos, most_bytes=most_bytes, most_seconds=most_seconds)
+
+    def lock(self, part: Part = WHOLE) -> AbstractContextManager[None]:
+        """Be the one writer of a part of this store for a while; see `vidpipe.features.locks`.
+
+        Raises:
+            StoreError: on entering: another process writes this part, or one that may share videos with it.
+        """
+        return lock(self.path, part)
 
     def refresh(self) -> None:
         """Look again at what lies in the folder."""
