@@ -8,9 +8,14 @@ from vidpipe.records import Preprocessing
 
 __all__ = ["resize", "resize_and_crop"]
 
+MOST_ELONGATED = 8
+"""Longer side by shorter side. Of a picture beyond it only this much of its middle is resized: all of one of
+10000 × 2 pixels would become 1,280,000 × 256."""
+
 
 def resize_and_crop(frames: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """The shorter side to `preprocessing.resize`, then the centre crop: (T, H, W, 3) -> (T, 3, crop, crop)."""
+    frames = _middle(frames)
     height, width = frames.shape[1:3]
     shorter, longer = sorted((height, width))
     long_side = int(preprocessing.resize * longer / shorter)
@@ -18,6 +23,17 @@ def resize_and_crop(frames: NDArray[np.uint8], preprocessing: Preprocessing) -> 
     resized = resize(frames, size, preprocessing.interpolation)
     top, left = (round((side - preprocessing.crop) / 2.0) for side in size)
     return resized[:, :, top : top + preprocessing.crop, left : left + preprocessing.crop]
+
+
+def _middle(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Ample room for the crop around the very centre of pictures that are too elongated; others as they are."""
+    height, width = frames.shape[1:3]
+    shorter, longer = sorted((height, width))
+    if longer <= MOST_ELONGATED * shorter:
+        return frames
+    margin = (longer - MOST_ELONGATED * shorter) // 2
+    kept = slice(margin, longer - margin)
+    return frames[:, :, kept] if width > height else frames[:, kept]
 
 
 def resize(frames: NDArray[np.uint8], size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
