@@ -22,7 +22,7 @@ from vidpipe.features import care
 from vidpipe.features.care import compact, export, find_damage, merge, repair
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
-from vidpipe.records import FeatureSequence, VideoFailure
+from vidpipe.records import FeatureSequence, VideoFailure, VideoFile
 
 
 def sequences_of(names: str, *, seed: int = 0, length: int = 3) -> list[FeatureSequence]:
@@ -320,7 +320,7 @@ def test_repair_keeps_the_failures_that_still_count_with_their_time(tmp_path: Pa
     store = make_store(tmp_path / "s", sequences_of("a"))
     with store.writer() as writer:
         for name, message in (("a", "old"), ("b", "first"), ("b", "line\u2028break 🎬"), ("c", "third")):
-            writer.fail(VideoFailure(f"{name}.mp4", "DecodeError", message))
+            writer.fail(VideoFailure(f"{name}.mp4", "DecodeError", message), VideoFile(f"{name}.mp4", tmp_path / name))
     path = store.path / "failures.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")
     path.write_bytes(path.read_bytes() + '{"video": "cut sh🎬'.encode()[:-2])
@@ -332,7 +332,7 @@ def test_repair_keeps_the_failures_that_still_count_with_their_time(tmp_path: Pa
 def test_a_dropped_video_is_not_said_to_have_failed(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "s", KEY)
     with store.writer() as writer:
-        writer.fail(VideoFailure("a.mp4", "DecodeTimeoutError", "long ago"))
+        writer.fail(VideoFailure("a.mp4", "DecodeTimeoutError", "long ago"), VideoFile("a.mp4", tmp_path / "a.mp4"))
         writer.add(sequences_of("a")[0])
     change_a_feature(store.shard_paths[0], "a.mp4")
     repair(store)

@@ -1,5 +1,9 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +48,8 @@ def make_sequence(
         height=240,
         codec="h264",
         decoder="decord",
+        damaged=False,
+        lost_packets=0,
         size_bytes=stat.st_size if stat else 7,
         mtime_ns=stat.st_mtime_ns if stat else 8,
     )
@@ -97,7 +103,8 @@ def test_a_shard_is_read_with_h5py_alone(tmp_path: Path) -> None:
             "scene_index": ((5,), np.int32),
         }
         columns = (
-            "id start length num_frames duration_seconds fps width height codec decoder size_bytes mtime_ns checksum"
+            "id start length num_frames duration_seconds fps width height codec decoder damaged lost_packets "
+            "size_bytes mtime_ns checksum"
         )
         assert set(shard["videos"]) == set(columns.split())
         assert shard["videos/id"].asstr()[:].tolist() == ["x/a.mp4", "x/b.mp4"]
@@ -211,15 +218,153 @@ def test_a_video_counts_as_stored_until_its_file_changes(tmp_path: Path) -> None
 def test_failures_are_kept_until_the_video_is_stored(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "s", KEY)
     with store.writer() as writer:
-        writer.fail(VideoFailure("a.mp4", "DecodeError", "first"))
-        writer.fail(VideoFailure("a.mp4", "DecodeError", "line\nbreak 🎬"))
-        writer.fail(VideoFailure("b.mp4", "NotAVideoError", "no video"))
+        for name, error, message in (
+            ("a.mp4", "DecodeError", "first"),
+            ("a.mp4", "DecodeError", "line\nbreak 🎬"),
+            ("b.mp4", "NotAVideoError", "no video"),
+        ):
+            writer.fail(VideoFailure(name, error, message), VideoFile(name, tmp_path / name))
     with (tmp_path / "s" / "failures.jsonl").open("a") as stream:
         stream.write('{"video": "cut sho')
     for line in (tmp_path / "s" / "failures.jsonl").read_text().splitlines()[:3]:
-        assert set(json.loads(line)) == {"video", "error", "message", "time"}
+        assert set(json.loads(line)) == {"video", "error", "message", "time", "size_bytes", "mtime_ns"}
     assert store.failures == (
         VideoFailure("a.mp4", "DecodeError", "line\nbreak 🎬"),
         VideoFailure("b.mp4", "NotAVideoError", "no video"),
     )
     assert make_store(tmp_path / "s", [make_sequence("a.mp4")]).failures == store.failures[1:]
+
+
+def fail(store: FeatureStore, video: VideoFile, *, error: str = "DecodeError", message: str = "no") -> None:
+    with store.writer() as writer:
+        writer.fail(VideoFailure(video.id, error, message), video)
+
+
+def known(store: FeatureStore, video: VideoFile) -> VideoFailure | None:
+    return FeatureStore.open(store.path).known_failure(video)
+
+
+@pytest.fixture
+def bad_video(tmp_path: Path) -> VideoFile:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"one")
+    return VideoFile("a.mp4", path)
+
+
+def test_a_failure_is_known_until_the_file_changes(tmp_path: Path, bad_video: VideoFile) -> None:
+    store = FeatureStore.create(tmp_path / "s", KEY)
+    assert known(store, bad_video) is None
+    fail(store, bad_video, message="first")
+    fail(store, bad_video, message="latest")
+    assert known(store, bad_video) == VideoFailure("a.mp4", "DecodeError", "latest")
+    assert known(store, VideoFile("b.mp4", bad_video.path)) is None
+    entry = json.loads((store.path / "failures.jsonl").read_text().splitlines()[0])
+    stat = bad_video.path.stat()
+    assert (entry["size_bytes"], entry["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns)
+    bad_video.path.write_bytes(b"another")
+    assert known(store, bad_video) is None
+    assert [failure.message for failure in store.failures] == ["latest"]
+
+
+def test_a_failure_of_a_newer_file_is_known_though_the_store_holds_the_older(
+    tmp_path: Path, bad_video: VideoFile
+) -> None:
+    store = make_store(tmp_path / "s", [make_sequence("a.mp4", path=bad_video.path)])
+    bad_video.path.write_bytes(b"another")
+    fail(store, bad_video)
+    assert known(store, bad_video) is not None
+
+
+def test_a_failure_is_not_known_once_the_video_is_stored(tmp_path: Path, bad_video: VideoFile) -> None:
+    store = FeatureStore.create(tmp_path / "s", KEY)
+    fail(store, bad_video)
+    make_store(tmp_path / "s", [make_sequence("a.mp4", path=bad_video.path)])
+    assert known(store, bad_video) is None
+
+
+def test_a_file_that_could_not_be_reached_is_tried_again(tmp_path: Path, bad_video: VideoFile) -> None:
+    store = FeatureStore.create(tmp_path / "s", KEY)
+    fail(store, bad_video, error="UnreadableFileError")
+    assert known(store, bad_video) is None
+    bad_video.path.unlink()
+    fail(store, bad_video)
+    assert known(store, bad_video) is None
+    assert json.loads((store.path / "failures.jsonl").read_text().splitlines()[1])["size_bytes"] is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"video": "a.mp4", "error": "DecodeError", "message": "old", "time": "2025"}',
+        "null",
+        "[1]",
+        '{"video": ["a.mp4"], "error": {}, "message": 1, "time": null}',
+        "[" * 100_000,
+        '{"video": "a.mp4"}',
+        "1" * 10_000,
+    ],
+)
+def test_an_old_or_odd_line_of_failures_makes_no_failure_known(tmp_path: Path, bad_video: VideoFile, line: str) -> None:
+    store = FeatureStore.create(tmp_path / "s", KEY)
+    (store.path / "failures.jsonl").write_text(line + "\n")
+    assert known(store, bad_video) is None
+    assert all(isinstance(failure.video_id, str) for failure in store.failures)
+    fail(store, bad_video)
+    assert known(store, bad_video) is not None
+
+
+def test_a_line_that_a_crash_cut_short_does_not_swallow_the_next(tmp_path: Path, bad_video: VideoFile) -> None:
+    store = FeatureStore.create(tmp_path / "s", KEY)
+    fail(store, bad_video)
+    path = store.path / "failures.jsonl"
+    path.write_bytes(path.read_bytes() + '{"video": "cut sho🎬'.encode()[:-2])
+    fail(store, VideoFile("b.mp4", bad_video.path))
+    assert [failure.video_id for failure in store.failures] == ["a.mp4", "b.mp4"]
+    assert len(path.read_bytes().splitlines()) == 3
+
+
+def test_a_path_that_is_no_text_is_noted(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4"))
+    path.write_bytes(b"one")
+    video = VideoFile(path.name, path)
+    store = FeatureStore.create(tmp_path / "s", KEY)
+    fail(store, video, message=f"{path}: broken")
+    found = known(store, video)
+    assert found is not None
+    assert (found.video_id, found.message) == (path.name, f"{path}: broken")
+    (store.path / "failures.jsonl").read_text(encoding="utf-8")
+
+
+def test_lines_of_many_writers_do_not_mix(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "s", KEY)
+    program = """
+import sys
+from pathlib import Path
+from vidpipe.features.store import FeatureStore
+from vidpipe.records import VideoFailure, VideoFile
+with FeatureStore.open(sys.argv[1]).writer() as writer:
+    for number in range(200):
+        name = f"{sys.argv[2]}-{number}.mp4"
+        writer.fail(VideoFailure(name, "DecodeError", "x" * 5000), VideoFile(name, Path(name)))
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", program, str(store.path), name]) for name in "abc"]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    lines = [line for line in (store.path / "failures.jsonl").read_text().splitlines() if line]
+    assert len({json.loads(line)["video"] for line in lines}) == len(lines) == 600
+
+
+def test_a_shard_is_sealed_when_its_first_video_has_waited_long_enough(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "s", KEY)
+    with store.writer(most_seconds=0.2) as writer:
+        writer.seal_if_due()
+        writer.add(make_sequence("a.mp4"))
+        writer.seal_if_due()
+        assert len(FeatureStore.open(store.path)) == 0
+        time.sleep(0.25)
+        writer.seal_if_due()
+        assert list(FeatureStore.open(store.path)) == ["a.mp4"]
+        writer.add(make_sequence("b.mp4"))
+        assert list(FeatureStore.open(store.path)) == ["a.mp4"]
+        time.sleep(0.25)
+        writer.add(make_sequence("c.mp4"))
+        assert len(FeatureStore.open(store.path)) == 3

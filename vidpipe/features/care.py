@@ -6,7 +6,6 @@ store, so that nobody else writes to it meanwhile.
 """
 
 import csv
-import json
 import math
 import os
 import shutil
@@ -23,7 +22,7 @@ import numpy as np
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError, UsageError, unknown_name
 from vidpipe.features.locks import remove_leftovers
 from vidpipe.features.shard import REMEDY, Shard, fault, write_plain, write_shard
-from vidpipe.features.store import MOST_BYTES, MOST_VIDEOS, FeatureStore
+from vidpipe.features.store import MOST_BYTES, MOST_VIDEOS, FeatureStore, json_line
 from vidpipe.records import FeatureSequence
 
 __all__ = ["Damage", "StoreSize", "compact", "export", "find_damage", "merge", "repair"]
@@ -203,10 +202,10 @@ def _sound_sequences(store: FeatureStore, video_ids: Iterable[str]) -> Iterator[
 
 def _write_failures(store: FeatureStore, entries: Iterable[Mapping[str, Any]]) -> None:
     path = store.path / "failures.jsonl"
-    lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+    lines = b"".join(map(json_line, entries))
     if lines or path.exists():
         aside = path.with_suffix(".writing")
-        aside.write_text(lines, encoding="utf-8")
+        aside.write_bytes(lines)
         os.replace(aside, path)
 
 

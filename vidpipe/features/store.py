@@ -3,7 +3,7 @@
 features/
   store.json        {"format": "vidpipe-features", "version": 1, "key": {…}}
   shards/*.h5       sealed
-  failures.jsonl    {"video", "error", "message", "time", …} for each video that could not be read
+  failures.jsonl    {"video", "error", "message", "time", "size_bytes", "mtime_ns"}, a line a failure
   locks/            who writes; see `vidpipe.features.locks`
 """
 
@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import groupby
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 FORMAT, VERSION = "vidpipe-features", 1
 MOST_VIDEOS, MOST_BYTES, MOST_SECONDS = 256, 64 * 2**20, 60.0
 """When a shard is sealed, unless a writer is told otherwise."""
+TRIED_AGAIN = frozenset({"UnreadableFileError"})
+"""Failures that say nothing of the file itself: permissions, a network mount that was away."""
 
 
 class FeatureStore(Mapping[str, FeatureSequence]):
@@ -166,27 +168,44 @@ class FeatureStore(Mapping[str, FeatureSequence]):
     def holds(self, video: VideoFile) -> bool:
         """Whether the store has this very file: same id, size and time."""
         place = self._places.get(video.id)
-        if place is None:
-            return False
-        with suppress(OSError):
-            stat = video.path.stat()
-            return (stat.st_size, stat.st_mtime_ns) == (place[1].info.size_bytes, place[1].info.mtime_ns)
-        return False
+        return place is not None and _stamp(video) == (place[1].info.size_bytes, place[1].info.mtime_ns)
+
+    def known_failure(self, video: VideoFile) -> VideoFailure | None:
+        """The latest failure of this very file (same id, size and time), where trying again would change nothing.
+
+        None for a video that was stored since, and for one that could not be reached, which says nothing of the file.
+        Looks at failures.jsonl once; `refresh` has it look again.
+        """
+        entry = self._noted.get(video.id)
+        if entry is None or entry["error"] in TRIED_AGAIN or self.holds(video):
+            return None
+        if _stamp(video) != (entry["size_bytes"], entry["mtime_ns"]):
+            return None
+        return _failure_of(entry)
+
+    @cached_property
+    def _noted(self) -> dict[str, dict[str, Any]]:
+        return self._latest_entries()
 
     @property
     def failures(self) -> tuple[VideoFailure, ...]:
-        """The videos that failed and have not been stored since, each with its latest reason, by id."""
-        return tuple(VideoFailure(entry["video"], entry["error"], entry["message"]) for entry in self.failure_entries())
+        """The videos that failed and are not in the store, each with its latest reason, by id."""
+        return tuple(map(_failure_of, self.failure_entries()))
 
     def failure_entries(self) -> list[dict[str, Any]]:
         """The lines of failures.jsonl that still count: the latest of each video that is not in the store, by id."""
-        latest: dict[str, dict[str, Any]] = {}
-        with suppress(FileNotFoundError):
-            for line in (self.path / "failures.jsonl").read_text(encoding="utf-8", errors="replace").split("\n"):
-                with suppress(ValueError, KeyError, TypeError):  # a line that a crash cut short
-                    entry = json.loads(line)
-                    latest[entry["video"]] = {name: entry[name] for name in ("video", "error", "message", "time")}
+        latest = self._latest_entries()
         return [latest[video_id] for video_id in sorted(latest) if video_id not in self]
+
+    def _latest_entries(self) -> dict[str, dict[str, Any]]:
+        """The latest line of each video, whole lines only: a crash may have cut one short."""
+        try:
+            lines = (self.path / "failures.jsonl").read_text(encoding="utf-8", errors="replace").split("\n")
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise StoreError(f"{self.path}: failures.jsonl cannot be read ({error})") from error
+        return {entry["video"]: entry for entry in map(_parse_entry, lines) if entry is not None}
 
     def verify(self) -> None:
         """Read every sequence and check it against its checksum.
@@ -215,7 +234,7 @@ class FeatureStore(Mapping[str, FeatureSequence]):
 
     def refresh(self) -> None:
         """Look again at what lies in the folder."""
-        for name in ("shards", "_places", "ids"):
+        for name in ("shards", "_places", "ids", "_noted"):
             self.__dict__.pop(name, None)
 
 
@@ -241,20 +260,41 @@ class StoreWriter:
         self._held_since = self._held_since if self._held else time.monotonic()
         self._held.append(sequence)
         held_bytes = sum(held.features.nbytes for held in self._held)
-        waited = time.monotonic() - self._held_since
-        if len(self._held) >= self._most_videos or held_bytes >= self._most_bytes or waited >= self._most_seconds:
+        if len(self._held) >= self._most_videos or held_bytes >= self._most_bytes:
+            self.seal()
+        self.seal_if_due()
+
+    def seal_if_due(self) -> None:
+        """Seal what is held if the first of it has waited `most_seconds`; to be called now and then while none comes.
+
+        Raises:
+            StoreError: the shard cannot be written.
+        """
+        if self._held and time.monotonic() - self._held_since >= self._most_seconds:
             self.seal()
 
-    def fail(self, failure: VideoFailure) -> None:
-        """Note a video that could not be read."""
+    def fail(self, failure: VideoFailure, video: VideoFile | None = None) -> None:
+        """Note a video that could not be read, and its file's size and time.
+
+        Raises:
+            StoreError: the note cannot be written.
+        """
+        size_bytes, mtime_ns = (_stamp(video) if video else None) or (None, None)
         entry = {
             "video": failure.video_id,
             "error": failure.error,
             "message": failure.message,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "size_bytes": size_bytes,
+            "mtime_ns": mtime_ns,
         }
-        with (self._store.path / "failures.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        try:
+            _append_line(self._store.path / "failures.jsonl", json_line(entry))
+        except OSError as error:
+            raise StoreError(
+                f"{self._store.path}: failures.jsonl cannot be written ({error}); what was sealed before is safe: "
+                "make room, or allow writing there, and run the same command again"
+            ) from error
 
     def seal(self) -> None:
         """Put what is held on the disk, as a shard.
@@ -282,6 +322,50 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.seal()
+
+
+def json_line(entry: Mapping[str, Any]) -> bytes:
+    """A line of failures.jsonl. What a file's name holds that is no text stays as JSON's escape: `\\udcff`"""
+    return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _append_line(path: Path, line: bytes) -> None:
+    """Add a line to the end, in one call to the system, so that lines of several writers do not mix.
+
+    Where another is just being written, a blank line may come between.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        size_bytes = os.fstat(descriptor).st_size
+        if size_bytes and os.pread(descriptor, 1, size_bytes - 1) != b"\n":  # a crash cut the last line short
+            line = b"\n" + line
+        while line:
+            line = line[os.write(descriptor, line) :]
+    finally:
+        os.close(descriptor)
+
+
+def _parse_entry(line: str) -> dict[str, Any] | None:
+    """A line of failures.jsonl; None for one that is none. Lines of older stores know no size and time."""
+    try:
+        entry = json.loads(line)
+        texts = {name: str(entry[name]) for name in ("video", "error", "message", "time")}
+        return texts | {name: entry.get(name) for name in ("size_bytes", "mtime_ns")}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _failure_of(entry: Mapping[str, Any]) -> VideoFailure:
+    return VideoFailure(entry["video"], entry["error"], entry["message"])
+
+
+def _stamp(video: VideoFile) -> tuple[int, int] | None:
+    """The size in bytes and the time in ns by which a file is known again; None where it cannot be looked at."""
+    try:
+        stat = video.path.stat()
+    except (OSError, ValueError):
+        return None
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _write_store_json(path: Path, key: FeatureKey) -> None:
