@@ -6,6 +6,7 @@
     ├── InputError               an input path holds nothing that can be used
     ├── VideoError               one video cannot be read; the others go on
     │   ├── NotAVideoError       no video stream, a playlist, an empty file
+    │   ├── UnreadableFileError  the file cannot be read just now; tried again in the next run
     │   ├── DecodeError          a video stream that does not decode
     │   ├── DecodeTimeoutError   decoding took longer than --timeout
     │   └── DecoderCrashError    the decoder took its process down
@@ -36,6 +37,7 @@ __all__ = [
     "RunError",
     "ShardError",
     "StoreError",
+    "UnreadableFileError",
     "UsageError",
     "VideoError",
     "VidpipeError",
@@ -70,6 +72,10 @@ class VideoError(VidpipeError):
 
 class NotAVideoError(VideoError):
     """The file holds no video stream of its own."""
+
+
+class UnreadableFileError(VideoError):
+    """The file cannot be read just now: permissions, a disk or network error; it is tried again in the next run."""
 
 
 class DecodeError(VideoError):

@@ -1,29 +1,35 @@
 """Opening a media file, and nothing but that file: whatever it contains, no other file and no address is read."""
 
+import stat
 from functools import cache
 from pathlib import Path
 
 import av
 
-from vidpipe.errors import NotAVideoError
+from vidpipe.errors import DecodeError, NotAVideoError, UnreadableFileError
 
-__all__ = ["open_container", "video_stream"]
+__all__ = ["MOST_PIXELS", "open_container", "video_stream"]
 
 av.logging.set_level(av.logging.PANIC)
 
+MOST_PIXELS = 2**27
+"""Of one picture, 16384 × 8192: a header of a few bytes must not make a process ask for gigabytes."""
+
 REFERRING_FORMATS = frozenset(
     (
-        *("hls", "dash", "webm_dash_manifest", "imf", "concat", "concatf"),
-        *("sdp", "rtsp", "rtp", "sap", "lavfi", "vapoursynth", "avisynth", "tty"),
+        *("hls", "dash", "webm_dash_manifest", "imf", "concat", "concatf", "vobsub", "mlv", "dvdvideo", "bluray"),
+        *("sdp", "rtsp", "rtp", "sap", "lavfi", "vapoursynth", "avisynth", "tty", "svg_pipe", "libopenmpt"),
     )
 )
-"""Demuxers that read other files or addresses than the one named."""
+"""Demuxers that read other files or addresses than the one named. Those that open their input by themselves (devices,
+image sequences) are left out as well."""
 
-
-@cache
-def _allowed_formats() -> str:
-    names = (name for format_name in av.formats_available for name in format_name.split(","))
-    return ",".join(sorted(set(names) - REFERRING_FORMATS))
+_NO_FILE = 1  # FFmpeg's AVFMT_NOFILE
+_HEAD_BYTES = 2**16
+_FIRST_WORDS = (b"#extm3u", b"ffconcat", b"[playlist]", b"[reference]", b"# vobsub index", b"v=0\r", b"v=0\n", b"mlvi")
+_XML_ELEMENTS = (b"<mpd", b"<smoothstreamingmedia", b"<compositionplaylist", b"<asx", b"<smil", b"<playlist")
+_PATTERN_SIGNS = frozenset("%*?{")
+"""FFmpeg takes an image's name with one of these for that of a sequence of images."""
 
 
 def open_container(path: Path) -> "av.container.InputContainer":
@@ -31,15 +37,23 @@ def open_container(path: Path) -> "av.container.InputContainer":
 
     Raises:
         NotAVideoError: it is empty, no media file, or a playlist or reference to other files, which are refused.
+        UnreadableFileError: the operating system does not let it be read.
     """
-    if not path.is_file():
-        raise NotAVideoError("no such file" if not path.exists() else "not a regular file")
-    if path.stat().st_size == 0:
-        raise NotAVideoError("the file is empty")
+    if _names_other_files(_read_head(path)):
+        raise NotAVideoError(
+            "a playlist or a reference: it names other files, and vidpipe reads only the file that it is given; "
+            "give those files themselves"
+        )
     options = {"format_whitelist": _allowed_formats(), "protocol_whitelist": "file"}
     try:
         return av.open(f"file:{path.absolute()}", options=options, metadata_errors="replace")
+    except av.error.OSError as error:
+        raise UnreadableFileError(f"cannot be read ({error.strerror})") from error
     except av.error.FFmpegError as error:
+        if isinstance(error, av.error.ArgumentError) and _PATTERN_SIGNS & set(str(path.absolute())):
+            raise NotAVideoError(
+                "FFmpeg takes its name for that of a sequence of images, because of a %, *, ? or { in it; rename it"
+            ) from error
         raise NotAVideoError(f"not a media file that FFmpeg can open by itself ({error.strerror})") from error
 
 
@@ -48,11 +62,64 @@ def video_stream(container: "av.container.InputContainer") -> "av.video.stream.V
 
     Raises:
         NotAVideoError: there is none, or only cover art.
+        DecodeError: its pictures are larger than `MOST_PIXELS`.
     """
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
         raise NotAVideoError("no video stream in the file")
     if stream.disposition & av.stream.Disposition.attached_pic:
         raise NotAVideoError("no video stream in the file: its only picture is cover art")
-    stream.codec_context.thread_count = 1
+    context = stream.codec_context
+    if context.width * context.height > MOST_PIXELS:
+        raise DecodeError(f"pictures of {context.width} × {context.height} pixels; at most {MOST_PIXELS} are decoded")
+    context.options = {"max_pixels": str(MOST_PIXELS)}
+    context.thread_count = 1
     return stream
+
+
+@cache
+def _allowed_formats() -> str:
+    names = {name for format_name in av.formats_available for name in format_name.split(",")}
+    return ",".join(sorted(name for name in names - REFERRING_FORMATS if not _opens_its_own_input(name)))
+
+
+def _opens_its_own_input(format_name: str) -> bool:
+    try:
+        flags = av.format.ContainerFormat(format_name, "r").flags
+    except ValueError:  # it only writes
+        return True
+    return bool(flags & _NO_FILE)
+
+
+def _read_head(path: Path) -> bytes:
+    """The first bytes of a regular file.
+
+    Raises:
+        NotAVideoError: it is no regular file, or empty.
+        UnreadableFileError: it is not there, or cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise NotAVideoError("not a regular file")
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+    except OSError as error:
+        raise UnreadableFileError(f"cannot be read ({error.strerror})") from error
+    if not head:
+        raise NotAVideoError("the file is empty")
+    return head
+
+
+def _names_other_files(head: bytes) -> bool:
+    """Whether a demuxer, of whatever version of FFmpeg, could take a file for a list of other files.
+
+    Some look for their mark at the start alone, some at the start of a line of text, some anywhere; what follows may be
+    a real video, which another version then takes it for.
+    """
+    head = head.lower()
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(_FIRST_WORDS) or (text.startswith(b"<") and any(name in text for name in _XML_ELEMENTS)):
+        return True
+    is_dash = b"<mpd" in head and (b"dash:profile:" in head or b"profile:dash" in head)
+    is_session = b"\nc=in ip" in b"\n" + head.partition(b"\0")[0]
+    return is_dash or is_session or b"<compositionplaylist" in head
