@@ -1,4 +1,7 @@
+import errno
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,49 @@ def test_a_name_that_is_no_utf8_gets_an_id_that_is(folder: Path) -> None:
     assert found.encode("utf-8").decode("utf-8") == "caf\\xe9 \n🎬.mp4"
 
 
+@pytest.fixture
+def deep_folder(tmp_path: Path) -> Iterator[Callable[[str, int], Path]]:
+    """Makes a folder in a folder in a folder …, of any depth, with a video in the first."""
+
+    def make(name: str, depth: int) -> Path:
+        (tmp_path / "a.mp4").write_bytes(b"x")
+        here = os.open(tmp_path, os.O_RDONLY)
+        for _ in range(depth):
+            os.mkdir(name, dir_fd=here)
+            above, here = here, os.open(name, os.O_RDONLY, dir_fd=here)
+            os.close(above)
+        os.close(here)
+        return tmp_path
+
+    yield make
+    subprocess.run(["rm", "-rf", tmp_path], check=True)  # Python's own would recurse
+
+
+def test_a_folder_deeper_than_any_recursion_is_walked(deep_folder: Callable[[str, int], Path]) -> None:
+    folder = deep_folder("d", 1500)
+    folder.joinpath(*["d"] * 1500, "b.mp4").write_bytes(b"x")
+    assert ids(folder) == ["a.mp4", "d/" * 1500 + "b.mp4"]
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_costs_only_itself(
+    deep_folder: Callable[[str, int], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = deep_folder("x" * 250, 20)  # a path takes no more than 4096 bytes
+    told: list[tuple[Path, OSError]] = []
+    found = find_videos([folder], on_unreadable=lambda *one: told.append(one))
+    assert [video.id for video in found] == ["a.mp4"]
+    [(unreadable, error)] = told
+    assert (unreadable.name, error.errno) == ("x" * 250, errno.ENAMETOOLONG)
+    assert ids(folder) == ["a.mp4"]
+    assert "cannot be read (File name too long)" in caplog.text
+
+
+def test_links_that_lead_nowhere_are_files_that_can_be_named_as_unreadable(folder: Path) -> None:
+    (folder / "b" / "dangling.mp4").symlink_to("nowhere")
+    (folder / "b" / "itself.mp4").symlink_to("itself.mp4")
+    assert ids(folder / "b") == ["dangling.mp4", "itself.mp4", "two.mp4"]
+
+
 def test_the_same_video_named_twice_counts_once(folder: Path) -> None:
     assert ids(folder, folder) == ids(folder)
 
@@ -66,6 +112,12 @@ def test_the_same_video_named_twice_counts_once(folder: Path) -> None:
         (lambda folder: _csv(folder, ""), InputError, "a column 'video' is needed; found: nothing"),
         (lambda folder: _csv(folder, "file,label\na,b\n"), InputError, "found: file, label"),
         (lambda folder: _csv(folder, "video,label\n"), InputError, "is empty"),
+        (lambda folder: _csv(folder, "video\na\0b.mp4\n"), InputError, "NUL byte"),
+        (lambda folder: _csv(folder, "video\n" + "x" * 200_000), InputError, "cannot be read as CSV"),
+        (lambda folder: _pipe(folder / "list.csv"), UsageError, "not a regular file"),
+        (lambda folder: _link(folder / "list.csv", "/dev/zero"), UsageError, "not a regular file"),
+        (lambda folder: _link(folder / "list.csv", "list.csv"), UsageError, "cannot be read"),
+        (lambda folder: folder / ("x" * 300), UsageError, "File name too long"),
     ],
 )
 def test_an_input_without_videos_is_an_error_that_says_why(folder: Path, make, error, told: str) -> None:  # type: ignore[no-untyped-def]
@@ -88,3 +140,13 @@ def _empty_folder(folder: Path) -> Path:
 def _csv(folder: Path, text: str) -> Path:
     (folder / "bad.csv").write_text(text)
     return folder / "bad.csv"
+
+
+def _pipe(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+def _link(path: Path, target: str) -> Path:
+    path.symlink_to(target)
+    return path

@@ -1,14 +1,18 @@
 """Which videos a user means: files, folders, or a CSV with a column `video`."""
 
 import csv
+import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vidpipe.errors import InputError, UsageError
 from vidpipe.records import VideoFile
 
 __all__ = ["MEDIA_SUFFIXES", "find_videos"]
+
+logger = logging.getLogger(__name__)
 
 _VIDEO = """
     .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .m1v .m2ts .m2v .m4v .mj2 .mjpeg .mjpg .mkv .mov .mp4
@@ -19,27 +23,53 @@ MEDIA_SUFFIXES = frozenset((_VIDEO + _SOUND).split())
 """What a folder's walk takes for media. Sound files count: one that holds no video is reported, not passed over."""
 
 
-def find_videos(inputs: Sequence[Path]) -> list[VideoFile]:
+OnUnreadable = Callable[[Path, OSError], None]
+
+
+def _warn(folder: Path, error: OSError) -> None:
+    logger.warning("%s: this folder cannot be read (%s); what it holds is left out", folder, error.strerror)
+
+
+def find_videos(inputs: Sequence[Path], *, on_unreadable: OnUnreadable = _warn) -> list[VideoFile]:
     """The videos that `inputs` name, sorted by id.
 
     A folder is walked and gives ids relative to itself; files given one by one give ids relative to the folder that
     holds them all; a CSV gives the paths in its column `video`, relative to the CSV's own folder.
 
+    Args:
+        inputs: files, folders and CSVs.
+        on_unreadable: called with each folder on the way that cannot be read, and why; a warning is logged by default.
+
     Raises:
-        UsageError: a path is not there, or two videos would have the same id.
+        UsageError: a path is not there, cannot be read or is no regular file, or two videos would have the same id.
         InputError: a folder holds no videos, or a CSV cannot be used.
     """
-    missing = [path for path in inputs if not path.exists()]
-    if missing:
-        raise UsageError(f"{missing[0]}: no such file or folder")
-    files = [path for path in inputs if not path.is_dir() and path.suffix.lower() != ".csv"]
+    kinds = {path: _kind(path) for path in inputs}
+    files = [path for path, kind in kinds.items() if kind == "file"]
     found = list(_from_files(files))
-    for path in inputs:
-        if path.is_dir():
-            found.extend(_from_folder(path))
-        elif path.suffix.lower() == ".csv":
+    for path, kind in kinds.items():
+        if kind == "folder":
+            found.extend(_from_folder(path, on_unreadable))
+        elif kind == "csv":
             found.extend(_from_csv(path))
     return _unique(found)
+
+
+def _kind(path: Path) -> str:
+    """`folder`, `csv` or `file`."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{path}: no such file or folder") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    if stat.S_ISDIR(mode):
+        return "folder"
+    if path.suffix.lower() != ".csv":
+        return "file"
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{path}: not a regular file; a list of videos is a CSV file")
+    return "csv"
 
 
 def _from_files(files: Sequence[Path]) -> Iterator[VideoFile]:
@@ -49,30 +79,54 @@ def _from_files(files: Sequence[Path]) -> Iterator[VideoFile]:
             yield VideoFile(_as_id(os.path.relpath(path.absolute(), folder)), path.absolute())
 
 
-def _from_folder(folder: Path) -> Iterator[VideoFile]:
-    empty = True
-    for path in _walk(folder):
+def _from_folder(folder: Path, on_unreadable: OnUnreadable) -> Iterator[VideoFile]:
+    empty, unreadable = True, ""
+
+    def note(parent: Path, error: OSError) -> None:
+        nonlocal unreadable
+        unreadable = unreadable or f"; {parent} cannot be read ({error.strerror})"
+        on_unreadable(parent, error)
+
+    for path in _walk(folder, note):
         if path.suffix.lower() in MEDIA_SUFFIXES and not path.name.startswith("."):
             empty = False
             yield VideoFile(_as_id(os.path.relpath(path, folder)), path.absolute())
     if empty:
         raise InputError(
-            f"{folder}: no videos in this folder (looked for {', '.join(sorted(MEDIA_SUFFIXES)[:6])}, …); "
+            f"{folder}: no videos in this folder (looked for {', '.join(sorted(MEDIA_SUFFIXES)[:6])}, …){unreadable}; "
             "name files of other kinds one by one"
         )
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every file below, links followed, no folder entered twice."""
+def _walk(folder: Path, on_unreadable: OnUnreadable) -> Iterator[Path]:
+    """Every file below, links followed, no folder entered twice; however deep, for it does not recurse."""
     entered = {os.path.realpath(folder)}
-    for parent, subfolders, names in os.walk(folder, followlinks=True):
-        subfolders.sort()
-        for name in list(subfolders):
-            real = os.path.realpath(os.path.join(parent, name))
-            if real in entered:
-                subfolders.remove(name)
-            entered.add(real)
-        yield from (Path(parent, name) for name in sorted(names))
+    waiting = [(str(folder), os.path.realpath(folder))]
+    while waiting:
+        parent, real_parent = waiting.pop()
+        try:
+            with os.scandir(parent) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            on_unreadable(Path(parent), error)
+            continue
+        subfolders = []
+        for entry in entries:
+            if not _is_folder(entry):
+                yield Path(entry.path)
+                continue
+            real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real_parent, entry.name)
+            if real not in entered:
+                entered.add(real)
+                subfolders.append((entry.path, real))
+        waiting.extend(reversed(subfolders))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links, or one that leads where nobody may look
+        return False
 
 
 def _from_csv(path: Path) -> Iterator[VideoFile]:
@@ -87,6 +141,8 @@ def _from_csv(path: Path) -> Iterator[VideoFile]:
     names = [row["video"] for row in rows if row["video"]]
     if not names:
         raise InputError(f"{path}: the column 'video' is empty")
+    if impossible := next((name for name in names if "\0" in name), None):
+        raise InputError(f"{path}: {impossible!r} in the column 'video' holds a NUL byte, which no path can")
     for name in dict.fromkeys(names):
         yield VideoFile(_as_id(os.path.normpath(name).lstrip("/")), (path.parent / name).absolute())
 
