@@ -1,12 +1,11 @@
 """vidpipe info"""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from vidpipe.cli.options import format_option, vidpipe_command
+from vidpipe.cli.options import format_option, json_line, printable, vidpipe_command
 from vidpipe.errors import InputError, UsageError
 
 
@@ -23,11 +22,11 @@ def command(path: Path, format_: str) -> None:
     """
     facts = _facts(path)
     if format_ == "json":
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        click.echo(json_line(facts))
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        told = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list, tuple)) else value
+        told = json_line(value) if isinstance(value, (dict, list, tuple)) else printable(str(value))
         click.echo(f"{name.replace('_', ' '):<{width}}  {told}")
 
 

@@ -1,6 +1,7 @@
 """What the commands share: options made from the settings, the config file, logging, and how errors are told."""
 
 import functools
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -12,12 +13,39 @@ import click
 from vidpipe.config import ExtractConfig, Setting, TrainConfig, load_section, settings
 from vidpipe.errors import ConfigError, VidpipeError
 
-__all__ = ["SOME_VIDEOS_FAILED", "format_option", "label_options", "setting_options", "vidpipe_command"]
+__all__ = [
+    "SOME_VIDEOS_FAILED",
+    "format_option",
+    "json_line",
+    "label_options",
+    "printable",
+    "setting_options",
+    "vidpipe_command",
+]
 
 SOME_VIDEOS_FAILED = 3
 """Exit code of a command that finished, but for videos that could not be read."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def printable(text: str) -> str:
+    """Text on one line that means nothing to a terminal: what cannot be seen is escaped, as `repr` does.
+
+    `a b é 🎬` stays as it is; a newline, an escape sequence, a change of writing direction and a byte that is no UTF-8
+    become `\\n`, `\\x1b`, `\\u202e` and `\\udcff`.
+    """
+    return text if text.isprintable() else "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else repr(character)[1:-1]
+
+
+def json_line(value: Any) -> str:
+    """A value as JSON on one line: text as it is, or in ASCII where a terminal could take part of it for a command."""
+    line = json.dumps(value, ensure_ascii=False)
+    return line if line.isprintable() else json.dumps(value)
 
 
 def vidpipe_command(**attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
@@ -48,7 +76,7 @@ class _Told(click.ClickException):
     """An error as its text and its own exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.exit_code = exit_code  # type: ignore[misc]
 
 
@@ -58,15 +86,23 @@ def _as_click(error: Exception) -> click.ClickException:
     if isinstance(error, BrokenPipeError):
         raise error
     kind = type(error).__name__
-    return click.ClickException(
-        f"{kind}: {error}. vidpipe did not expect this; run it again with --debug and report it"
-    )
+    return _Told(f"{kind}: {error}. vidpipe did not expect this; run it again with --debug and report it", 1)
+
+
+class _PrintableFormatter(logging.Formatter):
+    """A message on one line, a traceback on its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(map(printable, super().formatException(ei).splitlines()))
 
 
 def _configure_logging(*, quiet: bool, debug: bool) -> None:
     logger = logging.getLogger("vidpipe")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_PrintableFormatter("%(message)s"))
     logger.handlers = [handler]
     logger.setLevel(logging.DEBUG if debug else logging.ERROR if quiet else logging.INFO)
 

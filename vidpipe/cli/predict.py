@@ -2,14 +2,20 @@
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import SOME_VIDEOS_FAILED, format_option, setting_options, vidpipe_command
+from vidpipe.cli.options import (
+    SOME_VIDEOS_FAILED,
+    format_option,
+    json_line,
+    printable,
+    setting_options,
+    vidpipe_command,
+)
 from vidpipe.config import ExtractConfig
 
 if TYPE_CHECKING:
@@ -50,7 +56,7 @@ def command(
     videos = find_videos(inputs)
     opened_store = FeatureStore.open(store) if store is not None else None
     forms: dict[str, Callable[[Prediction], str]] = {
-        "table": _TableLines(max(len(video.id) for video in videos)),
+        "table": _TableLines(max(len(printable(video.id)) for video in videos)),
         "json": _json,
         "csv": _CsvLines(),
     }
@@ -59,21 +65,20 @@ def command(
         any_failed |= prediction.error is not None
         click.echo(forms[format_](prediction))
         if prediction.error is not None and format_ != "table":
-            click.echo(f"failed: {prediction.video_id}: {prediction.error}", err=True)
+            click.echo(printable(f"failed: {prediction.video_id}: {prediction.error}"), err=True)
     if any_failed:
         click.get_current_context().exit(SOME_VIDEOS_FAILED)
 
 
 def _json(prediction: "Prediction") -> str:
     ranked = zip(prediction.labels, prediction.probabilities, strict=True)
-    return json.dumps(
+    return json_line(
         {
             "video": prediction.video_id,
             "status": prediction.status,
             "predictions": [{"label": label, "probability": probability} for label, probability in ranked],
             "error": prediction.error,
-        },
-        ensure_ascii=False,
+        }
     )
 
 
@@ -86,7 +91,8 @@ class _TableLines:
     def __call__(self, prediction: "Prediction") -> str:
         ranked = zip(prediction.labels, prediction.probabilities, strict=True)
         told = "   ".join(f"{label} {100 * probability:.1f} %" for label, probability in ranked)
-        return f"{prediction.video_id:<{self._width}}   {told or f'failed: {prediction.error}'}"
+        told = told or f"failed: {prediction.error}"
+        return f"{printable(prediction.video_id):<{self._width}}   {printable(told)}"
 
 
 class _CsvLines:
@@ -108,7 +114,7 @@ class _CsvLines:
     @staticmethod
     def _rows(prediction: "Prediction") -> Iterator[tuple[Any, ...]]:
         if prediction.error is not None:
-            yield prediction.video_id, "failed", "", "", "", prediction.error
+            yield prediction.video_id, "failed", "", "", "", printable(prediction.error)
         ranked = zip(prediction.labels, prediction.probabilities, strict=True)
         for rank, (label, probability) in enumerate(ranked, start=1):
             yield prediction.video_id, "ok", rank, label, f"{probability:.6f}", ""
