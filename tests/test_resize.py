@@ -15,8 +15,8 @@ BICUBIC = Preprocessing(342, 299, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 def pictures(height: int, width: int) -> NDArray[np.uint8]:
     """(2, H, W, 3) noise, smoothed along its longer side."""
     noise = np.random.default_rng(0).integers(0, 256, (2, height, width, 3)).astype(np.float64)
-    smooth = noise.cumsum(axis=2 if width > height else 1)
-    return (np.abs(smooth) % 510 // 2).astype(np.uint8)
+    smooth = np.abs(noise.cumsum(axis=2 if width > height else 1))
+    return np.asarray(smooth % 510 // 2, np.uint8)
 
 
 def by_torchvision(frames: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
