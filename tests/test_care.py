@@ -100,7 +100,7 @@ def test_a_changed_number_is_named_and_dropped_and_can_be_made_again(tmp_path: P
     change_a_feature(shard, "b.mp4")
     (damage,) = find_damage(store)
     assert (damage.shard, damage.video_id) == (shard, "b.mp4")
-    assert "not those that were written" in damage.reason
+    assert "not what was written" in damage.reason
     assert repair(store) == [damage]
     assert find_damage(store) == []
     assert list(store) == ["a.mp4", "c.mp4"]
@@ -147,7 +147,7 @@ def _lose_an_id(file: h5py.File) -> None:
 
 
 def _take_another_key(file: h5py.File) -> None:
-    file.attrs["key"] = replace(KEY, pooling="max").as_json()
+    file.attrs["key"] = np.bytes_(replace(KEY, pooling="max").as_json())
 
 
 def _be_of_another_kind(file: h5py.File) -> None:
@@ -205,12 +205,47 @@ def test_features_that_are_not_finite_are_damage_though_they_are_what_was_writte
     assert_holds(store, [c])
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("id", "c.mp4"),
+        ("num_frames", 999),
+        ("duration_seconds", 39.0),
+        ("fps", 24.0),
+        ("width", 321),
+        ("height", 241),
+        ("codec", "h263"),
+        ("decoder", "pyav"),
+        ("damaged", True),
+        ("lost_packets", 1),
+        ("size_bytes", 6),
+        ("mtime_ns", 9),
+        ("checksum", "0" * 64),
+    ],
+)
+def test_a_change_of_what_is_known_of_a_video_is_found(tmp_path: Path, column: str, value: object) -> None:
+    a, b = sequences_of("ab")
+    store = make_store(tmp_path / "s", [a, b])
+    with h5py.File(store.shard_paths[0], "r+") as file:
+        assert file["videos"][column][0] != value
+        file["videos"][column][0] = value
+    (damage,) = find_damage(store)
+    assert damage.video_id == ("c.mp4" if column == "id" else "a.mp4")
+    repair(store)
+    assert_holds(store, [b])
+
+
 def _sign_anew(file: h5py.File) -> None:
-    """Give the first video the checksum of its rows as they are now."""
-    rows = (
+    """Give the first video the checksum of what is stored of it now."""
+    names = "num_frames duration_seconds fps width height codec decoder damaged lost_packets size_bytes mtime_ns"
+    known = [file["videos"][name][0].item() for name in names.split() if name not in ("codec", "decoder")]
+    known[5:5] = [file["videos"][name].asstr()[0] for name in ("codec", "decoder")]
+    rows = [
         file[name][: file["videos/length"][0]] for name in ("features", "pts_seconds", "frame_index", "scene_index")
-    )
-    file["videos/checksum"][0] = hashlib.sha256(b"".join(row.tobytes() for row in rows)).hexdigest()
+    ]
+    text = json.dumps([file["videos/id"].asstr()[0], *known, "float32", *rows[0].shape])
+    content = text.encode() + b"".join(row.tobytes() for row in rows)
+    file["videos/checksum"][0] = hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize(("array", "reason"), [("frame_index", "in order"), ("pts_seconds", "pts_seconds")])
@@ -440,6 +475,14 @@ def test_merge_takes_once_what_two_stores_hold_alike(tmp_path: Path) -> None:
     stores = [make_store(tmp_path / name, sequences_of(name)) for name in ("ab", "bc")]
     assert merge([*stores, stores[0]], tmp_path / "merged") == 3
     assert ids_on_disk(FeatureStore.open(tmp_path / "merged")) == ["a.mp4", "b.mp4", "c.mp4"]
+
+
+def test_merge_takes_once_what_two_machines_extracted_from_copies_of_a_file(tmp_path: Path) -> None:
+    (a,) = sequences_of("a")
+    copy = replace(a, info=replace(a.info, mtime_ns=9_000))
+    stores = [make_store(tmp_path / str(number), [sequence]) for number, sequence in enumerate((a, copy))]
+    assert merge(stores, tmp_path / "merged") == 1
+    assert_holds(FeatureStore.open(tmp_path / "merged"), [a])
 
 
 def test_merge_refuses_two_different_sequences_of_one_id(tmp_path: Path) -> None:

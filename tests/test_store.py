@@ -84,6 +84,17 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         store["nowhere.mp4"]
 
 
+def test_whether_a_video_is_damaged_is_read_as_it_was_written(tmp_path: Path) -> None:
+    whole, damaged = make_sequence("a.mp4"), make_sequence("b.mp4")
+    damaged = replace(damaged, info=replace(damaged.info, damaged=True, lost_packets=3))
+    store = make_store(tmp_path / "s", [whole, damaged])
+    assert [store.info(name).damaged for name in ("a.mp4", "b.mp4")] == [False, True]
+    assert type(store["b.mp4"].info.damaged) is bool
+    assert store.info("b.mp4").lost_packets == 3
+    with h5py.File(store.shard_paths[0]) as shard:
+        assert shard["videos/damaged"].dtype == np.bool_
+
+
 def test_a_shard_is_read_with_h5py_alone(tmp_path: Path) -> None:
     sequences = [make_sequence("x/a.mp4", 2), make_sequence("x/b.mp4", 3)]
     make_store(tmp_path / "s", sequences)

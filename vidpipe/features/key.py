@@ -42,12 +42,16 @@ class FeatureKey:
         """Back from `as_dict`.
 
         Raises:
-            ValueError: a part is missing or unknown.
+            ValueError: a part is missing, unknown or of another type.
         """
         try:
-            return cls(**values)
+            key = cls(**values)
         except TypeError as error:
             raise ValueError(f"not a feature key: {error}") from error
+        for name, part in vars(key).items():
+            if not isinstance(part, Mapping if name in ("sampling", "preprocessing") else str):
+                raise ValueError(f"not a feature key: {name} is {part!r}")
+        return key
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -8,9 +8,14 @@
     attributes   key (JSON), vidpipe version, created
 
 Row `i` of `videos/` says that its video's sequence is rows [start, start + length) of the arrays above.
+
+A shard that is read may be anything: what lies outside it (links, external and virtual arrays) is refused, and so is an
+array that claims more than the file holds, before any of it is read.
 """
 
 import hashlib
+import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -31,10 +36,32 @@ from vidpipe.records import FeatureSequence, FramePlan, VideoInfo
 __all__ = ["Shard", "VideoRow", "checksum", "fault", "write_plain", "write_shard"]
 
 INFO_COLUMNS = tuple(field.name for field in fields(VideoInfo))
-COLUMNS = ("id", "start", "length", *INFO_COLUMNS, "checksum")
-ROW_ARRAYS = ("features", "pts_seconds", "frame_index", "scene_index")
+COLUMNS: dict[str, Any] = {
+    "id": str,
+    "start": int,
+    "length": int,
+    **{field.name: field.type for field in fields(VideoInfo)},
+    "checksum": str,
+}
+ROW_ARRAYS: dict[str, tuple[Any, ...]] = {
+    "features": (np.float32, np.float16),
+    "pts_seconds": (np.float64,),
+    "frame_index": (np.int64,),
+    "scene_index": (np.int32,),
+}
+DTYPES: dict[Any, Any] = {int: np.int64, float: np.float64, bool: np.bool_}
+MOST_KEY_BYTES = 2**16
 REMEDY = "`vidpipe store repair` moves it away, and the next extract makes its videos again"
-DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
+DAMAGE = (
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    MemoryError,
+)
 """What h5py, or a record's own check, raises on a file whose bytes were changed."""
 
 
@@ -50,8 +77,13 @@ class VideoRow:
 
 
 def checksum(sequence: FeatureSequence) -> str:
-    """sha256 over a sequence's rows, as they are stored."""
-    digest = hashlib.sha256()
+    """sha256 over all that a shard holds of a video, but for where.
+
+    Over the JSON text `[id, num_frames, …, mtime_ns, dtype, T, D]` in the columns' order, then the rows of each array.
+    """
+    known = [COLUMNS[name](getattr(sequence.info, name)) for name in INFO_COLUMNS]
+    text = json.dumps([sequence.video_id, *known, sequence.features.dtype.name, *sequence.features.shape])
+    digest = hashlib.sha256(text.encode())
     for array in _row_arrays(sequence):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
@@ -60,7 +92,7 @@ def checksum(sequence: FeatureSequence) -> str:
 def fault(sequence: FeatureSequence, row: VideoRow) -> str | None:
     """What is wrong with a sequence that was read from a row; None where it is what was written, and can be used."""
     if checksum(sequence) != row.checksum:
-        return "its rows are not those that were written"
+        return "it is not what was written"
     if not np.isfinite(sequence.features).all():
         return "its features are not finite"
     if not np.isfinite(sequence.pts_seconds).all() or np.any(np.diff(sequence.pts_seconds) < 0):
@@ -117,9 +149,9 @@ def _write_arrays(file: h5py.File, sequences: Sequence[FeatureSequence]) -> None
         **{name: [getattr(sequence.info, name) for sequence in sequences] for name in INFO_COLUMNS},
     }
     videos = file.create_group("videos")
-    for name in COLUMNS:
-        is_text = isinstance(table[name][0], str)
-        videos.create_dataset(name, data=_fixed_text(table[name]) if is_text else table[name])
+    for name, kind in COLUMNS.items():
+        values = _fixed_text(table[name]) if kind is str else np.array(table[name], DTYPES[kind])
+        videos.create_dataset(name, data=values)
 
 
 def _fixed_text(texts: Sequence[str]) -> NDArray[np.bytes_]:
@@ -173,8 +205,7 @@ class Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._open() as file:
-            key_json = file.attrs["key"]
-            self.key_json = key_json.decode() if isinstance(key_json, bytes) else str(key_json)
+            self.key_json = _read_key(file)
             self.videos = tuple(_read_table(file))
 
     def sequence(self, row: VideoRow) -> FeatureSequence:
@@ -184,22 +215,24 @@ class Shard:
     def sequences(self, rows: Sequence[VideoRow]) -> Iterator[FeatureSequence]:
         """The sequences of some of this shard's videos, with the file opened once."""
         with self._open() as file:
+            arrays = _open_row_arrays(file)
             for row in rows:
-                yield _read_sequence(file, row)
+                yield _read_sequence(arrays, row)
 
     def faults(self) -> Iterator[tuple[VideoRow, str]]:
         """The videos whose rows are not what was written, or cannot be used, each with what is wrong."""
         overlapping = set(_overlapping(self.videos))
         with self._open() as file:
+            arrays = _open_row_arrays(file)
             for row in self.videos:
-                wrong = "its rows are another video's too" if row in overlapping else _row_fault(file, row)
+                wrong = "its rows are another video's too" if row in overlapping else _row_fault(arrays, row)
                 if wrong is not None:
                     yield row, wrong
 
     def rows(self) -> NDArray[np.floating[Any]]:
         """(ΣT, D) the features of all videos."""
         with self._open() as file:
-            return file["features"][:]  # type: ignore[no-any-return]
+            return _open_row_arrays(file)[0][:]  # type: ignore[no-any-return]
 
     def _open(self) -> "_Opened":
         return _Opened(self.path)
@@ -213,8 +246,10 @@ class _Opened:
 
     def __enter__(self) -> h5py.File:
         try:
+            if not self._path.is_file():
+                raise FileNotFoundError("no such file")
             self._file = h5py.File(self._path, "r", locking="best-effort")
-        except OSError as error:
+        except DAMAGE as error:
             raise ShardError(self._told(error)) from error
         return self._file
 
@@ -227,16 +262,21 @@ class _Opened:
         return f"{self._path}: not a whole shard ({error}); {REMEDY}"
 
 
+def _read_key(file: h5py.File) -> str:
+    key = file.attrs.get_id("key")
+    if key.shape != () or not _is_fixed_text(key.dtype) or key.get_storage_size() > MOST_KEY_BYTES:
+        raise ValueError("its key is none")
+    return bytes(file.attrs["key"]).decode()
+
+
 def _read_table(file: h5py.File) -> Iterator[VideoRow]:
-    num_rows, *others = (len(file[name]) for name in ROW_ARRAYS)
+    num_rows, *others = map(len, _open_row_arrays(file))
     if set(others) != {num_rows}:
         raise ValueError(f"{', '.join(ROW_ARRAYS)} differ in length")
-    columns = {name: file["videos"][name] for name in COLUMNS}
-    table = [
-        (column.asstr() if h5py.check_string_dtype(column.dtype) else column)[:].tolist() for column in columns.values()
-    ]
+    videos = _inside(file, "videos", h5py.Group)
+    table = [_read_column(videos, name, kind) for name, kind in COLUMNS.items()]
     for values in zip(*table, strict=True):
-        row = dict(zip(columns, values, strict=True))
+        row = dict(zip(COLUMNS, values, strict=True))
         if not row["id"]:
             raise ValueError("a video has no id")
         if not 0 <= row["start"] <= row["start"] + row["length"] <= num_rows:
@@ -245,16 +285,60 @@ def _read_table(file: h5py.File) -> Iterator[VideoRow]:
         yield VideoRow(row["id"], row["start"], row["length"], info, row["checksum"])
 
 
-def _read_sequence(file: h5py.File, row: VideoRow) -> FeatureSequence:
+def _open_row_arrays(file: h5py.File) -> list[h5py.Dataset]:
+    return [
+        _open_array(file, name, *dtypes, ndim=2 if name == "features" else 1) for name, dtypes in ROW_ARRAYS.items()
+    ]
+
+
+def _read_column(videos: h5py.Group, name: str, kind: Any) -> list[Any]:
+    array = _open_array(videos, name, DTYPES.get(kind, kind), ndim=1)
+    return (array.asstr() if kind is str else array)[:].tolist()  # type: ignore[no-any-return]
+
+
+def _is_fixed_text(dtype: np.dtype[Any]) -> bool:
+    text = h5py.check_string_dtype(dtype)
+    return text is not None and text.length is not None
+
+
+def _open_array(group: h5py.Group, name: str, *dtypes: Any, ndim: int) -> h5py.Dataset:
+    """An array of one of some types, `str` for text of fixed length, that lies in the file, all of it.
+
+    Raises:
+        ValueError: it does not, or is of another form.
+    """
+    array = _inside(group, name, h5py.Dataset)
+    if array.is_virtual or array.external:
+        raise ValueError(f"{name} lies outside the file")
+    fits = _is_fixed_text(array.dtype) if str in dtypes else array.dtype in dtypes
+    if array.ndim != ndim or not fits:
+        raise ValueError(f"{name} is of shape {array.shape} {array.dtype}")
+    claimed_bytes = math.prod(array.shape) * array.dtype.itemsize
+    if claimed_bytes != array.id.get_storage_size() or claimed_bytes > group.file.id.get_filesize():
+        raise ValueError(f"{name} claims {claimed_bytes} bytes, which the file does not hold")
+    return array
+
+
+def _inside(group: h5py.Group, name: str, kind: Any) -> Any:
+    """What a group has under a name, if it is of the kind wanted and no link to elsewhere."""
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} lies outside the file")
+    found = group[name]
+    if not isinstance(found, kind):
+        raise ValueError(f"{name} is a {type(found).__name__.lower()}")
+    return found
+
+
+def _read_sequence(arrays: Sequence[h5py.Dataset], row: VideoRow) -> FeatureSequence:
     place = slice(row.start, row.start + row.length)
-    features, pts_seconds, frame_index, scene_index = (file[name][place] for name in ROW_ARRAYS)
+    features, pts_seconds, frame_index, scene_index = (array[place] for array in arrays)
     plan = FramePlan(frame_index=frame_index, pts_seconds=pts_seconds, scene_index=scene_index)
     return FeatureSequence(row.id, features, plan, row.info)
 
 
-def _row_fault(file: h5py.File, row: VideoRow) -> str | None:
+def _row_fault(arrays: Sequence[h5py.Dataset], row: VideoRow) -> str | None:
     try:
-        return fault(_read_sequence(file, row), row)
+        return fault(_read_sequence(arrays, row), row)
     except DAMAGE as error:
         return f"its rows cannot be read ({error})"
 

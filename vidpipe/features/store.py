@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 FORMAT, VERSION = "vidpipe-features", 1
 MOST_VIDEOS, MOST_BYTES, MOST_SECONDS = 256, 64 * 2**20, 60.0
 """When a shard is sealed, unless a writer is told otherwise."""
+MOST_DOCUMENT_LENGTH = 2**20
+"""Characters of a store.json; what is longer is cut, and then no JSON."""
 TRIED_AGAIN = frozenset({"UnreadableFileError"})
 """Failures that say nothing of the file itself: permissions, a network mount that was away."""
 
@@ -59,11 +61,12 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         """
         path = Path(path)
         try:
-            document = json.loads((path / "store.json").read_text(encoding="utf-8"))
+            with (path / "store.json").open(encoding="utf-8") as stream:
+                document = json.loads(stream.read(MOST_DOCUMENT_LENGTH))
         except FileNotFoundError:
             what = "no feature store: it has no store.json" if path.exists() else "no such folder"
             raise StoreError(f"{path}: {what}; `vidpipe extract INPUT… -o {path}` makes one") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StoreError(f"{path}: store.json cannot be read ({error})") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise StoreError(f"{path}: store.json is not that of a feature store")
