@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -149,13 +150,33 @@ def test_every_part_of_the_key_counts(tmp_path: Path, field: str) -> None:
         ("[]", "not that of a feature store"),
         ('{"format": "vidpipe-features", "version": 99}', "version 99"),
         ('{"format": "vidpipe-features", "version": 1, "key": {"backbone": "x"}}', "no valid key"),
+        ('{"format": "vidpipe-features", "version": 1, "key": [1]}', "no valid key"),
+        (
+            json.dumps({"format": "vidpipe-features", "version": 1, "key": {**KEY.as_dict(), "sampling": 5}}),
+            "sampling is 5",
+        ),
+        ("[" * 100_000, "cannot be read"),
+        ("\ud800", "cannot be read"),
     ],
 )
 def test_what_is_no_store_is_told(tmp_path: Path, content: str | None, told: str) -> None:
     if content is not None:
-        (tmp_path / "store.json").write_text(content)
+        (tmp_path / "store.json").write_bytes(content.encode(errors="surrogatepass"))
     with pytest.raises(StoreError, match=told):
         FeatureStore.open(tmp_path)
+
+
+def test_a_store_json_of_a_gigabyte_is_not_read_to_its_end(tmp_path: Path) -> None:
+    with (tmp_path / "store.json").open("wb") as stream:
+        stream.write(b'{"format": "vidpipe-features", "version": 1, "key": "')
+        stream.truncate(2**30)
+    tracemalloc.start()
+    try:
+        with pytest.raises(StoreError, match="cannot be read"):
+            FeatureStore.open(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_folder_of_other_things_is_not_made_a_store(tmp_path: Path) -> None:
