@@ -1,6 +1,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 
 from tests.media import read_number, repeat_video, write_video
 from vidpipe.config import Sampling
-from vidpipe.records import FrameBatch, Preprocessing, VideoFailure, VideoFile
+from vidpipe.records import FrameBatch, Preprocessing, Reading, VideoFailure, VideoFile
 from vidpipe.video.decoding import decode_videos
 
 SMALL = Preprocessing(resize=32, crop=32, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
@@ -21,9 +23,10 @@ SMALL = Preprocessing(resize=32, crop=32, interpolation="bilinear", mean=(0, 0, 
 def decode(
     videos: list[VideoFile], sampling: Sampling, *, workers: int = 1, timeout_seconds: float = 60.0
 ) -> list[FrameBatch | VideoFailure]:
-    return list(
-        decode_videos(videos, sampling=sampling, preprocessing=SMALL, workers=workers, timeout_seconds=timeout_seconds)
+    results = decode_videos(
+        videos, sampling=sampling, preprocessing=SMALL, workers=workers, timeout_seconds=timeout_seconds
     )
+    return [result for result in results if not isinstance(result, Reading)]
 
 
 def whole_videos(batches: list[FrameBatch | VideoFailure]) -> dict[str, NDArray[np.uint8]]:
@@ -65,28 +68,72 @@ def test_a_bad_video_costs_itself_alone(tmp_path: Path) -> None:
     assert len(batches) == 2
 
 
-def test_a_decode_that_takes_too_long_is_killed_and_the_others_go_on(tmp_path: Path) -> None:
+def busy_worker(seconds: float) -> int:
+    """The id of a decoding process, once it has worked for so long."""
+    while True:
+        for child in multiprocessing.active_children():
+            if child.pid is not None and _cpu_seconds(child.pid) > seconds:
+                return child.pid
+        time.sleep(0.05)
+
+
+def test_a_decode_that_hangs_is_killed_and_the_others_go_on(tmp_path: Path) -> None:
     slow = VideoFile("slow.mkv", slow_video(tmp_path))
     quick = VideoFile("quick.mp4", write_video(tmp_path / "quick.mp4", 3))
-    batches = decode([quick, slow, quick], Sampling("scene", num_frames=4), timeout_seconds=6.0)
+    hang = threading.Thread(target=lambda: os.kill(busy_worker(4.0), signal.SIGSTOP))
+    hang.start()
+    batches = decode([quick, slow, quick], Sampling("scene", num_frames=4), timeout_seconds=4.0)
+    hang.join()
     told = sorted(
         (batch.video_id, batch.error) if isinstance(batch, VideoFailure) else (batch.video.id, "") for batch in batches
     )
     assert told == [("quick.mp4", ""), ("quick.mp4", ""), ("slow.mkv", "DecodeTimeoutError")]
 
 
+def test_a_long_decode_that_gets_on_is_left_alone(tmp_path: Path) -> None:
+    slow = VideoFile("slow.mkv", slow_video(tmp_path))
+    started = time.monotonic()
+    batches = decode([slow], Sampling("scene", num_frames=4), timeout_seconds=2.0)
+    assert time.monotonic() - started > 3.0
+    assert {type(batch) for batch in batches} == {FrameBatch}
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from tests.test_decoding import SMALL, busy_worker
+from vidpipe.config import Sampling
+from vidpipe.records import VideoFile
+from vidpipe.video.decoding import decode_videos
+
+if __name__ == "__main__":
+    videos = [VideoFile("slow.mkv", Path(sys.argv[1]))]
+    sampling = Sampling("scene", num_frames=4)
+    for _ in decode_videos(videos, sampling=sampling, preprocessing=SMALL, workers=1, timeout_seconds=60):
+        print(busy_worker(0), flush=True)
+"""
+    script = tmp_path / "main.py"
+    script.write_text(program)
+    command = [sys.executable, str(script), str(slow_video(tmp_path))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."}) as main:
+        assert main.stdout is not None
+        worker = int(main.stdout.readline())
+        os.kill(worker, signal.SIGSTOP)  # it can do nothing of its own accord
+        main.kill()
+    for _ in range(100):
+        if not Path(f"/proc/{worker}").exists() or " Z " in Path(f"/proc/{worker}/stat").read_text():
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    raise AssertionError("the worker outlived the main process")
+
+
 def test_a_decoder_that_dies_costs_the_video_it_had_in_hand(tmp_path: Path) -> None:
     slow = VideoFile("slow.mkv", slow_video(tmp_path))
     quick = VideoFile("quick.mp4", write_video(tmp_path / "quick.mp4", 3))
 
-    def kill_the_worker() -> None:
-        while not (children := multiprocessing.active_children()):
-            time.sleep(0.05)
-        while children[0].pid is None or _cpu_seconds(children[0].pid) < 3.0:
-            time.sleep(0.05)
-        os.kill(children[0].pid, signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_the_worker)
+    killer = threading.Thread(target=lambda: os.kill(busy_worker(4.0), signal.SIGKILL))
     killer.start()
     batches = decode([slow, quick], Sampling("scene", num_frames=4))
     killer.join()

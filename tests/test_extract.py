@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from vidpipe.features.store import FeatureStore
 from vidpipe.models.backbones import BACKBONES
 from vidpipe.models.frozen import load_backbone
 from vidpipe.video.files import find_videos
-from vidpipe.video.pyav_reader import PyavReader
+from vidpipe.video.reader import open_video
 from vidpipe.video.resize import resize_and_crop
 
 LITE0 = ExtractConfig(backbone="efficientnet_lite0", device="cpu", workers=1, batch_size=5, sampling="fps", fps=25)
@@ -45,7 +47,7 @@ def test_batches_across_videos_give_each_video_its_own_features_in_order(folder:
     backbone = load_backbone(BACKBONES["efficientnet_lite0"], device="cpu")
     assert set(store) == {*LENGTHS, "old.avi"}
     for sequence in store.sequences():
-        reader = PyavReader(folder / sequence.video_id)
+        reader = open_video(folder / sequence.video_id, methods=["survey"])
         assert len(sequence) == reader.info.num_frames
         assert sequence.plan.frame_index.tolist() == list(range(len(sequence)))
         assert sequence.pts_seconds.tolist() == pytest.approx(reader.pts_seconds.tolist())
@@ -84,7 +86,7 @@ def test_progress_counts_to_the_end(folder: Path, tmp_path: Path) -> None:
     told: list[ExtractProgress] = []
     videos = find_videos([folder / "one.mp4", folder / "three.mp4", folder / "sound.wav"])
     extract(videos, tmp_path / "s", config=LITE0, on_progress=told.append)
-    assert [progress.num_done + progress.num_failed for progress in told] == [1, 2, 3]
+    assert [step.num_done + step.num_failed for step in told if step.reading is None] == [1, 2, 3]
     assert (told[-1].num_videos, told[-1].num_failed, told[-1].num_frames) == (3, 1, 4)
 
 
@@ -96,3 +98,61 @@ def test_scenes_are_stored_with_their_number(tmp_path: Path) -> None:
     plan = FeatureStore.open(tmp_path / "s")["film.mp4"].plan
     assert plan.scene_index.tolist() == [0, 0, 1, 1]
     assert plan.frame_index.tolist() == [10, 30, 55, 85]
+
+
+def test_progress_is_told_inside_a_long_video(folder: Path, tmp_path: Path) -> None:
+    told: list[ExtractProgress] = []
+    extract(find_videos([folder / "hundred.mp4"]), tmp_path / "s", config=LITE0, on_progress=told.append)
+    places = [step.reading.num_done for step in told if step.reading and step.reading.num_planned == 140]
+    assert len(set(places)) > 1
+    assert places == sorted(places)
+
+
+def test_a_known_failure_is_skipped_and_counted_until_asked_for_or_replaced(folder: Path, tmp_path: Path) -> None:
+    videos, store = tmp_path / "videos", tmp_path / "s"
+    good = write_video(videos / "good.mp4", 3)
+    bad = write_sound(videos / "bad.mkv")
+    assert [failure.video_id for failure in extract(find_videos([videos]), store, config=LITE0).failures] == ["bad.mkv"]
+
+    again = extract(find_videos([videos]), store, config=LITE0)
+    assert (again.num_skipped, again.failures, len(again.known_failures)) == (1, (), 1)
+    assert len((store / "failures.jsonl").read_text().splitlines()) == 1
+
+    retried = extract(find_videos([videos]), store, config=LITE0, retry_failed=True)
+    assert (len(retried.failures), retried.known_failures) == (1, ())
+
+    bad.write_bytes(good.read_bytes())
+    assert extract(find_videos([videos]), store, config=LITE0).num_stored == 1
+    assert FeatureStore.open(store).failures == ()
+
+
+def test_parts_together_do_every_video_once(folder: Path, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    for number in range(12):
+        write_video(videos / f"{number}.mp4", 2)
+    command = [sys.executable, "-m", "vidpipe", "extract", str(videos), "-o", str(tmp_path / "s"), "--device", "cpu"]
+    command += ["--backbone", "efficientnet_lite0", "--workers", "1", "--quiet"]
+    writers = [subprocess.Popen([*command, "--part", f"{number}/2"]) for number in (1, 2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    store = FeatureStore.open(tmp_path / "s")
+    assert sorted(row.id for shard in store.shards for row in shard.videos) == sorted(f"{n}.mp4" for n in range(12))
+    store.verify()
+    assert store.ids == tuple(video.id for video in find_videos([videos]))
+
+
+def test_a_damaged_video_is_marked_with_what_it_lost(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mkv", 200, width=96, height=64, options={"g": "10"})
+    content = whole.read_bytes()
+    (tmp_path / "most.mkv").write_bytes(content[: len(content) * 3 // 4])
+    (tmp_path / "little.mkv").write_bytes(content[: len(content) // 3])
+    summary = extract(find_videos(sorted(tmp_path.glob("*.mkv"))), tmp_path / "s", config=LITE0)
+    assert [failure.video_id for failure in summary.failures] == ["little.mkv"]
+    assert "frames can be decoded" in summary.failures[0].message
+    store = FeatureStore.open(tmp_path / "s")
+    assert (store.info("whole.mkv").damaged, store.info("whole.mkv").lost_packets) == (False, 0)
+    most = store.info("most.mkv")
+    assert most.damaged
+    assert most.lost_packets == pytest.approx(200 - most.num_frames, abs=2)
+    rows = len(store["most.mkv"])
+    assert rows == most.num_frames
+    assert np.allclose(store["most.mkv"].features[:100], store["whole.mkv"].features[:100], atol=1e-4)

@@ -10,18 +10,19 @@ from numpy.typing import NDArray
 from tests.media import numbered_frame, read_number, rotate_mp4, write_frames, write_sound, write_video
 from vidpipe.errors import DecodeError, NotAVideoError, VideoError
 from vidpipe.video.packets import scan_packets
-from vidpipe.video.pyav_reader import PyavReader
-from vidpipe.video.reader import DecordReader, VideoReader, open_video
+from vidpipe.video.reader import METHODS, VideoReader, open_video
 
 Open = Callable[[Path], VideoReader]
 
 
-@pytest.fixture(params=["decord", "pyav"])
+def opener(method: str) -> Open:
+    return lambda path: open_video(path, methods=[method])
+
+
+@pytest.fixture(params=METHODS)
 def open_with(request: pytest.FixtureRequest) -> Open:
-    """The same tests over both decoders."""
-    if request.param == "decord":
-        return lambda path: DecordReader(path, scan_packets(path))
-    return PyavReader
+    """The same tests over every reader."""
+    return opener(request.param)
 
 
 def frames_of(reader: VideoReader, index: list[int]) -> NDArray[Any]:
@@ -91,7 +92,7 @@ def test_both_decoders_give_the_same_pixels_and_times_also_at_ten_bits(tmp_path:
     frames = list(coarse.repeat(4, axis=1).repeat(4, axis=2))
     for name, pixel_format in (("8.mp4", "yuv420p"), ("10.mp4", "yuv420p10le"), ("444.mp4", "yuv444p")):
         path = write_frames(tmp_path / name, frames, pixel_format=pixel_format)
-        first, second = DecordReader(path, scan_packets(path)), PyavReader(path)
+        first, second = opener("decord")(path), opener("survey")(path)
         assert np.array_equal(frames_of(first, list(range(6))), frames_of(second, list(range(6)))), name
         assert first.pts_seconds.tolist() == second.pts_seconds.tolist()
         assert first.end_seconds == pytest.approx(second.end_seconds)
@@ -101,7 +102,7 @@ def test_open_groups_of_pictures_are_left_to_pyav(tmp_path: Path) -> None:
     path = write_video(tmp_path / "open.mkv", 60, codec="mpeg2video", options={"bf": "2", "g": "6"})
     assert scan_packets(path).open_gop
     with pytest.raises(DecodeError, match="clean entry points"):
-        DecordReader(path, scan_packets(path))
+        opener("decord")(path)
     reader = open_video(path)
     assert reader.info.decoder == "pyav"
     assert numbers_of(reader, [7, 13, 31, 59]) == [7, 13, 31, 59]
@@ -124,7 +125,7 @@ def test_a_truncated_file_gives_the_frames_that_are_left(tmp_path: Path) -> None
     whole = write_video(tmp_path / "whole.mkv", 100, width=320, height=240, options={"g": "10"})
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    reader = PyavReader(cut)
+    reader = opener("survey")(cut)
     index = list(range(reader.info.num_frames))
     assert 20 < len(index) < 80
     assert numbers_of(reader, index[:-1]) == index[:-1]
@@ -138,7 +139,7 @@ def test_a_damaged_packet_costs_its_own_frames_only(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[position : position + size] = bytes(size)
     path.write_bytes(content)
-    reader = PyavReader(path)
+    reader = opener("survey")(path)
     assert reader.info.num_frames == 49
     assert len(set(numbers_of(reader, list(range(49))))) == 49
 

@@ -120,8 +120,10 @@ class ExtractConfig(_Checked):
     )
     workers: int = _setting(0, "Decoding processes; 0 means one for every two cores.", low=0)
     timeout: float = _setting(
-        120.0, "Seconds that one piece of decoding may take before it is killed.", low=0, above=True
+        120.0, "Seconds that decoding one chunk of a video (128 packets or frames) may take.", low=0, above=True
     )
+    seal_videos: int = _setting(256, "Videos after which a shard is sealed: what a crash can cost.", low=1)
+    seal_seconds: float = _setting(60.0, "Seconds after which a shard is sealed, if that comes first.", low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

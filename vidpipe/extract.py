@@ -3,11 +3,10 @@
 decode_videos (worker processes) ──FrameBatch──► _BatchModel (full batches across videos) ──► FeatureSequence ──► store
 """
 
-import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +16,11 @@ from numpy.typing import NDArray
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import InterruptedExtractionError
 from vidpipe.features.key import FeatureKey
+from vidpipe.features.locks import WHOLE, Part
 from vidpipe.features.store import FeatureStore
 from vidpipe.models.backbones import find_backbone
 from vidpipe.models.weights import WeightsFile, find_weights
-from vidpipe.records import FeatureSequence, FrameBatch, FramePlan, VideoFailure, VideoFile, VideoInfo
+from vidpipe.records import FeatureSequence, FrameBatch, FramePlan, Reading, VideoFailure, VideoFile, VideoInfo
 from vidpipe.video.decoding import decode_videos, default_workers
 
 if TYPE_CHECKING:
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ExtractProgress", "ExtractSummary", "Extracted", "extract", "iter_features"]
 
-logger = logging.getLogger(__name__)
-
 DEFAULT_BATCH_SIZE = {"cpu": 8, "cuda": 64}
 """On a CPU larger batches only cost memory: their activations no longer fit its caches."""
 
-Extracted = FeatureSequence | VideoFailure
+Extracted = FeatureSequence | VideoFailure | Reading
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,10 @@ class ExtractProgress:
     num_done: int = 0
     num_failed: int = 0
     num_frames: int = 0
+    """Frames of the videos that are done."""
     seconds: float = 0.0
+    reading: Reading | None = None
+    """The unfinished video that was heard of last."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class ExtractSummary:
     """Videos that the store already held."""
     num_frames: int
     failures: tuple[VideoFailure, ...]
+    """Videos that failed in this run."""
+    known_failures: tuple[VideoFailure, ...]
+    """Videos that failed in an earlier run and were not tried again."""
     seconds: float
 
 
@@ -65,7 +69,9 @@ def extract(
     store_path: Path,
     *,
     config: ExtractConfig,
+    part: Part = WHOLE,
     force: bool = False,
+    retry_failed: bool = False,
     on_progress: Callable[[ExtractProgress], None] = lambda progress: None,
 ) -> ExtractSummary:
     """Put the features of videos into a store, those that it does not hold yet.
@@ -74,39 +80,74 @@ def extract(
         videos: from `vidpipe.video.files.find_videos`.
         store_path: the store's folder; made if it is not there.
         config: the settings; those that change a feature must be the store's own.
-        force: extract again what the store already holds.
-        on_progress: called whenever a video is done.
+        part: which of the videos to do; several processes, each with its own part, can fill one store.
+        force: extract again what the store already holds, and try again what failed.
+        retry_failed: try again what failed in an earlier run.
+        on_progress: called whenever a video is done, and about once a second.
 
     Raises:
-        StoreError: the folder is no store, has another key, or cannot be written.
+        StoreError: the folder is no store, has another key, cannot be written, or another process writes this part.
         WeightsError: the backbone's weights cannot be had.
         InterruptedExtractionError: Ctrl-C; what was finished is in the store.
     """
     weights = find_weights(find_backbone(config.backbone), config.weights)
     store = FeatureStore.create(store_path, feature_key(config, weights))
-    to_do = [video for video in videos if force or not store.holds(video)]
-    started, stored, frames = time.monotonic(), 0, 0
-    failures: list[VideoFailure] = []
-    if to_do:
-        backbone = _load(config, weights)
-        try:
-            with store.writer() as writer, closing(iter_features(to_do, backbone=backbone, config=config)) as results:
-                for result in results:
-                    if isinstance(result, VideoFailure):
-                        writer.fail(result)
-                        failures.append(result)
-                        logger.debug("failed: %s: %s", result.video_id, result.message)
-                    else:
-                        writer.add(result)
-                        stored, frames = stored + 1, frames + len(result)
-                    seconds = time.monotonic() - started
-                    on_progress(ExtractProgress(len(to_do), stored, len(failures), frames, seconds))
-        except KeyboardInterrupt:
-            raise InterruptedExtractionError(
-                f"stopped; {stored} of {len(to_do)} videos are in {store_path}. The same command goes on from there"
-            ) from None
-    failures.sort(key=lambda failure: failure.video_id)
-    return ExtractSummary(stored, len(videos) - len(to_do), frames, tuple(failures), time.monotonic() - started)
+    videos = [video for video in videos if part.holds(video.id)]
+    with store.lock(part):
+        missing = [video for video in videos if force or not store.holds(video)]
+        known = {video.id: store.known_failure(video) for video in missing if not (force or retry_failed)}
+        to_do = [video for video in missing if known.get(video.id) is None]
+        progress = ExtractProgress(len(to_do))
+        failures: list[VideoFailure] = []
+        if to_do:
+            backbone = _load(config, weights)
+            try:
+                for progress in _extract_into(store, to_do, backbone, config, failures):
+                    on_progress(progress)
+            except KeyboardInterrupt:
+                raise InterruptedExtractionError(
+                    f"stopped; {progress.num_done} of {len(to_do)} videos are in {store_path}. "
+                    "The same command goes on from there"
+                ) from None
+    return ExtractSummary(
+        num_stored=progress.num_done,
+        num_skipped=len(videos) - len(missing),
+        num_frames=progress.num_frames,
+        failures=tuple(sorted(failures, key=lambda failure: failure.video_id)),
+        known_failures=tuple(failure for failure in known.values() if failure is not None),
+        seconds=progress.seconds,
+    )
+
+
+def _extract_into(
+    store: FeatureStore,
+    videos: Sequence[VideoFile],
+    backbone: "FrozenBackbone",
+    config: ExtractConfig,
+    failures: list[VideoFailure],
+) -> Iterator[ExtractProgress]:
+    """Extract videos into a store; what fails is noted there, and added to `failures`."""
+    by_id = {video.id: video for video in videos}
+    started = time.monotonic()
+    progress = ExtractProgress(len(videos))
+    with (
+        store.writer(most_videos=config.seal_videos, most_seconds=config.seal_seconds) as writer,
+        closing(iter_features(videos, backbone=backbone, config=config)) as results,
+    ):
+        for result in results:
+            progress = replace(progress, seconds=time.monotonic() - started, reading=None)
+            if isinstance(result, Reading):
+                progress = replace(progress, reading=result)
+            elif isinstance(result, VideoFailure):
+                writer.fail(result, by_id[result.video_id])
+                failures.append(result)
+                progress = replace(progress, num_failed=len(failures))
+            else:
+                writer.add(result)
+                num_frames = progress.num_frames + len(result)
+                progress = replace(progress, num_done=progress.num_done + 1, num_frames=num_frames)
+            writer.seal_if_due()
+            yield progress
 
 
 def feature_key(config: ExtractConfig, weights: WeightsFile) -> FeatureKey:
@@ -132,6 +173,8 @@ def iter_features(
 ) -> Generator[Extracted]:
     """Features of videos, one sequence or failure a video, in the order in which they get done.
 
+    In between, at least once a second, come `Reading`s, the signs of life of videos in hand.
+
     Args:
         videos: what to read.
         backbone: the frozen image model.
@@ -151,6 +194,8 @@ def iter_features(
             if isinstance(batch, VideoFailure):
                 model.drop(batch.video_id)
                 yield batch
+            elif isinstance(batch, Reading):
+                yield model.reading(batch.video_id) or batch
             else:
                 yield from model.add(batch)
         yield from model.flush()
@@ -183,8 +228,8 @@ class _BatchModel:
         self._waiting: list[tuple[_Sequence, int, NDArray[np.uint8]]] = []
         """(sequence, where in it, frames) not yet through the model."""
 
-    def add(self, batch: FrameBatch) -> Iterator[FeatureSequence]:
-        """Take frames; gives the sequences that they complete."""
+    def add(self, batch: FrameBatch) -> Iterator[FeatureSequence | Reading]:
+        """Take frames; gives the sequences that they complete, and where those stand that they do not."""
         sequence = self._sequences.get(batch.video.id)
         if sequence is None or sequence.plan is not batch.plan:  # new, or started anew with another plan
             self.drop(batch.video.id)
@@ -193,6 +238,15 @@ class _BatchModel:
         self._waiting.append((sequence, batch.start, batch.frames))
         while sum(len(frames) for _, _, frames in self._waiting) >= self._batch_size:
             yield from self._run()
+            if (reading := self.reading(batch.video.id)) is not None:
+                yield reading
+
+    def reading(self, video_id: str) -> Reading | None:
+        """Where an unfinished video stands, if any of its frames has come."""
+        sequence = self._sequences.get(video_id)
+        if sequence is None:
+            return None
+        return Reading(video_id, len(sequence.plan) - sequence.num_missing, len(sequence.plan))
 
     def drop(self, video_id: str) -> None:
         """Forget a video that failed half-way."""

@@ -56,7 +56,7 @@ def predict(
     for result in iter_features(to_read, backbone=_load_backbone(run, config), config=_as_trained(run, config)):
         if isinstance(result, VideoFailure):
             yield Prediction(result.video_id, error=result.message)
-        else:
+        elif isinstance(result, FeatureSequence):
             yield _classify(run, head, result, top)
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "LabeledVideo",
     "Prediction",
     "Preprocessing",
+    "Reading",
     "VideoFailure",
     "VideoFile",
     "VideoInfo",
@@ -46,6 +47,10 @@ class VideoInfo:
     codec: str
     decoder: str
     """Which decoder gave the frames: `decord` or `pyav`."""
+    damaged: bool
+    """Whether a part of it could not be decoded, or not rightly."""
+    lost_packets: int
+    """Packets that gave no frame, those included that the header tells of and the file does not hold."""
     size_bytes: int
     mtime_ns: int
 
@@ -60,6 +65,8 @@ class VideoInfo:
         height: int,
         codec: str,
         decoder: str,
+        damaged: bool = False,
+        lost_packets: int = 0,
     ) -> Self:
         """What a reader found out about a file, with the file's own size and time.
 
@@ -78,6 +85,8 @@ class VideoInfo:
             height=height,
             codec=codec,
             decoder=decoder,
+            damaged=damaged,
+            lost_packets=lost_packets,
             size_bytes=stat.st_size,
             mtime_ns=stat.st_mtime_ns,
         )
@@ -127,6 +136,17 @@ class FrameBatch:
 
     def __repr__(self) -> str:
         return f"FrameBatch({self.video.id!r}, start={self.start}, frames={self.frames.shape})"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A sign of life from a video in hand."""
+
+    video_id: str
+    num_done: int
+    """Packets and frames read so far; where `num_planned` is known, frames of the plan that are done."""
+    num_planned: int | None = None
+    """T, once it is known."""
 
 
 @dataclass(frozen=True)

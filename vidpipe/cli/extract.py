@@ -1,42 +1,63 @@
 """vidpipe extract"""
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import SOME_VIDEOS_FAILED, setting_options, vidpipe_command
+from vidpipe.cli.options import SOME_VIDEOS_FAILED, printable, setting_options, vidpipe_command
 from vidpipe.config import ExtractConfig
+
+if TYPE_CHECKING:
+    from vidpipe.extract import ExtractSummary
 
 
 @vidpipe_command(name="extract", short_help="Videos -> features, in a store.")
 @click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", "store", required=True, type=click.Path(path_type=Path), help="The store's folder.")
 @click.option("--force", is_flag=True, help="Extract again what the store already holds.")
+@click.option("--retry-failed", is_flag=True, help="Try again what failed in an earlier run.")
+@click.option(
+    "--part", metavar="N/COUNT", default="1/1", help="Do one of COUNT equal parts of the work, for job arrays."
+)
 @setting_options(ExtractConfig, "extract")
-def command(inputs: tuple[Path, ...], store: Path, force: bool, **settings: Any) -> None:
+def command(inputs: tuple[Path, ...], store: Path, force: bool, retry_failed: bool, part: str, **settings: Any) -> None:
     """Put the features of videos into a store.
 
     INPUT is a video, a folder (searched to any depth) or a CSV with a column `video`. What the store already holds is
-    skipped, so the same command goes on after a stop.
+    skipped, and what is known to fail, so the same command goes on after a stop.
 
     \b
     vidpipe extract videos/ -o features
     vidpipe extract videos/ -o features --backbone efficientnet_lite0 --sampling fps --fps 2
+    vidpipe extract videos/ -o features --part 3/8
     """
     config = ExtractConfig(**settings)
 
     from vidpipe.cli.progress import extract_progress
     from vidpipe.extract import extract
+    from vidpipe.features.locks import Part
     from vidpipe.video.files import find_videos
 
+    unreadable: list[str] = []
+    videos = find_videos(inputs, on_unreadable=lambda path, error: unreadable.append(f"{path}: {error.strerror}"))
+    extract_part = partial(extract, part=Part.parse(part), force=force, retry_failed=retry_failed)
     with extract_progress() as show:
-        summary = extract(find_videos(inputs), store, config=config, force=force, on_progress=show)
+        summary = extract_part(videos, store, config=config, on_progress=show)
+    _show(store, summary, unreadable)
+    if summary.failures or summary.known_failures or unreadable:
+        click.get_current_context().exit(SOME_VIDEOS_FAILED)
+
+
+def _show(store: Path, summary: "ExtractSummary", unreadable: list[str]) -> None:
+    known = len(summary.known_failures)
     click.echo(
         f"{store}: {summary.num_stored} videos stored ({summary.num_frames} frames, {summary.seconds:.1f} s), "
         f"{summary.num_skipped} were there already, {len(summary.failures)} failed"
+        + (f", {known} failed before and were not tried again (--retry-failed)" if known else "")
     )
     for failure in summary.failures:
-        click.echo(f"failed: {failure.video_id}: {failure.message}", err=True)
-    if summary.failures:
-        click.get_current_context().exit(SOME_VIDEOS_FAILED)
+        click.echo(printable(f"failed: {failure.video_id}: {failure.message}"), err=True)
+    for told in unreadable:
+        click.echo(printable(f"cannot be read: {told}"), err=True)

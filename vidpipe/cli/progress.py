@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vidpipe.cli.options import printable
 
 if TYPE_CHECKING:
     from vidpipe.extract import ExtractProgress
+    from vidpipe.records import Reading
 
 __all__ = ["extract_progress"]
 
@@ -35,7 +38,6 @@ def _bar(console: Console) -> "Iterator[Callable[[ExtractProgress], None]]":
     columns = (
         TextColumn("extracting"),
         BarColumn(),
-        MofNCompleteColumn(),
         TextColumn("{task.fields[told]}"),
         TimeRemainingColumn(),
     )
@@ -43,8 +45,9 @@ def _bar(console: Console) -> "Iterator[Callable[[ExtractProgress], None]]":
         task = bar.add_task("", total=None, told="")
 
         def show(progress: "ExtractProgress") -> None:
-            finished = progress.num_done + progress.num_failed
-            bar.update(task, total=progress.num_videos, completed=finished, told=_rates(progress))
+            inside = _fraction(progress.reading) if progress.reading else 0.0
+            completed = progress.num_done + progress.num_failed + inside
+            bar.update(task, total=progress.num_videos, completed=completed, told=_rates(progress))
 
         yield show
 
@@ -55,18 +58,35 @@ class _Lines:
 
     def __call__(self, progress: "ExtractProgress") -> None:
         finished = progress.num_done + progress.num_failed
-        if time.monotonic() - self._last >= SECONDS_BETWEEN_LINES or finished == progress.num_videos:
+        is_last = finished == progress.num_videos and progress.reading is None
+        if time.monotonic() - self._last >= SECONDS_BETWEEN_LINES or is_last:
             self._last = time.monotonic()
-            left = (progress.num_videos - finished) * progress.seconds / finished
-            logger.info("%d of %d videos, %s, %s left", finished, progress.num_videos, _rates(progress), _clock(left))
+            left = (progress.num_videos - finished) * progress.seconds / finished if finished else None
+            logger.info("%s%s", _rates(progress), f", {_clock(left)} left" if left is not None else "")
 
 
 def _rates(progress: "ExtractProgress") -> str:
-    """`3 failed, 2.1 videos/s, 33 frames/s`"""
+    """`12 of 200 videos, 3 failed, 2.1 videos/s, 33 frames/s, lecture.mp4: 1280 of 20000 frames`"""
     seconds = max(progress.seconds, 1e-9)
     finished = progress.num_done + progress.num_failed
-    failed = f"{progress.num_failed} failed, " if progress.num_failed else ""
-    return f"{failed}{finished / seconds:.1f} videos/s, {progress.num_frames / seconds:.0f} frames/s"
+    told = [f"{finished} of {progress.num_videos} videos"]
+    if progress.num_failed:
+        told.append(f"{progress.num_failed} failed")
+    told += [f"{finished / seconds:.1f} videos/s", f"{progress.num_frames / seconds:.0f} frames/s"]
+    if progress.reading is not None:
+        told.append(f"{printable(progress.reading.video_id)}: {_place(progress.reading)}")
+    return ", ".join(told)
+
+
+def _place(reading: "Reading") -> str:
+    if reading.num_planned is None:
+        return f"{reading.num_done} packets and frames read"
+    return f"{reading.num_done} of {reading.num_planned} frames"
+
+
+def _fraction(reading: "Reading") -> float:
+    """How much of a video is done, 0 to 1, as far as anybody knows."""
+    return reading.num_done / reading.num_planned if reading.num_planned else 0.0
 
 
 def _clock(seconds: float) -> str:

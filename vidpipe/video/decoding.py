@@ -1,22 +1,28 @@
 """Decoding in worker processes: videos in, batches of frames at the model's size out, whatever the files do.
 
 A decoder is native code that may hang with the interpreter's lock held, crash or leak. So it runs in processes of its
-own, started afresh (never forked: a fork copies locks and threads in mid-air), killed when one piece of work takes too
-long, renewed after a number of pieces. What goes wrong costs one video.
+own, started afresh (never forked: a fork copies locks and threads in mid-air), killed when they show no sign of life
+for too long, renewed after a number of pieces. What goes wrong costs one video.
 
-A video is decoded in pieces of `PIECE_FRAMES` frames: a long one is bounded in memory and shared by the workers.
+A video is decoded in pieces of `PIECE_FRAMES` frames: a long one is bounded in memory and shared by the workers. While
+a piece runs it counts what it has read, packets and frames, in memory that the main process sees: it may take as long
+as it needs, but for `STEPS_PER_CHUNK` of them no longer than `timeout_seconds`.
 """
 
+import ctypes
 import logging
 import os
 import signal
+import sys
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +30,13 @@ from pebble import ProcessExpired, ProcessPool
 
 from vidpipe.config import Sampling
 from vidpipe.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, VideoError
-from vidpipe.records import FrameBatch, FramePlan, Preprocessing, VideoFailure, VideoFile, VideoInfo
-from vidpipe.video.reader import VideoReader, import_decord, open_video
+from vidpipe.records import FrameBatch, FramePlan, Preprocessing, Reading, VideoFailure, VideoFile, VideoInfo
+from vidpipe.video.reader import METHODS, VideoReader, import_decord, open_video
 from vidpipe.video.sampling import plan_frames
+from vidpipe.video.steps import STEPS_PER_CHUNK
+
+if TYPE_CHECKING:
+    from ctypes import Array, c_longlong
 
 __all__ = ["decode_videos", "default_workers"]
 
@@ -35,6 +45,9 @@ logger = logging.getLogger(__name__)
 PIECE_FRAMES = 128
 PIECES_PER_WORKER = 1000
 """A worker is renewed after so many, so that a leak in native code cannot grow without bound."""
+TICK_SECONDS = 1.0
+PR_SET_PDEATHSIG = 1
+"""From <sys/prctl.h>: the signal to get when the parent dies."""
 
 
 def default_workers() -> int:
@@ -50,24 +63,32 @@ def decode_videos(
     preprocessing: Preprocessing,
     workers: int,
     timeout_seconds: float,
-) -> Generator[FrameBatch | VideoFailure]:
+) -> Generator[FrameBatch | VideoFailure | Reading]:
     """Decode the sampled frames of many videos, in the order in which they get done.
 
     The batches of one video may come in any order; `FrameBatch.start` says where each belongs. A video that turns out
-    to be damaged half-way starts anew with another plan.
+    to be damaged half-way starts anew with another plan. At least once in `TICK_SECONDS` something is given: a
+    `Reading` where there is nothing else.
 
     Args:
         videos: what to read.
         sampling: which frames to take.
         preprocessing: how the backbone's weights want them resized and cropped.
         workers: number of processes.
-        timeout_seconds: how long one piece of work may take.
+        timeout_seconds: how long one chunk of work may take.
     """
+    most_running = 2 * workers + 1
+    context = get_context("spawn")
+    counts = context.RawArray("q", most_running)
     pool = ProcessPool(
-        max_workers=workers, max_tasks=PIECES_PER_WORKER, context=get_context("spawn"), initializer=_start_worker
+        max_workers=workers,
+        max_tasks=PIECES_PER_WORKER,
+        context=context,
+        initializer=_start_worker,
+        initargs=(counts, os.getpid()),
     )
     try:
-        yield from _Schedule(pool, sampling, preprocessing, timeout_seconds, most_running=2 * workers + 1).run(videos)
+        yield from _Schedule(pool, sampling, preprocessing, counts, timeout_seconds).run(videos)
         pool.close()  # type: ignore[no-untyped-call]
     finally:
         pool.stop()  # type: ignore[no-untyped-call]
@@ -79,12 +100,43 @@ class _Piece:
     """A piece of work: open a video, plan it and decode its first frames, or decode more of a plan."""
 
     video: VideoFile
-    decoder: str | None = None
+    methods: tuple[str, ...] = METHODS
+    """Which readers to try."""
     opened: "tuple[VideoInfo, FramePlan] | None" = None
     start: int = 0
 
 
-_Decoded = tuple[VideoInfo, FramePlan, NDArray[np.uint8]]
+@dataclass(frozen=True)
+class _Decoded:
+    """What became of a piece."""
+
+    info: VideoInfo
+    plan: FramePlan
+    frames: NDArray[np.uint8]
+    """(T, 3, H, W)"""
+    method: str
+    """The reader that gave them."""
+
+
+class _ReaderError(DecodeError):
+    """What one reader found wrong; others are left to try."""
+
+    def __init__(self, message: str, methods_left: tuple[str, ...]) -> None:
+        super().__init__(message, methods_left)
+        self.message, self.methods_left = message, methods_left
+
+
+@dataclass
+class _Running:
+    """A piece in a worker's hands, or waiting at its door."""
+
+    piece: _Piece
+    slot: int
+    """Where in the shared counts it counts its steps."""
+    num_steps: int = 0
+    num_chunks: int = -1
+    moved_at: float = 0.0
+    """When `num_chunks` was last seen to grow, on the monotonic clock."""
 
 
 class _Schedule:
@@ -95,73 +147,101 @@ class _Schedule:
         pool: ProcessPool,
         sampling: Sampling,
         preprocessing: Preprocessing,
+        counts: "Array[c_longlong]",
         timeout_seconds: float,
-        most_running: int,
     ) -> None:
-        self._submit: Callable[[_Piece], Future[_Decoded]] = lambda piece: pool.schedule(
-            _decode_piece, args=(piece, sampling, preprocessing), timeout=timeout_seconds
+        self._submit: Callable[[_Piece, int], Future[_Decoded]] = lambda piece, slot: pool.schedule(
+            _decode_piece, args=(piece, slot, sampling, preprocessing)
         )
+        self._counts = counts
         self._timeout_seconds = timeout_seconds
-        self._most_running = most_running
+        self._free_slots = list(range(len(counts)))
         self._waiting: deque[_Piece] = deque()
-        self._running: dict[Future[_Decoded], _Piece] = {}
+        self._running: dict[Future[_Decoded], _Running] = {}
 
-    def run(self, videos: Iterable[VideoFile]) -> Iterator[FrameBatch | VideoFailure]:
+    def run(self, videos: Iterable[VideoFile]) -> Iterator[FrameBatch | VideoFailure | Reading]:
         fresh = iter(videos)
+        tick_seconds = min(TICK_SECONDS, self._timeout_seconds / 4)
         while True:
             self._fill(fresh)
             if not self._running:
                 return
-            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+            done, _ = wait(self._running, timeout=tick_seconds, return_when=FIRST_COMPLETED)
             for future in done:
                 if future in self._running:
-                    yield from self._finish(self._running.pop(future), future)
+                    yield from self._finish(self._take(future), future)
+            yield from self._look_after_the_others()
 
     def _fill(self, fresh: Iterator[VideoFile]) -> None:
-        while len(self._running) < self._most_running:
+        while self._free_slots:
             if self._waiting:
                 piece = self._waiting.popleft()
             elif (video := next(fresh, None)) is not None:
                 piece = _Piece(video)
             else:
                 return
-            self._running[self._submit(piece)] = piece
+            slot = self._free_slots.pop()
+            self._counts[slot] = 0
+            self._running[self._submit(piece, slot)] = _Running(piece, slot)
+
+    def _take(self, future: "Future[_Decoded]") -> _Piece:
+        running = self._running.pop(future)
+        self._free_slots.append(running.slot)
+        return running.piece
+
+    def _look_after_the_others(self) -> Iterator[VideoFailure | Reading]:
+        """Note who moves, and stop who stands still."""
+        now = time.monotonic()
+        for future, running in list(self._running.items()):
+            num_steps = self._counts[running.slot]
+            if num_steps and num_steps // STEPS_PER_CHUNK != running.num_chunks:
+                running.num_chunks, running.moved_at = num_steps // STEPS_PER_CHUNK, now
+            elif num_steps and now - running.moved_at > self._timeout_seconds and future in self._running:
+                told = f"decoding one chunk took over {self._timeout_seconds:g} s (--timeout)"
+                yield self._fail(running.piece, DecodeTimeoutError(told))
+                continue
+            if num_steps != running.num_steps:
+                running.num_steps = num_steps
+                yield Reading(running.piece.video.id, num_steps)
 
     def _finish(self, piece: _Piece, future: "Future[_Decoded]") -> Iterator[FrameBatch | VideoFailure]:
         try:
-            info, plan, frames = future.result()
-        except DecodeError as error:
-            if piece.decoder == "pyav":
-                yield self._fail(piece, error)
-            else:
-                logger.debug("%s: decoded again with PyAV: %s", piece.video.id, error)
+            decoded = future.result()
+        except _ReaderError as error:
+            if error.methods_left:
+                logger.debug("%s: next by %s: %s", piece.video.id, error.methods_left[0], error.message)
                 self._forget(piece.video)
-                self._waiting.appendleft(_Piece(piece.video, decoder="pyav"))
+                self._waiting.appendleft(_Piece(piece.video, methods=error.methods_left))
+            else:
+                yield self._fail(piece, DecodeError(error.message))
         except VideoError as error:
             yield self._fail(piece, error)
-        except TimeoutError:
-            yield self._fail(piece, DecodeTimeoutError(f"decoding took over {self._timeout_seconds:g} s (--timeout)"))
         except ProcessExpired as error:
             yield self._fail(piece, DecoderCrashError(f"the decoder crashed ({_exit_reason(error.exitcode)})"))
         else:
             if piece.opened is None:
-                piece = replace(piece, opened=(info, plan), decoder=info.decoder)
-                starts = range(PIECE_FRAMES, len(plan), PIECE_FRAMES)
+                piece = replace(piece, opened=(decoded.info, decoded.plan), methods=_from(decoded.method))
+                starts = range(PIECE_FRAMES, len(decoded.plan), PIECE_FRAMES)
                 self._waiting.extend(replace(piece, start=start) for start in starts)
             assert piece.opened is not None
             info, plan = piece.opened
-            yield FrameBatch(video=piece.video, info=info, plan=plan, start=piece.start, frames=frames)
+            yield FrameBatch(video=piece.video, info=info, plan=plan, start=piece.start, frames=decoded.frames)
 
     def _fail(self, piece: _Piece, error: VideoError) -> VideoFailure:
         self._forget(piece.video)
         return VideoFailure(piece.video.id, type(error).__name__, str(error))
 
     def _forget(self, video: VideoFile) -> None:
-        """Give up all other pieces of a video."""
+        """Give up all pieces of a video; a worker that has one in hand is killed and replaced."""
         self._waiting = deque(piece for piece in self._waiting if piece.video != video)
-        for future in [future for future, piece in self._running.items() if piece.video == video]:
+        for future in [future for future, running in self._running.items() if running.piece.video == video]:
             future.cancel()
-            del self._running[future]
+            self._take(future)
+
+
+def _from(method: str) -> tuple[str, ...]:
+    """A reader and those that come after it."""
+    return METHODS[METHODS.index(method) :]
 
 
 def _exit_reason(exitcode: int | None) -> str:
@@ -172,29 +252,58 @@ def _exit_reason(exitcode: int | None) -> str:
         return f"exit code {exitcode}"
 
 
-def _start_worker() -> None:
+def _start_worker(counts: "Array[c_longlong]", parent: int) -> None:
     """Load the libraries, so that a piece's time is all decoding; one thread each, for the workers share the cores."""
     import torch
 
+    _die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     import_decord()
+    _Worker.counts = counts
 
 
-def _decode_piece(piece: _Piece, sampling: Sampling, preprocessing: Preprocessing) -> _Decoded:
+def _die_with(parent: int) -> None:
+    """Have the system end this process when the main one is gone: killed, it can tell nobody, and a worker that hangs
+    in native code would never look."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+class _Worker:
+    """What a worker process keeps from piece to piece."""
+
+    counts: "ClassVar[Array[c_longlong]]"
+    slot: ClassVar[int]
+
+    @classmethod
+    def step(cls, num_steps: int) -> None:
+        """Show a sign of life."""
+        cls.counts[cls.slot] += num_steps
+
+
+def _decode_piece(piece: _Piece, slot: int, sampling: Sampling, preprocessing: Preprocessing) -> _Decoded:
     """Runs in a worker. Whatever surprise a file holds is that file's failure, not the job's."""
+    _Worker.slot = slot
+    _Worker.step(1)
     try:
-        return _open_and_decode(piece, sampling, preprocessing)
+        reader = _open_cached(piece.video.path, piece.methods)
     except VideoError:
         raise
     except Exception as error:
         raise DecodeError(f"{type(error).__name__}: {error}") from error
+    try:
+        return _plan_and_decode(reader, piece, sampling, preprocessing)
+    except Exception as error:
+        message = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
+        raise _ReaderError(message, _from(reader.method)[1:]) from error
 
 
-def _open_and_decode(piece: _Piece, sampling: Sampling, preprocessing: Preprocessing) -> _Decoded:
+def _plan_and_decode(reader: VideoReader, piece: _Piece, sampling: Sampling, preprocessing: Preprocessing) -> _Decoded:
     from vidpipe.video.resize import resize_and_crop
 
-    reader = _open_cached(piece.video.path, piece.decoder)
     if piece.opened is None:
         scenes = _find_scenes(reader) if sampling.method == "scene" else ()
         plan = plan_frames(sampling, reader.pts_seconds, reader.end_seconds, scenes)
@@ -202,7 +311,7 @@ def _open_and_decode(piece: _Piece, sampling: Sampling, preprocessing: Preproces
         _, plan = piece.opened
     index = plan.frame_index[piece.start : piece.start + PIECE_FRAMES]
     frames = np.concatenate([resize_and_crop(block, preprocessing) for block in reader.blocks(index)])
-    return reader.info, plan, frames
+    return _Decoded(reader.info, plan, frames, reader.method)
 
 
 def _find_scenes(reader: VideoReader) -> list[tuple[int, int]]:
@@ -212,6 +321,6 @@ def _find_scenes(reader: VideoReader) -> list[tuple[int, int]]:
 
 
 @lru_cache(maxsize=1)
-def _open_cached(path: Path, decoder: str | None) -> VideoReader:
+def _open_cached(path: Path, methods: tuple[str, ...]) -> VideoReader:
     """The pieces of one video mostly come one after another: open it once."""
-    return open_video(path, decoder=decoder)
+    return open_video(path, methods=methods, on_step=_Worker.step)

@@ -1,7 +1,8 @@
-"""What a file's packets say, undecoded: which stream is the video, how many frames it has, when each is shown."""
+"""What a file's packets say, almost undecoded: how many frames its video has, when each is shown, where to enter it."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -9,63 +10,161 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import DecodeError
 from vidpipe.video.container import open_container, video_stream
+from vidpipe.video.steps import OnStep, no_step
 
-__all__ = ["PacketTimes", "scan_packets"]
+__all__ = ["Packets", "scan_packets"]
+
+MOST_EMPTY_VOP_BYTES = 19
+"""An MPEG-4 packet of at most so many bytes codes no picture (MAX_NVOP_SIZE in FFmpeg's mpeg4_unpack_bframes)."""
+HEADERS_WITH_DURATION = frozenset({"matroska,webm", "flv"})
+"""Formats that name no number of frames, but a duration that was measured when the file was written."""
+MOST_SHORTFALL_SECONDS = 0.2
+"""How far such a duration may overshoot the last packet of a whole file, or 1 % of it if that is more."""
 
 
 @dataclass(frozen=True)
-class PacketTimes:
-    """When the packets of a video stream are shown."""
+class Packets:
+    """The packets of a video stream."""
 
-    pts_seconds: NDArray[np.float64]
+    container: str
+    """FFmpeg's name for the file's format."""
+    codec: str
+    ticks: NDArray[np.int64]
     """(F,) presentation times, sorted; one for each packet that is to be shown."""
+    key_ticks: NDArray[np.int64]
+    """Presentation times of the key frames, sorted."""
+    seconds_per_tick: float
     end_seconds: float
     """When the last frame's presentation ends."""
-    codec: str
+    num_pictures: int
+    """Packets that code a picture."""
+    num_announced: int
+    """Frames that the file's header tells of; 0 where it tells of none."""
+    num_corrupt: int
+    """Packets that the file holds in part only."""
+    timed: bool
+    """Whether each packet has a presentation time of its own."""
     open_gop: bool
     """Whether frames shown before a key frame come after it in the file. A decoder that seeks to such a key frame
     cannot give them, and one that counts frames from there (decord) then counts wrongly."""
+    intra_keys: bool
+    """Whether key frames can be decoded by themselves. Those of a stream with intra refresh cannot: a decoder that
+    enters there gives out half-built pictures."""
 
     @property
-    def distinct(self) -> bool:
-        """Whether every packet has a time of its own."""
-        return bool(np.all(np.diff(self.pts_seconds) > 0))
+    def pts_seconds(self) -> NDArray[np.float64]:
+        """(F,) presentation times, sorted."""
+        return self.ticks.astype(np.float64) * self.seconds_per_tick
+
+    @property
+    def num_lost(self) -> int:
+        """Packets that the header tells of and that are not there as a whole."""
+        return max(self.num_announced - len(self.ticks), 0) + self.num_corrupt
 
 
-def scan_packets(path: Path) -> PacketTimes:
+def scan_packets(path: Path, *, on_step: OnStep = no_step) -> Packets:
     """Read the packets of a file's video stream.
+
+    Args:
+        path: the file.
+        on_step: told of each packet.
 
     Raises:
         NotAVideoError: the file holds no video.
-        DecodeError: its video stream holds no packets.
+        DecodeError: its video stream holds no packets, or more than the file has room for.
     """
     with open_container(path) as container:
         stream = video_stream(container)
-        ticks: list[int] = []
-        durations: list[int] = []
-        key_ticks, open_gop = None, False
+        scan = _Scan(stream, most_bytes=4 * path.stat().st_size + 2**20)
         try:
-            for packet in container.demux(stream):
-                if packet.size and not packet.is_discard:
-                    ticks.append(packet.pts if packet.pts is not None else (packet.dts or 0))
-                    durations.append(packet.duration or 0)
-                    if packet.is_keyframe:
-                        key_ticks = ticks[-1]
-                    open_gop |= key_ticks is not None and ticks[-1] < key_ticks
+            for packet in container.demux():
+                on_step(1)
+                scan.add(packet)
         except av.error.FFmpegError:
             pass  # a truncated file: the packets before the damage still count
-        if not ticks:
+        if not scan.ticks:
             raise DecodeError("the video stream holds no frames")
-        seconds_per_tick = float(stream.time_base or 1)
-        last = int(np.argmax(ticks))
-        pts_seconds = np.sort(np.asarray(ticks, np.float64)) * seconds_per_tick
-        frame_seconds = durations[last] * seconds_per_tick or _typical_gap(pts_seconds)
-        return PacketTimes(
-            pts_seconds=pts_seconds,
-            end_seconds=float(pts_seconds[-1]) + frame_seconds,
-            codec=stream.codec_context.codec.canonical_name,
-            open_gop=open_gop,
+        return scan.summary(container)
+
+
+class _Scan:
+    """What is known of a stream after some of the file's packets."""
+
+    def __init__(self, stream: "av.video.stream.VideoStream", *, most_bytes: int) -> None:
+        self.ticks: list[int] = []
+        self._stream, self._bytes_left = stream, most_bytes
+        self._durations: list[int] = []
+        self._key_ticks: list[int] = []
+        self._num_pictures = self._num_corrupt = 0
+        self._timed = self._intra_keys = True
+        self._open_gop = False
+        self._end_seconds = 0.0
+        """When the last packet of any stream ends."""
+
+    def add(self, packet: "av.Packet[Any]") -> None:
+        if not packet.size or packet.is_discard:
+            return
+        self._bytes_left -= packet.size
+        if self._bytes_left < 0:
+            raise DecodeError("its index points at the same bytes over and over: the packets would not fit the file")
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is not None and packet.time_base is not None:
+            self._end_seconds = max(self._end_seconds, float((time + (packet.duration or 0)) * packet.time_base))
+        if packet.stream is self._stream:
+            self._add_frame(packet, time or 0)
+
+    def _add_frame(self, packet: "av.Packet[Any]", tick: int) -> None:
+        self.ticks.append(tick)
+        self._durations.append(packet.duration or 0)
+        self._timed &= packet.pts is not None
+        self._num_corrupt += packet.is_corrupt
+        empty = packet.size <= MOST_EMPTY_VOP_BYTES and self._stream.codec_context.name == "mpeg4"
+        self._num_pictures += not empty
+        if packet.is_keyframe:
+            if len(self._key_ticks) == 1:
+                self._intra_keys = self._is_intra(packet)
+            self._key_ticks.append(tick)
+        self._open_gop |= bool(self._key_ticks) and tick < self._key_ticks[-1]
+
+    def _is_intra(self, packet: "av.Packet[Any]") -> bool:
+        """Whether a packet, the first that the decoder gets, is a picture that needs no other."""
+        decoder = self._stream.codec_context
+        try:
+            frames = [*decoder.decode(packet), *decoder.decode(None)]
+        except av.error.FFmpegError:
+            return False
+        return bool(frames) and frames[0].pict_type == av.video.frame.PictureType.I
+
+    def summary(self, container: "av.container.InputContainer") -> Packets:
+        seconds_per_tick = float(self._stream.time_base or 1)
+        ticks = np.sort(np.asarray(self.ticks, np.int64))
+        pts_seconds = ticks.astype(np.float64) * seconds_per_tick
+        last_duration = self._durations[int(np.argmax(self.ticks))] * seconds_per_tick
+        end_seconds = float(pts_seconds[-1]) + (last_duration or _typical_gap(pts_seconds))
+        return Packets(
+            container=container.format.name,
+            codec=self._stream.codec_context.codec.canonical_name,
+            ticks=ticks,
+            key_ticks=np.sort(np.asarray(self._key_ticks, np.int64)),
+            seconds_per_tick=seconds_per_tick,
+            end_seconds=end_seconds,
+            num_pictures=self._num_pictures,
+            num_announced=self._stream.frames or self._frames_by_duration(container, end_seconds),
+            num_corrupt=self._num_corrupt,
+            timed=self._timed and bool(np.all(np.diff(ticks) > 0)),
+            open_gop=self._open_gop,
+            intra_keys=self._intra_keys,
         )
+
+    def _frames_by_duration(self, container: "av.container.InputContainer", end_seconds: float) -> int:
+        """Frames that the header's duration has room for, where no stream of the file reaches its end."""
+        if container.format.name not in HEADERS_WITH_DURATION or not container.duration:
+            return 0
+        duration_seconds = container.duration / av.time_base
+        if duration_seconds - self._end_seconds <= max(MOST_SHORTFALL_SECONDS, 0.01 * duration_seconds):
+            return 0
+        fps = len(self.ticks) / max(end_seconds - min(self.ticks) * float(self._stream.time_base or 1), 1e-9)
+        return len(self.ticks) + round((duration_seconds - end_seconds) * fps)
 
 
 def _typical_gap(pts_seconds: NDArray[np.float64]) -> float:

@@ -1,72 +1,169 @@
-"""The fallback decoder: PyAV, for the files that decord cannot read or reads wrongly.
+"""The fallback decoder: PyAV, for the files that decord cannot read or reads wrongly. Two readers:
 
-What counts here is what decodes: every frame is decoded once on opening, to learn which there are and when each is
+`PyavReader` believes the packets, enters at key frames, and knows each frame it gives by its presentation time.
+`SurveyReader` believes nothing: it decodes every frame once on opening, to learn which there are and when each is
 shown, so a damaged packet or one that codes no frame costs nothing but itself.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 from numpy.typing import NDArray
 
 from vidpipe.errors import DecodeError
 from vidpipe.records import VideoInfo
 from vidpipe.video.container import open_container, video_stream
-from vidpipe.video.packets import scan_packets
+from vidpipe.video.packets import Packets
+from vidpipe.video.steps import OnStep, no_step
 
-__all__ = ["PyavReader"]
+__all__ = ["PyavReader", "SurveyReader"]
 
 
 class PyavReader:
-    """Reads a video with PyAV; a `VideoReader`.
+    """Reads a video with PyAV by its packets' times; a `VideoReader`.
 
     Raises:
-        NotAVideoError: the file holds no video.
-        DecodeError: none of its frames can be decoded.
+        DecodeError: the packets do not tell enough, or are damaged, or the first one does not decode.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        packets = scan_packets(path)
-        frames = [(frame.pts, frame.dts, frame.width, frame.height, frame.rotation) for frame in self._decoded()]
-        if not frames:
-            raise DecodeError(f"none of the {len(packets.pts_seconds)} packets of the video stream can be decoded")
-        pts, dts, widths, heights, rotations = zip(*frames, strict=True)
-        with open_container(path) as container:
-            stream = video_stream(container)
-            seconds_per_tick = float(stream.time_base or 1)
-            frame_seconds = 1 / float(stream.average_rate) if stream.average_rate else 0.0
-        self._size = (widths[0], heights[0])
-        self._quarter_turns = int(rotations[0]) // 90 % 4
-        self.pts_seconds = _times(pts, dts, seconds_per_tick, frame_seconds)
-        self.end_seconds = max(packets.end_seconds, float(self.pts_seconds[-1]) + frame_seconds)
-        width, height = self._size if self._quarter_turns % 2 == 0 else self._size[::-1]
+    method = "pyav"
+
+    def __init__(self, path: Path, packets: Packets, *, on_step: OnStep = no_step) -> None:
+        if not packets.timed or packets.num_lost or not packets.intra_keys:
+            raise DecodeError("its packets do not say for certain which frames there are")
+        self._packets, self._on_step = packets, on_step
+        self._container = open_container(path)
+        self._stream = video_stream(self._container)
+        self._frames: Iterator[av.VideoFrame] = iter(())
+        self._position: int | None = None
+        """The presentation time, in ticks, of the frame that was given last; None where decoding has to start anew."""
+        self._picture = _Picture(self._frame(int(packets.ticks[0])))
+        self.pts_seconds, self.end_seconds = packets.pts_seconds, packets.end_seconds
         self.info = VideoInfo.of_file(
-            path, self.pts_seconds, self.end_seconds, width=width, height=height, codec=packets.codec, decoder="pyav"
+            path,
+            self.pts_seconds,
+            self.end_seconds,
+            width=self._picture.width,
+            height=self._picture.height,
+            codec=packets.codec,
+            decoder="pyav",
         )
 
     def blocks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
-        to_rgb = _RgbConverter(*self._size)
-        wanted = iter(map(int, frame_index))
-        next_wanted = next(wanted, None)
-        for number, frame in enumerate(self._decoded()):
-            if next_wanted is None:
-                return
-            if number == next_wanted:
-                yield np.ascontiguousarray(np.rot90(to_rgb(frame), self._quarter_turns))[None]
-                next_wanted = next(wanted, None)
-        if next_wanted is not None:
-            raise DecodeError(f"frame {next_wanted} cannot be decoded")
+        for number in frame_index:
+            yield self._picture.rgb(self._frame(int(self._packets.ticks[number])))[None]
 
-    def _decoded(self) -> Iterator["av.video.frame.VideoFrame"]:
+    def _frame(self, tick: int) -> "av.VideoFrame":
+        """The frame with this presentation time."""
+        key = self._key_before(tick)
+        position, self._position = self._position, None
+        if position is None or not key <= position < tick:
+            self._enter(key)
+        try:
+            for frame in self._frames:
+                self._on_step(1)
+                if frame.pts == key and frame.pict_type != PictureType.I:
+                    break
+                if frame.pts == tick and not frame.is_corrupt:
+                    self._position = tick
+                    return frame
+                if frame.pts is None or frame.pts >= tick:
+                    break
+        except av.error.FFmpegError as error:
+            raise DecodeError(f"decoding failed ({error.strerror})") from error
+        raise DecodeError(f"the frame at {tick * self._packets.seconds_per_tick:.3f} s cannot be decoded")
+
+    def _key_before(self, tick: int) -> int:
+        """Where to enter for a frame: the last key frame that is not shown after it."""
+        place = int(np.searchsorted(self._packets.key_ticks, tick, side="right")) - 1
+        return int(self._packets.key_ticks[place]) if place >= 0 else int(self._packets.ticks[0])
+
+    def _enter(self, key: int) -> None:
+        """Go to a key frame."""
+        try:
+            self._container.seek(key, stream=self._stream, backward=True)
+        except av.error.FFmpegError as error:
+            raise DecodeError(f"seeking failed ({error.strerror})") from error
+        self._frames = self._decoded_from(key)
+
+    def _decoded_from(self, key: int) -> Iterator["av.VideoFrame"]:
+        entered = False
+        for packet in self._container.demux(self._stream):
+            entered |= packet.pts == key
+            if entered:
+                yield from self._stream.codec_context.decode(packet)
+
+
+class SurveyReader:
+    """Reads a video with PyAV from its start, whatever its state; a `VideoReader`.
+
+    Raises:
+        DecodeError: none of its frames can be decoded, or fewer than half of them.
+    """
+
+    method = "survey"
+
+    def __init__(self, path: Path, packets: Packets, *, on_step: OnStep = no_step) -> None:
+        self._path, self._on_step = path, on_step
+        self._num_errors = num_corrupt = 0
+        pts: list[int | None] = []
+        dts: list[int | None] = []
+        picture = None
+        for frame in self._decoded():
+            picture = picture or _Picture(frame)
+            num_corrupt += frame.is_corrupt
+            pts.append(frame.pts)
+            dts.append(frame.dts)
+        if picture is None:
+            raise DecodeError(f"none of the {len(packets.ticks)} packets of the video stream can be decoded")
+        lost_packets = max(max(packets.num_pictures, packets.num_announced) - len(pts), 0)
+        if lost_packets > len(pts):
+            raise DecodeError(f"damaged: only {len(pts)} of its {len(pts) + lost_packets} frames can be decoded")
+        with open_container(path) as container:
+            rate = video_stream(container).average_rate
+        frame_seconds = 1 / float(rate) if rate else 0.0
+        self._picture = picture
+        self.pts_seconds = _times(pts, dts, packets.seconds_per_tick, frame_seconds)
+        self.end_seconds = max(packets.end_seconds, float(self.pts_seconds[-1]) + frame_seconds)
+        self.info = VideoInfo.of_file(
+            path,
+            self.pts_seconds,
+            self.end_seconds,
+            width=picture.width,
+            height=picture.height,
+            codec=packets.codec,
+            decoder="pyav",
+            damaged=bool(lost_packets or packets.num_corrupt or self._num_errors or num_corrupt),
+            lost_packets=lost_packets,
+        )
+        self._frames = enumerate(self._decoded())
+        self._next_number = 0
+
+    def blocks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+        """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
+        for wanted in map(int, frame_index):
+            if wanted < self._next_number:
+                self._frames = enumerate(self._decoded())
+            for number, frame in self._frames:
+                self._next_number = number + 1
+                if number == wanted:
+                    yield self._picture.rgb(frame)[None]
+                    break
+            else:
+                raise DecodeError(f"frame {wanted} cannot be decoded")
+
+    def _decoded(self) -> Iterator["av.VideoFrame"]:
         """Every frame that decodes, in presentation order."""
         with open_container(self._path) as container:
             stream = video_stream(container)
             packets = container.demux(stream)
+            packet: av.Packet[Any] | None
             while True:
                 try:
                     packet = next(packets)
@@ -74,32 +171,37 @@ class PyavReader:
                     return
                 except av.error.FFmpegError:
                     packet = None  # the rest of the file is missing: give out what the decoder still holds
+                self._on_step(1)
                 try:
                     yield from stream.codec_context.decode(packet)
                 except av.error.EOFError:
                     return
                 except av.error.FFmpegError:
-                    pass
+                    self._num_errors += 1
                 if packet is None:
                     return
 
 
-class _RgbConverter:
-    """Frames to RGB as FFmpeg converts them: libavfilter's scaler knows of interlacing and of more than 8 bits."""
+class _Picture:
+    """Frames to RGB, upright and all of one size, as FFmpeg converts them: libavfilter's scaler knows of interlacing
+    and of more than 8 bits."""
 
-    def __init__(self, width: int, height: int) -> None:
-        self._size = f"{width}:{height}"
+    def __init__(self, first: "av.VideoFrame") -> None:
+        self._size = f"{first.width}:{first.height}"
+        self._quarter_turns = int(first.rotation) // 90 % 4
+        upright = (first.width, first.height)
+        self.width, self.height = upright if self._quarter_turns % 2 == 0 else upright[::-1]
         self._input: tuple[int, int, str] | None = None
 
-    def __call__(self, frame: "av.video.frame.VideoFrame") -> NDArray[np.uint8]:
+    def rgb(self, frame: "av.VideoFrame") -> NDArray[np.uint8]:
         """(H, W, 3) uint8"""
         if self._input != (frame.width, frame.height, frame.format.name):
             self._configure(frame)
         self._graph.push(frame)
         rgb: NDArray[np.uint8] = self._graph.pull().to_ndarray()  # type: ignore[assignment]
-        return rgb
+        return np.ascontiguousarray(np.rot90(rgb, self._quarter_turns))
 
-    def _configure(self, frame: "av.video.frame.VideoFrame") -> None:
+    def _configure(self, frame: "av.VideoFrame") -> None:
         self._input = (frame.width, frame.height, frame.format.name)
         self._graph = av.filter.Graph()
         source = self._graph.add_buffer(

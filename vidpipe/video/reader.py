@@ -1,11 +1,12 @@
 """A video file as frames by number. decord decodes; where it cannot, or contradicts the packets, PyAV does.
 
-Both readers give the same frames and the same times; `open_video` chooses.
+All readers give the same frames and the same times; `open_video` takes the first of `METHODS` that can. A reader that
+comes upon damage half-way raises DecodeError, and the next one is tried; the last one, `survey`, takes what is there.
 """
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -15,15 +16,20 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import DecodeError
 from vidpipe.records import VideoInfo
-from vidpipe.video.packets import PacketTimes, scan_packets
-from vidpipe.video.pyav_reader import PyavReader
+from vidpipe.video.packets import Packets, scan_packets
+from vidpipe.video.pyav_reader import PyavReader, SurveyReader
+from vidpipe.video.steps import STEPS_PER_CHUNK, OnStep, no_step
 
-__all__ = ["DecordReader", "VideoReader", "import_decord", "open_video"]
+__all__ = ["METHODS", "DecordReader", "VideoReader", "import_decord", "open_video"]
 
 logger = logging.getLogger(__name__)
 
 BLOCK_BYTES = 32 * 2**20
 """Frames are decoded in blocks of about this size, so that memory does not grow with the number asked for."""
+INDEXED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "gif"})
+"""Where decord was found to seek rightly, pixel for pixel (tests/test_reader.py)."""
+MOST_BYTES = 4 * 2**30
+"""decord reads a file from end to end in one call, during which nobody could tell whether it is stuck."""
 TIME_TOLERANCE_SECONDS = 1e-3
 """decord gives its times as float32: a tenth of this after an hour."""
 
@@ -31,6 +37,8 @@ TIME_TOLERANCE_SECONDS = 1e-3
 class VideoReader(Protocol):
     """An open video."""
 
+    method: str
+    """Which of `METHODS` it is."""
     info: VideoInfo
     pts_seconds: NDArray[np.float64]
     """(F,) presentation times of all frames, increasing."""
@@ -48,26 +56,28 @@ class VideoReader(Protocol):
         """
 
 
-def open_video(path: Path, *, decoder: str | None = None) -> VideoReader:
+def open_video(
+    path: Path, *, methods: Sequence[str] | None = None, on_step: OnStep = no_step
+) -> VideoReader:
     """Open a video file.
 
     Args:
         path: the file.
-        decoder: `decord` or `pyav`; None tries them in this order.
+        methods: which readers to try, by name, in turn; `METHODS` if None.
+        on_step: told of what has been read, often.
 
     Raises:
         NotAVideoError: the file holds no video.
         DecodeError: it holds one that cannot be decoded.
     """
-    packets = scan_packets(path)
-    if decoder != "pyav":
+    packets = scan_packets(path, on_step=on_step)
+    *others, last = METHODS if methods is None else methods
+    for method in others:
         try:
-            return DecordReader(path, packets)
+            return _READERS[method](path, packets, on_step=on_step)
         except DecodeError as error:
-            if decoder == "decord":
-                raise
-            logger.debug("%s: PyAV instead of decord: %s", path, error)
-    return PyavReader(path)
+            logger.debug("%s: not by %s: %s", path, method, error)
+    return _READERS[last](path, packets, on_step=on_step)
 
 
 class DecordReader:
@@ -77,7 +87,11 @@ class DecordReader:
         DecodeError: decord cannot open the file, or its frames are not those that the packets announce.
     """
 
-    def __init__(self, path: Path, packets: PacketTimes) -> None:
+    method = "decord"
+
+    def __init__(self, path: Path, packets: Packets, *, on_step: OnStep = no_step) -> None:
+        self._on_step = on_step
+        _check_packets(path, packets)
         self._decord = import_decord()
         self._errors = (self._decord.DECORDError, self._decord.DECORDLimitReachedError, RuntimeError, AssertionError)
         try:
@@ -86,23 +100,13 @@ class DecordReader:
             starts = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0].astype(np.float64)
         except self._errors as error:
             raise DecodeError(_first_line(error)) from error
-        self._check(starts, packets)
+        _check_times(starts, packets)
         self.pts_seconds = packets.pts_seconds
         self.end_seconds = packets.end_seconds
         self._block = max(1, BLOCK_BYTES // (height * width * 3))
         self.info = VideoInfo.of_file(
             path, self.pts_seconds, self.end_seconds, width=width, height=height, codec=packets.codec, decoder="decord"
         )
-
-    @staticmethod
-    def _check(starts: NDArray[np.float64], packets: PacketTimes) -> None:
-        if packets.open_gop:
-            raise DecodeError("key frames that are no clean entry points: decord would miscount after seeking to one")
-        if not packets.distinct or len(starts) != len(packets.pts_seconds):
-            raise DecodeError(f"decord counts {len(starts)} frames, the packets {len(packets.pts_seconds)}")
-        difference = (starts - starts[0]) - (packets.pts_seconds - packets.pts_seconds[0])
-        if not np.all(np.abs(difference) < TIME_TOLERANCE_SECONDS):
-            raise DecodeError("decord's frame times are not those of the packets")
 
     def blocks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         """See `VideoReader.blocks`."""
@@ -111,7 +115,39 @@ class DecordReader:
                 frames = self._reader.get_batch(list(map(int, frame_index[start : start + self._block]))).asnumpy()
             except self._errors as error:
                 raise DecodeError(_first_line(error)) from error
+            self._on_step(STEPS_PER_CHUNK)
+            if _repeats(frames):
+                raise DecodeError("decord gave one frame twice")
             yield frames
+
+
+def _check_packets(path: Path, packets: Packets) -> None:
+    """Decline what decord is known to read wrongly without a word."""
+    if packets.container not in INDEXED_FORMATS:
+        raise DecodeError(f"decord seeks in {packets.container} by guessing")
+    if packets.open_gop or not packets.intra_keys:
+        raise DecodeError("key frames that are no clean entry points: decord would miscount after seeking to one")
+    if packets.num_lost or not np.all(np.diff(packets.ticks) > 0):
+        raise DecodeError("packets are missing, or share a time")
+    if path.stat().st_size > MOST_BYTES:
+        raise DecodeError("decord would read all of this large file on opening")
+
+
+def _check_times(starts: NDArray[np.float64], packets: Packets) -> None:
+    pts_seconds = packets.pts_seconds
+    if len(starts) != len(pts_seconds):
+        raise DecodeError(f"decord counts {len(starts)} frames, the packets {len(pts_seconds)}")
+    difference = (starts - starts[0]) - (pts_seconds - pts_seconds[0])
+    if not np.all(np.abs(difference) < TIME_TOLERANCE_SECONDS):
+        raise DecodeError("decord's frame times are not those of the packets")
+
+
+def _repeats(frames: NDArray[np.uint8]) -> bool:
+    """Whether two neighbours of some frames (T, H, W, 3) are the same: a still scene, or a frame that decord could not
+    read and gave its neighbour for."""
+    thinned = frames[:, ::8, ::8]
+    alike = np.flatnonzero((thinned[1:] == thinned[:-1]).all(axis=(1, 2, 3)))
+    return any(np.array_equal(frames[number], frames[number + 1]) for number in alike)
 
 
 def import_decord() -> ModuleType:
@@ -131,3 +167,12 @@ def import_decord() -> ModuleType:
 def _first_line(error: BaseException) -> str:
     """A native error's own words, without its stack trace."""
     return str(error).strip().split("\n", 1)[0] or type(error).__name__
+
+
+_READERS: Mapping[str, Callable[..., VideoReader]] = {
+    "decord": DecordReader,
+    "pyav": PyavReader,
+    "survey": SurveyReader,
+}
+METHODS = tuple(_READERS)
+"""The readers, the fastest first, the most patient last."""

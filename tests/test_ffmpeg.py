@@ -1,0 +1,120 @@
+"""Every frame against what ffmpeg itself gives: whole files, cut ones and damaged ones, to the last bit."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.media import write_frames
+from vidpipe.errors import DecodeError
+from vidpipe.video.reader import METHODS, VideoReader, open_video
+
+NUM_FRAMES = 60
+FORMATS = {
+    "a.mp4": ("libx264", {"g": "12"}),
+    "b.mkv": ("libx264", {"g": "12", "bf": "3"}),
+    "c.ts": ("libx264", {"g": "12", "bf": "2"}),
+    "d.avi": ("mpeg4", {"g": "12"}),
+    "e.webm": ("libvpx-vp9", {"g": "12", "cpu-used": "8"}),
+    "f.wmv": ("wmv2", {"g": "12"}),
+    "g.mpg": ("mpeg2video", {"g": "12", "bf": "2"}),
+    "h.flv": ("flv1", {"g": "12"}),
+    "i.mkv": ("libx265", {"x265-params": "keyint=12:log-level=none"}),
+    "j.mkv": ("libx264", {"x264-params": "intra-refresh=1:keyint=12"}),
+    "k.gif": ("gif", {}),
+    "l.avi": ("mpeg4", {"bf": "2"}),
+}
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) * 4 // 5]
+
+
+def blank(content: bytes) -> bytes:
+    """With three stretches of zeros in its second half."""
+    damaged = bytearray(content)
+    for part in (0.55, 0.7, 0.85):
+        start = int(len(content) * part)
+        damaged[start : start + 300] = bytes(300)
+    return bytes(damaged)
+
+
+def whole(content: bytes) -> bytes:
+    return content
+
+
+CONCEALED_ANYHOW = ("g.mpg",)
+"""Where what FFmpeg puts in place of a lost slice differs from version to version."""
+TELLS_OF = {cut: (".avi", ".mkv", ".webm", ".flv"), blank: (".mp4", ".avi")}
+"""Formats whose headers give the length, or the number of frames. Of a hole in other files nothing can be known."""
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("ffmpeg")
+    random = np.random.default_rng(0)
+    scene = random.integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    frames = [np.roll(scene, 3 * number, axis=1) // 2 + np.uint8(2 * number) for number in range(NUM_FRAMES)]
+    written = {}
+    for name, (codec, options) in FORMATS.items():
+        pixel_format = "rgb8" if codec == "gif" else "yuv420p"
+        path = write_frames(folder / name, frames, codec=codec, options=options, pixel_format=pixel_format)
+        written[name] = path.read_bytes()
+    return written
+
+
+def read_all(path: Path) -> tuple[VideoReader, NDArray[np.uint8]]:
+    """All frames, by the first reader that gets to the end."""
+    methods = METHODS
+    while True:
+        reader = open_video(path, methods=methods)
+        try:
+            return reader, np.concatenate(list(reader.blocks(range(reader.info.num_frames))))
+        except DecodeError:
+            methods = METHODS[METHODS.index(reader.method) + 1 :]
+
+
+def ffmpeg_frames(path: Path, width: int, height: int) -> NDArray[np.uint8]:
+    """(F, H, W, 3)"""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "quiet", "-threads", "1", "-i", str(path), "-map", "0:v:0"]
+    command += ["-fps_mode", "passthrough", "-sws_flags", "bicubic", "-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
+    raw = subprocess.run(command, stdout=subprocess.PIPE).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+
+
+@pytest.mark.parametrize("damage", [whole, cut, blank])
+@pytest.mark.parametrize("name", FORMATS)
+def test_frames_are_ffmpegs_to_the_last_bit(
+    contents: dict[str, bytes], tmp_path: Path, name: str, damage: Callable[[bytes], bytes]
+) -> None:
+    if damage is cut and name == "a.mp4":
+        pytest.skip("an MP4 that lost its end lost its index: nothing can be decoded")
+    path = tmp_path / name
+    path.write_bytes(damage(contents[name]))
+    reader, frames = read_all(path)
+    expected = ffmpeg_frames(path, reader.info.width, reader.info.height)
+    assert len(frames) == len(expected)
+    same = [np.array_equal(frame, other) for frame, other in zip(frames, expected, strict=True)]
+    assert all(same) or (damage is blank and name in CONCEALED_ANYHOW and same.count(False) <= 3)
+    if damage is whole:
+        assert len(frames) == NUM_FRAMES
+        assert (reader.info.damaged, reader.info.lost_packets) == (False, 0)
+    elif len(frames) < NUM_FRAMES and name.endswith(TELLS_OF[damage]):
+        assert reader.info.damaged
+        assert reader.info.lost_packets == pytest.approx(NUM_FRAMES - len(frames), abs=2)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("index", [[59], [3, 20, 41], [11, 12, 13, 35, 36, 37]])
+def test_frames_asked_for_here_and_there_are_those_of_a_decode_from_the_start(
+    contents: dict[str, bytes], tmp_path: Path, name: str, index: list[int]
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(contents[name])
+    reader = open_video(path)
+    found = np.concatenate(list(reader.blocks(index)))
+    assert np.array_equal(found, ffmpeg_frames(path, reader.info.width, reader.info.height)[index])
