@@ -2,6 +2,7 @@
 
 import ctypes
 import http.server
+import json
 import os
 import pickle
 import struct
@@ -24,11 +25,13 @@ from PIL import Image
 from tests.media import read_number, write_video
 from vidpipe.cli import main
 from vidpipe.cli.options import json_line, printable
-from vidpipe.config import TrainConfig
+from vidpipe.config import Sampling, TrainConfig
 from vidpipe.errors import DecodeError, NotAVideoError, RunError, UnreadableFileError, VideoError
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
-from vidpipe.run import Run
+from vidpipe.models.backbones import find_backbone
+from vidpipe.models.heads import build_head
+from vidpipe.run import BASELINE, Run, SplitRow, save_run
 from vidpipe.video.files import find_videos
 from vidpipe.video.reader import open_video
 
@@ -252,6 +255,7 @@ def references(canary: Canary) -> Path:
 def test_a_reference_of_another_kind_is_refused_too(
     canary: Canary, references: Path, name: str, error: type[VideoError], told: str
 ) -> None:
+    canary.is_silent()
     with pytest.raises(error, match=told):
         open_video(references / name)
     assert canary.is_silent()
@@ -261,6 +265,7 @@ def test_a_reference_of_another_kind_is_refused_too(
 def test_a_reference_that_no_decoder_follows_is_read_as_the_file_itself(
     canary: Canary, references: Path, name: str
 ) -> None:
+    canary.is_silent()
     frames = next(open_video(references / name).blocks([3]))
     assert read_number(frames[0]) == 3
     assert canary.is_silent()
@@ -441,6 +446,52 @@ def test_an_error_about_a_name_does_not_speak_to_the_terminal(command: str, tmp_
     result = CliRunner().invoke(main, ["info", f"{tmp_path}/{command}.mp4"])
     assert result.exit_code == 2
     assert result.stderr == f"Error: {tmp_path}/{printable(command)}.mp4: no such file or folder\n"
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_info_of_a_video_of_any_name_is_printable(odd_names: Path, form: str) -> None:
+    for plain_name in PLAIN_NAMES:
+        result = CliRunner().invoke(main, ["info", str(odd_names / os.fsdecode(plain_name)), "--format", form])
+        assert result.exit_code == 0, result.output
+        assert all(line.isprintable() for line in result.stdout.split("\n"))
+        if form == "json":
+            assert os.fsencode(json.loads(result.stdout)["path"]).endswith(plain_name)
+
+
+def untrained_run(path: Path, class_names: tuple[str, ...]) -> Path:
+    sampling, preprocessing = Sampling("uniform", 1), find_backbone("efficientnet_lite0").preprocessing
+    key = FeatureKey.of(
+        sampling,
+        backbone="efficientnet_lite0",
+        weights_id="random",
+        pooling="avg",
+        preprocessing=preprocessing,
+        dtype="float32",
+    )
+    config = TrainConfig(hidden_size=8)
+    heads = {name: build_head(name, 1280, len(class_names), config) for name in (config.head, BASELINE)}
+    splits = [SplitRow("a.mp4", class_names[0], "train", "", 1)]
+    save_run(Run(path, config, class_names, key, 1280, {}, "none"), heads=heads, splits=splits, history=[{"epoch": 1}])
+    return path
+
+
+def test_predict_prints_names_and_labels_so_that_a_terminal_takes_them_for_text(tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", ("left\x1b[31m", "right\u202e"))
+    for command in COMMANDS_TO_A_TERMINAL:
+        (tmp_path / "videos" / f"bad {command}.mp4").parent.mkdir(exist_ok=True)
+        (tmp_path / "videos" / f"bad {command}.mp4").write_bytes(b"no video")
+    write_video(tmp_path / "videos" / "good\n.mp4", 2)
+    arguments = ["predict", str(run), str(tmp_path / "videos"), "--device", "cpu", "--workers", "1"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 3, result.output
+    lines = result.stdout.splitlines()
+    assert all(line.isprintable() for line in result.output.split("\n"))
+    assert len(lines) == 1 + len(COMMANDS_TO_A_TERMINAL)
+    for command in COMMANDS_TO_A_TERMINAL:
+        assert len([line for line in lines if line.startswith(f"bad {printable(command)}.mp4 ")]) == 1
+    (good,) = [line for line in lines if line.startswith(r"good\n.mp4 ")]
+    assert r"left\x1b[31m" in good
+    assert r"right\u202e" in good
 
 
 def test_text_is_escaped_only_where_it_cannot_be_seen() -> None:
