@@ -1,7 +1,7 @@
 import errno
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,40 +57,40 @@ def test_a_name_that_is_no_utf8_gets_an_id_that_is(folder: Path) -> None:
     assert found.encode("utf-8").decode("utf-8") == "caf\\xe9 \n🎬.mp4"
 
 
+def make_deep(folder: Path, name: str, depth: int) -> None:
+    """A folder in a folder in a folder …, also where the path to it is longer than the system takes."""
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=here)
+        above, here = here, os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(above)
+    os.close(here)
+
+
 @pytest.fixture
-def deep_folder(tmp_path: Path) -> Iterator[Callable[[str, int], Path]]:
-    """Makes a folder in a folder in a folder …, of any depth, with a video in the first."""
-
-    def make(name: str, depth: int) -> Path:
-        (tmp_path / "a.mp4").write_bytes(b"x")
-        here = os.open(tmp_path, os.O_RDONLY)
-        for _ in range(depth):
-            os.mkdir(name, dir_fd=here)
-            above, here = here, os.open(name, os.O_RDONLY, dir_fd=here)
-            os.close(above)
-        os.close(here)
-        return tmp_path
-
-    yield make
-    subprocess.run(["rm", "-rf", tmp_path], check=True)  # Python's own would recurse
+def emptied(tmp_path: Path) -> Iterator[Path]:
+    """A folder that is emptied afterwards however deep it has become: Python's own way to do that recurses."""
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    yield tmp_path
+    subprocess.run(["rm", "-rf", tmp_path], check=True)
 
 
-def test_a_folder_deeper_than_any_recursion_is_walked(deep_folder: Callable[[str, int], Path]) -> None:
-    folder = deep_folder("d", 1500)
-    folder.joinpath(*["d"] * 1500, "b.mp4").write_bytes(b"x")
-    assert ids(folder) == ["a.mp4", "d/" * 1500 + "b.mp4"]
+def test_a_folder_deeper_than_any_recursion_is_walked(emptied: Path) -> None:
+    make_deep(emptied, "d", 1500)
+    emptied.joinpath(*["d"] * 1500, "b.mp4").write_bytes(b"x")
+    assert ids(emptied) == ["a.mp4", "d/" * 1500 + "b.mp4"]
 
 
 def test_a_folder_that_cannot_be_read_is_told_and_costs_only_itself(
-    deep_folder: Callable[[str, int], Path], caplog: pytest.LogCaptureFixture
+    emptied: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = deep_folder("x" * 250, 20)  # a path takes no more than 4096 bytes
+    make_deep(emptied, "x" * 250, 20)  # a path takes no more than 4096 bytes
     told: list[tuple[Path, OSError]] = []
-    found = find_videos([folder], on_unreadable=lambda *one: told.append(one))
+    found = find_videos([emptied], on_unreadable=lambda *one: told.append(one))
     assert [video.id for video in found] == ["a.mp4"]
     [(unreadable, error)] = told
     assert (unreadable.name, error.errno) == ("x" * 250, errno.ENAMETOOLONG)
-    assert ids(folder) == ["a.mp4"]
+    assert ids(emptied) == ["a.mp4"]
     assert "cannot be read (File name too long)" in caplog.text
 
 

@@ -23,6 +23,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tests.media import read_number, write_video
+from tests.test_files import make_deep
 from vidpipe.cli import main
 from vidpipe.cli.options import json_line, printable
 from vidpipe.config import Sampling, TrainConfig
@@ -481,6 +482,7 @@ def test_predict_prints_names_and_labels_so_that_a_terminal_takes_them_for_text(
         (tmp_path / "videos" / f"bad {command}.mp4").parent.mkdir(exist_ok=True)
         (tmp_path / "videos" / f"bad {command}.mp4").write_bytes(b"no video")
     write_video(tmp_path / "videos" / "good\n.mp4", 2)
+    make_deep(tmp_path / "videos", "x" * 250, 20)
     arguments = ["predict", str(run), str(tmp_path / "videos"), "--device", "cpu", "--workers", "1"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 3, result.output
@@ -489,6 +491,8 @@ def test_predict_prints_names_and_labels_so_that_a_terminal_takes_them_for_text(
     assert len(lines) == 1 + len(COMMANDS_TO_A_TERMINAL)
     for command in COMMANDS_TO_A_TERMINAL:
         assert len([line for line in lines if line.startswith(f"bad {printable(command)}.mp4 ")]) == 1
+    assert "cannot be read: " in result.stderr
+    assert "File name too long" in result.stderr
     (good,) = [line for line in lines if line.startswith(r"good\n.mp4 ")]
     assert r"left\x1b[31m" in good
     assert r"right\u202e" in good

@@ -53,7 +53,8 @@ def command(
     from vidpipe.video.files import find_videos
 
     opened_run = Run.open(run)
-    videos = find_videos(inputs)
+    unreadable: list[str] = []
+    videos = find_videos(inputs, on_unreadable=lambda path, error: unreadable.append(f"{path}: {error.strerror}"))
     opened_store = FeatureStore.open(store) if store is not None else None
     forms: dict[str, Callable[[Prediction], str]] = {
         "table": _TableLines(max(len(printable(video.id)) for video in videos)),
@@ -66,7 +67,9 @@ def command(
         click.echo(forms[format_](prediction))
         if prediction.error is not None and format_ != "table":
             click.echo(printable(f"failed: {prediction.video_id}: {prediction.error}"), err=True)
-    if any_failed:
+    for told in unreadable:
+        click.echo(printable(f"cannot be read: {told}"), err=True)
+    if any_failed or unreadable:
         click.get_current_context().exit(SOME_VIDEOS_FAILED)
 
 
