@@ -6,6 +6,7 @@ store, so that nobody else writes to it meanwhile.
 """
 
 import csv
+import io
 import math
 import os
 import shutil
@@ -21,7 +22,7 @@ import numpy as np
 
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError, UsageError, unknown_name
 from vidpipe.features.locks import remove_leftovers
-from vidpipe.features.shard import REMEDY, Shard, fault, write_plain, write_shard
+from vidpipe.features.shard import REMEDY, Shard, fault, write_new, write_plain, write_shard
 from vidpipe.features.store import MOST_BYTES, MOST_VIDEOS, FeatureStore, json_line
 from vidpipe.records import FeatureSequence
 
@@ -204,9 +205,12 @@ def _write_failures(store: FeatureStore, entries: Iterable[Mapping[str, Any]]) -
     path = store.path / "failures.jsonl"
     lines = b"".join(map(json_line, entries))
     if lines or path.exists():
-        aside = path.with_suffix(".writing")
-        aside.write_bytes(lines)
-        os.replace(aside, path)
+        aside = path.with_suffix(f".{uuid4().hex[:8]}")
+        try:
+            write_new(aside, lines)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def merge(sources: Sequence[FeatureStore], destination: Path) -> int:
@@ -318,8 +322,9 @@ def _export_npy(folder: Path, sequences: Iterator[FeatureSequence]) -> None:
     for sequence in sequences:
         path = folder / f"{_plain_name(sequence.video_id)}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as stream:  # x: never over another video's, where a file system takes a.mp4 for A.mp4
-            np.save(stream, sequence.features)
+        image = io.BytesIO()  # for np.save to a disk that is full does not say so
+        np.save(image, sequence.features)
+        write_new(path, image.getbuffer(), sync=False)  # never over another's, where a.mp4 and A.mp4 are one name
         file = path.relative_to(folder).as_posix()
         rows.append({"id": sequence.video_id, "file": file, "length": len(sequence), **asdict(sequence.info)})
     with (folder / "index.csv").open("w", newline="", encoding="utf-8") as stream:

@@ -14,6 +14,7 @@ array that claims more than the file holds, before any of it is read.
 """
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -33,7 +34,7 @@ from vidpipe.errors import ShardError
 from vidpipe.features.key import FeatureKey
 from vidpipe.records import FeatureSequence, FramePlan, VideoInfo
 
-__all__ = ["Shard", "VideoRow", "checksum", "fault", "write_plain", "write_shard"]
+__all__ = ["Shard", "VideoRow", "checksum", "fault", "write_new", "write_plain", "write_shard"]
 
 INFO_COLUMNS = tuple(field.name for field in fields(VideoInfo))
 COLUMNS: dict[str, Any] = {
@@ -119,17 +120,7 @@ def write_shard(
     final = folder / f"{age}{uuid4().hex[:8]}.h5"
     aside = final.with_suffix(".writing")
     try:
-        # From v108 on HDF5 puts checksums on what it keeps about itself. Text of fixed length stays out of its heap,
-        # which has none, and which HDF5 reads for ever where a page of it is lost.
-        with h5py.File(aside, "w", libver=("v108", "latest")) as file:
-            for name, text in (
-                ("key", key.as_json()),
-                ("vidpipe_version", __version__),
-                ("created", created.isoformat()),
-            ):
-                file.attrs[name] = _fixed_text([text])[0]
-            _write_arrays(file, sequences)
-        _sync(aside)
+        write_new(aside, _shard_image(sequences, key, created).getbuffer())
         os.replace(aside, final)
         _sync(folder)
     finally:
@@ -137,9 +128,25 @@ def write_shard(
     return final
 
 
+def _shard_image(sequences: Sequence[FeatureSequence], key: FeatureKey, created: datetime) -> io.BytesIO:
+    """A shard's bytes. HDF5 writes to memory alone, for where a disk is full it takes its process down."""
+    image = io.BytesIO()
+    # From v108 on HDF5 puts checksums on what it keeps about itself. Text of fixed length stays out of its heap,
+    # which has none, and which HDF5 reads for ever where a page of it is lost.
+    with h5py.File(image, "w", libver=("v108", "latest")) as file:
+        for name, text in (
+            ("key", key.as_json()),
+            ("vidpipe_version", __version__),
+            ("created", created.isoformat()),
+        ):
+            file.attrs[name] = _fixed_text([text])[0]
+        _write_arrays(file, sequences)
+    return image
+
+
 def _write_arrays(file: h5py.File, sequences: Sequence[FeatureSequence]) -> None:
     for name, arrays in zip(ROW_ARRAYS, zip(*map(_row_arrays, sequences), strict=True), strict=True):
-        file.create_dataset(name, data=np.concatenate(arrays))
+        file.create_dataset(name, data=np.concatenate(arrays) if len(arrays) > 1 else arrays[0])
     lengths = np.array([len(sequence) for sequence in sequences], np.int64)
     table: dict[str, Any] = {
         "id": [sequence.video_id for sequence in sequences],
@@ -171,14 +178,48 @@ def write_plain(path: Path, sequences: Iterable[tuple[str, FeatureSequence]]) ->
         ValueError, TypeError: a name is another one's folder.
     """
     names = []
-    with h5py.File(path, "w") as file:
+    with _DeafFile(path, "w+") as stream, h5py.File(stream, "w") as file:
         features, pts_seconds = file.create_group("features"), file.create_group("pts_seconds")
         for name, sequence in sequences:
             dataset = features.create_dataset(name, data=sequence.features)
             dataset.attrs.update({"id": sequence.video_id, **asdict(sequence.info)})
             pts_seconds.create_dataset(name, data=sequence.pts_seconds)
             names.append(name)
+            stream.raise_error()
         file.create_dataset("name", data=sorted(names), dtype=h5py.string_dtype())
+        file.close()
+        stream.raise_error()
+
+
+class _DeafFile(io.FileIO):
+    """A file that HDF5 may write to: it hears of no error, for where a disk is full it takes its process down."""
+
+    _error: BaseException | None = None
+
+    def write(self, content: Any) -> int:
+        """All of it, or nothing more once something went wrong."""
+        rest = memoryview(content)
+        num_bytes = rest.nbytes
+        try:
+            while rest.nbytes and self._error is None:
+                rest = rest[super().write(rest) :]
+        except BaseException as error:  # Ctrl-C too
+            self._error = error
+        return num_bytes
+
+    def truncate(self, size: int | None = None) -> int:
+        """Not once something went wrong."""
+        try:
+            if self._error is None:
+                return super().truncate(size)
+        except BaseException as error:
+            self._error = error
+        return size or 0
+
+    def raise_error(self) -> None:
+        """Say what went wrong, where HDF5 does not stand between."""
+        if self._error is not None:
+            raise self._error
 
 
 def _row_arrays(sequence: FeatureSequence) -> tuple[NDArray[Any], ...]:
@@ -186,9 +227,23 @@ def _row_arrays(sequence: FeatureSequence) -> tuple[NDArray[Any], ...]:
     return sequence.features, plan.pts_seconds, plan.frame_index, plan.scene_index
 
 
-def _sync(path: Path) -> None:
-    """Have the system put a file, or a folder's names, on the disk itself."""
-    descriptor = os.open(path, os.O_RDONLY)
+def write_new(path: Path, content: bytes | memoryview, *, sync: bool = True) -> None:
+    """Write a new file, and, unless told otherwise, have the system put it on the disk itself.
+
+    Raises:
+        OSError: it cannot be written, or is there already.
+    """
+    with path.open("xb", buffering=0) as stream:
+        rest = memoryview(content)
+        while rest.nbytes:
+            rest = rest[stream.write(rest) :]
+        if sync:
+            os.fsync(stream.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Have the system put a folder's names on the disk itself."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -19,11 +19,12 @@ from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import WHOLE, Part, lock
-from vidpipe.features.shard import REMEDY, Shard, VideoRow, write_shard
+from vidpipe.features.shard import REMEDY, Shard, VideoRow, write_new, write_shard
 from vidpipe.records import FeatureSequence, VideoFailure, VideoFile, VideoInfo
 
 __all__ = ["FeatureStore", "StoreWriter"]
@@ -86,12 +87,15 @@ class FeatureStore(Mapping[str, FeatureSequence]):
             StoreError: the folder holds something else, or cannot be written.
         """
         path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise StoreError(f"{path}: a file; a feature store is a folder, choose another path")
-        if not (path / "store.json").exists():
-            if path.exists() and any(path.iterdir()) and not (path / "shards").is_dir():
-                raise StoreError(f"{path}: the folder holds other things; choose a new or an empty one")
-            _write_store_json(path, key)
+        try:
+            if path.exists() and not path.is_dir():
+                raise StoreError(f"{path}: a file; a feature store is a folder, choose another path")
+            if not (path / "store.json").exists():
+                if path.exists() and any(path.iterdir()) and not (path / "shards").is_dir():
+                    raise StoreError(f"{path}: the folder holds other things; choose a new or an empty one")
+                _make(path, key)
+        except OSError as error:
+            raise StoreError(f"{path}: a feature store cannot be made here ({error})") from error
         store = cls.open(path)
         if store.key != key:
             raise KeyMismatchError(
@@ -111,8 +115,18 @@ class FeatureStore(Mapping[str, FeatureSequence]):
 
     @property
     def shard_paths(self) -> tuple[Path, ...]:
-        """The files of the sealed shards, oldest first, whether they can be read or not."""
-        return tuple(sorted((self.path / "shards").glob("*.h5")))
+        """The files of the sealed shards, oldest first, whether they can be read or not.
+
+        Raises:
+            StoreError: the folder cannot be read, which does not mean that it is empty.
+        """
+        folder = self.path / "shards"
+        try:
+            return tuple(folder / name for name in sorted(os.listdir(folder)) if name.endswith(".h5"))
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise StoreError(f"{self.path}: its shards cannot be listed ({error})") from error
 
     def open_shard(self, path: Path) -> Shard:
         """One of the sealed shards.
@@ -371,20 +385,18 @@ def _stamp(video: VideoFile) -> tuple[int, int] | None:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _write_store_json(path: Path, key: FeatureKey) -> None:
+def _make(path: Path, key: FeatureKey) -> None:
     """Put store.json in place whole, and never over another one."""
     document = {"format": FORMAT, "version": VERSION, "key": key.as_dict()}
+    (path / "shards").mkdir(parents=True, exist_ok=True)
+    aside = path / f".store.json.{uuid4().hex[:8]}"
     try:
-        (path / "shards").mkdir(parents=True, exist_ok=True)
-        aside = path / f".store.json.{os.getpid()}"
-        aside.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        write_new(aside, (json.dumps(document, indent=2) + "\n").encode())
         try:
             os.link(aside, path / "store.json")
         except FileExistsError:
             pass  # another writer was first; whoever opens it next compares the keys
         except OSError:
             os.replace(aside, path / "store.json")  # a file system without links
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"{path}: a feature store cannot be made here ({error})") from error
+    finally:
+        aside.unlink(missing_ok=True)
