@@ -49,7 +49,10 @@ def whole(content: bytes) -> bytes:
 
 CONCEALED_ANYHOW = ("g.mpg",)
 """Where what FFmpeg puts in place of a lost slice differs from version to version."""
-TELLS_OF = {cut: (".avi", ".mkv", ".webm", ".flv"), blank: (".mp4", ".avi")}
+TELLS_OF: dict[Callable[[bytes], bytes], tuple[str, ...]] = {
+    cut: (".avi", ".mkv", ".webm", ".flv"),
+    blank: (".mp4", ".avi"),
+}
 """Formats whose headers give the length, or the number of frames. Of a hole in other files nothing can be known."""
 
 

@@ -26,7 +26,7 @@ from vidpipe.video.decoding import decode_videos, default_workers
 if TYPE_CHECKING:
     from vidpipe.models.frozen import FrozenBackbone
 
-__all__ = ["ExtractProgress", "ExtractSummary", "Extracted", "extract", "iter_features"]
+__all__ = ["ExtractProgress", "ExtractSummary", "Extracted", "extract", "extract_into", "iter_features"]
 
 DEFAULT_BATCH_SIZE = {"cpu": 8, "cuda": 64}
 """On a CPU larger batches only cost memory: their activations no longer fit its caches."""
@@ -46,7 +46,9 @@ class ExtractProgress:
     """Frames of the videos that are done."""
     seconds: float = 0.0
     reading: Reading | None = None
-    """The unfinished video that was heard of last."""
+    """The unfinished video that was heard of, if that is the news."""
+    failure: VideoFailure | None = None
+    """The video that failed, if that is the news."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def extract(
         if to_do:
             backbone = _load(config, weights)
             try:
-                for progress in _extract_into(store, to_do, backbone, config, failures):
+                for progress in extract_into(store, to_do, backbone=backbone, config=config):
+                    failures += [progress.failure] if progress.failure else []
                     on_progress(progress)
             except KeyboardInterrupt:
                 raise InterruptedExtractionError(
@@ -119,14 +122,20 @@ def extract(
     )
 
 
-def _extract_into(
-    store: FeatureStore,
-    videos: Sequence[VideoFile],
-    backbone: "FrozenBackbone",
-    config: ExtractConfig,
-    failures: list[VideoFailure],
+def extract_into(
+    store: FeatureStore, videos: Sequence[VideoFile], *, backbone: "FrozenBackbone", config: ExtractConfig
 ) -> Iterator[ExtractProgress]:
-    """Extract videos into a store; what fails is noted there, and added to `failures`."""
+    """Extract videos into a store, with a backbone that is loaded; what fails is noted there.
+
+    Args:
+        store: where to; its key must be that of the backbone and the config.
+        videos: what to extract, whether the store holds it or not.
+        backbone: the frozen image model.
+        config: how to sample, decode, batch and seal.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
     by_id = {video.id: video for video in videos}
     started = time.monotonic()
     progress = ExtractProgress(len(videos))
@@ -135,13 +144,12 @@ def _extract_into(
         closing(iter_features(videos, backbone=backbone, config=config)) as results,
     ):
         for result in results:
-            progress = replace(progress, seconds=time.monotonic() - started, reading=None)
+            progress = replace(progress, seconds=time.monotonic() - started, reading=None, failure=None)
             if isinstance(result, Reading):
                 progress = replace(progress, reading=result)
             elif isinstance(result, VideoFailure):
                 writer.fail(result, by_id[result.video_id])
-                failures.append(result)
-                progress = replace(progress, num_failed=len(failures))
+                progress = replace(progress, num_failed=progress.num_failed + 1, failure=result)
             else:
                 writer.add(result)
                 num_frames = progress.num_frames + len(result)
