@@ -1,0 +1,161 @@
+"""An extraction that is killed again and again: SIGKILL at random moments of real `vidpipe extract` processes.
+
+    python -m benchmarks.kills 100
+
+Every other kill waits until a shard is being written. After each one: the store opens, every sealed shard is as it was
+written, what was sealed before is still there, no video stands in two shards, and no process is left behind. Whenever
+a store gets complete it is held against a fresh extraction, and the next kills begin a new one.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.clips import write_clip
+from vidpipe.features.care import find_damage
+from vidpipe.features.store import FeatureStore
+
+NUM_VIDEOS = 40
+SETTINGS = ("--backbone", "efficientnet_lite0", "--device", "cpu", "--workers", "1", "--num-frames", "4", "--quiet")
+SEAL_VIDEOS = 3
+MOST_WRITING_SECONDS = 0.01
+ORPHAN_SECONDS = 5.0
+TOLERANCE = 1e-4
+
+
+@dataclass
+class Outcome:
+    """What happened so far."""
+
+    num_kills: int = 0
+    num_kills_while_writing: int = 0
+    num_finished: int = 0
+    """Runs that were done before their moment came."""
+    num_stores: int = 0
+    """Stores that got complete, and equal to a fresh extraction."""
+    wrong: list[str] = field(default_factory=list)
+
+
+def command(videos: Path, store: Path) -> list[str]:
+    """A real extraction, as a user would start it."""
+    program = [sys.executable, "-m", "vidpipe", "extract", str(videos), "-o", str(store)]
+    return [*program, *SETTINGS, "--seal-videos", str(SEAL_VIDEOS)]
+
+
+def kill_often(count: int, seed: int, folder: Path, *, num_videos: int = NUM_VIDEOS) -> Outcome:
+    """Kill so many extractions, and look at the store after each."""
+    dice = random.Random(seed)
+    videos = folder / "videos"
+    videos.mkdir()
+    first = write_clip(videos / "0.mp4", "libx264", {"g": "12"}, num_frames=30)
+    for number in range(1, num_videos):
+        (videos / f"{number}.mp4").write_bytes(first.read_bytes())
+    started = time.monotonic()
+    subprocess.run(command(videos, folder / "fresh"), check=True, stdout=subprocess.DEVNULL)
+    whole_seconds = time.monotonic() - started
+    fresh, outcome, sealed = FeatureStore.open(folder / "fresh"), Outcome(), set[str]()
+    while outcome.num_kills < count:
+        path = folder / f"store{outcome.num_stores}"
+        finished = _run_and_kill(command(videos, path), path, whole_seconds, dice, outcome)
+        sealed = _examine(path, sealed, outcome)
+        if finished:
+            outcome.num_finished += 1
+            outcome.wrong += _differences(FeatureStore.open(path), fresh)
+            outcome.num_stores, sealed = outcome.num_stores + 1, set()
+    return outcome
+
+
+def _run_and_kill(
+    arguments: list[str], store: Path, whole_seconds: float, dice: random.Random, outcome: Outcome
+) -> bool:
+    """Whether the extraction got to its end before its moment came."""
+    deadline = time.monotonic() + dice.uniform(0, whole_seconds)
+    while_writing = bool(dice.getrandbits(1))
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        if while_writing:
+            while process.poll() is None and not any((store / "shards").glob("*.writing")):
+                pass
+            time.sleep(dice.uniform(0, MOST_WRITING_SECONDS))
+        if process.poll() is not None:
+            if process.returncode:
+                outcome.wrong.append(f"the extraction ended with exit code {process.returncode}")
+            return True
+        process.kill()
+        process.wait()
+    outcome.num_kills += 1
+    outcome.num_kills_while_writing += while_writing
+    outcome.wrong += _orphans(process.pid)
+    return False
+
+
+def _orphans(session: int) -> list[str]:
+    """Workers that outlived their extraction by more than a while."""
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    while left := _processes_of(session):
+        if time.monotonic() > deadline:
+            os.killpg(session, signal.SIGKILL)
+            return [f"processes left behind: {left}"]
+        time.sleep(0.05)
+    return []
+
+
+def _processes_of(session: int) -> list[int]:
+    """Ids of the processes, zombies aside, of a session."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, _, its_session = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:4]
+        except OSError:
+            continue
+        if int(its_session) == session and state != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+def _examine(path: Path, sealed_before: set[str], outcome: Outcome) -> set[str]:
+    """The videos that a store holds after a kill."""
+    if not (path / "store.json").exists():
+        return set()
+    store = FeatureStore.open(path)
+    outcome.wrong += map(str, find_damage(store))
+    rows = [row.id for shard in store.shards for row in shard.videos]
+    outcome.wrong += [f"{video_id}: extracted twice" for video_id in set(rows) if rows.count(video_id) > 1]
+    outcome.wrong += [f"{video_id}: lost" for video_id in sealed_before - set(rows)]
+    return set(rows)
+
+
+def _differences(store: FeatureStore, fresh: FeatureStore) -> list[str]:
+    if set(store) != set(fresh):
+        return [f"{store.path}: {len(store)} of {len(fresh)} videos"]
+    return [
+        f"{video_id}: not what a fresh extraction gives"
+        for video_id in store
+        if np.abs(store[video_id].features - fresh[video_id].features).max() > TOLERANCE
+    ]
+
+
+def run(count: int = 100, seed: int = 0) -> str:
+    """A section of RESULTS.md."""
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = kill_often(count, seed, Path(folder))
+    told = "\n".join(f"- {wrong}" for wrong in outcome.wrong) or "Nothing was wrong."
+    return (
+        "## Killed at random moments (`benchmarks/kills.py`)\n\n"
+        f"{outcome.num_kills} of `vidpipe extract` over {NUM_VIDEOS} videos were killed (seed {seed}), "
+        f"{outcome.num_kills_while_writing} of them within {1000 * MOST_WRITING_SECONDS:.0f} ms of the beginning of a "
+        f"shard's writing; {outcome.num_stores} stores got complete in between. {told}"
+    )
+
+
+if __name__ == "__main__":
+    print(run(*map(int, sys.argv[1:])))
