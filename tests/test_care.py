@@ -840,6 +840,23 @@ def test_no_id_leads_out_of_the_folder_or_onto_another(tmp_path: Path, form: str
         assert np.array_equal(found[sequence.video_id], sequence.features)
 
 
+@pytest.mark.parametrize("form", ["npy", "h5"])
+def test_the_longest_names_are_exported(tmp_path: Path, form: str) -> None:
+    long = "é" * 125
+    ids = [f"{long}a.mp4", f"{long}b.mp4", f"{'d' * 255}/{'x' * 251}.mp4", f"{'x' * 247}.mp4", f"{'x' * 248}.mp4"]
+    assert max(len(part.encode()) for name in ids for part in name.split("/")) == 255
+    sequences = [make_sequence(name, seed=seed) for seed, name in enumerate(ids)]
+    assert export(make_store(tmp_path / "s", sequences), tmp_path / "exported", form=form) == len(ids)
+    if form == "npy":
+        with (tmp_path / "exported" / "index.csv").open(newline="", encoding="utf-8") as stream:
+            files = {row["id"]: row["file"] for row in csv.DictReader(stream)}
+        assert len(set(files.values())) == len(ids)
+        assert files[ids[3]] == f"{ids[3]}.npy"
+        for sequence in sequences:
+            found = np.load(tmp_path / "exported" / files[sequence.video_id])
+            assert np.array_equal(found, sequence.features)
+
+
 def test_h5_refuses_an_id_that_is_another_ones_folder_and_npy_takes_it(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", [make_sequence("a"), make_sequence("a/b.mp4")])
     with pytest.raises(StoreError, match="take npy"):
@@ -890,6 +907,15 @@ def test_verify_names_each_damage_and_repair_drops_it(tmp_path: Path) -> None:
     assert len([line for line in result.stdout.splitlines() if line.startswith("dropped: ")]) == 2
     assert run("store", "verify", tmp_path / "s").exit_code == 0
     assert "nothing is damaged" in run("store", "repair", tmp_path / "s").stdout
+
+
+def test_no_name_of_a_video_reaches_the_terminal_as_a_command_or_a_line(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", [make_sequence("a\x1b[2J\nall is well.mp4")])
+    change_a_feature(store.shard_paths[0], "a\x1b[2J\nall is well.mp4")
+    for command in ("verify", "repair"):
+        stdout = run("store", command, tmp_path / "s").stdout
+        assert "\\x1b[2J\\nall is well.mp4: " in stdout
+        assert "\x1b" not in stdout
 
 
 def test_merge_compact_and_export_as_commands(tmp_path: Path) -> None:

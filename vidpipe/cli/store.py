@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vidpipe.cli.options import SOME_VIDEOS_FAILED, format_option, vidpipe_command
+from vidpipe.cli.options import SOME_VIDEOS_FAILED, format_option, printable, vidpipe_command
 
 if TYPE_CHECKING:
     from vidpipe.features.care import StoreSize
@@ -37,7 +37,7 @@ def verify(store: Path, format_: str) -> None:
         rows = [{"shard": str(one.shard), "video": one.video_id, "reason": one.reason} for one in damage]
         click.echo(json.dumps({"path": str(store), "damage": rows}, ensure_ascii=False))
     elif damage:
-        click.echo("\n".join(map(str, damage)))
+        click.echo("\n".join(printable(str(one)) for one in damage))
         click.echo(f"{len(damage)} damaged; `vidpipe store repair {store}` drops them", err=True)
     else:
         click.echo(f"{store}: {len(opened)} videos in {len(opened.shards)} shards, all as they were written")
@@ -61,7 +61,7 @@ def repair(store: Path) -> None:
 
     dropped = care.repair(FeatureStore.open(store))
     for one in dropped:
-        click.echo(f"dropped: {one}")
+        click.echo(f"dropped: {printable(str(one))}")
     then = f"{len(dropped)} dropped; the next extract makes them again" if dropped else "nothing is damaged"
     click.echo(f"{store}: {then}")
 

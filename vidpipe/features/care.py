@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -27,6 +28,9 @@ from vidpipe.features.store import MOST_BYTES, MOST_VIDEOS, FeatureStore, json_l
 from vidpipe.records import FeatureSequence
 
 __all__ = ["Damage", "StoreSize", "compact", "export", "find_damage", "merge", "repair"]
+
+MOST_NAME_BYTES = 255
+"""Of a file's name, on nearly every file system."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +299,7 @@ def export(store: FeatureStore, folder: Path, *, form: str) -> int:
                 pts_seconds = file["pts_seconds"][name][:]            # (T,)
 
     A file, or name, is the video's id, but that a part which would lead elsewhere is written otherwise: `../a.mp4`
-    becomes `%2E%2E/a.mp4`.
+    becomes `%2E%2E/a.mp4`. A file's name that would be too long for a file system ends in a hash; index.csv says which.
 
     Args:
         store: what to export.
@@ -320,7 +324,7 @@ def export(store: FeatureStore, folder: Path, *, form: str) -> int:
 def _export_npy(folder: Path, sequences: Iterator[FeatureSequence]) -> None:
     rows = []
     for sequence in sequences:
-        path = folder / f"{_plain_name(sequence.video_id)}.npy"
+        path = folder / _file_name(sequence.video_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         image = io.BytesIO()  # for np.save to a disk that is full does not say so
         np.save(image, sequence.features)
@@ -347,6 +351,20 @@ def _plain_name(video_id: str) -> str:
     """An id as a path that stays below its folder: `../a.mp4` -> `%2E%2E/a.mp4`, `/a.mp4` -> `%2F/a.mp4`"""
     escaped = {"": "%2F", ".": "%2E", "..": "%2E%2E"}
     return "/".join(escaped.get(part, part) for part in video_id.split("/"))
+
+
+def _file_name(video_id: str) -> Path:
+    """An id as a file that file systems take: `b/a.mp4` -> `b/a.mp4.npy`"""
+    *folders, name = _plain_name(video_id).split("/")
+    return Path(*(_shortened(folder) for folder in folders), _shortened(name, ".npy"))
+
+
+def _shortened(name: str, suffix: str = "") -> str:
+    """A name with its suffix, in no more bytes than a file's name may have: its end makes way for a hash of it all."""
+    if len(name.encode()) + len(suffix) <= MOST_NAME_BYTES:
+        return name + suffix
+    mark = f"~{sha256(name.encode()).hexdigest()[:16]}{suffix}"
+    return name.encode()[: MOST_NAME_BYTES - len(mark)].decode(errors="ignore") + mark
 
 
 @contextmanager

@@ -290,13 +290,13 @@ class StoreWriter:
         if self._held and time.monotonic() - self._held_since >= self._most_seconds:
             self.seal()
 
-    def fail(self, failure: VideoFailure, video: VideoFile | None = None) -> None:
+    def fail(self, failure: VideoFailure, video: VideoFile) -> None:
         """Note a video that could not be read, and its file's size and time.
 
         Raises:
             StoreError: the note cannot be written.
         """
-        size_bytes, mtime_ns = (_stamp(video) if video else None) or (None, None)
+        size_bytes, mtime_ns = _stamp(video) or (None, None)
         entry = {
             "video": failure.video_id,
             "error": failure.error,
