@@ -410,6 +410,30 @@ def test_what_is_no_file_is_no_shard(tmp_path: Path, make: Callable[[Path], None
     assert_holds(store, sequences_of("a"))
 
 
+def test_a_shard_that_may_not_be_read_now_is_no_damage(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", sequences_of("a"))
+    (shard,) = store.shard_paths
+    program = """
+import os, sys
+from vidpipe.errors import ShardError, StoreError
+from vidpipe.features.store import FeatureStore
+os.chdir(sys.argv[1])
+store = FeatureStore.open(".")
+if os.geteuid() == 0:  # who may read all
+    os.seteuid(65534)
+try:
+    len(store)
+except ShardError:
+    raise
+except StoreError as error:
+    print(error)
+"""
+    shard.chmod(0)
+    result = subprocess.run([sys.executable, "-c", program, str(store.path)], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "cannot be read (Permission denied)" in result.stdout
+
+
 def test_a_flipped_bit_changes_nothing_or_is_found(tmp_path: Path) -> None:
     expected = sequences_of("abc")
     store = make_store(tmp_path / "s", expected)

@@ -1,6 +1,7 @@
 """Disks that take nothing more, and such as may only be read: real ones. One clear line, nothing lost, nothing left."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,8 +26,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, of one MiB."""
     path = tmp_path / "disk"
     path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", path], capture_output=True)
-    if mounted.returncode:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(path)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("mounting a file system is not permitted here")
     yield path
     subprocess.run(["umount", "--lazy", path], check=True)

@@ -1,12 +1,11 @@
 """vidpipe store"""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from vidpipe.cli.options import SOME_VIDEOS_FAILED, format_option, printable, vidpipe_command
+from vidpipe.cli.options import SOME_VIDEOS_FAILED, format_option, json_line, printable, vidpipe_command
 
 if TYPE_CHECKING:
     from vidpipe.features.care import StoreSize
@@ -35,7 +34,7 @@ def verify(store: Path, format_: str) -> None:
     damage = care.find_damage(opened)
     if format_ == "json":
         rows = [{"shard": str(one.shard), "video": one.video_id, "reason": one.reason} for one in damage]
-        click.echo(json.dumps({"path": str(store), "damage": rows}, ensure_ascii=False))
+        click.echo(json_line({"path": str(store), "damage": rows}))
     elif damage:
         click.echo("\n".join(printable(str(one)) for one in damage))
         click.echo(f"{len(damage)} damaged; `vidpipe store repair {store}` drops them", err=True)

@@ -70,6 +70,9 @@ def find_damage(store: FeatureStore) -> list[Damage]:
 
     A shard must open and have the store's key; a sequence must be what was written (by its checksum), lie apart from
     the others, have finite features, and go forward in frames and in time.
+
+    Raises:
+        StoreError: a shard cannot be read now, by permissions or a network, which is no damage.
     """
     return [damage for path in store.shard_paths for damage in _damage_in(store, path)]
 

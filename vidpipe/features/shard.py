@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe import __version__
-from vidpipe.errors import ShardError
+from vidpipe.errors import ShardError, StoreError
 from vidpipe.features.key import FeatureKey
 from vidpipe.records import FeatureSequence, FramePlan, VideoInfo
 
@@ -255,6 +255,7 @@ class Shard:
 
     Raises:
         ShardError: the file is no shard of this format, or damaged.
+        StoreError: the file cannot be read now, which says nothing of what it holds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -300,6 +301,7 @@ class _Opened:
         self._path = path
 
     def __enter__(self) -> h5py.File:
+        self._refuse_unreachable()
         try:
             if not self._path.is_file():
                 raise FileNotFoundError("no such file")
@@ -312,6 +314,15 @@ class _Opened:
         self._file.close()
         if isinstance(error, DAMAGE):
             raise ShardError(self._told(error)) from error
+
+    def _refuse_unreachable(self) -> None:
+        """Tell a shard that is not to be had now, by permissions or a network, from one that is damaged."""
+        try:
+            os.close(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK))
+        except (FileNotFoundError, IsADirectoryError):
+            return
+        except OSError as error:
+            raise StoreError(f"{self._path}: cannot be read ({error.strerror}); see to that first") from error
 
     def _told(self, error: BaseException) -> str:
         return f"{self._path}: not a whole shard ({error}); {REMEDY}"
