@@ -156,57 +156,78 @@ def fuzz(count: int, seed: int, folder: Path) -> Counter[str]:
     store.refresh()
     outcomes["damaged shards"] += len(find_damage(store))
     outcomes["not accounted for"] += len(videos) - len(store) - len(store.failures)
-    for video_id, wrong in _judge(store, {video.id: video for video in videos}):
+    for video_id, wrong, undefined in _judge(store, {video.id: video for video in videos}):
         outcomes["stored, marked damaged" if store.info(video_id).damaged else "stored"] += 1
         outcomes["rows"] += len(store[video_id])
         outcomes["wrong rows"] += len(wrong)
+        outcomes["rows of pictures that FFmpeg gives otherwise each time"] += undefined
         for told in wrong:
             print(f"{folder / video_id}: {told}", file=sys.stderr)
     return outcomes
 
 
-def _judge(store: FeatureStore, videos: dict[str, VideoFile]) -> Iterator[tuple[str, list[str]]]:
-    """Each stored video, and its rows that are not what they claim to be."""
+def _judge(store: FeatureStore, videos: dict[str, VideoFile]) -> Iterator[tuple[str, list[str], int]]:
+    """Each stored video, its rows that are not what they claim to be, and how many could not be judged."""
     with ProcessPool(max_workers=2, context=get_context("spawn")) as pool:
-        ids = list(store)
-        oracles = pool.map(decode_from_the_start, [videos[video_id].path for video_id in ids], timeout=ORACLE_SECONDS)
-        results = oracles.result()
-        for video_id in ids:
+        oracles = {
+            video_id: pool.schedule(decode_from_the_start, args=(videos[video_id].path,), timeout=ORACLE_SECONDS)
+            for video_id in store
+        }
+        for video_id, oracle in oracles.items():
             try:
-                seconds, thumbnails = next(results)
+                seconds, thumbnails = oracle.result()
+                wrong = dict(_wrong_rows(store, video_id, seconds, thumbnails))
+                undefined = _undefined(pool, videos[video_id].path, thumbnails) & wrong.keys() if wrong else set()
             except (TimeoutError, ProcessExpired) as error:
-                yield video_id, [f"the oracle did not finish ({error})"]
+                yield video_id, [f"the oracle did not finish ({error})"], 0
             else:
-                yield video_id, list(_wrong_rows(store, video_id, seconds, thumbnails))
+                yield video_id, [told for number, told in wrong.items() if number not in undefined], len(undefined)
 
 
 def _wrong_rows(
     store: FeatureStore, video_id: str, seconds: NDArray[np.float64], thumbnails: NDArray[np.float64]
-) -> Iterator[str]:
+) -> Iterator[tuple[int, str]]:
+    """Frame numbers, and what is wrong with their rows."""
     sequence = store[video_id]
-    if len(set(sequence.plan.frame_index.tolist())) < len(sequence):
-        yield "a frame is stored twice"
     rows = 255 * sequence.features.reshape(-1, 3, GRID, GRID).transpose(0, 2, 3, 1)
-    for pts_seconds, number, row in zip(sequence.pts_seconds, sequence.plan.frame_index, rows, strict=True):
+    seen: set[int] = set()
+    for pts_seconds, number, row in zip(sequence.pts_seconds, sequence.plan.frame_index.tolist(), rows, strict=True):
         at_that_time = np.flatnonzero(np.abs(seconds - pts_seconds) < ROUNDING_SECONDS)
-        candidates = {*at_that_time.tolist(), *({int(number)} if number < len(thumbnails) else ())}
+        candidates = {*at_that_time.tolist(), *((number,) if number < len(thumbnails) else ())}
         differences = [float(np.abs(thumbnails[candidate] - row).mean()) for candidate in sorted(candidates)]
         if min(differences, default=np.inf) > TOLERANCE:
-            yield f"row at {pts_seconds:.3f} s (frame {number}) is no frame of the video: off by {differences}"
+            yield number, f"row at {pts_seconds:.3f} s (frame {number}) is no frame of the video: off by {differences}"
+        if number in seen:
+            yield number, f"frame {number} is stored twice"
+        seen.add(number)
 
 
-def decode_from_the_start(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Times (F,) in seconds and thumbnails (F, GRID, GRID, 3), 0 to 255, of all frames that decode."""
+def _undefined(pool: ProcessPool, path: Path, thumbnails: NDArray[np.float64]) -> set[int]:
+    """Frames that come out otherwise when FFmpeg may not use a picture's memory again: damage has led its decoder to
+    read what it never wrote, and no two decodes need agree."""
+    _, held = pool.schedule(decode_from_the_start, args=(path,), kwargs={"hold": True}, timeout=ORACLE_SECONDS).result()
+    return set(np.flatnonzero(np.abs(held - thumbnails).mean(axis=(1, 2, 3)) > TOLERANCE / 10).tolist())
+
+
+def decode_from_the_start(path: Path, *, hold: bool = False) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Times (F,) in seconds and thumbnails (F, GRID, GRID, 3), 0 to 255, of all frames that decode.
+
+    Args:
+        path: the video.
+        hold: keep all frames until the end, so that the decoder gets fresh memory for each.
+    """
     times: list[float] = []
     pictures: list[NDArray[np.float64]] = []
+    held: list[av.VideoFrame] = []
     size: tuple[int, int] | None = None
     with av.open(str(path), metadata_errors="replace") as container:
         stream = container.streams.best("video")
         assert isinstance(stream, av.VideoStream)
         stream.codec_context.thread_count = 1
         for frame in _frames(container, stream):
+            held += [frame] if hold else []
             size = size or (frame.width, frame.height)
-            turned = int(frame.rotation) // 90 % 4
+            turned = round(frame.rotation / 90) % 4
             rgb = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
             times.append(frame.time if frame.time is not None else np.nan)
             pictures.append(_thumbnail(np.rot90(rgb, turned)))

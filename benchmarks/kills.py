@@ -101,7 +101,7 @@ def _run_and_kill(
 def _orphans(session: int) -> list[str]:
     """Workers that outlived their extraction by more than a while."""
     deadline = time.monotonic() + ORPHAN_SECONDS
-    while left := _processes_of(session):
+    while left := processes_of(session):
         if time.monotonic() > deadline:
             os.killpg(session, signal.SIGKILL)
             return [f"processes left behind: {left}"]
@@ -109,7 +109,7 @@ def _orphans(session: int) -> list[str]:
     return []
 
 
-def _processes_of(session: int) -> list[int]:
+def processes_of(session: int) -> list[int]:
     """Ids of the processes, zombies aside, of a session."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):

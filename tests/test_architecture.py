@@ -27,6 +27,7 @@ HOMES = {
     "av": {"vidpipe.video.container", "vidpipe.video.packets", "vidpipe.video.pyav_reader", "vidpipe.demo.videos"},
     "scenedetect": {"vidpipe.video.scenes"},
     "h5py": {"vidpipe.features.shard"},
+    "filelock": {"vidpipe.features.locks"},
     "pebble": {"vidpipe.video.decoding"},
     "matplotlib": {"vidpipe.plots"},
 }

@@ -383,7 +383,6 @@ def test_a_folder_of_hostile_input_is_extracted_but_for_what_is_named(canary: Ca
     assert not [video_id for video_id in stored if video_id.startswith(("absolute", "address", "bad", "poly", "alias"))]
 
 
-@pytest.mark.xfail(raises=UnicodeEncodeError, strict=True, reason="DecordReader lets UnicodeEncodeError through")
 def test_a_name_that_is_no_utf8_is_as_good_as_any(odd_names: Path) -> None:
     frames = next(open_video(odd_names / os.fsdecode(NOT_UTF8)).blocks([2]))
     assert read_number(frames[0]) == 2

@@ -124,10 +124,10 @@ def test_decord_is_the_decoder_of_ordinary_files(tmp_path: Path) -> None:
 def test_a_truncated_file_gives_the_frames_that_are_left(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "whole.mkv", 100, width=320, height=240, options={"g": "10"})
     cut = tmp_path / "cut.mkv"
-    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 4])
     reader = opener("survey")(cut)
     index = list(range(reader.info.num_frames))
-    assert 20 < len(index) < 80
+    assert 50 < len(index) < 99
     assert numbers_of(reader, index[:-1]) == index[:-1]
 
 
@@ -156,11 +156,7 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
-def _nothing(path: Path) -> None:
-    pass
-
-
-@pytest.mark.parametrize("make", [_text, _empty, _folder, _nothing])
+@pytest.mark.parametrize("make", [_text, _empty, _folder])
 def test_what_is_no_video_is_refused_with_a_reason(tmp_path: Path, make: Callable[[Path], None]) -> None:
     path = tmp_path / "a.mp4"
     make(path)

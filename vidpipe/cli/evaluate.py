@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vidpipe.cli.options import format_option, label_options, vidpipe_command
+from vidpipe.cli.options import format_option, label_options, printable, vidpipe_command
 
 if TYPE_CHECKING:
     from vidpipe.metrics import Evaluation
@@ -73,14 +73,14 @@ def command(
 
 def _print_classes(evaluation: "Evaluation") -> None:
     """A line a class, with its row of the confusion matrix where that fits a screen."""
-    names = [metrics.label for metrics in evaluation.per_class]
+    names = [printable(metrics.label) for metrics in evaluation.per_class]
     width = max(map(len, [*names, "class"]))
     fits = len(names) <= 10
     heading = "  predicted as " + " ".join(f"{name[:9]:>9}" for name in names) if fits else ""
     click.echo(f"\n{'class':<{width}}  precision  recall    F1  videos{heading}")
-    for metrics, row in zip(evaluation.per_class, evaluation.confusion, strict=True):
+    for name, metrics, row in zip(names, evaluation.per_class, evaluation.confusion, strict=True):
         counts = " " * 15 + " ".join(f"{count:>9}" for count in row) if fits else ""
         click.echo(
-            f"{metrics.label:<{width}}  {metrics.precision:>9.3f}  {metrics.recall:>6.3f}  {metrics.f1:.2f}  "
+            f"{name:<{width}}  {metrics.precision:>9.3f}  {metrics.recall:>6.3f}  {metrics.f1:.2f}  "
             f"{metrics.num_videos:>6}{counts}"
         )

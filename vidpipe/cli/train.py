@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import label_options, setting_options, vidpipe_command
+from vidpipe.cli.options import label_options, printable, setting_options, vidpipe_command
 from vidpipe.config import TrainConfig
 from vidpipe.errors import RunError
 
@@ -68,7 +68,7 @@ def _log_epoch(head: str, epoch: "Epoch") -> None:
 def _print_result(result: "TrainResult") -> None:
     split = result.split
     click.echo(f"{result.run.path}: trained on {len(split.train)} videos, {len(result.run.class_names)} classes")
-    click.echo(f"split: {split.grouping}")
+    click.echo(f"split: {printable(split.grouping)}")
     for part, by_head in result.evaluations.items():
         for name, evaluation in by_head.items():
             beside = "" if name == result.run.config.head else "  (baseline)"

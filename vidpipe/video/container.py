@@ -47,8 +47,6 @@ def open_container(path: Path) -> "av.container.InputContainer":
     options = {"format_whitelist": _allowed_formats(), "protocol_whitelist": "file"}
     try:
         return av.open(f"file:{path.absolute()}", options=options, metadata_errors="replace")
-    except av.error.OSError as error:
-        raise UnreadableFileError(f"cannot be read ({error.strerror})") from error
     except av.error.FFmpegError as error:
         if isinstance(error, av.error.ArgumentError) and _PATTERN_SIGNS & set(str(path.absolute())):
             raise NotAVideoError(

@@ -1,4 +1,4 @@
-"""What a file's packets say, almost undecoded: how many frames its video has, when each is shown, where to enter it."""
+"""What a file's packets say, undecoded: how many frames its video has, when each is shown, where to enter it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +47,6 @@ class Packets:
     open_gop: bool
     """Whether frames shown before a key frame come after it in the file. A decoder that seeks to such a key frame
     cannot give them, and one that counts frames from there (decord) then counts wrongly."""
-    intra_keys: bool
-    """Whether key frames can be decoded by themselves. Those of a stream with intra refresh cannot: a decoder that
-    enters there gives out half-built pictures."""
 
     @property
     def pts_seconds(self) -> NDArray[np.float64]:
@@ -96,7 +93,7 @@ class _Scan:
         self._durations: list[int] = []
         self._key_ticks: list[int] = []
         self._num_pictures = self._num_corrupt = 0
-        self._timed = self._intra_keys = True
+        self._timed = True
         self._open_gop = False
         self._end_seconds = 0.0
         """When the last packet of any stream ends."""
@@ -121,19 +118,8 @@ class _Scan:
         empty = packet.size <= MOST_EMPTY_VOP_BYTES and self._stream.codec_context.name == "mpeg4"
         self._num_pictures += not empty
         if packet.is_keyframe:
-            if len(self._key_ticks) == 1:
-                self._intra_keys = self._is_intra(packet)
             self._key_ticks.append(tick)
         self._open_gop |= bool(self._key_ticks) and tick < self._key_ticks[-1]
-
-    def _is_intra(self, packet: "av.Packet[Any]") -> bool:
-        """Whether a packet, the first that the decoder gets, is a picture that needs no other."""
-        decoder = self._stream.codec_context
-        try:
-            frames = [*decoder.decode(packet), *decoder.decode(None)]
-        except av.error.FFmpegError:
-            return False
-        return bool(frames) and frames[0].pict_type == av.video.frame.PictureType.I
 
     def summary(self, container: "av.container.InputContainer") -> Packets:
         seconds_per_tick = float(self._stream.time_base or 1)
@@ -153,7 +139,6 @@ class _Scan:
             num_corrupt=self._num_corrupt,
             timed=self._timed and bool(np.all(np.diff(ticks) > 0)),
             open_gop=self._open_gop,
-            intra_keys=self._intra_keys,
         )
 
     def _frames_by_duration(self, container: "av.container.InputContainer", end_seconds: float) -> int:

@@ -27,6 +27,9 @@ __all__ = ["PyavReader", "SurveyReader"]
 class PyavReader:
     """Reads a video with PyAV by its packets' times; a `VideoReader`.
 
+    What it gives is what a decode from the start gives: it enters at sound key frames alone, and takes no picture that
+    the decoder had to mend.
+
     Raises:
         DecodeError: the packets do not tell enough, or are damaged, or the first one does not decode.
     """
@@ -34,15 +37,18 @@ class PyavReader:
     method = "pyav"
 
     def __init__(self, path: Path, packets: Packets, *, on_step: OnStep = no_step) -> None:
-        if not packets.timed or packets.num_lost or not packets.intra_keys:
+        if not packets.timed or packets.num_lost or not len(packets.key_ticks):
             raise DecodeError("its packets do not say for certain which frames there are")
         self._packets, self._on_step = packets, on_step
         self._container = open_container(path)
         self._stream = video_stream(self._container)
+        self._stream.codec_context.options |= {"err_detect": "explode"}
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._position: int | None = None
         """The presentation time, in ticks, of the frame that was given last; None where decoding has to start anew."""
+        self._sound_keys: set[int] = set()
         self._picture = _Picture(self._frame(int(packets.ticks[0])))
+        self.is_upright = self._picture.is_upright
         self.pts_seconds, self.end_seconds = packets.pts_seconds, packets.end_seconds
         self.info = VideoInfo.of_file(
             path,
@@ -59,6 +65,16 @@ class PyavReader:
         for number in frame_index:
             yield self._picture.rgb(self._frame(int(self._packets.ticks[number])))[None]
 
+    def check_entries(self, frame_index: Sequence[int] | NDArray[np.int64]) -> None:
+        """Decode the key frames that one enters at for some frames.
+
+        Raises:
+            DecodeError: one of them is damaged, or no whole picture by itself.
+        """
+        for key in sorted({self._key_before(int(self._packets.ticks[number])) for number in frame_index}):
+            if key not in self._sound_keys:
+                self._frame(key)
+
     def _frame(self, tick: int) -> "av.VideoFrame":
         """The frame with this presentation time."""
         key = self._key_before(tick)
@@ -68,8 +84,9 @@ class PyavReader:
         try:
             for frame in self._frames:
                 self._on_step(1)
-                if frame.pts == key and frame.pict_type != PictureType.I:
-                    break
+                if frame.pts == key:
+                    _check_key_frame(frame)
+                    self._sound_keys.add(key)
                 if frame.pts == tick and not frame.is_corrupt:
                     self._position = tick
                     return frame
@@ -82,7 +99,7 @@ class PyavReader:
     def _key_before(self, tick: int) -> int:
         """Where to enter for a frame: the last key frame that is not shown after it."""
         place = int(np.searchsorted(self._packets.key_ticks, tick, side="right")) - 1
-        return int(self._packets.key_ticks[place]) if place >= 0 else int(self._packets.ticks[0])
+        return int(self._packets.key_ticks[max(0, place)])
 
     def _enter(self, key: int) -> None:
         """Go to a key frame."""
@@ -98,6 +115,13 @@ class PyavReader:
             entered |= packet.pts == key
             if entered:
                 yield from self._stream.codec_context.decode(packet)
+
+
+def _check_key_frame(frame: "av.VideoFrame") -> None:
+    """Refuse a damaged one, and that of a stream with intra refresh: a decoder that enters there gives out half-built
+    pictures."""
+    if frame.is_corrupt or frame.pict_type != PictureType.I:
+        raise DecodeError("a key frame is no whole picture by itself")
 
 
 class SurveyReader:
@@ -188,7 +212,8 @@ class _Picture:
 
     def __init__(self, first: "av.VideoFrame") -> None:
         self._size = f"{first.width}:{first.height}"
-        self._quarter_turns = int(first.rotation) // 90 % 4
+        self._quarter_turns = round(first.rotation / 90) % 4
+        self.is_upright = first.rotation % 90 == 0
         upright = (first.width, first.height)
         self.width, self.height = upright if self._quarter_turns % 2 == 0 else upright[::-1]
         self._input: tuple[int, int, str] | None = None

@@ -56,9 +56,7 @@ class VideoReader(Protocol):
         """
 
 
-def open_video(
-    path: Path, *, methods: Sequence[str] | None = None, on_step: OnStep = no_step
-) -> VideoReader:
+def open_video(path: Path, *, methods: Sequence[str] | None = None, on_step: OnStep = no_step) -> VideoReader:
     """Open a video file.
 
     Args:
@@ -81,7 +79,8 @@ def open_video(
 
 
 class DecordReader:
-    """Reads a video with decord.
+    """Reads a video with decord. PyAV vouches for the key frames that it enters at: decord mends a damaged one without
+    a word, in another way than a decoder that came from the start.
 
     Raises:
         DecodeError: decord cannot open the file, or its frames are not those that the packets announce.
@@ -92,8 +91,12 @@ class DecordReader:
     def __init__(self, path: Path, packets: Packets, *, on_step: OnStep = no_step) -> None:
         self._on_step = on_step
         _check_packets(path, packets)
+        self._pyav = PyavReader(path, packets, on_step=on_step)
+        if not self._pyav.is_upright:
+            raise DecodeError("pictures turned by an angle that decord reads in its own way")
         self._decord = import_decord()
-        self._errors = (self._decord.DECORDError, self._decord.DECORDLimitReachedError, RuntimeError, AssertionError)
+        native = (self._decord.DECORDError, self._decord.DECORDLimitReachedError)
+        self._errors = (*native, RuntimeError, AssertionError, UnicodeEncodeError)  # the last: a name that is no UTF-8
         try:
             self._reader = self._decord.VideoReader(str(path.absolute()), num_threads=1, fault_tol=1e-6)
             _, height, width, _ = self._reader.get_batch([0]).asnumpy().shape
@@ -110,6 +113,7 @@ class DecordReader:
 
     def blocks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         """See `VideoReader.blocks`."""
+        self._pyav.check_entries(frame_index)
         for start in range(0, len(frame_index), self._block):
             try:
                 frames = self._reader.get_batch(list(map(int, frame_index[start : start + self._block]))).asnumpy()
@@ -125,7 +129,7 @@ def _check_packets(path: Path, packets: Packets) -> None:
     """Decline what decord is known to read wrongly without a word."""
     if packets.container not in INDEXED_FORMATS:
         raise DecodeError(f"decord seeks in {packets.container} by guessing")
-    if packets.open_gop or not packets.intra_keys:
+    if packets.open_gop:
         raise DecodeError("key frames that are no clean entry points: decord would miscount after seeking to one")
     if packets.num_lost or not np.all(np.diff(packets.ticks) > 0):
         raise DecodeError("packets are missing, or share a time")

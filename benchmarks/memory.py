@@ -1,0 +1,112 @@
+"""Peak memory of an extraction, all its processes together, for videos that are long, large or both.
+
+    python -m benchmarks.memory                    all cases but the slowest
+    python -m benchmarks.memory 20000_frames       one case
+
+Linux alone: memory is what /proc says. Two sums are given: resident pages of every process, in which what they share
+counts for each (RSS), and proportional ones, in which it counts once (PSS).
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.clips import repeat_clip, write_clip
+from benchmarks.kills import processes_of
+from vidpipe.features.store import FeatureStore
+
+SECONDS_BETWEEN_LOOKS = 0.25
+FAST = {"preset": "ultrafast", "g": "50"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A video, and how to sample it."""
+
+    told: str
+    write: Callable[[Path], Path]
+    options: tuple[str, ...]
+    slow: bool = False
+
+
+def _long(folder: Path, minutes: int, fps: int) -> Path:
+    """A video of 320 × 240 that repeats one minute."""
+    minute = write_clip(folder / "minute.mkv", "libx264", FAST, num_frames=60 * fps, width=320, height=240, fps=fps)
+    repeat_clip(minute, folder / "long.mkv", minutes)
+    minute.unlink()
+    return folder / "long.mkv"
+
+
+def _large(folder: Path, width: int, height: int, num_frames: int) -> Path:
+    return write_clip(folder / "large.mp4", "libx264", FAST, num_frames=num_frames, width=width, height=height)
+
+
+CASES = {
+    "short": Case("50 frames, 320 × 240", lambda f: _large(f, 320, 240, 50), ("--num-frames", "16")),
+    "4k": Case("200 frames, 3840 × 2160", lambda f: _large(f, 3840, 2160, 200), ("--num-frames", "16")),
+    "8k": Case("60 frames, 7680 × 4320", lambda f: _large(f, 7680, 4320, 60), ("--num-frames", "16")),
+    "8k_scenes": Case("60 frames, 7680 × 4320, by scene", lambda f: _large(f, 7680, 4320, 60), ("--sampling", "scene")),
+    "two_hours": Case(
+        "two hours, 25 fps, 320 × 240, a frame every 8 s",
+        lambda f: _long(f, 120, 25),
+        ("--sampling", "fps", "--fps", "0.125"),
+    ),
+    "two_hours_scenes": Case(
+        "two hours, 25 fps, 320 × 240, by scene", lambda f: _long(f, 120, 25), ("--sampling", "scene"), slow=True
+    ),
+    "20000_frames": Case(
+        "20,000 frames sampled: 14 minutes at 24 fps, 320 × 240",
+        lambda f: _long(f, 14, 24),
+        ("--sampling", "fps", "--fps", "23.81"),
+        slow=True,
+    ),
+}
+
+
+def measure(case: Case, folder: Path) -> tuple[float, float, int, float]:
+    """Peak RSS and PSS in GB, rows stored, and seconds."""
+    video = case.write(folder)
+    arguments = ["extract", str(video), "-o", str(folder / "store"), "--backbone", "efficientnet_lite0"]
+    program = [sys.executable, "-m", "vidpipe", *arguments, "--device", "cpu", *case.options, "--quiet"]
+    started, peaks = time.monotonic(), (0, 0)
+    with subprocess.Popen(program, start_new_session=True, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            looks = [_memory(pid) for pid in processes_of(process.pid)]
+            peaks = (max(peaks[0], sum(rss for rss, _ in looks)), max(peaks[1], sum(pss for _, pss in looks)))
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    if process.returncode:
+        raise RuntimeError(f"{case.told}: exit code {process.returncode}")
+    seconds = time.monotonic() - started
+    num_rows = sum(map(len, FeatureStore.open(folder / "store").sequences()))
+    return peaks[0] / 1e9, peaks[1] / 1e9, num_rows, seconds
+
+
+def _memory(pid: int) -> tuple[int, int]:
+    """RSS and PSS of a process in bytes; none where it has just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except OSError:
+        return 0, 0
+    values = {name: 1024 * int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
+    return values.get("Rss", 0), values.get("Pss", 0)
+
+
+def run(*names: str) -> str:
+    """A section of RESULTS.md."""
+    lines = ["| video | rows | peak RSS, GB | peak PSS, GB | seconds |", "|---|---|---|---|---|"]
+    for case in [CASES[name] for name in names] or [case for case in CASES.values() if not case.slow]:
+        with tempfile.TemporaryDirectory() as folder:
+            rss, pss, num_rows, seconds = measure(case, Path(folder))
+        lines.append(f"| {case.told} | {num_rows} | {rss:.2f} | {pss:.2f} | {seconds:.0f} |")
+    return (
+        "## Peak memory, all processes together (`benchmarks/memory.py`)\n\n"
+        "`vidpipe extract` with efficientnet_lite0 and the defaults.\n\n" + "\n".join(lines)
+    )
+
+
+if __name__ == "__main__":
+    print(run(*sys.argv[1:]))
