@@ -33,7 +33,7 @@ class Case:
     slow: bool = False
 
 
-def _long(folder: Path, minutes: int, fps: int) -> Path:
+def long_clip(folder: Path, minutes: int, fps: int) -> Path:
     """A video of 320 × 240 that repeats one minute."""
     minute = write_clip(folder / "minute.mkv", "libx264", FAST, num_frames=60 * fps, width=320, height=240, fps=fps)
     repeat_clip(minute, folder / "long.mkv", minutes)
@@ -41,26 +41,28 @@ def _long(folder: Path, minutes: int, fps: int) -> Path:
     return folder / "long.mkv"
 
 
-def _large(folder: Path, width: int, height: int, num_frames: int) -> Path:
+def large_clip(folder: Path, width: int, height: int, num_frames: int) -> Path:
     return write_clip(folder / "large.mp4", "libx264", FAST, num_frames=num_frames, width=width, height=height)
 
 
 CASES = {
-    "short": Case("50 frames, 320 × 240", lambda f: _large(f, 320, 240, 50), ("--num-frames", "16")),
-    "4k": Case("200 frames, 3840 × 2160", lambda f: _large(f, 3840, 2160, 200), ("--num-frames", "16")),
-    "8k": Case("60 frames, 7680 × 4320", lambda f: _large(f, 7680, 4320, 60), ("--num-frames", "16")),
-    "8k_scenes": Case("60 frames, 7680 × 4320, by scene", lambda f: _large(f, 7680, 4320, 60), ("--sampling", "scene")),
+    "short": Case("50 frames, 320 × 240", lambda f: large_clip(f, 320, 240, 50), ("--num-frames", "16")),
+    "4k": Case("200 frames, 3840 × 2160", lambda f: large_clip(f, 3840, 2160, 200), ("--num-frames", "16")),
+    "8k": Case("60 frames, 7680 × 4320", lambda f: large_clip(f, 7680, 4320, 60), ("--num-frames", "16")),
+    "8k_scenes": Case(
+        "60 frames, 7680 × 4320, by scene", lambda f: large_clip(f, 7680, 4320, 60), ("--sampling", "scene")
+    ),
     "two_hours": Case(
         "two hours, 25 fps, 320 × 240, a frame every 8 s",
-        lambda f: _long(f, 120, 25),
+        lambda f: long_clip(f, 120, 25),
         ("--sampling", "fps", "--fps", "0.125"),
     ),
     "two_hours_scenes": Case(
-        "two hours, 25 fps, 320 × 240, by scene", lambda f: _long(f, 120, 25), ("--sampling", "scene"), slow=True
+        "two hours, 25 fps, 320 × 240, by scene", lambda f: long_clip(f, 120, 25), ("--sampling", "scene"), slow=True
     ),
     "20000_frames": Case(
         "20,000 frames sampled: 14 minutes at 24 fps, 320 × 240",
-        lambda f: _long(f, 14, 24),
+        lambda f: long_clip(f, 14, 24),
         ("--sampling", "fps", "--fps", "23.81"),
         slow=True,
     ),

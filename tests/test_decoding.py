@@ -43,10 +43,10 @@ def whole_videos(batches: list[FrameBatch | VideoFailure]) -> dict[str, NDArray[
     return {video: np.stack([by_place[i] for i in range(len(by_place))]) for video, by_place in frames.items()}
 
 
-def slow_video(folder: Path) -> Path:
+def slow_video(folder: Path, seconds: int = 120) -> Path:
     """A video that takes a worker far longer than the other tests' videos: two minutes of 720p."""
     once = write_video(folder / "once.mkv", 25, width=1280, height=720, options={"preset": "ultrafast", "bf": "0"})
-    return repeat_video(once, folder / "slow.mkv", 120)
+    return repeat_video(once, folder / "slow.mkv", seconds)
 
 
 def test_frames_of_many_videos_come_whole_and_at_their_places(tmp_path: Path) -> None:
@@ -91,10 +91,10 @@ def test_a_decode_that_hangs_is_killed_and_the_others_go_on(tmp_path: Path) -> N
 
 
 def test_a_long_decode_that_gets_on_is_left_alone(tmp_path: Path) -> None:
-    slow = VideoFile("slow.mkv", slow_video(tmp_path))
+    slow = VideoFile("slow.mkv", slow_video(tmp_path, 50))
     started = time.monotonic()
-    batches = decode([slow], Sampling("scene", num_frames=4), timeout_seconds=2.0)
-    assert time.monotonic() - started > 3.0
+    batches = decode([slow], Sampling("scene", num_frames=4), timeout_seconds=1.5)
+    assert time.monotonic() - started > 1.5
     assert {type(batch) for batch in batches} == {FrameBatch}
 
 
@@ -141,6 +141,40 @@ def test_a_decoder_that_dies_costs_the_video_it_had_in_hand(tmp_path: Path) -> N
     assert [(failure.video_id, failure.error) for failure in failures] == [("slow.mkv", "DecoderCrashError")]
     assert "SIGKILL" in failures[0].message
     assert len(batches) == 2
+
+
+def test_an_idle_worker_that_dies_costs_nothing(tmp_path: Path) -> None:
+    quick = VideoFile("quick.mp4", write_video(tmp_path / "quick.mp4", 3))
+    taken = decode_videos(
+        (quick for _ in range(40)), sampling=Sampling("fps", fps=25), preprocessing=SMALL, workers=1, timeout_seconds=60
+    )
+    results = (result for result in taken if not isinstance(result, Reading))
+    batches = [next(results)]
+    time.sleep(0.5)  # the worker has done all that it was given
+    os.kill(busy_worker(0), signal.SIGKILL)
+    time.sleep(0.5)
+    batches += results
+    assert [type(batch) for batch in batches] == [FrameBatch] * 40
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from tests.test_decoding import SMALL, decode\n"
+        "from vidpipe.config import Sampling\n"
+        "from vidpipe.records import VideoFile\n"
+        "decode([VideoFile('a.mp4', Path('a.mp4'))], Sampling('uniform', num_frames=2))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": "."},
+        timeout=100,
+    )
+    assert ended.returncode == 1
+    assert "if __name__ == '__main__':" in ended.stderr.splitlines()[-1]
 
 
 def _cpu_seconds(pid: int) -> float:

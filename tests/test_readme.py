@@ -2,8 +2,10 @@
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import torch
 import torchvision
@@ -85,7 +87,25 @@ def test_what_the_readme_links_to_is_there() -> None:
         assert (ROOT / target).exists(), target
 
 
+def helps(command: click.Command) -> Iterator[str]:
+    """Every help text of a command and of those below it."""
+    context = click.Context(command)
+    yield command.get_help(context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from helps(below)
+
+
 def test_every_option_the_readme_names_is_one() -> None:
-    helps = "".join(CliRunner().invoke(main, [name, "--help"]).output for name in COMMANDS)
+    known = "".join(helps(main))
     for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):
-        assert option in helps, option
+        assert option in known, option
+
+
+def test_every_option_of_extract_is_shown_or_explained() -> None:
+    (extract,) = (main.get_command(click.Context(main), "extract"),)
+    assert extract is not None
+    options = {option for parameter in extract.params for option in parameter.opts if option.startswith("--")}
+    assert {option for option in options if option not in README} <= {"--force", "--quiet", "--debug", "--output"}

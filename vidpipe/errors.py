@@ -10,6 +10,7 @@
     │   ├── DecodeError          a video stream that does not decode
     │   ├── DecodeTimeoutError   decoding took longer than --timeout
     │   └── DecoderCrashError    the decoder took its process down
+    ├── DecodingStoppedError     no decoding process starts, or answers
     ├── StoreError               a feature store
     │   ├── KeyMismatchError     it was made with other settings
     │   └── ShardError           one of its HDF5 files is damaged
@@ -29,6 +30,7 @@ __all__ = [
     "DecodeError",
     "DecodeTimeoutError",
     "DecoderCrashError",
+    "DecodingStoppedError",
     "InputError",
     "InterruptedExtractionError",
     "KeyMismatchError",
@@ -88,6 +90,10 @@ class DecodeTimeoutError(VideoError):
 
 class DecoderCrashError(VideoError):
     """The native decoder took its process down."""
+
+
+class DecodingStoppedError(VidpipeError):
+    """The processes that decode cannot be got to work."""
 
 
 class StoreError(VidpipeError):

@@ -96,6 +96,8 @@ def extract(
     store = FeatureStore.create(store_path, feature_key(config, weights))
     videos = [video for video in videos if part.holds(video.id)]
     with store.lock(part):
+        if part == WHOLE:
+            store.clear_leftovers()
         missing = [video for video in videos if force or not store.holds(video)]
         known = {video.id: store.known_failure(video) for video in missing if not (force or retry_failed)}
         to_do = [video for video in missing if known.get(video.id) is None]

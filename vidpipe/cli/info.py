@@ -69,6 +69,7 @@ def _store_facts(path: Path) -> dict[str, Any]:
         "video_seconds": round(sum(info.duration_seconds for info in infos), 3),
         "size_bytes": sum(shard.path.stat().st_size for shard in store.shards),
         "shards": len(store.shards),
+        "damaged": sum(info.damaged for info in infos),
         "failed": len(store.failures),
         **store.key.as_dict(),
     }

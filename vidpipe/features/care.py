@@ -101,8 +101,7 @@ def repair(store: FeatureStore) -> list[Damage]:
         store.refresh()
         damage = find_damage(store)
         remove_leftovers(store.path)
-        for leftover in (store.path / "shards").glob("*.writing"):
-            leftover.unlink()
+        store.clear_leftovers()
         for one in damage:
             if one.video_id is None:
                 _quarantine(store, one.shard)

@@ -249,6 +249,18 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         """
         return lock(self.path, part)
 
+    def clear_leftovers(self) -> None:
+        """Remove what killed writers left half-written; only for the holder of the whole store's lock.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        try:
+            for leftover in (self.path / "shards").glob("*.writing"):
+                leftover.unlink()
+        except OSError as error:
+            raise StoreError(f"{self.path}: what a killed writer left cannot be removed ({error})") from error
+
     def refresh(self) -> None:
         """Look again at what lies in the folder."""
         for name in ("shards", "_places", "ids", "_noted"):

@@ -18,18 +18,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
 
 from vidpipe.config import Sampling
-from vidpipe.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, VideoError
+from vidpipe.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, DecodingStoppedError, VideoError
 from vidpipe.records import FrameBatch, FramePlan, Preprocessing, Reading, VideoFailure, VideoFile, VideoInfo
 from vidpipe.video.reader import METHODS, VideoReader, import_decord, open_video
 from vidpipe.video.sampling import plan_frames
@@ -46,6 +47,13 @@ PIECE_FRAMES = 128
 PIECES_PER_WORKER = 1000
 """A worker is renewed after so many, so that a leak in native code cannot grow without bound."""
 TICK_SECONDS = 1.0
+MOST_IDLE_SECONDS = 60.0
+"""For starting a worker: longer than that, and the time that a chunk may take, and none will ever start."""
+MOST_BREAKS = 3
+NO_WORKERS = (
+    "the decoding processes do not start, or end at once: is there memory left? A script that calls vidpipe does its "
+    "work under `if __name__ == '__main__':`"
+)
 PR_SET_PDEATHSIG = 1
 """From <sys/prctl.h>: the signal to get when the parent dies."""
 
@@ -76,23 +84,15 @@ def decode_videos(
         preprocessing: how the backbone's weights want them resized and cropped.
         workers: number of processes.
         timeout_seconds: how long one chunk of work may take.
+
+    Raises:
+        DecodingStoppedError: no process can be got to work.
     """
-    most_running = 2 * workers + 1
-    context = get_context("spawn")
-    counts = context.RawArray("q", most_running)
-    pool = ProcessPool(
-        max_workers=workers,
-        max_tasks=PIECES_PER_WORKER,
-        context=context,
-        initializer=_start_worker,
-        initargs=(counts, os.getpid()),
-    )
+    pool = _Workers(workers)
     try:
-        yield from _Schedule(pool, sampling, preprocessing, counts, timeout_seconds).run(videos)
-        pool.close()  # type: ignore[no-untyped-call]
+        yield from _Schedule(pool, sampling, preprocessing, timeout_seconds).run(videos)
     finally:
-        pool.stop()  # type: ignore[no-untyped-call]
-        pool.join()
+        pool.stop()
 
 
 @dataclass(frozen=True)
@@ -139,50 +139,109 @@ class _Running:
     """When `num_chunks` was last seen to grow, on the monotonic clock."""
 
 
+class _Workers:
+    """The processes that decode, and the memory in which they count."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._context = get_context("spawn")
+        self.counts: Array[c_longlong] = self._context.RawArray("q", 2 * count + 1)
+        """A slot for each piece that runs or waits at a worker's door."""
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self._count,
+            max_tasks=PIECES_PER_WORKER,
+            context=self._context,
+            initializer=_start_worker,
+            initargs=(self.counts, os.getpid()),
+        )
+
+    def submit(self, function: Callable[..., "_Decoded"], *args: Any) -> "Future[_Decoded]":
+        """Have a worker call a function.
+
+        Raises:
+            BrokenProcessPool: a worker died that had nothing to do, and with it the pool.
+        """
+        try:
+            return self._pool.schedule(function, args=args)
+        except RuntimeError as error:
+            raise BrokenProcessPool(str(error)) from error
+
+    def restart(self) -> None:
+        """Start all processes anew; what they had in hand is lost."""
+        self.stop()
+        self._pool = self._new_pool()
+
+    def stop(self) -> None:
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+
 class _Schedule:
     """What runs, what waits, and what to do when a piece fails."""
 
     def __init__(
-        self,
-        pool: ProcessPool,
-        sampling: Sampling,
-        preprocessing: Preprocessing,
-        counts: "Array[c_longlong]",
-        timeout_seconds: float,
+        self, workers: _Workers, sampling: Sampling, preprocessing: Preprocessing, timeout_seconds: float
     ) -> None:
-        self._submit: Callable[[_Piece, int], Future[_Decoded]] = lambda piece, slot: pool.schedule(
-            _decode_piece, args=(piece, slot, sampling, preprocessing)
-        )
-        self._counts = counts
+        self._workers = workers
+        self._settings = (sampling, preprocessing)
         self._timeout_seconds = timeout_seconds
-        self._free_slots = list(range(len(counts)))
+        self._free_slots = list(range(len(workers.counts)))
         self._waiting: deque[_Piece] = deque()
         self._running: dict[Future[_Decoded], _Running] = {}
+        self._is_broken = False
+        """Whether a worker died that had nothing to do: pebble then gives up all of them."""
+        self._num_breaks = 0
+        """How often that happened since a piece came back."""
 
     def run(self, videos: Iterable[VideoFile]) -> Iterator[FrameBatch | VideoFailure | Reading]:
         fresh = iter(videos)
         tick_seconds = min(TICK_SECONDS, self._timeout_seconds / 4)
+        idle_seconds = 0.0
         while True:
             self._fill(fresh)
+            if self._is_broken:
+                self._mend()
+                continue
             if not self._running:
                 return
             done, _ = wait(self._running, timeout=tick_seconds, return_when=FIRST_COMPLETED)
-            for future in done:
-                if future in self._running:
-                    yield from self._finish(self._take(future), future)
-            yield from self._look_after_the_others()
+            signs = [*self._collect(done), *self._look_after_the_others()]
+            idle_seconds = 0.0 if signs else idle_seconds + tick_seconds
+            if idle_seconds > MOST_IDLE_SECONDS + self._timeout_seconds:
+                raise DecodingStoppedError(NO_WORKERS)
+            yield from signs
 
     def _fill(self, fresh: Iterator[VideoFile]) -> None:
         while self._free_slots:
-            if self._waiting:
-                piece = self._waiting.popleft()
-            elif (video := next(fresh, None)) is not None:
-                piece = _Piece(video)
-            else:
+            if not self._waiting:
+                if (video := next(fresh, None)) is None:
+                    return
+                self._waiting.append(_Piece(video))
+            slot = self._free_slots[-1]
+            self._workers.counts[slot] = 0
+            try:
+                future = self._workers.submit(_decode_piece, self._waiting[0], slot, *self._settings)
+            except BrokenProcessPool:
+                self._is_broken = True
                 return
-            slot = self._free_slots.pop()
-            self._counts[slot] = 0
-            self._running[self._submit(piece, slot)] = _Running(piece, slot)
+            self._running[future] = _Running(self._waiting.popleft(), self._free_slots.pop())
+
+    def _mend(self) -> None:
+        """Start the workers anew, and give them the same work again."""
+        self._is_broken = False
+        self._num_breaks += 1
+        if self._num_breaks > MOST_BREAKS:
+            raise DecodingStoppedError(NO_WORKERS)
+        self._waiting.extendleft(self._take(future) for future in list(self._running))
+        self._workers.restart()
+
+    def _collect(self, done: "Iterable[Future[_Decoded]]") -> Iterator[FrameBatch | VideoFailure]:
+        for future in done:
+            if future in self._running:
+                yield from self._finish(self._take(future), future)
 
     def _take(self, future: "Future[_Decoded]") -> _Piece:
         running = self._running.pop(future)
@@ -193,7 +252,7 @@ class _Schedule:
         """Note who moves, and stop who stands still."""
         now = time.monotonic()
         for future, running in list(self._running.items()):
-            num_steps = self._counts[running.slot]
+            num_steps = self._workers.counts[running.slot]
             if num_steps and num_steps // STEPS_PER_CHUNK != running.num_chunks:
                 running.num_chunks, running.moved_at = num_steps // STEPS_PER_CHUNK, now
             elif num_steps and now - running.moved_at > self._timeout_seconds and future in self._running:
@@ -216,9 +275,13 @@ class _Schedule:
                 yield self._fail(piece, DecodeError(error.message))
         except VideoError as error:
             yield self._fail(piece, error)
+        except BrokenProcessPool:
+            self._is_broken = True
+            self._waiting.appendleft(piece)
         except ProcessExpired as error:
             yield self._fail(piece, DecoderCrashError(f"the decoder crashed ({_exit_reason(error.exitcode)})"))
         else:
+            self._num_breaks = 0
             if piece.opened is None:
                 piece = replace(piece, opened=(decoded.info, decoded.plan), methods=_from(decoded.method))
                 starts = range(PIECE_FRAMES, len(decoded.plan), PIECE_FRAMES)

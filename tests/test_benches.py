@@ -1,0 +1,38 @@
+"""A small, seeded version of each bench of reliability; `make bench` runs them at length."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fuzz import fuzz
+from benchmarks.kills import kill_often
+from benchmarks.memory import CASES, large_clip, measure
+
+MOST_GB = 3.0
+
+
+def test_damaged_videos_do_not_hang_crash_or_give_wrong_rows(tmp_path: Path) -> None:
+    outcomes = fuzz(50, 5, tmp_path)
+    assert outcomes["stored"] > 10
+    assert outcomes["stored, marked damaged"] > 5
+    for outcome in ("wrong rows", "damaged shards", "not accounted for", "DecodeTimeoutError", "DecoderCrashError"):
+        assert outcomes[outcome] == 0, outcome
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes left behind in /proc")
+def test_a_killed_extraction_loses_nothing_that_was_sealed(tmp_path: Path) -> None:
+    outcome = kill_often(3, 1, tmp_path, num_videos=12)
+    assert outcome.num_kills == 3
+    assert outcome.num_stores >= 1
+    assert outcome.wrong == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
+def test_a_large_video_takes_bounded_memory(tmp_path: Path) -> None:
+    rss_gb, _, num_rows, _ = measure(
+        replace(CASES["4k"], write=lambda folder: large_clip(folder, 3840, 2160, 30)), tmp_path
+    )
+    assert num_rows == 16
+    assert rss_gb < MOST_GB
