@@ -8,7 +8,7 @@ from vidpipe.records import Preprocessing
 
 __all__ = ["resize", "resize_and_crop"]
 
-MOST_ELONGATED = 8
+MOST_ELONGATED = 10
 """Longer side by shorter side. Of a picture beyond it only this much of its middle is resized: all of one of
 10000 × 2 pixels would become 1,280,000 × 256."""
 
