@@ -62,6 +62,13 @@ def test_frames_may_be_asked_for_again_and_backwards_between_calls(open_with: Op
     assert numbers_of(reader, [3, 51]) == [3, 51]
 
 
+def test_frames_passed_over_before_may_be_asked_for_later(open_with: Open, tmp_path: Path) -> None:
+    reader = open_with(write_video(tmp_path / "a.mp4", 60, options={"bf": "3", "g": "30"}))
+    assert numbers_of(reader, [2, 10]) == [2, 10]
+    assert numbers_of(reader, [11, 12, 13, 14, 15, 29]) == [11, 12, 13, 14, 15, 29]
+    assert numbers_of(reader, [16, 17, 30, 31]) == [16, 17, 30, 31]
+
+
 def test_times_of_a_variable_frame_rate_are_the_containers(open_with: Open, tmp_path: Path) -> None:
     pts_ms = [0, 10, 500, 510, 900, 2000, 2040]
     reader = open_with(write_video(tmp_path / "vfr.mp4", 7, pts_ms=pts_ms))

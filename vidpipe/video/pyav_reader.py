@@ -23,6 +23,9 @@ from vidpipe.video.steps import OnStep, no_step
 
 __all__ = ["PyavReader", "SurveyReader"]
 
+SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg4", "mpeg2video"})
+"""Decoders that can be told packet by packet to pass over a frame that no other one refers to."""
+
 
 class PyavReader:
     """Reads a video with PyAV by its packets' times; a `VideoReader`.
@@ -46,6 +49,10 @@ class PyavReader:
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._position: int | None = None
         """The presentation time, in ticks, of the frame that was given last; None where decoding has to start anew."""
+        self._wanted: frozenset[int] = frozenset()
+        """Presentation times of the frames that will be asked for."""
+        self._skipped: set[int | None] = set()
+        """Those of the frames that were not wanted since the last key frame was entered at."""
         self._sound_keys: set[int] = set()
         self._picture = _Picture(self._frame(int(packets.ticks[0])))
         self.is_upright = self._picture.is_upright
@@ -62,8 +69,10 @@ class PyavReader:
 
     def blocks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
-        for number in frame_index:
-            yield self._picture.rgb(self._frame(int(self._packets.ticks[number])))[None]
+        ticks = [int(tick) for tick in self._packets.ticks[np.asarray(frame_index, np.int64)]]
+        self._wanted = frozenset(ticks)
+        for tick in ticks:
+            yield self._picture.rgb(self._frame(tick))[None]
 
     def check_entries(self, frame_index: Sequence[int] | NDArray[np.int64]) -> None:
         """Decode the key frames that one enters at for some frames.
@@ -79,7 +88,7 @@ class PyavReader:
         """The frame with this presentation time."""
         key = self._key_before(tick)
         position, self._position = self._position, None
-        if position is None or not key <= position < tick:
+        if position is None or not key <= position < tick or tick in self._skipped:
             self._enter(key)
         try:
             for frame in self._frames:
@@ -108,13 +117,21 @@ class PyavReader:
         except av.error.FFmpegError as error:
             raise DecodeError(f"seeking failed ({error.strerror})") from error
         self._frames = self._decoded_from(key)
+        self._skipped = set()
 
     def _decoded_from(self, key: int) -> Iterator["av.VideoFrame"]:
+        """Frames from a key frame on, but for those that nobody wants and no other frame needs (B-frames mostly)."""
         entered = False
+        decoder = self._stream.codec_context
         for packet in self._container.demux(self._stream):
             entered |= packet.pts == key
             if entered:
-                yield from self._stream.codec_context.decode(packet)
+                if packet.pts in self._wanted or decoder.name not in SKIPPING_CODECS:
+                    decoder.skip_frame = "DEFAULT"
+                else:
+                    decoder.skip_frame = "NONREF"
+                    self._skipped.add(packet.pts)
+                yield from decoder.decode(packet)
 
 
 def _check_key_frame(frame: "av.VideoFrame") -> None:
