@@ -121,9 +121,13 @@ def test_packets_that_code_no_frame_are_not_counted(tmp_path: Path) -> None:
     assert numbers_of(reader, list(range(reader.info.num_frames))) == list(range(20))
 
 
-def test_decord_is_the_decoder_of_ordinary_files(tmp_path: Path) -> None:
-    info = open_video(write_video(tmp_path / "a.mp4", 10, fps=10, width=80, height=60)).info
-    assert (info.decoder, info.codec, info.width, info.height) == ("decord", "h264", 80, 60)
+@pytest.mark.parametrize(("num_b_frames", "decoder"), [("0", "decord"), ("2", "pyav")])
+def test_decord_decodes_ordinary_files_and_pyav_those_with_frames_to_pass_over(
+    tmp_path: Path, num_b_frames: str, decoder: str
+) -> None:
+    path = write_video(tmp_path / "a.mp4", 10, fps=10, width=80, height=60, options={"bf": num_b_frames})
+    info = open_video(path).info
+    assert (info.decoder, info.codec, info.width, info.height) == (decoder, "h264", 80, 60)
     assert info.num_frames == 10
     assert [info.duration_seconds, info.fps] == pytest.approx([1.0, 10.0])
 

@@ -100,8 +100,8 @@ class _Piece:
     """A piece of work: open a video, plan it and decode its first frames, or decode more of a plan."""
 
     video: VideoFile
-    methods: tuple[str, ...] = METHODS
-    """Which readers to try."""
+    methods: tuple[str, ...] | None = None
+    """Which readers to try; None leaves it to `open_video`."""
     opened: "tuple[VideoInfo, FramePlan] | None" = None
     start: int = 0
 
@@ -384,6 +384,6 @@ def _find_scenes(reader: VideoReader) -> list[tuple[int, int]]:
 
 
 @lru_cache(maxsize=1)
-def _open_cached(path: Path, methods: tuple[str, ...]) -> VideoReader:
+def _open_cached(path: Path, methods: tuple[str, ...] | None) -> VideoReader:
     """The pieces of one video mostly come one after another: open it once."""
     return open_video(path, methods=methods, on_step=_Worker.step)

@@ -44,6 +44,8 @@ class Packets:
     """Packets that the file holds in part only."""
     timed: bool
     """Whether each packet has a presentation time of its own."""
+    reordered: bool
+    """Whether frames are not shown in the order in which they are decoded: there are B-frames."""
     open_gop: bool
     """Whether frames shown before a key frame come after it in the file. A decoder that seeks to such a key frame
     cannot give them, and one that counts frames from there (decord) then counts wrongly."""
@@ -138,6 +140,7 @@ class _Scan:
             num_announced=self._stream.frames or self._frames_by_duration(container, end_seconds),
             num_corrupt=self._num_corrupt,
             timed=self._timed and bool(np.all(np.diff(ticks) > 0)),
+            reordered=bool(np.any(np.diff(self.ticks) < 0)),
             open_gop=self._open_gop,
         )
 

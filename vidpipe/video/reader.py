@@ -1,4 +1,4 @@
-"""A video file as frames by number. decord decodes; where it cannot, or contradicts the packets, PyAV does.
+"""A video file as frames by number. decord decodes streams that are simple enough for it, PyAV the others.
 
 All readers give the same frames and the same times; `open_video` takes the first of `METHODS` that can. A reader that
 comes upon damage half-way raises DecodeError, and the next one is tried; the last one, `survey`, takes what is there.
@@ -30,6 +30,8 @@ INDEXED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", 
 """Where decord was found to seek rightly, pixel for pixel (tests/test_reader.py)."""
 MOST_BYTES = 4 * 2**30
 """decord reads a file from end to end in one call, during which nobody could tell whether it is stuck."""
+MOST_PIXELS = 2**22
+"""decord decodes ahead without a limit: 60 pictures of 8K took 6 GB."""
 TIME_TOLERANCE_SECONDS = 1e-3
 """decord gives its times as float32: a tenth of this after an hour."""
 
@@ -61,7 +63,8 @@ def open_video(path: Path, *, methods: Sequence[str] | None = None, on_step: OnS
 
     Args:
         path: the file.
-        methods: which readers to try, by name, in turn; `METHODS` if None.
+        methods: which readers to try, by name, in turn. None means `METHODS`, without decord where there are B-frames:
+            PyAV can pass over those that nobody wants.
         on_step: told of what has been read, often.
 
     Raises:
@@ -69,7 +72,9 @@ def open_video(path: Path, *, methods: Sequence[str] | None = None, on_step: OnS
         DecodeError: it holds one that cannot be decoded.
     """
     packets = scan_packets(path, on_step=on_step)
-    *others, last = METHODS if methods is None else methods
+    if methods is None:
+        methods = METHODS[1:] if packets.reordered else METHODS
+    *others, last = methods
     for method in others:
         try:
             return _READERS[method](path, packets, on_step=on_step)
@@ -94,6 +99,8 @@ class DecordReader:
         self._pyav = PyavReader(path, packets, on_step=on_step)
         if not self._pyav.is_upright:
             raise DecodeError("pictures turned by an angle that decord reads in its own way")
+        if self._pyav.info.width * self._pyav.info.height > MOST_PIXELS:
+            raise DecodeError("decord would hold many of these large pictures")
         self._decord = import_decord()
         native = (self._decord.DECORDError, self._decord.DECORDLimitReachedError)
         self._errors = (*native, RuntimeError, AssertionError, UnicodeEncodeError)  # the last: a name that is no UTF-8
