@@ -85,6 +85,28 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         store["nowhere.mp4"]
 
 
+def test_the_features_of_many_videos_come_in_one_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidpipe.features.shard.PIECE_BYTES", 64)  # 4 rows
+    lengths = {"f": 9, "b": 1, "d": 4, "a": 6, "e": 2, "c": 3}
+    sequences = {name: make_sequence(name, length, seed=length) for name, length in lengths.items()}
+    store = FeatureStore.create(tmp_path / "s", KEY)
+    with store.writer(most_videos=4) as writer:
+        for sequence in sequences.values():
+            writer.add(sequence)
+    features, starts = store.features(["c", "f", "a", "d", "f"])
+    assert features.shape == (9 + 4 + 6 + 3 + 9, 4)
+    for start, name in zip(starts, "cfadf", strict=True):
+        assert np.array_equal(features[start : start + store.length(name)], sequences[name].features)
+    assert store.features([])[0].shape == (0, 0)
+
+
+def test_shards_that_differ_in_the_size_of_a_feature_are_told(tmp_path: Path) -> None:
+    make_store(tmp_path / "s", [make_sequence("a.mp4")])
+    store = make_store(tmp_path / "s", [make_sequence("b.mp4", dim=5)])
+    with pytest.raises(ShardError, match="features of size 5, others 4"):
+        store.features(["a.mp4", "b.mp4"])
+
+
 def test_whether_a_video_is_damaged_is_read_as_it_was_written(tmp_path: Path) -> None:
     whole, damaged = make_sequence("a.mp4"), make_sequence("b.mp4")
     damaged = replace(damaged, info=replace(damaged.info, damaged=True, lost_packets=3))

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,6 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError
 from vidpipe.features.key import FeatureKey
@@ -181,6 +184,39 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         places.sort(key=lambda place: (place[0], place[1].start))
         for number, group in groupby(places, key=lambda place: place[0]):
             yield from self.shards[number].sequences([row for _, row in group])
+
+    def features(self, video_ids: Sequence[str]) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
+        """The features of some videos in one array, each file read once, from front to back.
+
+        Args:
+            video_ids: which; each must be in the store.
+
+        Returns:
+            (ΣT, D) float32 or float16, as stored, and where in it each video's features begin, (N,).
+
+        Raises:
+            StoreError: a feature is not finite, or shards differ in D.
+        """
+        places = [self._places[video_id] for video_id in video_ids]
+        order = sorted(range(len(places)), key=lambda i: (places[i][0], places[i][1].start))
+        ends = np.cumsum([0, *(places[i][1].length for i in order)], dtype=np.int64)
+        starts = np.empty(len(places), np.int64)
+        starts[order] = ends[:-1]
+        features = self._room(int(ends[-1]), {number for number, _ in places})
+        num_done = 0
+        for number, group in groupby((places[i] for i in order), key=lambda place: place[0]):
+            rows = [row for _, row in group]
+            start, num_done = num_done, num_done + len(rows)
+            self.shards[number].read_features(rows, features[ends[start] : ends[num_done]])
+        return features, starts
+
+    def _room(self, num_rows: int, numbers: Collection[int]) -> NDArray[np.floating[Any]]:
+        """An array for so many rows of some shards."""
+        shards = [self.shards[number] for number in sorted(numbers)]
+        if odd := [shard for shard in shards if shard.dim != shards[0].dim]:
+            raise ShardError(f"{odd[0].path}: features of size {odd[0].dim}, others {shards[0].dim}; {REMEDY}")
+        dtype = np.result_type(*(shard.dtype for shard in shards)) if shards else np.float32
+        return np.empty((num_rows, shards[0].dim if shards else 0), dtype)
 
     def holds(self, video: VideoFile) -> bool:
         """Whether the store has this very file: same id, size and time."""
