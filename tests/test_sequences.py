@@ -1,12 +1,15 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from tests.test_store import make_sequence, make_store
+from tests.test_store import KEY, make_sequence, make_store
 from vidpipe.datasets.sequences import SequenceDataset, pad
 from vidpipe.errors import StoreError
+from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
 
 VIDEOS = [LabeledVideo(f"{name}.mp4", label) for name, label in (("ddd", "x"), ("a", "y"), ("cc", "x"))]
@@ -25,7 +28,7 @@ def test_each_video_keeps_its_own_rows_and_class(tmp_path: Path) -> None:
 def test_batches_cover_every_video_once_padded_with_zeros(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", [make_sequence(video.video_id, 2 + i) for i, video in enumerate(VIDEOS)])
     dataset = SequenceDataset(store, VIDEOS, ["x", "y"])
-    first, second = dataset.batches(2, order=[2, 0, 1])
+    first, second = dataset.batches(2, order=torch.tensor([2, 0, 1]))
     assert (first.features.shape, second.features.shape) == ((2, 4, 4), (1, 3, 4))
     assert (first.lengths.tolist(), second.lengths.tolist()) == ([4, 2], [3])
     assert torch.equal(first.features[1, :2], dataset.sequence(0))
@@ -33,11 +36,90 @@ def test_batches_cover_every_video_once_padded_with_zeros(tmp_path: Path) -> Non
     assert first.class_index.tolist() == [0, 0]
 
 
-def test_a_feature_that_is_not_finite_is_told_with_its_video(tmp_path: Path) -> None:
-    sequence = make_sequence("a.mp4")
-    sequence.features[1, 1] = np.nan
-    with pytest.raises(StoreError, match=r"a\.mp4 are not finite"):
-        SequenceDataset(make_store(tmp_path / "s", [sequence]), [LabeledVideo("a.mp4", "x")], ["x"])
+@pytest.fixture
+def ragged(tmp_path: Path) -> tuple[SequenceDataset, list[NDArray[np.float32]]]:
+    """Forty videos of 1 to 9 rows in many shards, in another order than in the store; and their features."""
+    sequences = [make_sequence(f"{number:02}.mp4", 1 + number * 7 % 9, seed=number) for number in range(40)]
+    store = FeatureStore.create(tmp_path / "ragged", KEY)
+    with store.writer(most_videos=6) as writer:
+        for sequence in sequences:
+            writer.add(sequence)
+    order = np.random.default_rng(0).permutation(40).tolist()
+    videos = [LabeledVideo(sequences[number].video_id, "xy"[number % 2]) for number in order]
+    return SequenceDataset(store, videos, ["x", "y"]), [sequences[number].features for number in order]
+
+
+Ragged = tuple[SequenceDataset, list[NDArray[np.float32]]]
+
+
+def test_rows_are_read_from_many_shards_in_any_order(ragged: Ragged) -> None:
+    dataset, expected = ragged
+    assert dataset.rows.shape == (sum(map(len, expected)), 4)
+    for number, features in enumerate(expected):
+        assert np.array_equal(dataset.sequence(number).numpy(), features)
+
+
+def test_a_part_is_its_videos_over_the_same_memory(ragged: Ragged) -> None:
+    dataset, expected = ragged
+    part = dataset.part([7, 3, 30])
+    assert len(part) == 3
+    assert part.rows.data_ptr() == dataset.rows.data_ptr()
+    assert np.array_equal(part.sequence(2).numpy(), expected[30])
+    assert part.class_index.tolist() == [int(dataset.class_index[number]) for number in (7, 3, 30)]
+    assert len(dataset.part(range(0))) == 0
+    assert list(dataset.part(range(0)).batches(4)) == []
+
+
+def test_mean_and_deviation_are_those_of_the_parts_own_rows(ragged: Ragged) -> None:
+    dataset, expected = ragged
+    mean, std = dataset.part(range(5, 30)).mean_and_std()
+    rows = np.concatenate(expected[5:30]).astype(np.float64)
+    assert np.allclose(mean.numpy(), rows.mean(axis=0), atol=1e-6)
+    assert np.allclose(std.numpy(), rows.std(axis=0), atol=1e-6)
+
+
+def test_a_small_deviation_beside_a_large_mean_is_not_lost(tmp_path: Path) -> None:
+    sequences = [make_sequence(f"{number}.mp4", 60, seed=number) for number in range(40)]
+    for sequence in sequences:
+        sequence.features[:] = 1000 + 0.01 * sequence.features
+    store = make_store(tmp_path / "s", sequences)
+    dataset = SequenceDataset(store, [LabeledVideo(name, "x") for name in store], ["x"])
+    expected = np.concatenate([sequence.features for sequence in sequences]).astype(np.float64).std(axis=0)
+    assert np.allclose(dataset.mean_and_std()[1].numpy(), expected, rtol=1e-3)
+
+
+def test_averaged_each_video_is_its_mean(ragged: Ragged) -> None:
+    dataset, expected = ragged
+    (batch,) = dataset.averaged().part(range(4, 40)).batches(100)
+    assert batch.lengths.tolist() == [1] * 36
+    for features, mean in zip(expected[4:], batch.features[:, 0].numpy(), strict=True):
+        assert np.allclose(mean, features.mean(axis=0), atol=1e-6)
+
+
+def test_by_length_the_longest_come_first(ragged: Ragged) -> None:
+    dataset, expected = ragged
+    lengths = [len(expected[number]) for number in dataset.by_length()]
+    assert lengths == sorted(map(len, expected), reverse=True)
+
+
+def test_features_of_half_precision_stay_so_in_memory(tmp_path: Path) -> None:
+    sequence = make_sequence("a.mp4", 5)
+    sequence = replace(sequence, features=sequence.features.astype(np.float16))
+    dataset = SequenceDataset(make_store(tmp_path / "s", [sequence]), [LabeledVideo("a.mp4", "x")], ["x"])
+    assert dataset.rows.dtype == torch.float16
+    (batch,) = dataset.batches(1)
+    assert batch.features.dtype == torch.float32
+    assert np.array_equal(batch.features[0].numpy(), sequence.features.astype(np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_feature_that_is_not_finite_is_told_with_its_video(tmp_path: Path, value: float) -> None:
+    sequences = [make_sequence(f"{name}.mp4") for name in "abc"]
+    sequences[1].features[1, 1] = value
+    store = make_store(tmp_path / "s", sequences)
+    with pytest.raises(StoreError, match=r"b\.mp4 are not finite"):
+        SequenceDataset(store, [LabeledVideo(name, "x") for name in ("c.mp4", "b.mp4", "a.mp4")], ["x"])
+    assert len(SequenceDataset(store, [LabeledVideo("a.mp4", "x"), LabeledVideo("c.mp4", "x")], ["x"])) == 2
 
 
 def test_padding_goes_to_the_longest() -> None:

@@ -9,6 +9,7 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_acc
 
 from tests.test_store import make_sequence, make_store
 from vidpipe.config import TrainConfig, load_section
+from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import LabelsError, RunError
 from vidpipe.evaluate import evaluate
 from vidpipe.features.store import FeatureStore
@@ -17,7 +18,7 @@ from vidpipe.models.heads import masked_mean
 from vidpipe.predict import predict
 from vidpipe.records import FeatureSequence, LabeledVideo, VideoFile
 from vidpipe.run import Run
-from vidpipe.train import train
+from vidpipe.train import compute_logits, train
 
 QUICK = TrainConfig(hidden_size=16, epochs=60, dropout=0.0, lr=0.01, patience=60, device="cpu")
 DIM = 4
@@ -88,6 +89,15 @@ def test_the_same_seed_gives_the_same_model(trained: Trained, tmp_path: Path) ->
     other = TrainConfig(**{**vars(QUICK), "seed": 1, "epochs": 2})
     train(store, videos, tmp_path / "other", config=other)
     assert (tmp_path / "other/model.safetensors").read_bytes() != (run_path / "model.safetensors").read_bytes()
+
+
+def test_logits_come_in_the_videos_own_order_however_they_are_batched(trained: Trained) -> None:
+    run_path, store, videos = trained
+    head = Run.open(run_path).load_heads(torch.device("cpu"))["lstm"]
+    logits = compute_logits(head, SequenceDataset(store, videos, ["falling", "rising"]), batch_size=7)
+    for video, row in zip(videos, logits, strict=True):
+        features = torch.from_numpy(store[video.video_id].features)[None]
+        assert torch.allclose(row, head(features, torch.tensor([features.shape[1]]))[0], atol=1e-5)
 
 
 def test_training_stops_where_validation_stops_getting_better(trained: Trained, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from vidpipe.metrics import Evaluation, evaluate_logits
 from vidpipe.models.frozen import choose_device
 from vidpipe.records import LabeledVideo
 from vidpipe.run import Run
-from vidpipe.train import compute_logits
+from vidpipe.train import compute_logits, seen_by
 
 __all__ = ["EvaluationReport", "evaluate"]
 
@@ -53,7 +53,7 @@ def evaluate(
         raise RunError(f"{run.path}: the run was trained on every one of these {len(videos)} videos; give others")
     dataset = SequenceDataset(store, unseen, run.class_names)
     heads = run.load_heads(choose_device(device))
-    logits = {name: compute_logits(head, dataset).numpy() for name, head in heads.items()}
+    logits = {name: compute_logits(head, seen_by(name, dataset)).numpy() for name, head in heads.items()}
     return EvaluationReport(
         {name: evaluate_logits(rows, dataset.class_index.numpy(), run.class_names) for name, rows in logits.items()},
         num_seen=len(videos) - len(unseen),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from vidpipe.config import TrainConfig
@@ -21,7 +22,10 @@ from vidpipe.plots import plot_confusion, plot_history
 from vidpipe.records import LabeledVideo
 from vidpipe.run import BASELINE, Run, SplitRow, save_run
 
-__all__ = ["Epoch", "TrainResult", "compute_logits", "train"]
+__all__ = ["Epoch", "TrainResult", "compute_logits", "seen_by", "train"]
+
+SMALLEST_STD = 1e-6
+"""Of a feature that does not vary: what it is divided by."""
 
 
 @dataclass(frozen=True)
@@ -72,25 +76,23 @@ def train(
     """
     split = make_split(videos, val_fraction=config.val_fraction, test_fraction=config.test_fraction, seed=config.seed)
     class_names = tuple(sorted({video.label for video in split.train}))
-    parts = {
-        name: SequenceDataset(store, part, class_names)
-        for name, part in (("train", split.train), ("val", split.val), ("test", split.test))
-    }
+    parts = _read_parts(store, split, class_names)
     device = choose_device(config.device)
-    dim = parts["train"].rows.shape[1]
+    dim, (mean, std) = parts["train"].dim, parts["train"].mean_and_std()
+    standard = {"feature_mean": mean, "feature_std": std.clamp_min(SMALLEST_STD)}
     heads: dict[str, Head] = {}
     history: dict[str, list[Epoch]] = {}
+    evaluations: dict[str, dict[str, Evaluation]] = {part: {} for part in ("val", "test") if len(parts[part])}
     for name in dict.fromkeys((config.head, BASELINE)):
+        seen = {part: seen_by(name, dataset) for part, dataset in parts.items()}
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            head = build_head(name, dim, len(class_names), config).to(device)
-            history[name] = _fit(head, parts, config, partial(on_epoch, name))
+            head = build_head(name, dim, len(class_names), config)
+            head.load_state_dict(standard, strict=False)
+            history[name] = _fit(head.to(device), seen, config, partial(on_epoch, name))
         heads[name] = head.eval()
-    evaluations = {
-        part: {name: _evaluate(head, dataset, class_names) for name, head in heads.items()}
-        for part, dataset in parts.items()
-        if part != "train" and len(dataset)
-    }
+        for part, by_head in evaluations.items():
+            by_head[name] = _evaluate(head, seen[part], class_names)
     run = Run(
         path=run_path,
         config=config,
@@ -109,21 +111,31 @@ def train(
     return TrainResult(run, split, evaluations)
 
 
+def _read_parts(store: FeatureStore, split: Split, class_names: Sequence[str]) -> dict[str, SequenceDataset]:
+    """The parts of a split, over one array of features."""
+    whole = SequenceDataset(store, [*split.train, *split.val, *split.test], class_names)
+    val, test = len(split.train), len(split.train) + len(split.val)
+    bounds = {"train": range(val), "val": range(val, test), "test": range(test, len(whole))}
+    return {name: whole.part(numbers) for name, numbers in bounds.items()}
+
+
+def seen_by(head: str, dataset: SequenceDataset) -> SequenceDataset:
+    """A data set as a head of that name sees it: the baseline has no use for more than the mean of each sequence."""
+    return dataset.averaged() if head == BASELINE else dataset
+
+
 def _fit(
     head: Head, parts: dict[str, SequenceDataset], config: TrainConfig, on_epoch: Callable[[Epoch], None]
 ) -> list[Epoch]:
     """Train until the validation loss stops falling, and go back to where it was lowest."""
     training, validation = parts["train"], parts["val"]
-    device = next(head.parameters()).device
-    head.fit_standardisation(training.rows.to(device))
-    optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     shuffle = np.random.default_rng(config.seed)
     history: list[Epoch] = []
     best_loss, best_epoch, best_state = float("inf"), 0, head.state_dict()
     for number in range(1, config.epochs + 1):
-        loss, top1 = _train_epoch(
-            head, training, optimiser, config.batch_size, shuffle.permutation(len(training)).tolist()
-        )
+        order = torch.from_numpy(shuffle.permutation(len(training)))
+        loss, top1 = _train_epoch(head, training, optimiser, config.batch_size, order)
         epoch = Epoch(number, loss, top1)
         if len(validation):
             epoch = Epoch(number, loss, top1, *_loss_and_top1(head, validation))
@@ -138,12 +150,12 @@ def _fit(
 
 
 def _train_epoch(
-    head: Head, training: SequenceDataset, optimiser: torch.optim.Optimizer, batch_size: int, order: list[int]
+    head: Head, training: SequenceDataset, optimiser: torch.optim.Optimizer, batch_size: int, order: Tensor
 ) -> tuple[float, float]:
     """One pass; the mean loss and the share of right answers on the way."""
     head.train()
     device = next(head.parameters()).device
-    total_loss, num_right = 0.0, 0
+    total_loss, num_right = torch.zeros(2, dtype=torch.float64, device=device)
     for batch in training.batches(batch_size, order=order):
         batch = batch.to(device)
         logits = head(batch.features, batch.lengths)  # (N, T, D) -> (N, K)
@@ -152,9 +164,9 @@ def _train_epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimiser.step()
-        total_loss += loss.item() * len(logits)
-        num_right += int((logits.argmax(dim=1) == batch.class_index).sum())
-    return total_loss / len(training), num_right / len(training)
+        total_loss += loss.detach() * len(logits)
+        num_right += (logits.argmax(dim=1) == batch.class_index).sum()
+    return float(total_loss) / len(training), float(num_right) / len(training)
 
 
 def _loss_and_top1(head: Head, dataset: SequenceDataset) -> tuple[float, float]:
@@ -164,12 +176,14 @@ def _loss_and_top1(head: Head, dataset: SequenceDataset) -> tuple[float, float]:
 
 
 @torch.inference_mode()
-def compute_logits(head: Head, dataset: SequenceDataset, batch_size: int = 256) -> torch.Tensor:
+def compute_logits(head: Head, dataset: SequenceDataset, batch_size: int = 256) -> Tensor:
     """(N, K) logits of a data set's videos, in its order, on the CPU."""
     head.eval()
     device = next(head.parameters()).device
-    batches = (batch.to(device) for batch in dataset.batches(batch_size))
-    return torch.cat([head(batch.features, batch.lengths).cpu() for batch in batches])
+    order = dataset.by_length()
+    batches = (batch.to(device) for batch in dataset.batches(batch_size, order=order))
+    logits = torch.cat([head(batch.features, batch.lengths).cpu() for batch in batches])
+    return logits[order.argsort()]
 
 
 def _evaluate(head: Head, dataset: SequenceDataset, class_names: Sequence[str]) -> Evaluation:
