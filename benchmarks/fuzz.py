@@ -33,6 +33,7 @@ from vidpipe.extract import extract_into
 from vidpipe.features.care import find_damage
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
+from vidpipe.models.engines import TorchEngine
 from vidpipe.models.frozen import FrozenBackbone
 from vidpipe.records import Preprocessing, VideoFile
 
@@ -150,7 +151,7 @@ def fuzz(count: int, seed: int, folder: Path) -> Counter[str]:
     )
     store = FeatureStore.create(folder / "store", key)
     outcomes: Counter[str] = Counter()
-    for progress in extract_into(store, videos, backbone=backbone, config=CONFIG):
+    for progress in extract_into(store, videos, engine=TorchEngine(backbone), config=CONFIG):
         if progress.failure is not None:
             outcomes[progress.failure.error] += 1
     store.refresh()

@@ -115,6 +115,11 @@ class ExtractConfig(_Checked):
     pool: str = _setting("avg", "Global pooling over the last feature map.", choices=("avg", "max"))
     dtype: str = _setting("float32", "Type of the stored features.", choices=("float32", "float16"))
     device: str = _setting("auto", "Where the image model runs.", choices=("auto", "cpu", "cuda"))
+    engine: str = _setting(
+        "auto",
+        "What runs the image model; auto: ONNX Runtime on the CPU, torch on a GPU.",
+        choices=("auto", "torch", "onnx"),
+    )
     batch_size: int | None = _setting(
         None, "Frames to put through the image model at once (default 8 on the CPU, 64 on a GPU).", low=1
     )

@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +18,61 @@ from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import WHOLE, Part
 from vidpipe.features.store import FeatureStore
 from vidpipe.models.backbones import find_backbone
+from vidpipe.models.engines import Engine, load_engine
 from vidpipe.models.weights import WeightsFile, find_weights
 from vidpipe.records import FeatureSequence, FrameBatch, FramePlan, Reading, VideoFailure, VideoFile, VideoInfo
 from vidpipe.video.decoding import decode_videos, default_workers
 
-if TYPE_CHECKING:
-    from vidpipe.models.frozen import FrozenBackbone
-
-__all__ = ["ExtractProgress", "ExtractSummary", "Extracted", "extract", "extract_into", "iter_features"]
+__all__ = [
+    "ExtractProgress",
+    "ExtractSummary",
+    "Extracted",
+    "extract",
+    "extract_into",
+    "iter_features",
+    "load_configured_engine",
+]
 
 DEFAULT_BATCH_SIZE = {"cpu": 8, "cuda": 64}
 """On a CPU larger batches only cost memory: their activations no longer fit its caches."""
 
+FRAMES_OF_A_VIDEO = 64
+"""A guess, where the sampling does not say."""
+
 Extracted = FeatureSequence | VideoFailure | Reading
+
+
+@dataclass
+class Effort:
+    """Who waited for whom, while videos were extracted."""
+
+    num_workers: int = 1
+    started: float | None = None
+    """When the first frames came, on the monotonic clock; what came before is start-up."""
+    seconds: float = 0.0
+    """From then to now."""
+    model_seconds: float = 0.0
+    """In which the image model was at work."""
+    decoding_seconds: float = 0.0
+    """Of all decoding processes together."""
+
+    def add(self, *, model_seconds: float = 0.0, decoding_seconds: float = 0.0) -> None:
+        """Count some work that has just been done."""
+        now = time.monotonic()
+        self.started = now - model_seconds if self.started is None else self.started
+        self.seconds = now - self.started
+        self.model_seconds += model_seconds
+        self.decoding_seconds += decoding_seconds
+
+    @property
+    def model_waited(self) -> float:
+        """Share of the time in which the image model had no frames, 0 to 1."""
+        return max(0.0, 1 - self.model_seconds / self.seconds) if self.seconds else 0.0
+
+    @property
+    def decoders_waited(self) -> float:
+        """Share of the time in which the decoding processes had nothing to do, 0 to 1."""
+        return max(0.0, 1 - self.decoding_seconds / (self.num_workers * self.seconds)) if self.seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +105,7 @@ class ExtractSummary:
     known_failures: tuple[VideoFailure, ...]
     """Videos that failed in an earlier run and were not tried again."""
     seconds: float
+    effort: Effort
 
 
 def extract(
@@ -101,12 +143,12 @@ def extract(
         missing = [video for video in videos if force or not store.holds(video)]
         known = {video.id: store.known_failure(video) for video in missing if not (force or retry_failed)}
         to_do = [video for video in missing if known.get(video.id) is None]
-        progress = ExtractProgress(len(to_do))
+        progress, effort = ExtractProgress(len(to_do)), Effort()
         failures: list[VideoFailure] = []
         if to_do:
-            backbone = _load(config, weights)
+            engine = load_configured_engine(config, weights, len(to_do))
             try:
-                for progress in extract_into(store, to_do, backbone=backbone, config=config):
+                for progress in extract_into(store, to_do, engine=engine, config=config, effort=effort):
                     failures += [progress.failure] if progress.failure else []
                     on_progress(progress)
             except KeyboardInterrupt:
@@ -121,19 +163,26 @@ def extract(
         failures=tuple(sorted(failures, key=lambda failure: failure.video_id)),
         known_failures=tuple(failure for failure in known.values() if failure is not None),
         seconds=progress.seconds,
+        effort=effort,
     )
 
 
 def extract_into(
-    store: FeatureStore, videos: Sequence[VideoFile], *, backbone: "FrozenBackbone", config: ExtractConfig
+    store: FeatureStore,
+    videos: Sequence[VideoFile],
+    *,
+    engine: Engine,
+    config: ExtractConfig,
+    effort: Effort | None = None,
 ) -> Iterator[ExtractProgress]:
     """Extract videos into a store, with a backbone that is loaded; what fails is noted there.
 
     Args:
         store: where to; its key must be that of the backbone and the config.
         videos: what to extract, whether the store holds it or not.
-        backbone: the frozen image model.
+        engine: the frozen image model.
         config: how to sample, decode, batch and seal.
+        effort: counts who waits for whom.
 
     Raises:
         StoreError: the store cannot be written.
@@ -143,7 +192,7 @@ def extract_into(
     progress = ExtractProgress(len(videos))
     with (
         store.writer(most_videos=config.seal_videos, most_seconds=config.seal_seconds) as writer,
-        closing(iter_features(videos, backbone=backbone, config=config)) as results,
+        closing(iter_features(videos, engine=engine, config=config, effort=effort)) as results,
     ):
         for result in results:
             progress = replace(progress, seconds=time.monotonic() - started, reading=None, failure=None)
@@ -172,14 +221,25 @@ def feature_key(config: ExtractConfig, weights: WeightsFile) -> FeatureKey:
     )
 
 
-def _load(config: ExtractConfig, weights: WeightsFile) -> "FrozenBackbone":
-    from vidpipe.models.frozen import load_backbone  # torch: only where there is something to do
+def load_configured_engine(config: ExtractConfig, weights: WeightsFile, num_videos: int) -> Engine:
+    """The backbone that a config asks for, ready to run over so many videos.
 
-    return load_backbone(find_backbone(config.backbone), weights=weights, pool=config.pool, device=config.device)
+    Raises:
+        WeightsError: the weights are of another model.
+        UsageError: the device or the engine is not there.
+    """
+    return load_engine(
+        find_backbone(config.backbone),
+        weights=weights,
+        pool=config.pool,
+        device=config.device,
+        engine=config.engine,
+        num_frames=num_videos * (config.resolve_sampling().num_frames or FRAMES_OF_A_VIDEO),
+    )
 
 
 def iter_features(
-    videos: Iterable[VideoFile], *, backbone: "FrozenBackbone", config: ExtractConfig
+    videos: Iterable[VideoFile], *, engine: Engine, config: ExtractConfig, effort: Effort | None = None
 ) -> Generator[Extracted]:
     """Features of videos, one sequence or failure a video, in the order in which they get done.
 
@@ -187,16 +247,19 @@ def iter_features(
 
     Args:
         videos: what to read.
-        backbone: the frozen image model.
+        engine: the frozen image model.
         config: how to sample, decode and batch.
+        effort: counts who waits for whom.
     """
-    batch_size = config.batch_size or DEFAULT_BATCH_SIZE[backbone.device.type]
-    model = _BatchModel(backbone, batch_size, np.dtype(config.dtype))
+    effort = effort or Effort()
+    effort.num_workers = config.workers or default_workers()
+    batch_size = config.batch_size or DEFAULT_BATCH_SIZE[engine.device]
+    model = _BatchModel(engine, batch_size, np.dtype(config.dtype), effort)
     batches = decode_videos(
         videos,
         sampling=config.resolve_sampling(),
-        preprocessing=backbone.preprocessing,
-        workers=config.workers or default_workers(),
+        preprocessing=engine.preprocessing,
+        workers=effort.num_workers,
         timeout_seconds=config.timeout,
     )
     with closing(batches):
@@ -207,6 +270,7 @@ def iter_features(
             elif isinstance(batch, Reading):
                 yield model.reading(batch.video_id) or batch
             else:
+                effort.add(decoding_seconds=batch.seconds)
                 yield from model.add(batch)
         yield from model.flush()
 
@@ -230,10 +294,10 @@ class _Sequence:
 
 
 class _BatchModel:
-    """Runs a backbone on full batches, which may hold the end of one video and the beginning of the next."""
+    """Runs an engine on full batches, which may hold the end of one video and the beginning of the next."""
 
-    def __init__(self, backbone: "FrozenBackbone", batch_size: int, dtype: "np.dtype[np.floating]") -> None:
-        self._backbone, self._batch_size, self._dtype = backbone, batch_size, dtype
+    def __init__(self, engine: Engine, batch_size: int, dtype: "np.dtype[np.floating]", effort: Effort) -> None:
+        self._engine, self._batch_size, self._dtype, self._effort = engine, batch_size, dtype, effort
         self._sequences: dict[str, _Sequence] = {}
         self._waiting: list[tuple[_Sequence, int, NDArray[np.uint8]]] = []
         """(sequence, where in it, frames) not yet through the model."""
@@ -243,7 +307,7 @@ class _BatchModel:
         sequence = self._sequences.get(batch.video.id)
         if sequence is None or sequence.plan is not batch.plan:  # new, or started anew with another plan
             self.drop(batch.video.id)
-            sequence = _Sequence(batch.video.id, batch.plan, batch.info, self._backbone.dim, self._dtype)
+            sequence = _Sequence(batch.video.id, batch.plan, batch.info, self._engine.dim, self._dtype)
             self._sequences[batch.video.id] = sequence
         self._waiting.append((sequence, batch.start, batch.frames))
         while sum(len(frames) for _, _, frames in self._waiting) >= self._batch_size:
@@ -270,11 +334,10 @@ class _BatchModel:
 
     def _run(self) -> Iterator[FeatureSequence]:
         """Put one batch through the model."""
-        import torch
-
         taken = list(self._take())
-        frames = torch.from_numpy(np.concatenate([frames for _, _, frames in taken]))  # (batch_size, 3, H, W)
-        rows = self._backbone(frames).float().cpu().numpy()  # (batch_size, D)
+        started = time.monotonic()
+        rows = self._engine(np.concatenate([frames for _, _, frames in taken]))  # (batch_size, 3, H, W) -> (…, D)
+        self._effort.add(model_seconds=time.monotonic() - started)
         offset = 0
         for sequence, start, part in taken:
             if sequence.put(start, rows[offset : offset + len(part)]):

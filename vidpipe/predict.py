@@ -9,10 +9,11 @@ from vidpipe.config import ExtractConfig
 from vidpipe.datasets.sequences import pad
 from vidpipe.errors import RunError, UsageError
 from vidpipe.evaluate import check_key
-from vidpipe.extract import iter_features
+from vidpipe.extract import iter_features, load_configured_engine
 from vidpipe.features.store import FeatureStore
 from vidpipe.models.backbones import find_backbone
-from vidpipe.models.frozen import FrozenBackbone, choose_device, load_backbone
+from vidpipe.models.engines import Engine
+from vidpipe.models.frozen import choose_device
 from vidpipe.models.heads import Head
 from vidpipe.models.weights import find_weights
 from vidpipe.records import FeatureSequence, Prediction, VideoFailure, VideoFile
@@ -53,7 +54,8 @@ def predict(
     to_read = [video for video in videos if video not in set(stored)]
     if not to_read:
         return
-    for result in iter_features(to_read, backbone=_load_backbone(run, config), config=_as_trained(run, config)):
+    as_trained = _as_trained(run, config)
+    for result in iter_features(to_read, engine=_load_engine(run, as_trained, len(to_read)), config=as_trained):
         if isinstance(result, VideoFailure):
             yield Prediction(result.video_id, error=result.message)
         elif isinstance(result, FeatureSequence):
@@ -74,7 +76,7 @@ def _as_trained(run: Run, config: ExtractConfig) -> ExtractConfig:
     )
 
 
-def _load_backbone(run: Run, config: ExtractConfig) -> FrozenBackbone:
+def _load_engine(run: Run, config: ExtractConfig, num_videos: int) -> Engine:
     """The image model that the run's features came from."""
     try:
         spec = find_backbone(run.key.backbone)
@@ -86,7 +88,7 @@ def _load_backbone(run: Run, config: ExtractConfig) -> FrozenBackbone:
             f"{run.path}: it was trained on features of other weights of {spec.name} (sha256 {run.key.weights[:12]}…; "
             f"{weights.source} is {weights.id[:12]}…); give that file with --weights"
         )
-    return load_backbone(spec, weights=weights, pool=run.key.pooling, device=config.device)
+    return load_configured_engine(config, weights, num_videos)
 
 
 @torch.inference_mode()

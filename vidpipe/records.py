@@ -127,6 +127,8 @@ class FrameBatch:
     start: int
     frames: NDArray[np.uint8]
     """(T, 3, H, W) RGB."""
+    seconds: float = 0.0
+    """What decoding them took."""
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != np.uint8:

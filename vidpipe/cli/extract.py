@@ -1,5 +1,6 @@
 """vidpipe extract"""
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from vidpipe.config import ExtractConfig
 
 if TYPE_CHECKING:
     from vidpipe.extract import ExtractSummary
+
+logger = logging.getLogger(__name__)
 
 
 @vidpipe_command(name="extract", short_help="Videos -> features, in a store.")
@@ -57,7 +60,24 @@ def _show(store: Path, summary: "ExtractSummary", unreadable: list[str]) -> None
         f"{summary.num_skipped} were there already, {len(summary.failures)} failed"
         + (f", {known} failed before and were not tried again (--retry-failed)" if known else "")
     )
+    if summary.num_stored:
+        logger.info(_bottleneck(summary))
     for failure in summary.failures:
         click.echo(printable(f"failed: {failure.video_id}: {failure.message}"), err=True)
     for told in unreadable:
         click.echo(printable(f"cannot be read: {told}"), err=True)
+
+
+def _bottleneck(summary: "ExtractSummary") -> str:
+    """What kept an extraction from being faster, and what to raise."""
+    effort = summary.effort
+    seconds = max(summary.seconds, 1e-9)
+    if effort.model_waited > effort.decoders_waited:
+        what = f"decoding; more --workers (now {effort.num_workers}) help where there are more cores"
+    else:
+        what = "the image model; a GPU, or a smaller --backbone, would be faster"
+    return (
+        f"{summary.num_stored / seconds:.2f} videos/s, {summary.num_frames / seconds:.1f} frames/s; the image model "
+        f"waited {effort.model_waited:.0%} of the time for frames, the decoders {effort.decoders_waited:.0%} for it. "
+        f"Bottleneck: {what}"
+    )

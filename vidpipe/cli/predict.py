@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to give for each video.")
 @click.option("--store", type=click.Path(path_type=Path), help="Use the features that this store holds.")
 @format_option("table", "json", "csv")
-@setting_options(ExtractConfig, "extract", only=("weights", "device", "batch_size", "workers", "timeout"))
+@setting_options(ExtractConfig, "extract", only=("weights", "device", "engine", "batch_size", "workers", "timeout"))
 def command(
     run: Path,
     inputs: tuple[Path, ...],

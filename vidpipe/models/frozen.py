@@ -3,7 +3,6 @@
 import timm
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -43,18 +42,16 @@ class FrozenBackbone(nn.Module):
         """Where the model runs."""
         return self.get_buffer("mean").device
 
-    @torch.inference_mode()
     def feature_map(self, frames: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 RGB -> (N, D, h, w) float32"""
         pixels = frames.to(self.device, non_blocking=True).float() / 255
         maps: Tensor = self.features((pixels - self.get_buffer("mean")) / self.get_buffer("std"))
         return maps
 
-    @torch.inference_mode()
     def forward(self, frames: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 RGB -> (N, D) float32"""
-        pool = adaptive_max_pool2d if self.pool == "max" else adaptive_avg_pool2d
-        return pool(self.feature_map(frames), 1).flatten(1)  # (N, D, h, w) -> (N, D)
+        maps = self.feature_map(frames)
+        return maps.amax(dim=(2, 3)) if self.pool == "max" else maps.mean(dim=(2, 3))  # (N, D, h, w) -> (N, D)
 
 
 class _TimmFeatures(nn.Module):

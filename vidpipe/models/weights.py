@@ -19,7 +19,7 @@ from vidpipe.models.backbones import OFFLINE_BACKBONE, BackboneSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["WeightsFile", "default_weights_path", "find_weights", "load_tensors"]
+__all__ = ["WeightsFile", "default_weights_path", "find_weights", "load_tensors", "torch_home"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,13 @@ def default_weights_path(spec: BackboneSpec) -> Path | None:
         found = find_spec(module)
         folders = found.submodule_search_locations if found else None
         return next((file for folder in folders or () for file in Path(folder).glob(pattern)), None)
+    return torch_home() / "hub" / "checkpoints" / spec.weights.rsplit("/", 1)[1]
+
+
+def torch_home() -> Path:
+    """Where torch keeps what it downloads."""
     home = os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
-    return Path(home).expanduser() / "hub" / "checkpoints" / spec.weights.rsplit("/", 1)[1]
+    return Path(home).expanduser()
 
 
 def find_weights(spec: BackboneSpec, weights: str) -> WeightsFile:

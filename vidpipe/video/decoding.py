@@ -116,6 +116,7 @@ class _Decoded:
     """(T, 3, H, W)"""
     method: str
     """The reader that gave them."""
+    seconds: float
 
 
 class _ReaderError(DecodeError):
@@ -288,7 +289,7 @@ class _Schedule:
                 self._waiting.extend(replace(piece, start=start) for start in starts)
             assert piece.opened is not None
             info, plan = piece.opened
-            yield FrameBatch(video=piece.video, info=info, plan=plan, start=piece.start, frames=decoded.frames)
+            yield FrameBatch(piece.video, info, plan, piece.start, decoded.frames, decoded.seconds)
 
     def _fail(self, piece: _Piece, error: VideoError) -> VideoFailure:
         self._forget(piece.video)
@@ -349,6 +350,7 @@ class _Worker:
 
 def _decode_piece(piece: _Piece, slot: int, sampling: Sampling, preprocessing: Preprocessing) -> _Decoded:
     """Runs in a worker. Whatever surprise a file holds is that file's failure, not the job's."""
+    started = time.monotonic()
     _Worker.slot = slot
     _Worker.step(1)
     try:
@@ -358,13 +360,16 @@ def _decode_piece(piece: _Piece, slot: int, sampling: Sampling, preprocessing: P
     except Exception as error:
         raise DecodeError(f"{type(error).__name__}: {error}") from error
     try:
-        return _plan_and_decode(reader, piece, sampling, preprocessing)
+        plan, frames = _plan_and_decode(reader, piece, sampling, preprocessing)
+        return _Decoded(reader.info, plan, frames, reader.method, time.monotonic() - started)
     except Exception as error:
         message = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
         raise _ReaderError(message, _from(reader.method)[1:]) from error
 
 
-def _plan_and_decode(reader: VideoReader, piece: _Piece, sampling: Sampling, preprocessing: Preprocessing) -> _Decoded:
+def _plan_and_decode(
+    reader: VideoReader, piece: _Piece, sampling: Sampling, preprocessing: Preprocessing
+) -> tuple[FramePlan, NDArray[np.uint8]]:
     from vidpipe.video.resize import resize_and_crop
 
     if piece.opened is None:
@@ -374,7 +379,7 @@ def _plan_and_decode(reader: VideoReader, piece: _Piece, sampling: Sampling, pre
         _, plan = piece.opened
     index = plan.frame_index[piece.start : piece.start + PIECE_FRAMES]
     frames = np.concatenate([resize_and_crop(block, preprocessing) for block in reader.blocks(index)])
-    return _Decoded(reader.info, plan, frames, reader.method)
+    return plan, frames
 
 
 def _find_scenes(reader: VideoReader) -> list[tuple[int, int]]:

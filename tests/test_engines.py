@@ -1,0 +1,109 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.media import write_video
+from vidpipe.errors import UsageError
+from vidpipe.models.backbones import BACKBONES
+from vidpipe.models.engines import Engine, export_path, load_engine
+from vidpipe.models.weights import WeightsFile, find_weights
+
+LITE0 = BACKBONES["efficientnet_lite0"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In place of ~/.cache/torch."""
+    return tmp_path_factory.mktemp("torch")
+
+
+@pytest.fixture(autouse=True)
+def in_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(cache))
+
+
+@pytest.fixture(scope="module")
+def frames() -> NDArray[np.uint8]:
+    smooth = np.random.default_rng(0).integers(0, 256, (5, 3, 14, 14), dtype=np.uint8)
+    return smooth.repeat(16, axis=2).repeat(16, axis=3)
+
+
+def engine(name: str, *, pool: str = "avg", num_frames: int = 10**6, weights: WeightsFile | None = None) -> Engine:
+    return load_engine(
+        LITE0,
+        weights=weights or find_weights(LITE0, "default"),
+        pool=pool,
+        device="cpu",
+        engine=name,
+        num_frames=num_frames,
+    )
+
+
+def test_onnx_gives_pytorchs_features(frames: NDArray[np.uint8]) -> None:
+    expected = engine("torch")(frames)
+    exported = engine("onnx")
+    assert (exported.name, exported.dim, exported.preprocessing) == ("onnx", 1280, LITE0.preprocessing)
+    for some in (slice(0, 5), slice(0, 1), slice(1, 4)):
+        assert np.allclose(exported(frames[some]), expected[some], atol=1e-4)
+
+
+def test_an_export_is_made_once_and_kept(cache: Path) -> None:
+    engine("onnx")
+    path = export_path(LITE0, find_weights(LITE0, "default"), "avg")
+    assert path.is_relative_to(cache)
+    written = path.stat().st_mtime_ns
+    engine("onnx")
+    assert path.stat().st_mtime_ns == written
+
+
+def test_a_damaged_export_is_made_anew(frames: NDArray[np.uint8]) -> None:
+    path = export_path(LITE0, find_weights(LITE0, "default"), "max")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"no network")
+    made_anew = engine("auto", pool="max")
+    assert made_anew.name == "onnx"
+    assert np.allclose(made_anew(frames), engine("torch", pool="max")(frames), atol=1e-4)
+    assert path.stat().st_size > 1_000_000
+
+
+def test_auto_does_not_export_for_a_few_frames_or_for_random_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert engine("auto", num_frames=16).name == "torch"
+    assert engine("auto", weights=find_weights(LITE0, "random")).name == "torch"
+
+
+def test_onnx_does_not_go_with_a_gpu() -> None:
+    with pytest.raises(UsageError, match="--engine torch"):
+        load_engine(
+            LITE0,
+            weights=find_weights(LITE0, "default"),
+            pool="avg",
+            device="cuda",
+            engine="onnx",
+            num_frames=1,
+        )
+
+
+def test_an_extraction_with_onnx_loads_no_torch_in_its_main_process(tmp_path: Path) -> None:
+    engine("onnx")
+    video = write_video(tmp_path / "a.mp4", 5)
+    program = f"""
+import sys
+from pathlib import Path
+from vidpipe.config import ExtractConfig
+from vidpipe.extract import extract
+from vidpipe.video.files import find_videos
+
+if __name__ == "__main__":
+    config = ExtractConfig(backbone="efficientnet_lite0", device="cpu", workers=1)
+    assert extract(find_videos([Path({str(video)!r})]), Path({str(tmp_path / "s")!r}), config=config).num_stored == 1
+    assert "torch" not in sys.modules
+"""
+    (tmp_path / "main.py").write_text(program)
+    subprocess.run([sys.executable, str(tmp_path / "main.py")], check=True)

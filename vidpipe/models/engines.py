@@ -1,0 +1,209 @@
+"""What runs a backbone on frames: PyTorch, or ONNX Runtime, which does the same sums about twice as fast on a CPU.
+
+A backbone is exported once, in a process of its own, and the export is kept beside torch's weights, under the sha256 of
+the weights that it holds. An engine takes and gives NumPy arrays, so that a process that runs ONNX needs no torch.
+"""
+
+import logging
+import os
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.errors import UsageError, VidpipeError
+from vidpipe.models.backbones import BackboneSpec
+from vidpipe.models.weights import WeightsFile, torch_home
+from vidpipe.records import Preprocessing
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+    from vidpipe.models.frozen import FrozenBackbone
+
+__all__ = ["Engine", "OnnxEngine", "TorchEngine", "export_path", "load_engine"]
+
+logger = logging.getLogger(__name__)
+
+EXPORT_VERSION = 1
+"""Of the graph that is exported, beside what the weights and the pooling say."""
+EXPORT_PAYS_FRAMES = 1000
+"""An export takes about as long as PyTorch takes for so many frames."""
+TOLERANCE = 1e-4
+"""How much an export's features may differ from PyTorch's, of the largest one."""
+
+
+class Engine(Protocol):
+    """A backbone that is ready to run."""
+
+    name: str
+    """`torch` or `onnx`."""
+    device: str
+    """`cpu` or `cuda`."""
+    dim: int
+    """D"""
+    preprocessing: Preprocessing
+
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, 3, H, W) RGB, resized and cropped -> (N, D)"""
+
+
+class TorchEngine:
+    """Runs a backbone with PyTorch."""
+
+    name = "torch"
+
+    def __init__(self, backbone: "FrozenBackbone") -> None:
+        self._backbone = backbone
+        self.device = backbone.device.type
+        self.dim, self.preprocessing = backbone.dim, backbone.preprocessing
+
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            features: NDArray[np.float32] = self._backbone(torch.from_numpy(frames)).float().cpu().numpy()
+        return features
+
+
+class OnnxEngine:
+    """Runs a backbone's export with ONNX Runtime, on the CPU."""
+
+    name, device = "onnx", "cpu"
+
+    def __init__(self, path: Path, *, dim: int, preprocessing: Preprocessing) -> None:
+        self._session = _session(path)
+        self.dim, self.preprocessing = dim, preprocessing
+
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = self._session.run(None, {"frames": frames})[0]
+        return features
+
+
+def load_engine(
+    spec: BackboneSpec, *, weights: WeightsFile, pool: str, device: str, engine: str, num_frames: int
+) -> Engine:
+    """Make a backbone ready to run.
+
+    Args:
+        spec: which; see `vidpipe.models.backbones.find_backbone`.
+        weights: from `vidpipe.models.weights.find_weights`.
+        pool: `avg` or `max`.
+        device: `auto`, `cpu` or `cuda`.
+        engine: `torch`, `onnx` or `auto`: ONNX on the CPU where it is installed and pays.
+        num_frames: about how many frames it will be given: a few are not worth an export.
+
+    Raises:
+        WeightsError: the weights are of another model.
+        UsageError: the device or the engine is not there, or they do not go together.
+    """
+    if engine == "onnx" and find_spec("onnxruntime") is None:
+        raise UsageError("--engine onnx: pip install onnxruntime onnxscript; --engine torch needs neither")
+    if engine == "onnx" and device == "cuda":
+        raise UsageError("--engine onnx runs on the CPU; on a GPU --engine torch is the one")
+    if engine == "onnx" or (engine == "auto" and _onnx_pays(spec, weights, pool, device, num_frames)):
+        try:
+            return _load_onnx(spec, weights, pool)
+        except Exception as error:
+            if engine == "onnx":
+                raise VidpipeError(f"--engine onnx: {spec.name} cannot be run with ONNX Runtime ({error})") from error
+            logger.info("%s runs with PyTorch: it cannot be run with ONNX Runtime (%s)", spec.name, error)
+    from vidpipe.models.frozen import load_backbone
+
+    return TorchEngine(load_backbone(spec, weights=weights, pool=pool, device=device))
+
+
+def _onnx_pays(spec: BackboneSpec, weights: WeightsFile, pool: str, device: str, num_frames: int) -> bool:
+    if find_spec("onnxruntime") is None or weights.path is None or (device != "cpu" and _has_cuda()):
+        return False
+    return export_path(spec, weights, pool).exists() or num_frames >= EXPORT_PAYS_FRAMES
+
+
+def _has_cuda() -> bool:
+    """Whether there is a CUDA device, by its driver's file: torch takes seconds to tell."""
+    if not Path("/dev/nvidiactl").exists():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def export_path(spec: BackboneSpec, weights: WeightsFile, pool: str) -> Path:
+    """Where a backbone's export lies, or would lie."""
+    return torch_home() / "vidpipe" / f"{spec.name}-{weights.id[:16]}-{pool}-{EXPORT_VERSION}.onnx"
+
+
+def _load_onnx(spec: BackboneSpec, weights: WeightsFile, pool: str) -> OnnxEngine:
+    path = export_path(spec, weights, pool)
+    if weights.path is not None and path.exists():
+        try:
+            return OnnxEngine(path, dim=spec.dim, preprocessing=spec.preprocessing)
+        except Exception as error:  # ONNX Runtime's errors have no base of their own
+            logger.info("%s cannot be used and is made anew (%s)", path, error)
+    logger.info("exporting %s to ONNX, once", spec.name)
+    with TemporaryDirectory(prefix="vidpipe-") as folder:
+        aside = Path(folder) / "backbone.onnx"
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            process.submit(_export, spec, weights, pool, aside).result()
+        engine = OnnxEngine(aside, dim=spec.dim, preprocessing=spec.preprocessing)
+        if weights.path is not None:
+            _keep(aside, path)
+    return engine
+
+
+def _keep(aside: Path, path: Path) -> None:
+    """Put an export among torch's files; where that cannot be, the next run makes it again."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writing = path.with_suffix(f".{os.getpid()}")
+        writing.write_bytes(aside.read_bytes())
+        os.replace(writing, path)
+    except OSError as error:
+        logger.debug("%s: the export is not kept (%s)", path, error)
+
+
+def _export(spec: BackboneSpec, weights: WeightsFile, pool: str, path: Path) -> None:
+    """Runs in a process of its own: torch's exporter takes much memory and many modules."""
+    import contextlib
+    import warnings
+
+    import torch
+
+    from vidpipe.models.frozen import load_backbone
+
+    backbone = load_backbone(spec, weights=weights, pool=pool, device="cpu")
+    size = spec.input_size
+    frames = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(None), torch.inference_mode():
+        torch.onnx.export(
+            backbone,
+            (frames,),
+            path,
+            dynamo=True,
+            external_data=False,
+            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+            input_names=["frames"],
+            output_names=["features"],
+            verbose=False,
+        )
+    expected = backbone(frames).numpy()
+    difference = np.abs(_session(path).run(None, {"frames": frames.numpy()})[0] - expected).max()
+    if not difference <= TOLERANCE * np.abs(expected).max():
+        raise VidpipeError(f"its export gives other features: off by {difference:g}")
+
+
+def _session(path: Path) -> "InferenceSession":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # its threads share the cores with decoders
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
