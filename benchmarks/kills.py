@@ -27,6 +27,8 @@ from vidpipe.features.store import FeatureStore
 NUM_VIDEOS = 40
 SETTINGS = ("--backbone", "efficientnet_lite0", "--device", "cpu", "--workers", "1", "--num-frames", "4", "--quiet")
 SEAL_VIDEOS = 3
+LATEST = 0.8
+"""Of the time that a whole extraction takes."""
 MOST_WRITING_SECONDS = 0.01
 ORPHAN_SECONDS = 5.0
 TOLERANCE = 1e-4
@@ -65,6 +67,7 @@ def kill_often(count: int, seed: int, folder: Path, *, num_videos: int = NUM_VID
         path = folder / f"store{outcome.num_stores}"
         finished = _run_and_kill(command(videos, path), path, whole_seconds, dice, outcome)
         sealed = _examine(path, sealed, outcome)
+        print(f"{outcome.num_kills} kills, {len(sealed)} videos sealed, wrong: {outcome.wrong}", file=sys.stderr)
         if finished:
             outcome.wrong += _differences(FeatureStore.open(path), fresh)
             outcome.num_stores, sealed = outcome.num_stores + 1, set()
@@ -80,7 +83,7 @@ def _run_and_kill(
     arguments: list[str], store: Path, whole_seconds: float, dice: random.Random, outcome: Outcome
 ) -> bool:
     """Whether the extraction got to its end before its moment came."""
-    deadline = time.monotonic() + dice.uniform(0, whole_seconds)
+    deadline = time.monotonic() + dice.uniform(0, LATEST * whole_seconds)
     while_writing = bool(dice.getrandbits(1))
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, start_new_session=True) as process:
         while process.poll() is None and time.monotonic() < deadline:

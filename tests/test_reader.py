@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tests.media import numbered_frame, read_number, rotate_mp4, write_frames, write_sound, write_video
 from vidpipe.errors import DecodeError, NotAVideoError, VideoError
-from vidpipe.video.packets import scan_packets
+from vidpipe.video.packets import open_source
 from vidpipe.video.reader import METHODS, VideoReader, open_video
 
 Open = Callable[[Path], VideoReader]
@@ -107,7 +107,7 @@ def test_both_decoders_give_the_same_pixels_and_times_also_at_ten_bits(tmp_path:
 
 def test_open_groups_of_pictures_are_left_to_pyav(tmp_path: Path) -> None:
     path = write_video(tmp_path / "open.mkv", 60, codec="mpeg2video", options={"bf": "2", "g": "6"})
-    assert scan_packets(path).open_gop
+    assert open_source(path).packets.open_gop
     with pytest.raises(DecodeError, match="clean entry points"):
         opener("decord")(path)
     reader = open_video(path)

@@ -12,7 +12,7 @@ from vidpipe.errors import DecodeError
 from vidpipe.video.container import open_container, video_stream
 from vidpipe.video.steps import OnStep, no_step
 
-__all__ = ["Packets", "scan_packets"]
+__all__ = ["Packets", "Source", "open_source"]
 
 MOST_EMPTY_VOP_BYTES = 19
 """An MPEG-4 packet of at most so many bytes codes no picture (MAX_NVOP_SIZE in FFmpeg's mpeg4_unpack_bframes)."""
@@ -61,8 +61,17 @@ class Packets:
         return max(self.num_announced - len(self.ticks), 0) + self.num_corrupt
 
 
-def scan_packets(path: Path, *, on_step: OnStep = no_step) -> Packets:
-    """Read the packets of a file's video stream.
+@dataclass(frozen=True)
+class Source:
+    """A file that is open, and what its packets say."""
+
+    path: Path
+    container: "av.container.InputContainer"
+    packets: Packets
+
+
+def open_source(path: Path, *, on_step: OnStep = no_step) -> Source:
+    """Open a file and read the packets of its video stream.
 
     Args:
         path: the file.
@@ -72,18 +81,17 @@ def scan_packets(path: Path, *, on_step: OnStep = no_step) -> Packets:
         NotAVideoError: the file holds no video.
         DecodeError: its video stream holds no packets, or more than the file has room for.
     """
-    with open_container(path) as container:
-        stream = video_stream(container)
-        scan = _Scan(stream, most_bytes=4 * path.stat().st_size + 2**20)
-        try:
-            for packet in container.demux():
-                on_step(1)
-                scan.add(packet)
-        except av.error.FFmpegError:
-            pass  # a truncated file: the packets before the damage still count
-        if not scan.ticks:
-            raise DecodeError("the video stream holds no frames")
-        return scan.summary(container)
+    container = open_container(path)
+    scan = _Scan(video_stream(container), most_bytes=4 * path.stat().st_size + 2**20)
+    try:
+        for packet in container.demux():
+            on_step(1)
+            scan.add(packet)
+    except av.error.FFmpegError:
+        pass  # a truncated file: the packets before the damage still count
+    if not scan.ticks:
+        raise DecodeError("the video stream holds no frames")
+    return Source(path, container, scan.summary(container))
 
 
 class _Scan:

@@ -7,7 +7,6 @@ shown, so a damaged packet or one that codes no frame costs nothing but itself.
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import av
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from vidpipe.errors import DecodeError
 from vidpipe.records import VideoInfo
 from vidpipe.video.container import open_container, video_stream
-from vidpipe.video.packets import Packets
+from vidpipe.video.packets import Source
 from vidpipe.video.steps import OnStep, no_step
 
 __all__ = ["PyavReader", "SurveyReader"]
@@ -39,11 +38,12 @@ class PyavReader:
 
     method = "pyav"
 
-    def __init__(self, path: Path, packets: Packets, *, on_step: OnStep = no_step) -> None:
+    def __init__(self, source: Source, *, on_step: OnStep = no_step) -> None:
+        packets = source.packets
         if not packets.timed or packets.num_lost or not len(packets.key_ticks):
             raise DecodeError("its packets do not say for certain which frames there are")
         self._packets, self._on_step = packets, on_step
-        self._container = open_container(path)
+        self._container = source.container
         self._stream = video_stream(self._container)
         self._stream.codec_context.options |= {"err_detect": "explode"}
         self._frames: Iterator[av.VideoFrame] = iter(())
@@ -58,7 +58,7 @@ class PyavReader:
         self.is_upright = self._picture.is_upright
         self.pts_seconds, self.end_seconds = packets.pts_seconds, packets.end_seconds
         self.info = VideoInfo.of_file(
-            path,
+            source.path,
             self.pts_seconds,
             self.end_seconds,
             width=self._picture.width,
@@ -150,8 +150,9 @@ class SurveyReader:
 
     method = "survey"
 
-    def __init__(self, path: Path, packets: Packets, *, on_step: OnStep = no_step) -> None:
-        self._path, self._on_step = path, on_step
+    def __init__(self, source: Source, *, on_step: OnStep = no_step) -> None:
+        packets = source.packets
+        self._path, self._on_step = source.path, on_step
         self._num_errors = num_corrupt = 0
         pts: list[int | None] = []
         dts: list[int | None] = []
@@ -166,14 +167,14 @@ class SurveyReader:
         lost_packets = max(max(packets.num_pictures, packets.num_announced) - len(pts), 0)
         if lost_packets > len(pts):
             raise DecodeError(f"damaged: only {len(pts)} of its {len(pts) + lost_packets} frames can be decoded")
-        with open_container(path) as container:
+        with open_container(self._path) as container:
             rate = video_stream(container).average_rate
         frame_seconds = 1 / float(rate) if rate else 0.0
         self._picture = picture
         self.pts_seconds = _times(pts, dts, packets.seconds_per_tick, frame_seconds)
         self.end_seconds = max(packets.end_seconds, float(self.pts_seconds[-1]) + frame_seconds)
         self.info = VideoInfo.of_file(
-            path,
+            source.path,
             self.pts_seconds,
             self.end_seconds,
             width=picture.width,

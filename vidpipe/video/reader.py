@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import DecodeError
 from vidpipe.records import VideoInfo
-from vidpipe.video.packets import Packets, scan_packets
+from vidpipe.video.packets import Packets, Source, open_source
 from vidpipe.video.pyav_reader import PyavReader, SurveyReader
 from vidpipe.video.steps import STEPS_PER_CHUNK, OnStep, no_step
 
@@ -71,16 +71,16 @@ def open_video(path: Path, *, methods: Sequence[str] | None = None, on_step: OnS
         NotAVideoError: the file holds no video.
         DecodeError: it holds one that cannot be decoded.
     """
-    packets = scan_packets(path, on_step=on_step)
+    source = open_source(path, on_step=on_step)
     if methods is None:
-        methods = METHODS[1:] if packets.reordered else METHODS
+        methods = METHODS[1:] if source.packets.reordered else METHODS
     *others, last = methods
     for method in others:
         try:
-            return _READERS[method](path, packets, on_step=on_step)
+            return _READERS[method](source, on_step=on_step)
         except DecodeError as error:
             logger.debug("%s: not by %s: %s", path, method, error)
-    return _READERS[last](path, packets, on_step=on_step)
+    return _READERS[last](source, on_step=on_step)
 
 
 class DecordReader:
@@ -93,10 +93,11 @@ class DecordReader:
 
     method = "decord"
 
-    def __init__(self, path: Path, packets: Packets, *, on_step: OnStep = no_step) -> None:
+    def __init__(self, source: Source, *, on_step: OnStep = no_step) -> None:
+        path, packets = source.path, source.packets
         self._on_step = on_step
         _check_packets(path, packets)
-        self._pyav = PyavReader(path, packets, on_step=on_step)
+        self._pyav = PyavReader(source, on_step=on_step)
         if not self._pyav.is_upright:
             raise DecodeError("pictures turned by an angle that decord reads in its own way")
         if self._pyav.info.width * self._pyav.info.height > MOST_PIXELS:

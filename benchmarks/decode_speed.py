@@ -1,0 +1,130 @@
+"""16 uniform frames of a video, as `vidpipe extract` reads them, against decord and torchcodec; and of a long one.
+
+    python -m benchmarks.decode_speed
+
+All on one thread, each file opened anew, in turn; a file's ratio is that of the medians. Pixels must be identical.
+torchcodec is compared where it is installed (`pip install torchcodec`) and finds FFmpeg's libraries.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.clips import SHARED_DATA, repeat_clip, write_clip
+from vidpipe.errors import DecodeError
+from vidpipe.video.reader import METHODS, import_decord, open_video
+from vidpipe.video.sampling import uniform_indices
+
+NUM_FRAMES, NUM_RUNS, NUM_REAL = 16, 5, 12
+Frames = NDArray[np.uint8]
+
+
+def by_vidpipe(path: Path, num_frames: int = NUM_FRAMES) -> Frames:
+    """(T, H, W, 3), by the first reader that gets to the end."""
+    methods = None
+    while True:
+        reader = open_video(path, methods=methods)
+        try:
+            return np.concatenate(list(reader.blocks(uniform_indices(reader.info.num_frames, num_frames))))
+        except DecodeError:
+            methods = METHODS[METHODS.index(reader.method) + 1 :]
+
+
+def by_decord(path: Path) -> Frames:
+    """(T, H, W, 3)"""
+    reader = import_decord().VideoReader(str(path), num_threads=1)
+    frames: Frames = reader.get_batch(uniform_indices(len(reader), NUM_FRAMES).tolist()).asnumpy()
+    return frames
+
+
+def by_torchcodec(path: Path) -> Frames:
+    """(T, H, W, 3)"""
+    from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined]
+
+    decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1)
+    frames: Frames = decoder.get_frames_at(uniform_indices(len(decoder), NUM_FRAMES).tolist()).data.numpy()
+    return frames
+
+
+def peers() -> dict[str, Callable[[Path], Frames]]:
+    """What is installed here."""
+    found: dict[str, Callable[[Path], Frames]] = {"decord": by_decord}
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, RuntimeError):
+        return found
+    return {**found, "torchcodec": by_torchcodec}
+
+
+def videos(folder: Path) -> dict[str, Path]:
+    """Files by what they are."""
+    write = partial(write_clip, num_frames=250, width=640, height=360)
+    found = {
+        "H.264, 3 B-frames": write(folder / "b.mp4", "libx264", {"g": "50", "bf": "3"}),
+        "H.264, no B-frames": write(folder / "p.mp4", "libx264", {"g": "50", "bf": "0"}),
+        "MPEG-4, AVI": write(folder / "m.avi", "mpeg4", {"g": "12"}),
+    }
+    if SHARED_DATA.is_dir():
+        real = sorted((SHARED_DATA / "clips" / "fight").rglob("*.mp4"))
+        found |= {f"fight {path.stem}": path for path in real[:: max(1, len(real) // NUM_REAL)][:NUM_REAL]}
+    return found
+
+
+def _seconds(read: Callable[[Path], Frames], path: Path) -> tuple[float, Frames]:
+    started = time.perf_counter()
+    frames = read(path)
+    return time.perf_counter() - started, frames
+
+
+def compare(path: Path) -> dict[str, tuple[float, bool]]:
+    """By peer: how many times as fast vidpipe is, and whether the pixels are the same."""
+    readers = {"vidpipe": by_vidpipe, **peers()}
+    runs = [{name: _seconds(read, path) for name, read in readers.items()} for _ in range(NUM_RUNS + 1)][1:]
+    seconds = {name: statistics.median(run[name][0] for run in runs) for name in readers}
+    return {
+        name: (seconds[name] / seconds["vidpipe"], np.array_equal(runs[0][name][1], runs[0]["vidpipe"][1]))
+        for name in readers
+        if name != "vidpipe"
+    }
+
+
+def sparse(folder: Path) -> str:
+    """16 frames of an hour against those of a minute, and against all of the hour."""
+    minute = write_clip(folder / "minute.mp4", "libx264", {"g": "50"}, num_frames=1500, width=320, height=240)
+    hour = repeat_clip(minute, folder / "hour.mp4", 60)
+    short, long = (statistics.median(_seconds(by_vidpipe, path)[0] for _ in range(3)) for path in (minute, hour))
+    started = time.perf_counter()
+    reader = open_video(minute)
+    num_frames = sum(len(block) for block in reader.blocks(range(reader.info.num_frames)))
+    whole_hour = 60 * (time.perf_counter() - started)
+    return (
+        f"16 frames of an hour (320 × 240, 90,000 frames): {long / short:.1f} × the time of 16 frames of a minute, "
+        f"1/{whole_hour / long:.0f} of decoding all (reckoned from {num_frames} frames)."
+    )
+
+
+def run() -> str:
+    """A section of RESULTS.md."""
+    with tempfile.TemporaryDirectory() as scratch:
+        compared = {name: compare(path) for name, path in videos(Path(scratch)).items()}
+        long = sparse(Path(scratch))
+    names = list(peers())
+    lines = [f"| video | {' | '.join(f'vidpipe / {name}' for name in names)} |", "|---" * (len(names) + 1) + "|"]
+    for video, ratios in compared.items():
+        told = (f"{ratio:.2f} ×{'' if same else ' (other pixels)'}" for ratio, same in ratios.values())
+        lines.append(f"| {video} | {' | '.join(told)} |")
+    return (
+        "## Decoding (`benchmarks/decode_speed.py`)\n\n"
+        f"16 uniform frames, opening included; videos per second against each reader alone, one thread, medians of "
+        f"{NUM_RUNS}.\n\n" + "\n".join(lines) + f"\n\n{long}"
+    )
+
+
+if __name__ == "__main__":
+    print(run())
