@@ -299,14 +299,14 @@ class Shard:
             StoreError: a feature is not finite.
         """
         with self._open() as file:
-            array, *_ = _open_row_arrays(file)
+            array = _open_array(file, "features", *ROW_ARRAYS["features"], ndim=2)
             filled = 0
             for start, stop in _pieces(rows, max(1, PIECE_BYTES // max(1, features[:1].nbytes))):
-                place = slice(filled, filled + stop - start)
-                array.read_direct(features, np.s_[start:stop], place)
-                if not np.isfinite(features[place]).all():
-                    raise self._not_finite(rows, features[: place.stop])
-                filled = place.stop
+                piece = features[filled : filled + stop - start]
+                _read_rows(array, start, piece)
+                filled += len(piece)
+                if not np.isfinite(piece).all():
+                    raise self._not_finite(rows, features[:filled])
 
     def _not_finite(self, rows: Sequence[VideoRow], features: NDArray[np.floating[Any]]) -> StoreError:
         ends = np.cumsum([row.length for row in rows])
@@ -437,6 +437,13 @@ def _read_sequence(arrays: Sequence[h5py.Dataset], row: VideoRow) -> FeatureSequ
     features, pts_seconds, frame_index, scene_index = (array[place] for array in arrays)
     plan = FramePlan(frame_index=frame_index, pts_seconds=pts_seconds, scene_index=scene_index)
     return FeatureSequence(row.id, features, plan, row.info)
+
+
+def _read_rows(array: h5py.h5d.DatasetID, start: int, rows: NDArray[Any]) -> None:
+    """Read (T, D) rows of an array from one of them on."""
+    place = array.get_space()
+    place.select_hyperslab((start, 0), rows.shape)
+    array.read(h5py.h5s.create_simple(rows.shape), place, rows)
 
 
 def _row_fault(arrays: Sequence[h5py.Dataset], row: VideoRow) -> str | None:
