@@ -1,15 +1,25 @@
-"""`make bench`: runs every benchmark and writes RESULTS.md."""
+"""`make bench`: runs the benchmarks and writes RESULTS.md, each section as soon as it is measured."""
 
 import os
 import platform
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import accuracy, extract_speed
-
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PACKAGES = ("vidpipe", "torch", "torchvision", "timm", "decord2", "av", "scikit-learn")
+NAMES = (
+    "extract_speed",
+    "decode_speed",
+    "start_up",
+    "store_reading",
+    "train_speed",
+    "memory",
+    "fuzz",
+    "kills",
+    "accuracy",
+)
+PACKAGES = ("vidpipe", "torch", "torchvision", "timm", "onnxruntime", "decord2", "av", "scikit-learn")
 
 
 def machine() -> str:
@@ -20,5 +30,7 @@ def machine() -> str:
 
 
 if __name__ == "__main__":
-    sections = [benchmark.run() for benchmark in (extract_speed, accuracy)]
-    RESULTS.write_text("\n\n".join(["# Results of `make bench`", machine(), *sections]) + "\n", encoding="utf-8")
+    sections = ["# Results of `make bench`", machine()]
+    for name in NAMES:
+        sections.append(import_module(f"benchmarks.{name}").run())
+        RESULTS.write_text("\n\n".join(sections) + "\n", encoding="utf-8")

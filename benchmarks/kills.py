@@ -150,7 +150,7 @@ def _differences(store: FeatureStore, fresh: FeatureStore) -> list[str]:
     ]
 
 
-def run(count: int = 100, seed: int = 0) -> str:
+def run(count: int = 20, seed: int = 0) -> str:
     """A section of RESULTS.md."""
     with tempfile.TemporaryDirectory() as folder:
         outcome = kill_often(count, seed, Path(folder))
