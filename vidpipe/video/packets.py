@@ -67,6 +67,8 @@ class Source:
 
     path: Path
     container: "av.container.InputContainer"
+    stream: "av.video.stream.VideoStream"
+    """Its decoder takes a mended picture for an error."""
     packets: Packets
 
 
@@ -82,7 +84,9 @@ def open_source(path: Path, *, on_step: OnStep = no_step) -> Source:
         DecodeError: its video stream holds no packets, or more than the file has room for.
     """
     container = open_container(path)
-    scan = _Scan(video_stream(container), most_bytes=4 * path.stat().st_size + 2**20)
+    stream = video_stream(container)
+    stream.codec_context.options |= {"err_detect": "explode"}
+    scan = _Scan(stream, most_bytes=4 * path.stat().st_size + 2**20)
     try:
         for packet in container.demux():
             on_step(1)
@@ -91,7 +95,7 @@ def open_source(path: Path, *, on_step: OnStep = no_step) -> Source:
         pass  # a truncated file: the packets before the damage still count
     if not scan.ticks:
         raise DecodeError("the video stream holds no frames")
-    return Source(path, container, scan.summary(container))
+    return Source(path, container, stream, scan.summary(container))
 
 
 class _Scan:

@@ -43,9 +43,7 @@ class PyavReader:
         if not packets.timed or packets.num_lost or not len(packets.key_ticks):
             raise DecodeError("its packets do not say for certain which frames there are")
         self._packets, self._on_step = packets, on_step
-        self._container = source.container
-        self._stream = video_stream(self._container)
-        self._stream.codec_context.options |= {"err_detect": "explode"}
+        self._container, self._stream = source.container, source.stream
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._position: int | None = None
         """The presentation time, in ticks, of the frame that was given last; None where decoding has to start anew."""
