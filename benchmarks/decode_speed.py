@@ -17,23 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.clips import SHARED_DATA, repeat_clip, write_clip
-from vidpipe.errors import DecodeError
-from vidpipe.video.reader import METHODS, import_decord, open_video
+from vidpipe.video.reader import import_decord, open_video, read_frames
 from vidpipe.video.sampling import uniform_indices
 
 NUM_FRAMES, NUM_RUNS, NUM_REAL = 16, 5, 12
 Frames = NDArray[np.uint8]
 
 
-def by_vidpipe(path: Path, num_frames: int = NUM_FRAMES) -> Frames:
-    """(T, H, W, 3), by the first reader that gets to the end."""
-    methods = None
-    while True:
-        reader = open_video(path, methods=methods)
-        try:
-            return np.concatenate(list(reader.blocks(uniform_indices(reader.info.num_frames, num_frames))))
-        except DecodeError:
-            methods = METHODS[METHODS.index(reader.method) + 1 :]
+def by_vidpipe(path: Path) -> Frames:
+    """(T, H, W, 3)"""
+    return read_frames(path, lambda reader: uniform_indices(reader.info.num_frames, NUM_FRAMES))[1]
 
 
 def by_decord(path: Path) -> Frames:

@@ -10,8 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.media import write_frames
-from vidpipe.errors import DecodeError
-from vidpipe.video.reader import METHODS, VideoReader, open_video
+from vidpipe.video.reader import read_frames
 
 NUM_FRAMES = 60
 FORMATS = {
@@ -70,18 +69,6 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return written
 
 
-def read(path: Path, index: list[int] | None = None) -> tuple[VideoReader, NDArray[np.uint8]]:
-    """Some frames, or all, by the first reader that gets to the end."""
-    methods = METHODS
-    while True:
-        reader = open_video(path, methods=methods)
-        try:
-            wanted = range(reader.info.num_frames) if index is None else index
-            return reader, np.concatenate(list(reader.blocks(wanted)))
-        except DecodeError:
-            methods = METHODS[METHODS.index(reader.method) + 1 :]
-
-
 def ffmpeg_frames(path: Path, width: int, height: int) -> NDArray[np.uint8]:
     """(F, H, W, 3)"""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "quiet", "-threads", "1", "-i", str(path), "-map", "0:v:0"]
@@ -99,7 +86,7 @@ def test_frames_are_ffmpegs_to_the_last_bit(
         pytest.skip("an MP4 that lost its end lost its index: nothing can be decoded")
     path = tmp_path / name
     path.write_bytes(damage(contents[name]))
-    reader, frames = read(path)
+    reader, frames = read_frames(path, lambda reader: range(reader.info.num_frames))
     expected = ffmpeg_frames(path, reader.info.width, reader.info.height)
     assert len(frames) == len(expected)
     same = [np.array_equal(frame, other) for frame, other in zip(frames, expected, strict=True)]
@@ -119,5 +106,5 @@ def test_frames_asked_for_here_and_there_are_those_of_a_decode_from_the_start(
 ) -> None:
     path = tmp_path / name
     path.write_bytes(contents[name])
-    reader, found = read(path, index)
+    reader, found = read_frames(path, lambda reader: index)
     assert np.array_equal(found, ffmpeg_frames(path, reader.info.width, reader.info.height)[index])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tests.media import numbered_frame, read_number, rotate_mp4, write_frames, write_sound, write_video
 from vidpipe.errors import DecodeError, NotAVideoError, VideoError
 from vidpipe.video.packets import open_source
-from vidpipe.video.reader import METHODS, VideoReader, open_video
+from vidpipe.video.reader import METHODS, VideoReader, open_video, read_frames
 
 Open = Callable[[Path], VideoReader]
 
@@ -119,6 +119,15 @@ def test_packets_that_code_no_frame_are_not_counted(tmp_path: Path) -> None:
     path = write_video(tmp_path / "packed.avi", 20, codec="mpeg4", options={"bf": "2"})
     reader = open_video(path)
     assert numbers_of(reader, list(range(reader.info.num_frames))) == list(range(20))
+
+
+def test_a_still_scene_is_read_by_pyav_for_decord_may_have_repeated_a_frame(tmp_path: Path) -> None:
+    still = [numbered_frame(5, 64, 48)] * 20
+    path = write_frames(tmp_path / "still.mp4", still, options={"bf": "0"})
+    with pytest.raises(DecodeError, match="one frame twice"):
+        frames_of(opener("decord")(path), list(range(20)))
+    reader, frames = read_frames(path, lambda reader: [0, 7, 19])
+    assert (reader.method, [read_number(frame) for frame in frames]) == ("pyav", [5, 5, 5])
 
 
 @pytest.mark.parametrize(("num_b_frames", "decoder"), [("0", "decord"), ("2", "pyav")])

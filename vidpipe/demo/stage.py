@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from vidpipe.config import ExtractConfig, Sampling, TrainConfig
+from vidpipe.config import ExtractConfig, TrainConfig
 from vidpipe.datasets.stored import label_store
 from vidpipe.demo.videos import write_demo_videos
 from vidpipe.extract import ExtractProgress, ExtractSummary, extract
@@ -18,8 +16,8 @@ from vidpipe.predict import predict
 from vidpipe.records import LabeledVideo, Prediction
 from vidpipe.train import TrainResult, train
 from vidpipe.video.files import find_videos
-from vidpipe.video.reader import open_video
-from vidpipe.video.sampling import plan_frames
+from vidpipe.video.reader import read_frames
+from vidpipe.video.sampling import uniform_indices
 
 __all__ = ["DemoResult", "run_demo"]
 
@@ -75,8 +73,8 @@ def _filmstrips(
 ) -> Iterator[Filmstrip]:
     """One test video of each class."""
     for video in {video.label: video for video in test}.values():
-        reader = open_video(folder / video.video_id)
-        plan = plan_frames(Sampling("uniform", num_frames=num_frames), reader.pts_seconds, reader.end_seconds)
-        frames = np.concatenate(list(reader.blocks(plan.frame_index)))  # (T, H, W, 3)
+        _, frames = read_frames(
+            folder / video.video_id, lambda reader: uniform_indices(reader.info.num_frames, num_frames)
+        )  # (T, H, W, 3)
         prediction = predictions[video.video_id]
         yield Filmstrip(video.label, frames, prediction.labels, prediction.probabilities)

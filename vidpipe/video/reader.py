@@ -20,7 +20,7 @@ from vidpipe.video.packets import Packets, Source, open_source
 from vidpipe.video.pyav_reader import PyavReader, SurveyReader
 from vidpipe.video.steps import STEPS_PER_CHUNK, OnStep, no_step
 
-__all__ = ["METHODS", "DecordReader", "VideoReader", "import_decord", "open_video"]
+__all__ = ["METHODS", "DecordReader", "VideoReader", "import_decord", "open_video", "read_frames"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,30 @@ def open_video(path: Path, *, methods: Sequence[str] | None = None, on_step: OnS
         except DecodeError as error:
             logger.debug("%s: not by %s: %s", path, method, error)
     return _READERS[last](source, on_step=on_step)
+
+
+def read_frames(
+    path: Path, choose: Callable[[VideoReader], Sequence[int] | NDArray[np.int64]]
+) -> tuple[VideoReader, NDArray[np.uint8]]:
+    """Some frames of a video, (T, H, W, 3) RGB, and the reader that could give all of them.
+
+    Args:
+        path: the file.
+        choose: the frames to read, once it is known which there are: increasing, in presentation order.
+
+    Raises:
+        NotAVideoError: the file holds no video.
+        DecodeError: no reader can give the frames.
+    """
+    methods: Sequence[str] | None = None
+    while True:
+        reader = open_video(path, methods=methods)
+        try:
+            return reader, np.concatenate(list(reader.blocks(choose(reader))))
+        except DecodeError:
+            methods = METHODS[METHODS.index(reader.method) + 1 :]
+            if not methods:
+                raise
 
 
 class DecordReader:
