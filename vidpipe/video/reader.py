@@ -28,10 +28,8 @@ BLOCK_BYTES = 32 * 2**20
 """Frames are decoded in blocks of about this size, so that memory does not grow with the number asked for."""
 INDEXED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "gif"})
 """Where decord was found to seek rightly, pixel for pixel (tests/test_reader.py)."""
-MOST_BYTES = 4 * 2**30
-"""decord reads a file from end to end in one call, during which nobody could tell whether it is stuck."""
-MOST_PIXELS = 2**22
-"""decord decodes ahead without a limit: 60 pictures of 8K took 6 GB."""
+MOST_DECODED_BYTES = 2**28
+"""decord decodes ahead without a limit: 20,000 small frames took 4 GB, 60 of 8K took 6 GB."""
 TIME_TOLERANCE_SECONDS = 1e-3
 """decord gives its times as float32: a tenth of this after an hour."""
 
@@ -120,12 +118,12 @@ class DecordReader:
     def __init__(self, source: Source, *, on_step: OnStep = no_step) -> None:
         path, packets = source.path, source.packets
         self._on_step = on_step
-        _check_packets(path, packets)
+        _check_packets(packets)
         self._pyav = PyavReader(source, on_step=on_step)
         if not self._pyav.is_upright:
             raise DecodeError("pictures turned by an angle that decord reads in its own way")
-        if self._pyav.info.width * self._pyav.info.height > MOST_PIXELS:
-            raise DecodeError("decord would hold many of these large pictures")
+        if 3 * self._pyav.info.width * self._pyav.info.height * len(packets.ticks) > MOST_DECODED_BYTES:
+            raise DecodeError("decord might hold all of these pictures at once")
         self._decord = import_decord()
         native = (self._decord.DECORDError, self._decord.DECORDLimitReachedError)
         self._errors = (*native, RuntimeError, AssertionError, UnicodeEncodeError)  # the last: a name that is no UTF-8
@@ -157,7 +155,7 @@ class DecordReader:
             yield frames
 
 
-def _check_packets(path: Path, packets: Packets) -> None:
+def _check_packets(packets: Packets) -> None:
     """Decline what decord is known to read wrongly without a word."""
     if packets.container not in INDEXED_FORMATS:
         raise DecodeError(f"decord seeks in {packets.container} by guessing")
@@ -165,8 +163,6 @@ def _check_packets(path: Path, packets: Packets) -> None:
         raise DecodeError("key frames that are no clean entry points: decord would miscount after seeking to one")
     if packets.num_lost or not np.all(np.diff(packets.ticks) > 0):
         raise DecodeError("packets are missing, or share a time")
-    if path.stat().st_size > MOST_BYTES:
-        raise DecodeError("decord would read all of this large file on opening")
 
 
 def _check_times(starts: NDArray[np.float64], packets: Packets) -> None:
