@@ -68,7 +68,6 @@ class Source:
     path: Path
     container: "av.container.InputContainer"
     stream: "av.video.stream.VideoStream"
-    """Its decoder takes a mended picture for an error."""
     packets: Packets
 
 
@@ -85,7 +84,6 @@ def open_source(path: Path, *, on_step: OnStep = no_step) -> Source:
     """
     container = open_container(path)
     stream = video_stream(container)
-    stream.codec_context.options |= {"err_detect": "explode"}
     scan = _Scan(stream, most_bytes=4 * path.stat().st_size + 2**20)
     try:
         for packet in container.demux():

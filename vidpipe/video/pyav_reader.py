@@ -22,15 +22,11 @@ from vidpipe.video.steps import OnStep, no_step
 
 __all__ = ["PyavReader", "SurveyReader"]
 
-SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg4", "mpeg2video"})
-"""Decoders that can be told packet by packet to pass over a frame that no other one refers to."""
-
 
 class PyavReader:
     """Reads a video with PyAV by its packets' times; a `VideoReader`.
 
-    What it gives is what a decode from the start gives: it enters at sound key frames alone, and takes no picture that
-    the decoder had to mend.
+    What it gives is what a decode from the start gives: but for the first, it enters at sound key frames alone.
 
     Raises:
         DecodeError: the packets do not tell enough, or are damaged, or the first one does not decode.
@@ -47,11 +43,7 @@ class PyavReader:
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._position: int | None = None
         """The presentation time, in ticks, of the frame that was given last; None where decoding has to start anew."""
-        self._wanted: frozenset[int] = frozenset()
-        """Presentation times of the frames that will be asked for."""
-        self._skipped: set[int | None] = set()
-        """Those of the frames that were not wanted since the last key frame was entered at."""
-        self._sound_keys: set[int] = set()
+        self._sound_keys: set[int | None] = set()
         self._picture = _Picture(self._frame(int(packets.ticks[0])))
         self.is_upright = self._picture.is_upright
         self.pts_seconds, self.end_seconds = packets.pts_seconds, packets.end_seconds
@@ -67,10 +59,8 @@ class PyavReader:
 
     def blocks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
-        ticks = [int(tick) for tick in self._packets.ticks[np.asarray(frame_index, np.int64)]]
-        self._wanted = frozenset(ticks)
-        for tick in ticks:
-            yield self._picture.rgb(self._frame(tick))[None]
+        for number in frame_index:
+            yield self._picture.rgb(self._frame(int(self._packets.ticks[number])))[None]
 
     def check_entries(self, frame_index: Sequence[int] | NDArray[np.int64]) -> None:
         """Decode the key frames that one enters at for some frames.
@@ -79,21 +69,18 @@ class PyavReader:
             DecodeError: one of them is damaged, or no whole picture by itself.
         """
         for key in sorted({self._key_before(int(self._packets.ticks[number])) for number in frame_index}):
-            if key not in self._sound_keys:
-                self._frame(key)
+            self._enter(key)
+            self._vouch_for(next((packet for packet in self._container.demux(self._stream) if packet.pts == key), None))
 
     def _frame(self, tick: int) -> "av.VideoFrame":
         """The frame with this presentation time."""
         key = self._key_before(tick)
         position, self._position = self._position, None
-        if position is None or not key <= position < tick or tick in self._skipped:
+        if position is None or not key <= position < tick:
             self._enter(key)
         try:
             for frame in self._frames:
                 self._on_step(1)
-                if frame.pts == key:
-                    _check_key_frame(frame)
-                    self._sound_keys.add(key)
                 if frame.pts == tick and not frame.is_corrupt:
                     self._position = tick
                     return frame
@@ -115,28 +102,43 @@ class PyavReader:
         except av.error.FFmpegError as error:
             raise DecodeError(f"seeking failed ({error.strerror})") from error
         self._frames = self._decoded_from(key)
-        self._skipped = set()
 
     def _decoded_from(self, key: int) -> Iterator["av.VideoFrame"]:
-        """Frames from a key frame on, but for those that nobody wants and no other frame needs (B-frames mostly)."""
         entered = False
-        decoder = self._stream.codec_context
         for packet in self._container.demux(self._stream):
-            entered |= packet.pts == key
+            if packet.pts == key and not entered:
+                entered = True
+                if key != self._packets.ticks[0]:
+                    self._vouch_for(packet)
             if entered:
-                if packet.pts in self._wanted or decoder.name not in SKIPPING_CODECS:
-                    decoder.skip_frame = "DEFAULT"
-                else:
-                    decoder.skip_frame = "NONREF"
-                    self._skipped.add(packet.pts)
-                yield from decoder.decode(packet)
+                yield from self._stream.codec_context.decode(packet)
 
+    def _vouch_for(self, packet: "av.Packet[Any] | None") -> None:
+        """Refuse a key frame that is damaged, or no whole picture by itself, as in a stream with intra refresh.
 
-def _check_key_frame(frame: "av.VideoFrame") -> None:
-    """Refuse a damaged one, and that of a stream with intra refresh: a decoder that enters there gives out half-built
-    pictures."""
-    if frame.is_corrupt or frame.pict_type != PictureType.I:
-        raise DecodeError("a key frame is no whole picture by itself")
+        A decoder that comes from the start mends it with what was there before; one that enters there cannot.
+        """
+        if packet is not None and packet.pts in self._sound_keys:
+            return
+        try:
+            frames = [] if packet is None else self._decode_alone(packet)
+        except av.error.FFmpegError as error:
+            raise DecodeError(f"a key frame is damaged ({error.strerror})") from error
+        if not frames or frames[0].is_corrupt or frames[0].pict_type != PictureType.I:
+            raise DecodeError("a key frame is no whole picture by itself")
+        assert packet is not None
+        self._sound_keys.add(packet.pts)
+
+    def _decode_alone(self, packet: "av.Packet[Any]") -> "list[av.VideoFrame]":
+        """What a decoder that knows no other packet, and mends nothing, makes of one."""
+        context = self._stream.codec_context
+        decoder = av.CodecContext.create(context.name, "r")
+        assert isinstance(decoder, av.VideoCodecContext)
+        decoder.extradata = context.extradata
+        decoder.width, decoder.height = context.width, context.height
+        decoder.thread_count = 1
+        decoder.options = {"err_detect": "explode"}
+        return [*decoder.decode(packet), *decoder.decode(None)]
 
 
 class SurveyReader:

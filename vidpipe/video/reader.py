@@ -62,7 +62,7 @@ def open_video(path: Path, *, methods: Sequence[str] | None = None, on_step: OnS
     Args:
         path: the file.
         methods: which readers to try, by name, in turn. None means `METHODS`, without decord where there are B-frames:
-            PyAV can pass over those that nobody wants.
+            PyAV alone is as fast there, and knows each frame by its time.
         on_step: told of what has been read, often.
 
     Raises:
