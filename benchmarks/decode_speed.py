@@ -38,7 +38,7 @@ def by_decord(path: Path) -> Frames:
 
 def by_torchcodec(path: Path) -> Frames:
     """(T, H, W, 3)"""
-    from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined]
+    from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1)
     frames: Frames = decoder.get_frames_at(uniform_indices(len(decoder), NUM_FRAMES).tolist()).data.numpy()
