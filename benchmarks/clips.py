@@ -1,13 +1,9 @@
 """The videos that the benchmarks read: the real ones beside the checkout, or else the demo's; and small ones of many
 formats."""
 
-from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
-from numpy.typing import NDArray
-
+from tests.media import drifting_frames, write_frames
 from vidpipe.demo.videos import write_demo_videos
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -61,32 +57,7 @@ def write_clip(
     height: int = 96,
     fps: int = 25,
 ) -> Path:
-    """A picture that drifts to the right and turns lighter, so that no two frames are alike."""
-    random = np.random.default_rng(0)
-    blocks: NDArray[np.uint8] = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    scene = blocks.repeat(-(-height // 12), axis=0).repeat(-(-width // 16), axis=1)[:height, :width]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps, options=options)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = width, height, PIXEL_FORMATS.get(codec, "yuv420p")
-        for number in range(num_frames):
-            pixels = np.roll(scene, 3 * number, axis=1) // 2 + np.uint8(2 * number % 128)
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, fps)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-def repeat_clip(path: Path, repeated: Path, times: int) -> Path:
-    """A clip's packets over and over, without encoding them again."""
-    with av.open(str(path)) as source, av.open(str(repeated), "w") as container:
-        stream = container.add_stream_from_template(source.streams.video[0])
-        packets = [packet for packet in source.demux(video=0) if packet.size]
-        step = max(packet.pts or 0 for packet in packets) + (packets[0].duration or 1)
-        for _ in range(times):
-            for packet in packets:
-                packet.stream = stream
-                container.mux(packet)
-                packet.pts, packet.dts = (packet.pts or 0) + step, (packet.dts or 0) + step
-    return repeated
+    """A video in which no two frames are alike."""
+    pixel_format = PIXEL_FORMATS.get(codec, "yuv420p")
+    frames = drifting_frames(num_frames, width, height)
+    return write_frames(path, frames, fps=fps, codec=codec, options=options, pixel_format=pixel_format)

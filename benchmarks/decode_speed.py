@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.clips import SHARED_DATA, repeat_clip, write_clip
-from vidpipe.video.reader import import_decord, open_video, read_frames
+from benchmarks.clips import SHARED_DATA, write_clip
+from tests.media import repeat_video
+from vidpipe.video.decord_reader import import_decord
+from vidpipe.video.reader import open_video, read_frames
 from vidpipe.video.sampling import uniform_indices
 
 NUM_FRAMES, NUM_RUNS, NUM_REAL = 16, 5, 12
@@ -90,7 +92,7 @@ def compare(path: Path) -> dict[str, tuple[float, bool]]:
 def sparse(folder: Path) -> str:
     """16 frames of an hour against those of a minute, and against all of the hour."""
     minute = write_clip(folder / "minute.mp4", "libx264", {"g": "50"}, num_frames=1500, width=320, height=240)
-    hour = repeat_clip(minute, folder / "hour.mp4", 60)
+    hour = repeat_video(minute, folder / "hour.mp4", 60)
     short, long = (statistics.median(_seconds(by_vidpipe, path)[0] for _ in range(3)) for path in (minute, hour))
     started = time.perf_counter()
     reader = open_video(minute)

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.clips import repeat_clip, write_clip
+from benchmarks.clips import write_clip
 from benchmarks.kills import processes_of
+from tests.media import repeat_video
 from vidpipe.features.store import FeatureStore
 
 SECONDS_BETWEEN_LOOKS = 0.25
@@ -36,7 +37,7 @@ class Case:
 def long_clip(folder: Path, minutes: int, fps: int) -> Path:
     """A video of 320 × 240 that repeats one minute."""
     minute = write_clip(folder / "minute.mkv", "libx264", FAST, num_frames=60 * fps, width=320, height=240, fps=fps)
-    repeat_clip(minute, folder / "long.mkv", minutes)
+    repeat_video(minute, folder / "long.mkv", minutes)
     minute.unlink()
     return folder / "long.mkv"
 

@@ -1,7 +1,7 @@
 """Writes the videos that the tests read: each frame carries its own number, as a grid of big black and white blocks."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def write_video(
 
 def write_frames(
     path: Path,
-    frames: Sequence[NDArray[np.uint8]],
+    frames: Iterable[NDArray[np.uint8]],
     *,
     fps: int = 25,
     pts_ms: Sequence[int] | None = None,
@@ -66,16 +66,26 @@ def write_frames(
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps, options=options or {})
         assert isinstance(stream, av.VideoStream)
-        stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixel_format
         stream.codec_context.time_base = time_base
         for number, pixels in enumerate(frames):
+            if number == 0:
+                stream.height, stream.width = pixels.shape[:2]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts = pts_ms[number] if pts_ms is not None else number
             frame.time_base = time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def drifting_frames(num_frames: int, width: int = 128, height: int = 96) -> Iterator[NDArray[np.uint8]]:
+    """(H, W, 3) coloured blocks that drift to the right and turn lighter, so that no two frames are alike."""
+    random = np.random.default_rng(0)
+    blocks: NDArray[np.uint8] = random.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    scene = blocks.repeat(-(-height // 12), axis=0).repeat(-(-width // 16), axis=1)[:height, :width]
+    for number in range(num_frames):
+        yield np.roll(scene, 3 * number, axis=1) // 2 + np.uint8(2 * number % 128)
 
 
 def repeat_video(path: Path, repeated: Path, times: int) -> Path:

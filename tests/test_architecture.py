@@ -23,7 +23,7 @@ LAYERS = {"cli": 5, **dict.fromkeys(STAGES, 4), **dict.fromkeys(RESULTS, 3), **d
 LAYERS |= {**dict.fromkeys(RECORDS, 1), "errors": 0}
 BETWEEN_NOUNS = {("datasets", "features")}
 HOMES = {
-    "decord": {"vidpipe.video.reader"},
+    "decord": {"vidpipe.video.decord_reader"},
     "av": {"vidpipe.video.container", "vidpipe.video.packets", "vidpipe.video.pyav_reader", "vidpipe.demo.videos"},
     "scenedetect": {"vidpipe.video.scenes"},
     "h5py": {"vidpipe.features.shard"},

@@ -1,51 +1,34 @@
 """What is damaged is found and dropped, and nothing else; what was written is read back with h5py or NumPy alone."""
 
-import csv
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
+from tests.stores import KEY, assert_holds, assert_same, files_below, make_sequence, make_store, sequences_of
 from tests.test_cli import run
-from tests.test_store import KEY, assert_same, make_sequence, make_store
-from vidpipe.errors import KeyMismatchError, ShardError, StoreError, UsageError
+from vidpipe.errors import KeyMismatchError, ShardError, StoreError
 from vidpipe.features import care
-from vidpipe.features.care import compact, export, find_damage, merge, repair
+from vidpipe.features.care import compact, find_damage, merge, repair
+from vidpipe.features.export import export
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
-from vidpipe.records import FeatureSequence, VideoFailure, VideoFile
-
-
-def sequences_of(names: str, *, seed: int = 0, length: int = 3) -> list[FeatureSequence]:
-    """One for each letter, each with features of its own."""
-    return [make_sequence(f"{name}.mp4", length, seed=seed + ord(name)) for name in names]
+from vidpipe.records import VideoFailure, VideoFile
 
 
 def change_a_feature(shard: Path, video_id: str) -> None:
     with h5py.File(shard, "r+") as file:
         number = file["videos/id"].asstr()[:].tolist().index(video_id)
         file["features"][file["videos/start"][number], 0] += 1
-
-
-def assert_holds(store: FeatureStore, expected: list[FeatureSequence]) -> None:
-    opened = FeatureStore.open(store.path)
-    assert list(opened) == sorted(sequence.video_id for sequence in expected)
-    for sequence in expected:
-        assert_same(opened[sequence.video_id], sequence)
-    opened.verify()
 
 
 def ids_on_disk(store: FeatureStore) -> list[str]:
@@ -55,12 +38,6 @@ def ids_on_disk(store: FeatureStore) -> list[str]:
         with h5py.File(path) as file:
             found.extend(file["videos/id"].asstr()[:].tolist())
     return sorted(found)
-
-
-def files_below(folder: Path) -> set[str]:
-    """All files but those of a store's locks."""
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return {name for name in names if not name.startswith("locks/")}
 
 
 class Stopped(BaseException):
@@ -124,337 +101,6 @@ def test_a_shard_cut_short_is_one_damage_and_the_others_are_still_checked(tmp_pa
     assert len(repair(store)) == 2
     assert_holds(store, sequences_of("d"))
     assert (store.path / "quarantine" / first.name).read_bytes() == cut
-
-
-def _delete_a_column(file: h5py.File) -> None:
-    del file["videos/length"]
-
-
-def _shorten_a_column(file: h5py.File) -> None:
-    lengths = file["videos/length"][:-1]
-    del file["videos/length"]
-    file["videos/length"] = lengths
-
-
-def _lengthen_an_array(file: h5py.File) -> None:
-    times = np.append(file["pts_seconds"][:], 9.0)
-    del file["pts_seconds"]
-    file["pts_seconds"] = times
-
-
-def _point_outside(file: h5py.File) -> None:
-    file["videos/length"][1] = 100
-
-
-def _lose_an_id(file: h5py.File) -> None:
-    file["videos/id"][1] = ""
-
-
-def _take_another_key(file: h5py.File) -> None:
-    file.attrs["key"] = np.bytes_(replace(KEY, pooling="max").as_json())
-
-
-def _be_of_another_kind(file: h5py.File) -> None:
-    file.clear()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (_delete_a_column, "length"),
-        (_shorten_a_column, "not a whole shard"),
-        (_lengthen_an_array, "differ in length"),
-        (_point_outside, "lie outside"),
-        (_lose_an_id, "no id"),
-        (_take_another_key, "other settings"),
-        (_be_of_another_kind, "features"),
-    ],
-)
-def test_a_shard_whose_index_does_not_fit_is_moved_to_quarantine(
-    tmp_path: Path, spoil: Callable[[h5py.File], None], reason: str
-) -> None:
-    make_store(tmp_path / "s", sequences_of("ab"))
-    store = make_store(tmp_path / "s", sequences_of("c"))
-    bad = store.shard_paths[0]
-    with h5py.File(bad, "r+") as file:
-        spoil(file)
-    (damage,) = find_damage(store)
-    assert (damage.shard, damage.video_id) == (bad, None)
-    assert reason in damage.reason
-    assert str(bad) not in damage.reason
-    assert "repair" not in damage.reason
-    repair(store)
-    assert_holds(store, sequences_of("c"))
-    assert os.listdir(store.path / "quarantine") == [bad.name]
-
-
-ROW_ARRAYS = ("features", "pts_seconds", "frame_index", "scene_index")
-
-
-def _put(file: h5py.File, name: str, **how: Any) -> None:
-    """Replace an array by another of the same type, but as told."""
-    how = {"dtype": file[name].dtype, "shape": file[name].shape, **how}
-    del file[name]
-    file.create_dataset(name, **how)
-
-
-def _claim_rows(file: h5py.File, num_rows: int) -> None:
-    for name in ROW_ARRAYS:
-        _put(file, name, shape=(num_rows, *file[name].shape[1:]), chunks=True, fillvalue=1)
-    file["videos/length"][0] = num_rows
-    file["videos/start"][1] = 0
-    file["videos/length"][1] = 0
-
-
-def _claim_a_trillion_rows(file: h5py.File) -> None:
-    _claim_rows(file, 2**40)
-
-
-def _claim_a_gigabyte(file: h5py.File) -> None:
-    _claim_rows(file, 2**25)
-
-
-def _claim_rows_without_chunks(file: h5py.File) -> None:
-    for name in ROW_ARRAYS:
-        _put(file, name, shape=(2**40, *file[name].shape[1:]))
-
-
-def _claim_a_trillion_videos(file: h5py.File) -> None:
-    for name in list(file["videos"]):
-        _put(file, f"videos/{name}", shape=(2**40,), chunks=True)
-
-
-def _claim_long_ids(file: h5py.File) -> None:
-    _put(file, "videos/id", dtype=h5py.string_dtype("utf-8", 2**30), chunks=True)
-
-
-def _be_packed(file: h5py.File) -> None:
-    for name in ROW_ARRAYS:
-        _put(
-            file, name, data=np.zeros((2**20, *file[name].shape[1:]), file[name].dtype), shape=None, compression="gzip"
-        )
-
-
-def _have_flat_features(file: h5py.File) -> None:
-    _put(file, "features", data=np.zeros(6, np.float32), shape=None)
-
-
-def _have_square_times(file: h5py.File) -> None:
-    _put(file, "pts_seconds", data=np.zeros((6, 2)), shape=None)
-
-
-def _have_a_table_of_ids(file: h5py.File) -> None:
-    _put(file, "videos/length", data=np.zeros((2, 2), np.int64), shape=None)
-
-
-def _have_one_number(file: h5py.File) -> None:
-    _put(file, "scene_index", data=np.int32(1), shape=None)
-
-
-def _have_nothing_in_an_array(file: h5py.File) -> None:
-    _put(file, "frame_index", data=h5py.Empty(np.int64), shape=None)
-
-
-def _have_small_numbers(file: h5py.File) -> None:
-    _put(file, "features", data=np.ones(file["features"].shape, np.int8), dtype=np.int8)
-
-
-def _have_numbers_for_ids(file: h5py.File) -> None:
-    _put(file, "videos/id", data=np.ones(2), dtype=np.float64)
-
-
-def _have_text_for_numbers(file: h5py.File) -> None:
-    _put(file, "videos/width", data=np.array([b"320", b"320"]), dtype="S3")
-
-
-def _have_text_on_the_heap(file: h5py.File) -> None:
-    _put(file, "videos/id", data=["a.mp4", "b.mp4"], dtype=h5py.string_dtype())
-
-
-def _have_records_for_numbers(file: h5py.File) -> None:
-    _put(file, "videos/width", dtype=np.dtype([("width", np.int64)]))
-
-
-def _have_a_folder_for_an_array(file: h5py.File) -> None:
-    del file["features"]
-    file.create_group("features")
-
-
-def _have_an_array_for_the_table(file: h5py.File) -> None:
-    del file["videos"]
-    file["videos"] = np.zeros(3)
-
-
-def _lose_an_array(file: h5py.File) -> None:
-    del file["scene_index"]
-
-
-def _link_to_another_file(file: h5py.File) -> None:
-    del file["features"]
-    file["features"] = h5py.ExternalLink(f"{file.filename}.other", "features")
-
-
-def _link_the_table_to_another_file(file: h5py.File) -> None:
-    del file["videos"]
-    file["videos"] = h5py.ExternalLink(f"{file.filename}.other", "videos")
-
-
-def _link_within(file: h5py.File) -> None:
-    file.move("features", "elsewhere")
-    file["features"] = h5py.SoftLink("/elsewhere")
-
-
-def _link_to_itself(file: h5py.File) -> None:
-    del file["features"]
-    file["features"] = h5py.SoftLink("/features")
-
-
-def _keep_rows_in_a_raw_file(file: h5py.File) -> None:
-    _put(file, "features", external=[(f"{file.filename}.other", 0, 6 * 4 * 4)])
-
-
-def _be_virtual(file: h5py.File) -> None:
-    layout = h5py.VirtualLayout((6, 4), np.float32)
-    layout[:] = h5py.VirtualSource(f"{file.filename}.other", "features", (6, 4))
-    del file["features"]
-    file.create_virtual_dataset("features", layout)
-
-
-def _have_a_long_key(file: h5py.File) -> None:
-    file.attrs["key"] = np.bytes_(b"x" * 10_000_000)
-
-
-def _have_a_key_on_the_heap(file: h5py.File) -> None:
-    file.attrs["key"] = "x" * 10_000_000
-
-
-def _have_many_keys(file: h5py.File) -> None:
-    file.attrs["key"] = np.array([b"one", b"two"])
-
-
-def _have_a_number_for_a_key(file: h5py.File) -> None:
-    file.attrs["key"] = 7
-
-
-def _have_no_key(file: h5py.File) -> None:
-    del file.attrs["key"]
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        _claim_a_trillion_rows,
-        _claim_a_gigabyte,
-        _claim_rows_without_chunks,
-        _claim_a_trillion_videos,
-        _claim_long_ids,
-        _be_packed,
-        _have_flat_features,
-        _have_square_times,
-        _have_a_table_of_ids,
-        _have_one_number,
-        _have_nothing_in_an_array,
-        _have_small_numbers,
-        _have_numbers_for_ids,
-        _have_text_for_numbers,
-        _have_text_on_the_heap,
-        _have_records_for_numbers,
-        _have_a_folder_for_an_array,
-        _have_an_array_for_the_table,
-        _lose_an_array,
-        _link_to_another_file,
-        _link_the_table_to_another_file,
-        _link_within,
-        _link_to_itself,
-        _keep_rows_in_a_raw_file,
-        _be_virtual,
-        _have_a_long_key,
-        _have_a_key_on_the_heap,
-        _have_many_keys,
-        _have_a_number_for_a_key,
-        _have_no_key,
-    ],
-)
-def test_an_absurd_shard_is_refused_at_once_and_costs_no_memory(
-    tmp_path: Path, spoil: Callable[[h5py.File], None]
-) -> None:
-    make_store(tmp_path / "s", sequences_of("ab"))
-    store = make_store(tmp_path / "s", sequences_of("c"))
-    bad = store.shard_paths[0]
-    shutil.copy(bad, f"{bad}.other")  # whole: whoever follows a link finds what he looks for
-    with h5py.File(bad, "r+", libver=("v108", "latest")) as file:
-        spoil(file)
-    started = time.monotonic()
-    tracemalloc.start()
-    try:
-        with pytest.raises(ShardError, match=bad.name):
-            list(FeatureStore.open(store.path).sequences())
-        (damage,) = find_damage(store)
-        _, peak_bytes = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert (damage.shard, damage.video_id) == (bad, None)
-    assert peak_bytes < 5_000_000
-    assert time.monotonic() - started < 2
-    repair(store)
-    assert_holds(store, sequences_of("c"))
-
-
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")])
-def test_what_is_no_file_is_no_shard(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    store = make_store(tmp_path / "s", sequences_of("a"))
-    odd = store.path / "shards" / "20250101T000000.000000-01234567.h5"
-    make(odd)
-    assert [(one.shard, one.video_id) for one in find_damage(store)] == [(odd, None)]
-    repair(store)
-    assert_holds(store, sequences_of("a"))
-
-
-def test_a_shard_that_may_not_be_read_now_is_no_damage(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "s", sequences_of("a"))
-    (shard,) = store.shard_paths
-    program = """
-import os, sys
-from vidpipe.errors import ShardError, StoreError
-from vidpipe.features.store import FeatureStore
-os.chdir(sys.argv[1])
-store = FeatureStore.open(".")
-if os.geteuid() == 0:  # who may read all
-    os.seteuid(65534)
-try:
-    len(store)
-except ShardError:
-    raise
-except StoreError as error:
-    print(error)
-"""
-    shard.chmod(0)
-    result = subprocess.run([sys.executable, "-c", program, str(store.path)], capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "cannot be read (Permission denied)" in result.stdout
-
-
-def test_a_flipped_bit_changes_nothing_or_is_found(tmp_path: Path) -> None:
-    expected = sequences_of("abc")
-    store = make_store(tmp_path / "s", expected)
-    (path,) = store.shard_paths
-    content = path.read_bytes()
-    random = np.random.default_rng(20261122)
-    num_found = 0
-    for place, bit in zip(random.integers(0, len(content), 400), random.integers(0, 8, 400), strict=True):
-        changed = bytearray(content)
-        changed[place] ^= 1 << bit
-        path.write_bytes(changed)
-        damage = find_damage(store)
-        num_found += bool(damage)
-        lost = {one.video_id for one in damage}
-        if None not in lost:
-            opened = FeatureStore.open(store.path)
-            for sequence in expected:
-                if sequence.video_id in opened and sequence.video_id not in lost:
-                    assert_same(opened[sequence.video_id], sequence)
-            assert len(opened) == 3 or damage
-    assert num_found > 100
 
 
 def test_quarantine_keeps_a_shard_that_comes_back(tmp_path: Path) -> None:
@@ -557,22 +203,18 @@ def test_rows_that_two_videos_claim_are_damage_of_both(tmp_path: Path) -> None:
     assert_holds(store, sequences_of("ad"))
 
 
-def test_a_dropped_video_does_not_come_back_as_it_was_before(tmp_path: Path) -> None:
-    make_store(tmp_path / "s", sequences_of("ab"))
+@pytest.mark.parametrize(("older", "number", "lost", "left"), [("ab", 1, "a", "bc"), ("abc", 0, "b", "ac")])
+def test_of_several_shards_one_is_repaired_and_the_newest_of_each_video_stays(
+    tmp_path: Path, older: str, number: int, lost: str, left: str
+) -> None:
+    """The dropped video does not come back as it was before, and the shard written anew overrules no newer one."""
+    make_store(tmp_path / "s", sequences_of(older))
     newer = sequences_of("ac", seed=1)
     store = make_store(tmp_path / "s", newer)
-    change_a_feature(store.shard_paths[1], "a.mp4")
+    change_a_feature(store.shard_paths[number], f"{lost}.mp4")
     repair(store)
-    assert_holds(store, [*sequences_of("b"), newer[1]])
-
-
-def test_a_shard_written_anew_does_not_overrule_a_newer_one(tmp_path: Path) -> None:
-    make_store(tmp_path / "s", sequences_of("abc"))
-    newer = sequences_of("a", seed=1)
-    store = make_store(tmp_path / "s", newer)
-    change_a_feature(store.shard_paths[0], "b.mp4")
-    repair(store)
-    assert_holds(store, [*newer, *sequences_of("c")])
+    kept = {one.video_id: one for one in (*sequences_of(older), *newer)}
+    assert_holds(store, [kept[f"{name}.mp4"] for name in left])
 
 
 @pytest.mark.parametrize("tidy", [repair, compact])
@@ -794,111 +436,6 @@ def test_merge_and_export_leave_alone_what_is_there(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="something here already"):
             export(store, place, form="npy")
     assert files_below(tmp_path / "thesis") == {"thesis.tex"}
-
-
-# export
-
-
-def test_npy_files_are_read_with_numpy_alone(tmp_path: Path) -> None:
-    sequences = [make_sequence("x/b/é 🎬.mp4", 5), make_sequence("a.mp4", 1), make_sequence("a.avi", 2)]
-    store = make_store(tmp_path / "s", sequences)
-    (tmp_path / "exported").mkdir()
-    assert export(store, tmp_path / "exported", form="npy") == 3
-    assert files_below(tmp_path / "exported") == {"index.csv", "x/b/é 🎬.mp4.npy", "a.mp4.npy", "a.avi.npy"}
-    with (tmp_path / "exported" / "index.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [row["id"] for row in rows] == ["a.avi", "a.mp4", "x/b/é 🎬.mp4"]
-    by_id = {sequence.video_id: sequence for sequence in sequences}
-    for row in rows:
-        features = np.load(tmp_path / "exported" / row["file"])
-        assert np.array_equal(features, by_id[row["id"]].features)
-        assert features.dtype == np.float32
-        assert int(row["length"]) == len(features)
-        assert (float(row["fps"]), float(row["duration_seconds"]), row["codec"]) == (25.0, 40.0, "h264")
-
-
-def test_h5_is_read_with_h5py_alone(tmp_path: Path) -> None:
-    sequences = [make_sequence("x/b/é 🎬.mp4", 5), make_sequence("a.mp4", 1)]
-    assert export(make_store(tmp_path / "s", sequences), tmp_path / "exported", form="h5") == 2
-    assert files_below(tmp_path / "exported") == {"features.h5"}
-    with h5py.File(tmp_path / "exported" / "features.h5") as file:
-        assert file["name"].asstr()[:].tolist() == ["a.mp4", "x/b/é 🎬.mp4"]
-        for sequence in sequences:
-            features = file["features"][sequence.video_id]
-            assert np.array_equal(features[:], sequence.features)
-            assert np.array_equal(file["pts_seconds"][sequence.video_id][:], sequence.pts_seconds)
-            assert (features.attrs["id"], features.attrs["fps"]) == (sequence.video_id, 25.0)
-
-
-def test_times_of_a_long_video_fit_into_h5(tmp_path: Path) -> None:
-    sequence = make_sequence("a.mp4", 1)
-    plan = replace(
-        sequence.plan,
-        frame_index=np.arange(20_000),
-        pts_seconds=np.arange(20_000.0),
-        scene_index=np.zeros(20_000, np.int32),
-    )
-    long = replace(sequence, plan=plan, features=np.zeros((20_000, 2), np.float32))
-    export(make_store(tmp_path / "s", [long]), tmp_path / "exported", form="h5")
-    with h5py.File(tmp_path / "exported" / "features.h5") as file:
-        assert file["pts_seconds/a.mp4"][-1] == 19_999
-
-
-@pytest.mark.parametrize("form", ["npy", "h5"])
-def test_no_id_leads_out_of_the_folder_or_onto_another(tmp_path: Path, form: str) -> None:
-    ids = ["../../a.mp4", "/tmp/a.mp4", "b/../a.mp4", "./a.mp4", "b//a.mp4", "a.mp4", "b/a.mp4", "..a.mp4"]
-    sequences = [make_sequence(name, seed=seed) for seed, name in enumerate(ids)]
-    store = make_store(tmp_path / "in" / "s", sequences)
-    export(store, tmp_path / "in" / "exported", form=form)
-    assert os.listdir(tmp_path) == ["in"]
-    assert sorted(os.listdir(tmp_path / "in")) == ["exported", "s"]
-    if form == "npy":
-        rows = csv.DictReader((tmp_path / "in/exported/index.csv").read_text().splitlines())
-        found = {row["id"]: np.load(tmp_path / "in" / "exported" / row["file"]) for row in rows}
-    else:
-        with h5py.File(tmp_path / "in" / "exported" / "features.h5") as file:
-            datasets = [file["features"][name] for name in file["name"].asstr()]
-            found = {dataset.attrs["id"]: dataset[:] for dataset in datasets}
-    assert set(found) == set(ids)
-    for sequence in sequences:
-        assert np.array_equal(found[sequence.video_id], sequence.features)
-
-
-@pytest.mark.parametrize("form", ["npy", "h5"])
-def test_the_longest_names_are_exported(tmp_path: Path, form: str) -> None:
-    long = "é" * 125
-    ids = [f"{long}a.mp4", f"{long}b.mp4", f"{'d' * 255}/{'x' * 251}.mp4", f"{'x' * 247}.mp4", f"{'x' * 248}.mp4"]
-    assert max(len(part.encode()) for name in ids for part in name.split("/")) == 255
-    sequences = [make_sequence(name, seed=seed) for seed, name in enumerate(ids)]
-    assert export(make_store(tmp_path / "s", sequences), tmp_path / "exported", form=form) == len(ids)
-    if form == "npy":
-        with (tmp_path / "exported" / "index.csv").open(newline="", encoding="utf-8") as stream:
-            files = {row["id"]: row["file"] for row in csv.DictReader(stream)}
-        assert len(set(files.values())) == len(ids)
-        assert files[ids[3]] == f"{ids[3]}.npy"
-        for sequence in sequences:
-            found = np.load(tmp_path / "exported" / files[sequence.video_id])
-            assert np.array_equal(found, sequence.features)
-
-
-def test_h5_refuses_an_id_that_is_another_ones_folder_and_npy_takes_it(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "s", [make_sequence("a"), make_sequence("a/b.mp4")])
-    with pytest.raises(StoreError, match="take npy"):
-        export(store, tmp_path / "exported", form="h5")
-    assert export(store, tmp_path / "exported", form="npy") == 2
-
-
-@pytest.mark.parametrize("form", ["npy", "h5"])
-def test_an_empty_store_exports_as_nothing(tmp_path: Path, form: str) -> None:
-    assert export(make_store(tmp_path / "s", []), tmp_path / "exported", form=form) == 0
-
-
-def test_an_unknown_form_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown form 'np'; did you mean 'npy'"):
-        export(make_store(tmp_path / "s", []), tmp_path / "exported", form="np")
-
-
-# the commands
 
 
 def test_verify_says_that_all_is_well_in_one_line(tmp_path: Path) -> None:

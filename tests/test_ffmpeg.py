@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.media import write_frames
+from tests.media import drifting_frames, read_number, write_frames, write_video
 from vidpipe.video.reader import read_frames
 
 NUM_FRAMES = 60
@@ -58,9 +58,7 @@ TELLS_OF: dict[Callable[[bytes], bytes], tuple[str, ...]] = {
 @pytest.fixture(scope="module")
 def contents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("ffmpeg")
-    random = np.random.default_rng(0)
-    scene = random.integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
-    frames = [np.roll(scene, 3 * number, axis=1) // 2 + np.uint8(2 * number) for number in range(NUM_FRAMES)]
+    frames = list(drifting_frames(NUM_FRAMES))
     written = {}
     for name, (codec, options) in FORMATS.items():
         pixel_format = "rgb8" if codec == "gif" else "yuv420p"
@@ -108,3 +106,18 @@ def test_frames_asked_for_here_and_there_are_those_of_a_decode_from_the_start(
     path.write_bytes(contents[name])
     reader, found = read_frames(path, lambda reader: index)
     assert np.array_equal(found, ffmpeg_frames(path, reader.info.width, reader.info.height)[index])
+
+
+@pytest.mark.parametrize("num_b_frames", ["0", "2"])
+@pytest.mark.parametrize("start_seconds", ["0.4", "1.6", "3.2"])
+def test_what_an_edit_list_hides_is_neither_shown_nor_missed(
+    tmp_path: Path, num_b_frames: str, start_seconds: str
+) -> None:
+    whole = write_video(tmp_path / "whole.mp4", 100, options={"g": "50", "bf": num_b_frames})
+    trimmed = tmp_path / "trimmed.mp4"
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "quiet", "-ss", start_seconds]
+    subprocess.run([*ffmpeg, "-i", str(whole), "-c", "copy", str(trimmed)], check=True)
+    reader, frames = read_frames(trimmed, lambda reader: range(reader.info.num_frames))
+    assert np.array_equal(frames, ffmpeg_frames(trimmed, 64, 48))
+    assert [read_number(frame) for frame in frames] == list(range(round(25 * float(start_seconds)), 100))
+    assert (reader.info.damaged, reader.info.lost_packets) == (False, 0)

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.media import write_video
+from tests.stores import KEY, assert_same, make_sequence, make_store
 from tests.test_cli import LITE0
-from tests.test_store import KEY, assert_same, fail, make_sequence, make_store
+from tests.test_store import fail
 from vidpipe.errors import StoreError
-from vidpipe.features.care import compact, export, find_damage, merge, repair
+from vidpipe.features.care import compact, find_damage, merge, repair
+from vidpipe.features.export import export
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import VideoFile
 

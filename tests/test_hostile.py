@@ -402,9 +402,8 @@ import os, sys
 from pathlib import Path
 from vidpipe.errors import UnreadableFileError
 from vidpipe.video.files import find_videos
-from vidpipe.video.reader import import_decord, open_video
+from vidpipe.video.reader import open_video
 
-import_decord()
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid({NOBODY})

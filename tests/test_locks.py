@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.stores import KEY, make_sequence, make_store
 from tests.test_cli import run
-from tests.test_store import KEY, make_sequence, make_store
 from vidpipe.errors import StoreError, UsageError
 from vidpipe.features.care import compact, repair
 from vidpipe.features.locks import Part

@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.test_store import KEY, make_sequence, make_store
+from tests.stores import KEY, make_sequence, make_store
 from vidpipe.datasets.sequences import SequenceDataset, pad
 from vidpipe.errors import StoreError
 from vidpipe.features.store import FeatureStore

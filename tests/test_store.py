@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,62 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
-from vidpipe.config import ExtractConfig
+from tests.stores import KEY, assert_same, make_sequence, make_store
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError
-from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
-from vidpipe.models.backbones import BACKBONES
-from vidpipe.records import FeatureSequence, FramePlan, VideoFailure, VideoFile, VideoInfo
-
-KEY = FeatureKey.of(
-    ExtractConfig().resolve_sampling(),
-    backbone="resnet50",
-    weights_id="0" * 64,
-    pooling="avg",
-    preprocessing=BACKBONES["resnet50"].preprocessing,
-    dtype="float32",
-)
-
-
-def make_sequence(
-    video_id: str, length: int = 3, dim: int = 4, *, seed: int = 0, path: Path | None = None
-) -> FeatureSequence:
-    random = np.random.default_rng([seed, len(video_id), length])
-    plan = FramePlan(
-        frame_index=np.sort(random.choice(1000, length, replace=False)).astype(np.int64),
-        pts_seconds=np.sort(random.random(length)),
-        scene_index=np.zeros(length, np.int32),
-    )
-    stat = path.stat() if path else None
-    info = VideoInfo(
-        num_frames=1000,
-        duration_seconds=40.0,
-        fps=25.0,
-        width=320,
-        height=240,
-        codec="h264",
-        decoder="decord",
-        damaged=False,
-        lost_packets=0,
-        size_bytes=stat.st_size if stat else 7,
-        mtime_ns=stat.st_mtime_ns if stat else 8,
-    )
-    return FeatureSequence(video_id, random.random((length, dim), np.float32), plan, info)
-
-
-def make_store(path: Path, sequences: Sequence[FeatureSequence]) -> FeatureStore:
-    store = FeatureStore.create(path, KEY)
-    with store.writer() as writer:
-        for sequence in sequences:
-            writer.add(sequence)
-    return FeatureStore.open(path)
-
-
-def assert_same(one: FeatureSequence, other: FeatureSequence) -> None:
-    assert np.array_equal(one.features, other.features)
-    assert np.array_equal(one.plan.frame_index, other.plan.frame_index)
-    assert np.array_equal(one.pts_seconds, other.pts_seconds)
-    assert (one.video_id, one.info) == (other.video_id, other.info)
+from vidpipe.records import VideoFailure, VideoFile
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

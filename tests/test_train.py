@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_accuracy_score
 
-from tests.test_store import make_sequence, make_store
+from tests.stores import make_sequence, make_store
 from vidpipe.config import TrainConfig, load_section
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import LabelsError, RunError

@@ -21,6 +21,7 @@ __all__ = ["SECTIONS", "ExtractConfig", "Sampling", "Setting", "TrainConfig", "l
 
 DEFAULT_NUM_FRAMES = {"uniform": 16, "scene": 4}
 DEFAULT_FPS = 2.0
+DEFAULT_DECODER = "pyav"
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,9 @@ class ExtractConfig(_Checked):
         "auto",
         "What runs the image model; auto: ONNX Runtime on the CPU, torch on a GPU.",
         choices=("auto", "torch", "onnx"),
+    )
+    decoder: str = _setting(
+        DEFAULT_DECODER, "What decodes first; both give the same frames.", choices=("pyav", "decord")
     )
     batch_size: int | None = _setting(
         None, "Frames to put through the image model at once (default 8 on the CPU, 64 on a GPU).", low=1

@@ -259,6 +259,7 @@ def iter_features(
         videos,
         sampling=config.resolve_sampling(),
         preprocessing=engine.preprocessing,
+        decoder=config.decoder,
         workers=effort.num_workers,
         timeout_seconds=config.timeout,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import SOME_VIDEOS_FAILED, printable, setting_options, vidpipe_command
+from vidpipe.cli.options import SOME_VIDEOS_FAILED, find_inputs, printable, setting_options, vidpipe_command
 from vidpipe.config import ExtractConfig
 
 if TYPE_CHECKING:
@@ -41,10 +41,8 @@ def command(inputs: tuple[Path, ...], store: Path, force: bool, retry_failed: bo
     from vidpipe.cli.progress import extract_progress
     from vidpipe.extract import extract
     from vidpipe.features.locks import Part
-    from vidpipe.video.files import find_videos
 
-    unreadable: list[str] = []
-    videos = find_videos(inputs, on_unreadable=lambda path, error: unreadable.append(f"{path}: {error.strerror}"))
+    videos, unreadable = find_inputs(inputs)
     extract_part = partial(extract, part=Part.parse(part), force=force, retry_failed=retry_failed)
     with extract_progress() as show:
         summary = extract_part(videos, store, config=config, on_progress=show)
@@ -65,7 +63,7 @@ def _show(store: Path, summary: "ExtractSummary", unreadable: list[str]) -> None
     for failure in summary.failures:
         click.echo(printable(f"failed: {failure.video_id}: {failure.message}"), err=True)
     for told in unreadable:
-        click.echo(printable(f"cannot be read: {told}"), err=True)
+        click.echo(told, err=True)
 
 
 def _bottleneck(summary: "ExtractSummary") -> str:

@@ -6,15 +6,19 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from vidpipe.config import ExtractConfig, Setting, TrainConfig, load_section, settings
 from vidpipe.errors import ConfigError, VidpipeError
 
+if TYPE_CHECKING:
+    from vidpipe.records import VideoFile
+
 __all__ = [
     "SOME_VIDEOS_FAILED",
+    "find_inputs",
     "format_option",
     "json_line",
     "label_options",
@@ -46,6 +50,15 @@ def json_line(value: Any) -> str:
     """A value as JSON on one line: text as it is, or in ASCII where a terminal could take part of it for a command."""
     line = json.dumps(value, ensure_ascii=False)
     return line if line.isprintable() else json.dumps(value)
+
+
+def find_inputs(inputs: Sequence[Path]) -> "tuple[list[VideoFile], list[str]]":
+    """The videos that a command's INPUTs name, and what of them cannot be read, in words."""
+    from vidpipe.video.files import find_videos
+
+    unreadable: list[str] = []
+    videos = find_videos(inputs, on_unreadable=lambda path, error: unreadable.append(f"{path}: {error.strerror}"))
+    return videos, [printable(f"cannot be read: {told}") for told in unreadable]
 
 
 def vidpipe_command(**attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:

@@ -10,6 +10,7 @@ import click
 
 from vidpipe.cli.options import (
     SOME_VIDEOS_FAILED,
+    find_inputs,
     format_option,
     json_line,
     printable,
@@ -21,6 +22,9 @@ from vidpipe.config import ExtractConfig
 if TYPE_CHECKING:
     from vidpipe.records import Prediction
 
+HOW_TO_EXTRACT = ("weights", "device", "engine", "decoder", "batch_size", "workers", "timeout")
+"""Settings of `vidpipe extract` that change no feature; the run has the others."""
+
 
 @vidpipe_command(name="predict", short_help="New videos -> labels.")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -28,7 +32,9 @@ if TYPE_CHECKING:
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to give for each video.")
 @click.option("--store", type=click.Path(path_type=Path), help="Use the features that this store holds.")
 @format_option("table", "json", "csv")
-@setting_options(ExtractConfig, "extract", only=("weights", "device", "engine", "batch_size", "workers", "timeout"))
+@setting_options(
+    ExtractConfig, "extract", only=("weights", "device", "engine", "decoder", "batch_size", "workers", "timeout")
+)
 def command(
     run: Path,
     inputs: tuple[Path, ...],
@@ -50,11 +56,9 @@ def command(
     from vidpipe.features.store import FeatureStore
     from vidpipe.predict import predict
     from vidpipe.run import Run
-    from vidpipe.video.files import find_videos
 
     opened_run = Run.open(run)
-    unreadable: list[str] = []
-    videos = find_videos(inputs, on_unreadable=lambda path, error: unreadable.append(f"{path}: {error.strerror}"))
+    videos, unreadable = find_inputs(inputs)
     opened_store = FeatureStore.open(store) if store is not None else None
     forms: dict[str, Callable[[Prediction], str]] = {
         "table": _TableLines(max(len(printable(video.id)) for video in videos)),
@@ -68,7 +72,7 @@ def command(
         if prediction.error is not None and format_ != "table":
             click.echo(printable(f"failed: {prediction.video_id}: {prediction.error}"), err=True)
     for told in unreadable:
-        click.echo(printable(f"cannot be read: {told}"), err=True)
+        click.echo(told, err=True)
     if any_failed or unreadable:
         click.get_current_context().exit(SOME_VIDEOS_FAILED)
 

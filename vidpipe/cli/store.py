@@ -117,10 +117,10 @@ def export(store: Path, output: Path, format_: str) -> None:
     vidpipe store export features -o exported
     vidpipe store export features -o exported --format h5
     """
-    from vidpipe.features import care
+    from vidpipe.features import export as plain
     from vidpipe.features.store import FeatureStore
 
-    num_videos = care.export(FeatureStore.open(store), output, form=format_)
+    num_videos = plain.export(FeatureStore.open(store), output, form=format_)
     click.echo(f"{output}: {num_videos} videos")
 
 

@@ -1,36 +1,30 @@
-"""The care of a feature store: find what is damaged, drop it, join stores, tidy one, and give it to other programs.
+"""The care of a feature store: find what is damaged, drop it, join stores, tidy one.
 
 Nothing is changed in place. What replaces a shard is sealed before that shard is removed, so that a stop at any point
 loses nothing: for a while a video may stand in two shards, with the same rows. `repair` and `compact` lock the whole
 store, so that nobody else writes to it meanwhile.
 """
 
-import csv
-import io
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from uuid import uuid4
 
 import numpy as np
 
-from vidpipe.errors import KeyMismatchError, ShardError, StoreError, UsageError, unknown_name
+from vidpipe.errors import KeyMismatchError, ShardError, StoreError
 from vidpipe.features.locks import remove_leftovers
-from vidpipe.features.shard import REMEDY, Shard, fault, write_new, write_plain, write_shard
-from vidpipe.features.store import MOST_BYTES, MOST_VIDEOS, FeatureStore, json_line
+from vidpipe.features.shard import REMEDY, Shard, fault, write_shard
+from vidpipe.features.store import MOST_BYTES, MOST_VIDEOS, FeatureStore
 from vidpipe.records import FeatureSequence
 
-__all__ = ["Damage", "StoreSize", "compact", "export", "find_damage", "merge", "repair"]
-
-MOST_NAME_BYTES = 255
-"""Of a file's name, on nearly every file system."""
+__all__ = ["Damage", "StoreSize", "compact", "find_damage", "merge", "new_folder", "repair", "sound_sequences"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +100,7 @@ def repair(store: FeatureStore) -> list[Damage]:
             if one.video_id is None:
                 _quarantine(store, one.shard)
         store.refresh()
-        _write_failures(store, store.failure_entries())  # before the drop, which must not revive a dropped video's
+        store.failure_log.rewrite(store.failure_entries())  # before the drop, which must not revive a dropped video's
         _drop(store, {(one.shard, one.video_id) for one in damage if one.video_id is not None})
     return damage
 
@@ -184,7 +178,7 @@ def _batches(
     finished: list[Path] = []
     for shard in shards:  # oldest first
         kept = [video_id for video_id in _current_ids(store, shard) if video_id not in leave_out]
-        for sequence in _sound_sequences(store, kept):
+        for sequence in sound_sequences(store, kept):
             batch.append(sequence)
             if len(batch) >= MOST_VIDEOS or sum(held.features.nbytes for held in batch) >= MOST_BYTES:
                 yield batch, shard.path, finished
@@ -194,7 +188,7 @@ def _batches(
         yield batch, finished[-1], finished
 
 
-def _sound_sequences(store: FeatureStore, video_ids: Iterable[str]) -> Iterator[FeatureSequence]:
+def sound_sequences(store: FeatureStore, video_ids: Iterable[str]) -> Iterator[FeatureSequence]:
     """Sequences to be copied, each checked first: a copy gets a checksum of its own, which must vouch for no damage."""
     for sequence in store.sequences(video_ids):
         shard, row = store.place(sequence.video_id)
@@ -205,18 +199,6 @@ def _sound_sequences(store: FeatureStore, video_ids: Iterable[str]) -> Iterator[
                 "and the next extract makes it again"
             )
         yield sequence
-
-
-def _write_failures(store: FeatureStore, entries: Iterable[Mapping[str, Any]]) -> None:
-    path = store.path / "failures.jsonl"
-    lines = b"".join(map(json_line, entries))
-    if lines or path.exists():
-        aside = path.with_suffix(f".{uuid4().hex[:8]}")
-        try:
-            write_new(aside, lines)
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
 
 
 def merge(sources: Sequence[FeatureStore], destination: Path) -> int:
@@ -242,15 +224,15 @@ def merge(sources: Sequence[FeatureStore], destination: Path) -> int:
                 f"({source.key.difference(first.key)})"
             )
     holders = _holders(sources)
-    with _new_folder(destination) as folder:
+    with new_folder(destination) as folder:
         merged = FeatureStore.create(folder, first.key)
         with merged.writer(most_seconds=math.inf) as writer:
             for number, source in enumerate(sources):
-                for sequence in _sound_sequences(source, (name for name in source if holders[name] == number)):
+                for sequence in sound_sequences(source, (name for name in source if holders[name] == number)):
                     writer.add(sequence)
         entries = sorted((entry for source in sources for entry in source.failure_entries()), key=lambda e: e["time"])
         latest = {entry["video"]: entry for entry in entries if entry["video"] not in merged}
-        _write_failures(merged, latest.values())
+        merged.failure_log.rewrite(latest.values())
     return len(holders)
 
 
@@ -273,7 +255,7 @@ def _hold_alike(one: FeatureStore, other: FeatureStore, video_id: str) -> bool:
     """Whether two stores hold the same features of a video, though its file may have another time on each machine."""
     if one.place(video_id)[1].checksum == other.place(video_id)[1].checksum:
         return True
-    ours, theirs = (next(_sound_sequences(store, [video_id])) for store in (one, other))
+    ours, theirs = (next(sound_sequences(store, [video_id])) for store in (one, other))
     return all(
         np.array_equal(our_rows, their_rows)
         for our_rows, their_rows in (
@@ -283,90 +265,6 @@ def _hold_alike(one: FeatureStore, other: FeatureStore, video_id: str) -> bool:
             (ours.plan.scene_index, theirs.plan.scene_index),
         )
     )
-
-
-def export(store: FeatureStore, folder: Path, *, form: str) -> int:
-    """Write a store's features as plain files, for training code of one's own.
-
-    `npy`: a file for each video, under the video's own path, and a table of them all:
-
-        for row in csv.DictReader(open("exported/index.csv")):        # id, file, length, fps, duration_seconds, …
-            features = np.load(f"exported/{row['file']}")             # (T, D)
-
-    `h5`: one file, features.h5, that holds the times as well:
-
-        with h5py.File("exported/features.h5") as file:
-            for name in file["name"].asstr():
-                features = file["features"][name][:]                  # (T, D); .attrs: id, fps, duration_seconds, …
-                pts_seconds = file["pts_seconds"][name][:]            # (T,)
-
-    A file, or name, is the video's id, but that a part which would lead elsewhere is written otherwise: `../a.mp4`
-    becomes `%2E%2E/a.mp4`. A file's name that would be too long for a file system ends in a hash; index.csv says which.
-
-    Args:
-        store: what to export.
-        folder: a folder that is empty, or not there yet. It appears when it is whole.
-        form: `npy` or `h5`.
-
-    Returns:
-        How many videos were written.
-
-    Raises:
-        UsageError: there is no such form.
-        ShardError: something is damaged; `repair` comes first.
-        StoreError: the folder holds something, or cannot be written.
-    """
-    if form not in _FORMS:
-        raise UsageError(unknown_name("form", form, _FORMS))
-    with _new_folder(folder) as aside:
-        _FORMS[form](aside, _sound_sequences(store, store.ids))
-    return len(store)
-
-
-def _export_npy(folder: Path, sequences: Iterator[FeatureSequence]) -> None:
-    rows = []
-    for sequence in sequences:
-        path = folder / _file_name(sequence.video_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image = io.BytesIO()  # for np.save to a disk that is full does not say so
-        np.save(image, sequence.features)
-        write_new(path, image.getbuffer(), sync=False)  # never over another's, where a.mp4 and A.mp4 are one name
-        file = path.relative_to(folder).as_posix()
-        rows.append({"id": sequence.video_id, "file": file, "length": len(sequence), **asdict(sequence.info)})
-    with (folder / "index.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]) if rows else ("id", "file", "length"))
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: str(row["id"])))
-
-
-def _export_h5(folder: Path, sequences: Iterator[FeatureSequence]) -> None:
-    try:
-        write_plain(folder / "features.h5", ((_plain_name(sequence.video_id), sequence) for sequence in sequences))
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"HDF5 cannot hold these ids, one is the folder of another ({error}); take npy") from error
-
-
-_FORMS: Mapping[str, Callable[[Path, Iterator[FeatureSequence]], None]] = {"npy": _export_npy, "h5": _export_h5}
-
-
-def _plain_name(video_id: str) -> str:
-    """An id as a path that stays below its folder: `../a.mp4` -> `%2E%2E/a.mp4`, `/a.mp4` -> `%2F/a.mp4`"""
-    escaped = {"": "%2F", ".": "%2E", "..": "%2E%2E"}
-    return "/".join(escaped.get(part, part) for part in video_id.split("/"))
-
-
-def _file_name(video_id: str) -> Path:
-    """An id as a file that file systems take: `b/a.mp4` -> `b/a.mp4.npy`"""
-    *folders, name = _plain_name(video_id).split("/")
-    return Path(*(_shortened(folder) for folder in folders), _shortened(name, ".npy"))
-
-
-def _shortened(name: str, suffix: str = "") -> str:
-    """A name with its suffix, in no more bytes than a file's name may have: its end makes way for a hash of it all."""
-    if len(name.encode()) + len(suffix) <= MOST_NAME_BYTES:
-        return name + suffix
-    mark = f"~{sha256(name.encode()).hexdigest()[:16]}{suffix}"
-    return name.encode()[: MOST_NAME_BYTES - len(mark)].decode(errors="ignore") + mark
 
 
 @contextmanager
@@ -379,7 +277,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill; it takes its name, `folder`, once it is full, and goes if that fails."""
     target = folder.resolve()
     aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError
+from vidpipe.features.failures import FailureEntry, FailureLog, failure_of, stamp_of
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import WHOLE, Part, lock
 from vidpipe.features.shard import REMEDY, Shard, VideoRow, write_new, write_shard
@@ -55,6 +55,7 @@ class FeatureStore(Mapping[str, FeatureSequence]):
     def __init__(self, path: Path, key: FeatureKey) -> None:
         self.path = path
         self.key = key
+        self.failure_log = FailureLog(path)
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -221,7 +222,7 @@ class FeatureStore(Mapping[str, FeatureSequence]):
     def holds(self, video: VideoFile) -> bool:
         """Whether the store has this very file: same id, size and time."""
         place = self._places.get(video.id)
-        return place is not None and _stamp(video) == (place[1].info.size_bytes, place[1].info.mtime_ns)
+        return place is not None and stamp_of(video) == (place[1].info.size_bytes, place[1].info.mtime_ns)
 
     def known_failure(self, video: VideoFile) -> VideoFailure | None:
         """The latest failure of this very file (same id, size and time), where trying again would change nothing.
@@ -232,33 +233,23 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         entry = self._noted.get(video.id)
         if entry is None or entry["error"] in TRIED_AGAIN or self.holds(video):
             return None
-        if _stamp(video) != (entry["size_bytes"], entry["mtime_ns"]):
+        if stamp_of(video) != (entry["size_bytes"], entry["mtime_ns"]):
             return None
-        return _failure_of(entry)
+        return failure_of(entry)
 
     @cached_property
-    def _noted(self) -> dict[str, dict[str, Any]]:
-        return self._latest_entries()
+    def _noted(self) -> dict[str, FailureEntry]:
+        return self.failure_log.latest()
 
     @property
     def failures(self) -> tuple[VideoFailure, ...]:
         """The videos that failed and are not in the store, each with its latest reason, by id."""
-        return tuple(map(_failure_of, self.failure_entries()))
+        return tuple(map(failure_of, self.failure_entries()))
 
-    def failure_entries(self) -> list[dict[str, Any]]:
-        """The lines of failures.jsonl that still count: the latest of each video that is not in the store, by id."""
-        latest = self._latest_entries()
+    def failure_entries(self) -> list[FailureEntry]:
+        """The entries of failures.jsonl that still count: the latest of each video that is not in the store, by id."""
+        latest = self.failure_log.latest()
         return [latest[video_id] for video_id in sorted(latest) if video_id not in self]
-
-    def _latest_entries(self) -> dict[str, dict[str, Any]]:
-        """The latest line of each video, whole lines only: a crash may have cut one short."""
-        try:
-            lines = (self.path / "failures.jsonl").read_text(encoding="utf-8", errors="replace").split("\n")
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise StoreError(f"{self.path}: failures.jsonl cannot be read ({error})") from error
-        return {entry["video"]: entry for entry in map(_parse_entry, lines) if entry is not None}
 
     def verify(self) -> None:
         """Read every sequence and check it against its checksum.
@@ -344,22 +335,7 @@ class StoreWriter:
         Raises:
             StoreError: the note cannot be written.
         """
-        size_bytes, mtime_ns = _stamp(video) or (None, None)
-        entry = {
-            "video": failure.video_id,
-            "error": failure.error,
-            "message": failure.message,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "size_bytes": size_bytes,
-            "mtime_ns": mtime_ns,
-        }
-        try:
-            _append_line(self._store.path / "failures.jsonl", json_line(entry))
-        except OSError as error:
-            raise StoreError(
-                f"{self._store.path}: failures.jsonl cannot be written ({error}); what was sealed before is safe: "
-                "make room, or allow writing there, and run the same command again"
-            ) from error
+        self._store.failure_log.append(failure, stamp_of(video))
 
     def seal(self) -> None:
         """Put what is held on the disk, as a shard.
@@ -387,50 +363,6 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.seal()
-
-
-def json_line(entry: Mapping[str, Any]) -> bytes:
-    """A line of failures.jsonl. What a file's name holds that is no text stays as JSON's escape: `\\udcff`"""
-    return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _append_line(path: Path, line: bytes) -> None:
-    """Add a line to the end, in one call to the system, so that lines of several writers do not mix.
-
-    Where another is just being written, a blank line may come between.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        size_bytes = os.fstat(descriptor).st_size
-        if size_bytes and os.pread(descriptor, 1, size_bytes - 1) != b"\n":  # a crash cut the last line short
-            line = b"\n" + line
-        while line:
-            line = line[os.write(descriptor, line) :]
-    finally:
-        os.close(descriptor)
-
-
-def _parse_entry(line: str) -> dict[str, Any] | None:
-    """A line of failures.jsonl; None for one that is none. Lines of older stores know no size and time."""
-    try:
-        entry = json.loads(line)
-        texts = {name: str(entry[name]) for name in ("video", "error", "message", "time")}
-        return texts | {name: entry.get(name) for name in ("size_bytes", "mtime_ns")}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def _failure_of(entry: Mapping[str, Any]) -> VideoFailure:
-    return VideoFailure(entry["video"], entry["error"], entry["message"])
-
-
-def _stamp(video: VideoFile) -> tuple[int, int] | None:
-    """The size in bytes and the time in ns by which a file is known again; None where it cannot be looked at."""
-    try:
-        stat = video.path.stat()
-    except (OSError, ValueError):
-        return None
-    return stat.st_size, stat.st_mtime_ns
 
 
 def _make(path: Path, key: FeatureKey) -> None:

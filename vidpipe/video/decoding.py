@@ -9,32 +9,26 @@ a piece runs it counts what it has read, packets and frames, in memory that the 
 as it needs, but for `STEPS_PER_CHUNK` of them no longer than `timeout_seconds`.
 """
 
-import ctypes
 import logging
 import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from multiprocessing import get_context
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
 
-from vidpipe.config import Sampling
+from vidpipe.config import DEFAULT_DECODER, Sampling
 from vidpipe.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, DecodingStoppedError, VideoError
-from vidpipe.records import FrameBatch, FramePlan, Preprocessing, Reading, VideoFailure, VideoFile, VideoInfo
-from vidpipe.video.reader import METHODS, VideoReader, import_decord, open_video
-from vidpipe.video.sampling import plan_frames
+from vidpipe.records import FrameBatch, Preprocessing, Reading, VideoFailure, VideoFile
+from vidpipe.video.reader import methods_from
 from vidpipe.video.steps import STEPS_PER_CHUNK
+from vidpipe.video.worker import PIECE_FRAMES, Decoded, Piece, ReaderError, decode_piece, start_worker
 
 if TYPE_CHECKING:
     from ctypes import Array, c_longlong
@@ -43,7 +37,6 @@ __all__ = ["decode_videos", "default_workers"]
 
 logger = logging.getLogger(__name__)
 
-PIECE_FRAMES = 128
 PIECES_PER_WORKER = 1000
 """A worker is renewed after so many, so that a leak in native code cannot grow without bound."""
 TICK_SECONDS = 1.0
@@ -54,8 +47,6 @@ NO_WORKERS = (
     "the decoding processes do not start, or end at once: is there memory left? A script that calls vidpipe does its "
     "work under `if __name__ == '__main__':`"
 )
-PR_SET_PDEATHSIG = 1
-"""From <sys/prctl.h>: the signal to get when the parent dies."""
 
 
 def default_workers() -> int:
@@ -69,6 +60,7 @@ def decode_videos(
     *,
     sampling: Sampling,
     preprocessing: Preprocessing,
+    decoder: str = DEFAULT_DECODER,
     workers: int,
     timeout_seconds: float,
 ) -> Generator[FrameBatch | VideoFailure | Reading]:
@@ -82,6 +74,7 @@ def decode_videos(
         videos: what to read.
         sampling: which frames to take.
         preprocessing: how the backbone's weights want them resized and cropped.
+        decoder: the reader to try first, one of `vidpipe.video.reader.METHODS`.
         workers: number of processes.
         timeout_seconds: how long one chunk of work may take.
 
@@ -90,48 +83,16 @@ def decode_videos(
     """
     pool = _Workers(workers)
     try:
-        yield from _Schedule(pool, sampling, preprocessing, timeout_seconds).run(videos)
+        yield from _Schedule(pool, methods_from(decoder), sampling, preprocessing, timeout_seconds).run(videos)
     finally:
         pool.stop()
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A piece of work: open a video, plan it and decode its first frames, or decode more of a plan."""
-
-    video: VideoFile
-    methods: tuple[str, ...] | None = None
-    """Which readers to try; None leaves it to `open_video`."""
-    opened: "tuple[VideoInfo, FramePlan] | None" = None
-    start: int = 0
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """What became of a piece."""
-
-    info: VideoInfo
-    plan: FramePlan
-    frames: NDArray[np.uint8]
-    """(T, 3, H, W)"""
-    method: str
-    """The reader that gave them."""
-    seconds: float
-
-
-class _ReaderError(DecodeError):
-    """What one reader found wrong; others are left to try."""
-
-    def __init__(self, message: str, methods_left: tuple[str, ...]) -> None:
-        super().__init__(message, methods_left)
-        self.message, self.methods_left = message, methods_left
 
 
 @dataclass
 class _Running:
     """A piece in a worker's hands, or waiting at its door."""
 
-    piece: _Piece
+    piece: Piece
     slot: int
     """Where in the shared counts it counts its steps."""
     num_steps: int = 0
@@ -155,11 +116,11 @@ class _Workers:
             max_workers=self._count,
             max_tasks=PIECES_PER_WORKER,
             context=self._context,
-            initializer=_start_worker,
+            initializer=start_worker,
             initargs=(self.counts, os.getpid()),
         )
 
-    def submit(self, function: Callable[..., "_Decoded"], *args: Any) -> "Future[_Decoded]":
+    def submit(self, function: Callable[..., "Decoded"], *args: Any) -> "Future[Decoded]":
         """Have a worker call a function.
 
         Raises:
@@ -184,14 +145,19 @@ class _Schedule:
     """What runs, what waits, and what to do when a piece fails."""
 
     def __init__(
-        self, workers: _Workers, sampling: Sampling, preprocessing: Preprocessing, timeout_seconds: float
+        self,
+        workers: _Workers,
+        methods: tuple[str, ...],
+        sampling: Sampling,
+        preprocessing: Preprocessing,
+        timeout_seconds: float,
     ) -> None:
-        self._workers = workers
+        self._workers, self._methods = workers, methods
         self._settings = (sampling, preprocessing)
         self._timeout_seconds = timeout_seconds
         self._free_slots = list(range(len(workers.counts)))
-        self._waiting: deque[_Piece] = deque()
-        self._running: dict[Future[_Decoded], _Running] = {}
+        self._waiting: deque[Piece] = deque()
+        self._running: dict[Future[Decoded], _Running] = {}
         self._is_broken = False
         """Whether a worker died that had nothing to do: pebble then gives up all of them."""
         self._num_breaks = 0
@@ -220,11 +186,11 @@ class _Schedule:
             if not self._waiting:
                 if (video := next(fresh, None)) is None:
                     return
-                self._waiting.append(_Piece(video))
+                self._waiting.append(Piece(video, self._methods))
             slot = self._free_slots[-1]
             self._workers.counts[slot] = 0
             try:
-                future = self._workers.submit(_decode_piece, self._waiting[0], slot, *self._settings)
+                future = self._workers.submit(decode_piece, self._waiting[0], slot, *self._settings)
             except BrokenProcessPool:
                 self._is_broken = True
                 return
@@ -239,12 +205,12 @@ class _Schedule:
         self._waiting.extendleft(self._take(future) for future in list(self._running))
         self._workers.restart()
 
-    def _collect(self, done: "Iterable[Future[_Decoded]]") -> Iterator[FrameBatch | VideoFailure]:
+    def _collect(self, done: "Iterable[Future[Decoded]]") -> Iterator[FrameBatch | VideoFailure]:
         for future in done:
             if future in self._running:
                 yield from self._finish(self._take(future), future)
 
-    def _take(self, future: "Future[_Decoded]") -> _Piece:
+    def _take(self, future: "Future[Decoded]") -> Piece:
         running = self._running.pop(future)
         self._free_slots.append(running.slot)
         return running.piece
@@ -264,14 +230,14 @@ class _Schedule:
                 running.num_steps = num_steps
                 yield Reading(running.piece.video.id, num_steps)
 
-    def _finish(self, piece: _Piece, future: "Future[_Decoded]") -> Iterator[FrameBatch | VideoFailure]:
+    def _finish(self, piece: Piece, future: "Future[Decoded]") -> Iterator[FrameBatch | VideoFailure]:
         try:
             decoded = future.result()
-        except _ReaderError as error:
+        except ReaderError as error:
             if error.methods_left:
                 logger.debug("%s: next by %s: %s", piece.video.id, error.methods_left[0], error.message)
                 self._forget(piece.video)
-                self._waiting.appendleft(_Piece(piece.video, methods=error.methods_left))
+                self._waiting.appendleft(Piece(piece.video, methods=error.methods_left))
             else:
                 yield self._fail(piece, DecodeError(error.message))
         except VideoError as error:
@@ -284,14 +250,14 @@ class _Schedule:
         else:
             self._num_breaks = 0
             if piece.opened is None:
-                piece = replace(piece, opened=(decoded.info, decoded.plan), methods=_from(decoded.method))
+                piece = replace(piece, opened=(decoded.info, decoded.plan), methods=(decoded.method,))
                 starts = range(PIECE_FRAMES, len(decoded.plan), PIECE_FRAMES)
                 self._waiting.extend(replace(piece, start=start) for start in starts)
             assert piece.opened is not None
             info, plan = piece.opened
             yield FrameBatch(piece.video, info, plan, piece.start, decoded.frames, decoded.seconds)
 
-    def _fail(self, piece: _Piece, error: VideoError) -> VideoFailure:
+    def _fail(self, piece: Piece, error: VideoError) -> VideoFailure:
         self._forget(piece.video)
         return VideoFailure(piece.video.id, type(error).__name__, str(error))
 
@@ -303,92 +269,9 @@ class _Schedule:
             self._take(future)
 
 
-def _from(method: str) -> tuple[str, ...]:
-    """A reader and those that come after it."""
-    return METHODS[METHODS.index(method) :]
-
-
 def _exit_reason(exitcode: int | None) -> str:
     """`SIGSEGV`, or the exit code."""
     try:
         return signal.Signals(-(exitcode or 0)).name
     except ValueError:
         return f"exit code {exitcode}"
-
-
-def _start_worker(counts: "Array[c_longlong]", parent: int) -> None:
-    """Load the libraries, so that a piece's time is all decoding; one thread each, for the workers share the cores."""
-    import torch
-
-    _die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    import_decord()
-    _Worker.counts = counts
-
-
-def _die_with(parent: int) -> None:
-    """Have the system end this process when the main one is gone: killed, it can tell nobody, and a worker that hangs
-    in native code would never look."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-class _Worker:
-    """What a worker process keeps from piece to piece."""
-
-    counts: "ClassVar[Array[c_longlong]]"
-    slot: ClassVar[int]
-
-    @classmethod
-    def step(cls, num_steps: int) -> None:
-        """Show a sign of life."""
-        cls.counts[cls.slot] += num_steps
-
-
-def _decode_piece(piece: _Piece, slot: int, sampling: Sampling, preprocessing: Preprocessing) -> _Decoded:
-    """Runs in a worker. Whatever surprise a file holds is that file's failure, not the job's."""
-    started = time.monotonic()
-    _Worker.slot = slot
-    _Worker.step(1)
-    try:
-        reader = _open_cached(piece.video.path, piece.methods)
-    except VideoError:
-        raise
-    except Exception as error:
-        raise DecodeError(f"{type(error).__name__}: {error}") from error
-    try:
-        plan, frames = _plan_and_decode(reader, piece, sampling, preprocessing)
-        return _Decoded(reader.info, plan, frames, reader.method, time.monotonic() - started)
-    except Exception as error:
-        message = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
-        raise _ReaderError(message, _from(reader.method)[1:]) from error
-
-
-def _plan_and_decode(
-    reader: VideoReader, piece: _Piece, sampling: Sampling, preprocessing: Preprocessing
-) -> tuple[FramePlan, NDArray[np.uint8]]:
-    from vidpipe.video.resize import resize_and_crop
-
-    if piece.opened is None:
-        scenes = _find_scenes(reader) if sampling.method == "scene" else ()
-        plan = plan_frames(sampling, reader.pts_seconds, reader.end_seconds, scenes)
-    else:
-        _, plan = piece.opened
-    index = plan.frame_index[piece.start : piece.start + PIECE_FRAMES]
-    frames = np.concatenate([resize_and_crop(block, preprocessing) for block in reader.blocks(index)])
-    return plan, frames
-
-
-def _find_scenes(reader: VideoReader) -> list[tuple[int, int]]:
-    from vidpipe.video.scenes import find_scenes
-
-    return find_scenes(reader)
-
-
-@lru_cache(maxsize=1)
-def _open_cached(path: Path, methods: tuple[str, ...] | None) -> VideoReader:
-    """The pieces of one video mostly come one after another: open it once."""
-    return open_video(path, methods=methods, on_step=_Worker.step)

@@ -32,7 +32,9 @@ class Packets:
     ticks: NDArray[np.int64]
     """(F,) presentation times, sorted; one for each packet that is to be shown."""
     key_ticks: NDArray[np.int64]
-    """Presentation times of the key frames, sorted."""
+    """Presentation times of the key frames, sorted, those that are not shown among them."""
+    first_tick: int
+    """Presentation time of the first packet in the file: where a decode from the start begins."""
     seconds_per_tick: float
     end_seconds: float
     """When the last frame's presentation ends."""
@@ -104,14 +106,20 @@ class _Scan:
         self._stream, self._bytes_left = stream, most_bytes
         self._durations: list[int] = []
         self._key_ticks: list[int] = []
-        self._num_pictures = self._num_corrupt = 0
+        self._first_tick: int | None = None
+        self._num_pictures = self._num_corrupt = self._num_discarded = 0
         self._timed = True
         self._open_gop = False
         self._end_seconds = 0.0
         """When the last packet of any stream ends."""
 
     def add(self, packet: "av.Packet[Any]") -> None:
-        if not packet.size or packet.is_discard:
+        if self._first_tick is None and packet.stream is self._stream:
+            self._first_tick = packet.pts
+        if packet.is_discard:
+            self._add_discarded(packet)
+            return
+        if not packet.size:
             return
         self._bytes_left -= packet.size
         if self._bytes_left < 0:
@@ -133,6 +141,14 @@ class _Scan:
             self._key_ticks.append(tick)
         self._open_gop |= bool(self._key_ticks) and tick < self._key_ticks[-1]
 
+    def _add_discarded(self, packet: "av.Packet[Any]") -> None:
+        """A packet that an edit list keeps from being shown, as where a file was cut without encoding it again; frames
+        that are shown may need it."""
+        if packet.stream is self._stream:
+            self._num_discarded += 1
+            if packet.is_keyframe and packet.pts is not None:
+                self._key_ticks.append(packet.pts)
+
     def summary(self, container: "av.container.InputContainer") -> Packets:
         seconds_per_tick = float(self._stream.time_base or 1)
         ticks = np.sort(np.asarray(self.ticks, np.int64))
@@ -144,15 +160,20 @@ class _Scan:
             codec=self._stream.codec_context.codec.canonical_name,
             ticks=ticks,
             key_ticks=np.sort(np.asarray(self._key_ticks, np.int64)),
+            first_tick=int(ticks[0]) if self._first_tick is None else self._first_tick,
             seconds_per_tick=seconds_per_tick,
             end_seconds=end_seconds,
             num_pictures=self._num_pictures,
-            num_announced=self._stream.frames or self._frames_by_duration(container, end_seconds),
+            num_announced=self._frames_by_header() or self._frames_by_duration(container, end_seconds),
             num_corrupt=self._num_corrupt,
             timed=self._timed and bool(np.all(np.diff(ticks) > 0)),
             reordered=bool(np.any(np.diff(self.ticks) < 0)),
             open_gop=self._open_gop,
         )
+
+    def _frames_by_header(self) -> int:
+        """Frames that the header counts, less those that an edit list keeps from being shown."""
+        return max(self._stream.frames - self._num_discarded, 0)
 
     def _frames_by_duration(self, container: "av.container.InputContainer", end_seconds: float) -> int:
         """Frames that the header's duration has room for, where no stream of the file reaches its end."""

@@ -1,6 +1,8 @@
-"""The fallback decoder: PyAV, for the files that decord cannot read or reads wrongly. Two readers:
+"""A video file's frames by PyAV. Two readers:
 
-`PyavReader` believes the packets, enters at key frames, and knows each frame it gives by its presentation time.
+`PyavReader` believes the packets, enters at key frames, passes over what nobody asked for, and knows each frame that it
+gives by its presentation time. At the first sign of damage it gives up.
+
 `SurveyReader` believes nothing: it decodes every frame once on opening, to learn which there are and when each is
 shown, so a damaged packet or one that codes no frame costs nothing but itself.
 """
@@ -22,11 +24,17 @@ from vidpipe.video.steps import OnStep, no_step
 
 __all__ = ["PyavReader", "SurveyReader"]
 
+SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg4", "mpeg2video"})
+"""Decoders that can be told packet by packet to pass over a frame that no other one refers to."""
+MOST_KEPT_BYTES = 2**27
+"""Of a video that was decoded as a whole, to learn which frames there are: kept, it need not be decoded again."""
+
 
 class PyavReader:
     """Reads a video with PyAV by its packets' times; a `VideoReader`.
 
-    What it gives is what a decode from the start gives: but for the first, it enters at sound key frames alone.
+    What it gives is what a decode from the start gives: but for the first, it enters at sound key frames alone, and the
+    frames that it passes over are those that no other frame refers to.
 
     Raises:
         DecodeError: the packets do not tell enough, or are damaged, or the first one does not decode.
@@ -43,7 +51,11 @@ class PyavReader:
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._position: int | None = None
         """The presentation time, in ticks, of the frame that was given last; None where decoding has to start anew."""
-        self._sound_keys: set[int | None] = set()
+        self._wanted: frozenset[int] = frozenset(map(int, packets.ticks))
+        self._can_pass_over = packets.reordered and source.stream.codec_context.name in SKIPPING_CODECS
+        self._passed_over: set[int] = set()
+        """Presentation times of the packets that were not decoded in full since the last key frame was entered at."""
+        self._sound_keys: set[int] = set()
         self._picture = _Picture(self._frame(int(packets.ticks[0])))
         self.is_upright = self._picture.is_upright
         self.pts_seconds, self.end_seconds = packets.pts_seconds, packets.end_seconds
@@ -59,8 +71,10 @@ class PyavReader:
 
     def blocks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
-        for number in frame_index:
-            yield self._picture.rgb(self._frame(int(self._packets.ticks[number])))[None]
+        ticks = self._ticks(frame_index)
+        self._wanted = frozenset(ticks)
+        for tick in ticks:
+            yield self._picture.rgb(self._frame(tick))[None]
 
     def check_entries(self, frame_index: Sequence[int] | NDArray[np.int64]) -> None:
         """Decode the key frames that one enters at for some frames.
@@ -68,23 +82,33 @@ class PyavReader:
         Raises:
             DecodeError: one of them is damaged, or no whole picture by itself.
         """
-        for key in sorted({self._key_before(int(self._packets.ticks[number])) for number in frame_index}):
-            self._enter(key)
-            self._vouch_for(next((packet for packet in self._container.demux(self._stream) if packet.pts == key), None))
+        for key in sorted({self._key_before(tick) for tick in self._ticks(frame_index)} - self._sound_keys):
+            self._seek(key)
+            try:
+                packet = next(packet for packet in self._container.demux(self._stream) if packet.pts == key)
+            except (StopIteration, av.error.FFmpegError) as error:
+                raise DecodeError("a key frame cannot be found again") from error
+            self._vouch_for(packet, key)
+
+    def _ticks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> list[int]:
+        return [int(tick) for tick in self._packets.ticks[np.asarray(frame_index, np.int64)]]
 
     def _frame(self, tick: int) -> "av.VideoFrame":
         """The frame with this presentation time."""
         key = self._key_before(tick)
         position, self._position = self._position, None
-        if position is None or not key <= position < tick:
-            self._enter(key)
+        if position is None or not key <= position < tick or tick in self._passed_over:
+            self._seek(key)
+            self._frames, self._passed_over = self._decoded_from(key), set()
         try:
             for frame in self._frames:
                 self._on_step(1)
-                if frame.pts == tick and not frame.is_corrupt:
+                if frame.is_corrupt:
+                    break
+                if frame.pts == tick:
                     self._position = tick
                     return frame
-                if frame.pts is None or frame.pts >= tick:
+                if frame.pts is None or frame.pts > tick:
                     break
         except av.error.FFmpegError as error:
             raise DecodeError(f"decoding failed ({error.strerror})") from error
@@ -95,39 +119,50 @@ class PyavReader:
         place = int(np.searchsorted(self._packets.key_ticks, tick, side="right")) - 1
         return int(self._packets.key_ticks[max(0, place)])
 
-    def _enter(self, key: int) -> None:
-        """Go to a key frame."""
+    def _seek(self, key: int) -> None:
+        self._position = None
         try:
             self._container.seek(key, stream=self._stream, backward=True)
         except av.error.FFmpegError as error:
             raise DecodeError(f"seeking failed ({error.strerror})") from error
-        self._frames = self._decoded_from(key)
 
     def _decoded_from(self, key: int) -> Iterator["av.VideoFrame"]:
-        entered = False
+        """Frames from a key frame on, but for the B-frames that nobody wants and no other frame refers to.
+
+        A packet that is shown after all before it is always decoded: were it damaged, others would suffer unseen.
+        """
+        decoder = self._stream.codec_context
+        entered, latest = False, key
         for packet in self._container.demux(self._stream):
             if packet.pts == key and not entered:
                 entered = True
-                if key != self._packets.ticks[0]:
-                    self._vouch_for(packet)
-            if entered:
-                yield from self._stream.codec_context.decode(packet)
+                if key != self._packets.first_tick:
+                    self._vouch_for(packet, key)
+            if not entered:
+                continue
+            tick = latest if packet.pts is None else packet.pts
+            if self._can_pass_over:
+                passed_over = tick < latest and tick not in self._wanted
+                decoder.skip_frame = "NONREF" if passed_over else "DEFAULT"
+                if passed_over:
+                    self._passed_over.add(tick)
+            latest = max(latest, tick)
+            yield from decoder.decode(packet)
 
-    def _vouch_for(self, packet: "av.Packet[Any] | None") -> None:
+    def _vouch_for(self, packet: "av.Packet[Any]", key: int) -> None:
         """Refuse a key frame that is damaged, or no whole picture by itself, as in a stream with intra refresh.
 
         A decoder that comes from the start mends it with what was there before; one that enters there cannot.
         """
-        if packet is not None and packet.pts in self._sound_keys:
+        if key in self._sound_keys:
             return
         try:
-            frames = [] if packet is None else self._decode_alone(packet)
+            frames = self._decode_alone(packet)
         except av.error.FFmpegError as error:
             raise DecodeError(f"a key frame is damaged ({error.strerror})") from error
         if not frames or frames[0].is_corrupt or frames[0].pict_type != PictureType.I:
             raise DecodeError("a key frame is no whole picture by itself")
-        assert packet is not None
-        self._sound_keys.add(packet.pts)
+        self._sound_keys.add(key)
 
     def _decode_alone(self, packet: "av.Packet[Any]") -> "list[av.VideoFrame]":
         """What a decoder that knows no other packet, and mends nothing, makes of one."""
@@ -153,52 +188,49 @@ class SurveyReader:
     def __init__(self, source: Source, *, on_step: OnStep = no_step) -> None:
         packets = source.packets
         self._path, self._on_step = source.path, on_step
-        self._num_errors = num_corrupt = 0
-        pts: list[int | None] = []
-        dts: list[int | None] = []
-        picture = None
+        self._num_errors = 0
+        survey = _Survey()
         for frame in self._decoded():
-            picture = picture or _Picture(frame)
-            num_corrupt += frame.is_corrupt
-            pts.append(frame.pts)
-            dts.append(frame.dts)
-        if picture is None:
+            survey.add(frame)
+        num_frames = len(survey.pts)
+        if survey.picture is None:
             raise DecodeError(f"none of the {len(packets.ticks)} packets of the video stream can be decoded")
-        lost_packets = max(max(packets.num_pictures, packets.num_announced) - len(pts), 0)
-        if lost_packets > len(pts):
-            raise DecodeError(f"damaged: only {len(pts)} of its {len(pts) + lost_packets} frames can be decoded")
-        with open_container(self._path) as container:
-            rate = video_stream(container).average_rate
+        lost_packets = max(packets.num_pictures - num_frames, packets.num_announced - num_frames, 0)
+        if lost_packets > num_frames:
+            raise DecodeError(f"damaged: only {num_frames} of its {num_frames + lost_packets} frames can be decoded")
+        rate = source.stream.average_rate
         frame_seconds = 1 / float(rate) if rate else 0.0
-        self._picture = picture
-        self.pts_seconds = _times(pts, dts, packets.seconds_per_tick, frame_seconds)
+        self._picture = survey.picture
+        self.pts_seconds = _times(survey.pts, survey.dts, packets.seconds_per_tick, frame_seconds)
         self.end_seconds = max(packets.end_seconds, float(self.pts_seconds[-1]) + frame_seconds)
         self.info = VideoInfo.of_file(
             source.path,
             self.pts_seconds,
             self.end_seconds,
-            width=picture.width,
-            height=picture.height,
+            width=self._picture.width,
+            height=self._picture.height,
             codec=packets.codec,
             decoder="pyav",
-            damaged=bool(lost_packets or packets.num_corrupt or self._num_errors or num_corrupt),
+            damaged=bool(lost_packets or packets.num_corrupt or self._num_errors or survey.num_corrupt),
             lost_packets=lost_packets,
         )
+        self._kept = survey.kept
         self._frames = enumerate(self._decoded())
         self._next_number = 0
 
     def blocks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
-        for wanted in map(int, frame_index):
-            if wanted < self._next_number:
-                self._frames = enumerate(self._decoded())
-            for number, frame in self._frames:
-                self._next_number = number + 1
-                if number == wanted:
-                    yield self._picture.rgb(frame)[None]
-                    break
-            else:
-                raise DecodeError(f"frame {wanted} cannot be decoded")
+        for number in map(int, frame_index):
+            yield self._picture.rgb(self._decoded_again(number) if self._kept is None else self._kept[number])[None]
+
+    def _decoded_again(self, wanted: int) -> "av.VideoFrame":
+        if wanted < self._next_number:
+            self._frames = enumerate(self._decoded())
+        for number, frame in self._frames:
+            self._next_number = number + 1
+            if number == wanted:
+                return frame
+        raise DecodeError(f"frame {wanted} cannot be decoded")
 
     def _decoded(self) -> Iterator["av.VideoFrame"]:
         """Every frame that decodes, in presentation order."""
@@ -222,6 +254,30 @@ class SurveyReader:
                     self._num_errors += 1
                 if packet is None:
                     return
+
+
+class _Survey:
+    """What a decode of the whole file finds."""
+
+    def __init__(self) -> None:
+        self.picture: _Picture | None = None
+        self.num_corrupt = 0
+        self.pts: list[int | None] = []
+        self.dts: list[int | None] = []
+        self.kept: list[av.VideoFrame] | None = []
+        """All frames, while they are few enough."""
+        self._kept_bytes = 0
+
+    def add(self, frame: "av.VideoFrame") -> None:
+        self.picture = self.picture or _Picture(frame)
+        self.num_corrupt += frame.is_corrupt
+        self.pts.append(frame.pts)
+        self.dts.append(frame.dts)
+        self._kept_bytes += sum(plane.buffer_size for plane in frame.planes)
+        if self._kept_bytes > MOST_KEPT_BYTES:
+            self.kept = None
+        if self.kept is not None:
+            self.kept.append(frame)
 
 
 class _Picture:

@@ -1,0 +1,81 @@
+"""Makes the feature stores that the tests read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vidpipe.config import ExtractConfig
+from vidpipe.features.key import FeatureKey
+from vidpipe.features.store import FeatureStore
+from vidpipe.models.backbones import BACKBONES
+from vidpipe.records import FeatureSequence, FramePlan, VideoInfo
+
+KEY = FeatureKey.of(
+    ExtractConfig().resolve_sampling(),
+    backbone="resnet50",
+    weights_id="0" * 64,
+    pooling="avg",
+    preprocessing=BACKBONES["resnet50"].preprocessing,
+    dtype="float32",
+)
+
+
+def make_sequence(
+    video_id: str, length: int = 3, dim: int = 4, *, seed: int = 0, path: Path | None = None
+) -> FeatureSequence:
+    random = np.random.default_rng([seed, len(video_id), length])
+    plan = FramePlan(
+        frame_index=np.sort(random.choice(1000, length, replace=False)).astype(np.int64),
+        pts_seconds=np.sort(random.random(length)),
+        scene_index=np.zeros(length, np.int32),
+    )
+    stat = path.stat() if path else None
+    info = VideoInfo(
+        num_frames=1000,
+        duration_seconds=40.0,
+        fps=25.0,
+        width=320,
+        height=240,
+        codec="h264",
+        decoder="decord",
+        damaged=False,
+        lost_packets=0,
+        size_bytes=stat.st_size if stat else 7,
+        mtime_ns=stat.st_mtime_ns if stat else 8,
+    )
+    return FeatureSequence(video_id, random.random((length, dim), np.float32), plan, info)
+
+
+def make_store(path: Path, sequences: Sequence[FeatureSequence]) -> FeatureStore:
+    store = FeatureStore.create(path, KEY)
+    with store.writer() as writer:
+        for sequence in sequences:
+            writer.add(sequence)
+    return FeatureStore.open(path)
+
+
+def assert_same(one: FeatureSequence, other: FeatureSequence) -> None:
+    assert np.array_equal(one.features, other.features)
+    assert np.array_equal(one.plan.frame_index, other.plan.frame_index)
+    assert np.array_equal(one.pts_seconds, other.pts_seconds)
+    assert (one.video_id, one.info) == (other.video_id, other.info)
+
+
+def sequences_of(names: str, *, seed: int = 0, length: int = 3) -> list[FeatureSequence]:
+    """One for each letter, each with features of its own."""
+    return [make_sequence(f"{name}.mp4", length, seed=seed + ord(name)) for name in names]
+
+
+def assert_holds(store: FeatureStore, expected: list[FeatureSequence]) -> None:
+    opened = FeatureStore.open(store.path)
+    assert list(opened) == sorted(sequence.video_id for sequence in expected)
+    for sequence in expected:
+        assert_same(opened[sequence.video_id], sequence)
+    opened.verify()
+
+
+def files_below(folder: Path) -> set[str]:
+    """All files but those of a store's locks."""
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return {name for name in names if not name.startswith("locks/")}

@@ -1,0 +1,123 @@
+"""failures.jsonl: the videos that could not be read, a line each, with what their files were then."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from vidpipe.errors import StoreError
+from vidpipe.features.shard import write_new
+from vidpipe.records import VideoFailure, VideoFile
+
+__all__ = ["FailureEntry", "FailureLog", "failure_of", "stamp_of"]
+
+FailureEntry = dict[str, Any]
+"""`video`, `error`, `message`, `time`; `size_bytes` and `mtime_ns` of the file, or None."""
+
+
+class FailureLog:
+    """The list of failures of one store.
+
+    Args:
+        folder: the store's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / "failures.jsonl"
+
+    def append(self, failure: VideoFailure, stamp: tuple[int, int] | None) -> None:
+        """Note a failure, and the size and time of the video's file.
+
+        Raises:
+            StoreError: the note cannot be written.
+        """
+        size_bytes, mtime_ns = stamp or (None, None)
+        entry = {
+            "video": failure.video_id,
+            "error": failure.error,
+            "message": failure.message,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "size_bytes": size_bytes,
+            "mtime_ns": mtime_ns,
+        }
+        try:
+            _append_line(self._path, _line(entry))
+        except OSError as error:
+            raise StoreError(
+                f"{self._folder}: failures.jsonl cannot be written ({error}); what was sealed before is safe: "
+                "make room, or allow writing there, and run the same command again"
+            ) from error
+
+    def latest(self) -> dict[str, FailureEntry]:
+        """The latest entry of each video, from whole lines only: a crash may have cut one short.
+
+        Raises:
+            StoreError: the list cannot be read.
+        """
+        try:
+            lines = self._path.read_text(encoding="utf-8", errors="replace").split("\n")
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise StoreError(f"{self._folder}: failures.jsonl cannot be read ({error})") from error
+        return {entry["video"]: entry for entry in map(_parse, lines) if entry is not None}
+
+    def rewrite(self, entries: Iterable[FailureEntry]) -> None:
+        """Put a new list in the place of this one."""
+        lines = b"".join(map(_line, entries))
+        if lines or self._path.exists():
+            aside = self._path.with_suffix(f".{uuid4().hex[:8]}")
+            try:
+                write_new(aside, lines)
+                os.replace(aside, self._path)
+            finally:
+                aside.unlink(missing_ok=True)
+
+
+def failure_of(entry: FailureEntry) -> VideoFailure:
+    """What an entry says of its video."""
+    return VideoFailure(entry["video"], entry["error"], entry["message"])
+
+
+def stamp_of(video: VideoFile) -> tuple[int, int] | None:
+    """The size in bytes and the time in ns by which a file is known again; None where it cannot be looked at."""
+    try:
+        stat = video.path.stat()
+    except (OSError, ValueError):
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    """What a file's name holds that is no text stays as JSON's escape: `\\udcff`"""
+    return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _append_line(path: Path, line: bytes) -> None:
+    """Add a line to the end, in one call to the system, so that lines of several writers do not mix.
+
+    Where another is just being written, a blank line may come between.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        size_bytes = os.fstat(descriptor).st_size
+        if size_bytes and os.pread(descriptor, 1, size_bytes - 1) != b"\n":  # a crash cut the last line short
+            line = b"\n" + line
+        while line:
+            line = line[os.write(descriptor, line) :]
+    finally:
+        os.close(descriptor)
+
+
+def _parse(line: str) -> FailureEntry | None:
+    """An entry; None for a line that is none. Lines of older stores know no size and time."""
+    try:
+        entry = json.loads(line)
+        texts = {name: str(entry[name]) for name in ("video", "error", "message", "time")}
+        return texts | {name: entry.get(name) for name in ("size_bytes", "mtime_ns")}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
