@@ -24,8 +24,9 @@ from vidpipe.video.steps import OnStep, no_step
 
 __all__ = ["PyavReader", "SurveyReader"]
 
-SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg4", "mpeg2video"})
-"""Decoders that can be told packet by packet to pass over a frame that no other one refers to."""
+SKIPPING_CODECS = frozenset({"h264"})
+"""Where passing over B-frames was found to change no other frame. Damaged HEVC came out otherwise (benchmarks/fuzz.py).
+"""
 MOST_KEPT_BYTES = 2**27
 """Of a video that was decoded as a whole, to learn which frames there are: kept, it need not be decoded again."""
 
