@@ -10,6 +10,7 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("RESULTS.md")
 NAMES = (
     "extract_speed",
+    "utilisation",
     "decode_speed",
     "start_up",
     "store_reading",

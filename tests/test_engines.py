@@ -32,23 +32,45 @@ def frames() -> NDArray[np.uint8]:
     return smooth.repeat(16, axis=2).repeat(16, axis=3)
 
 
-def engine(name: str, *, pool: str = "avg", num_frames: int = 10**6, weights: WeightsFile | None = None) -> Engine:
+def engine(
+    name: str,
+    *,
+    pool: str = "avg",
+    precision: str = "full",
+    num_frames: int = 10**6,
+    weights: WeightsFile | None = None,
+) -> Engine:
     return load_engine(
         LITE0,
         weights=weights or find_weights(LITE0, "default"),
         pool=pool,
         device="cpu",
         engine=name,
+        precision=precision,
         num_frames=num_frames,
     )
 
 
+def features(engine: Engine, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return engine.start(frames)()[0]
+
+
 def test_onnx_gives_pytorchs_features(frames: NDArray[np.uint8]) -> None:
-    expected = engine("torch")(frames)
+    expected = features(engine("torch"), frames)
     exported = engine("onnx")
     assert (exported.name, exported.dim, exported.preprocessing) == ("onnx", 1280, LITE0.preprocessing)
     for some in (slice(0, 5), slice(0, 1), slice(1, 4)):
-        assert np.allclose(exported(frames[some]), expected[some], atol=1e-4)
+        assert np.allclose(features(exported, frames[some]), expected[some], atol=1e-4)
+
+
+def test_half_precision_is_within_a_hundredth_and_never_by_onnx(frames: NDArray[np.uint8]) -> None:
+    expected, halved = (features(engine("auto", precision=name), frames) for name in ("full", "half"))
+    difference = np.linalg.norm(halved - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert (difference > 0).all()
+    assert (difference < 1e-2).all()
+    assert halved.dtype == np.float32
+    with pytest.raises(UsageError, match="--precision half goes with --engine torch"):
+        engine("onnx", precision="half")
 
 
 def test_an_export_is_made_once_and_kept(cache: Path) -> None:
@@ -66,7 +88,7 @@ def test_a_damaged_export_is_made_anew(frames: NDArray[np.uint8]) -> None:
     path.write_bytes(b"no network")
     made_anew = engine("auto", pool="max")
     assert made_anew.name == "onnx"
-    assert np.allclose(made_anew(frames), engine("torch", pool="max")(frames), atol=1e-4)
+    assert np.allclose(features(made_anew, frames), features(engine("torch", pool="max"), frames), atol=1e-4)
     assert path.stat().st_size > 1_000_000
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from vidpipe.config import ExtractConfig, TrainConfig
 from vidpipe.extract import extract
 from vidpipe.features.store import FeatureStore
 from vidpipe.models.backbones import BACKBONES
+from vidpipe.models.engines import TorchEngine
 from vidpipe.models.frozen import load_backbone
 from vidpipe.train import train
 from vidpipe.video.files import find_videos
@@ -26,6 +28,18 @@ def test_features_on_the_gpu_are_those_of_the_cpu() -> None:
     spec = BACKBONES["efficientnet_lite0"]
     on_cpu, on_gpu = (load_backbone(spec, device=device)(frames).cpu() for device in ("cpu", "cuda"))
     assert (on_cpu - on_gpu).norm() / on_cpu.norm() < 1e-2
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("full", 1e-3), ("half", 1e-2)])
+def test_batches_in_flight_come_back_in_order(precision: str, tolerance: float) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (5, 8, 3, 224, 224), dtype=np.uint8)
+    spec = BACKBONES["efficientnet_lite0"]
+    on_gpu = TorchEngine(load_backbone(spec, device="cuda"), precision=precision)
+    on_cpu = TorchEngine(load_backbone(spec, device="cpu"))
+    for finish, batch in zip([on_gpu.start(batch) for batch in frames], frames, strict=True):
+        (rows, seconds), (expected, _) = finish(), on_cpu.start(batch)()
+        assert np.linalg.norm(rows - expected) / np.linalg.norm(expected) < tolerance
+        assert seconds > 0
 
 
 def test_extraction_takes_the_gpu_by_itself(tmp_path: Path) -> None:

@@ -124,6 +124,11 @@ class ExtractConfig(_Checked):
     decoder: str = _setting(
         DEFAULT_DECODER, "What decodes first; both give the same frames.", choices=("pyav", "decord")
     )
+    precision: str = _setting(
+        "full",
+        "Arithmetic of the image model; half is for GPUs, and changes features by up to 1 %.",
+        choices=("full", "half"),
+    )
     batch_size: int | None = _setting(
         None, "Frames to put through the image model at once (default 8 on the CPU, 64 on a GPU).", low=1
     )

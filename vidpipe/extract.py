@@ -4,6 +4,7 @@ decode_videos (worker processes) ──FrameBatch──► _BatchModel (full bat
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import WHOLE, Part
 from vidpipe.features.store import FeatureStore
 from vidpipe.models.backbones import find_backbone
-from vidpipe.models.engines import Engine, load_engine
+from vidpipe.models.engines import Engine, Finish, load_engine
 from vidpipe.models.weights import WeightsFile, find_weights
 from vidpipe.records import FeatureSequence, FrameBatch, FramePlan, Reading, VideoFailure, VideoFile, VideoInfo
 from vidpipe.video.decoding import decode_videos, default_workers
@@ -218,6 +219,7 @@ def feature_key(config: ExtractConfig, weights: WeightsFile) -> FeatureKey:
         pooling=config.pool,
         preprocessing=find_backbone(config.backbone).preprocessing,
         dtype=config.dtype,
+        precision=config.precision,
     )
 
 
@@ -234,6 +236,7 @@ def load_configured_engine(config: ExtractConfig, weights: WeightsFile, num_vide
         pool=config.pool,
         device=config.device,
         engine=config.engine,
+        precision=config.precision,
         num_frames=num_videos * (config.resolve_sampling().num_frames or FRAMES_OF_A_VIDEO),
     )
 
@@ -302,6 +305,7 @@ class _BatchModel:
         self._sequences: dict[str, _Sequence] = {}
         self._waiting: list[tuple[_Sequence, int, NDArray[np.uint8]]] = []
         """(sequence, where in it, frames) not yet through the model."""
+        self._in_flight: deque[tuple[list[tuple[_Sequence, int, NDArray[np.uint8]]], Finish]] = deque()
 
     def add(self, batch: FrameBatch) -> Iterator[FeatureSequence | Reading]:
         """Take frames; gives the sequences that they complete, and where those stand that they do not."""
@@ -332,19 +336,31 @@ class _BatchModel:
         """Run what is left."""
         while self._waiting:
             yield from self._run()
+        while self._in_flight:
+            yield from self._finish()
 
     def _run(self) -> Iterator[FeatureSequence]:
-        """Put one batch through the model."""
+        """Start one batch, and finish those that have been in flight for long enough."""
         taken = list(self._take())
-        started = time.monotonic()
-        rows = self._engine(np.concatenate([frames for _, _, frames in taken]))  # (batch_size, 3, H, W) -> (…, D)
-        self._effort.add(model_seconds=time.monotonic() - started)
+        frames = np.concatenate([frames for _, _, frames in taken])  # (batch_size, 3, H, W)
+        self._in_flight.append((taken, self._engine.start(frames)))
+        while len(self._in_flight) > self._engine.most_in_flight:
+            yield from self._finish()
+
+    def _finish(self) -> Iterator[FeatureSequence]:
+        taken, finish = self._in_flight.popleft()
+        rows, model_seconds = finish()
+        self._effort.add(model_seconds=model_seconds)
         offset = 0
         for sequence, start, part in taken:
-            if sequence.put(start, rows[offset : offset + len(part)]):
+            if sequence.put(start, rows[offset : offset + len(part)]) and self._is_current(sequence):
                 del self._sequences[sequence.result.video_id]
                 yield sequence.result
             offset += len(part)
+
+    def _is_current(self, sequence: _Sequence) -> bool:
+        """Whether its video has not failed, or started anew, since."""
+        return self._sequences.get(sequence.result.video_id) is sequence
 
     def _take(self) -> Iterator[tuple[_Sequence, int, NDArray[np.uint8]]]:
         """Up to `batch_size` frames off the front of what waits."""

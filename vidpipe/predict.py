@@ -73,6 +73,7 @@ def _as_trained(run: Run, config: ExtractConfig) -> ExtractConfig:
         backbone=run.key.backbone,
         pool=run.key.pooling,
         dtype=run.key.dtype,
+        precision=run.key.precision,
     )
 
 

@@ -22,6 +22,8 @@ class FeatureKey:
     pooling: str
     preprocessing: Mapping[str, Any]
     dtype: str
+    precision: str = "full"
+    """Of the image model's arithmetic. Stores made before there was a choice do not name it."""
 
     @classmethod
     def of(
@@ -33,9 +35,10 @@ class FeatureKey:
         pooling: str,
         preprocessing: Preprocessing,
         dtype: str,
+        precision: str = "full",
     ) -> Self:
         """The key of an extraction with these settings."""
-        return cls(sampling.as_dict(), backbone, weights_id, pooling, preprocessing.as_dict(), dtype)
+        return cls(sampling.as_dict(), backbone, weights_id, pooling, preprocessing.as_dict(), dtype, precision)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -55,7 +58,10 @@ class FeatureKey:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {**vars(self), "sampling": dict(self.sampling), "preprocessing": dict(self.preprocessing)}
+        values = {**vars(self), "sampling": dict(self.sampling), "preprocessing": dict(self.preprocessing)}
+        if self.precision == "full":
+            del values["precision"]  # as it was written before there was a choice
+        return values
 
     def as_json(self) -> str:
         """One text for equal keys."""
@@ -67,7 +73,7 @@ class FeatureKey:
 
     def difference(self, other: "FeatureKey") -> str:
         """Where two keys differ, in words: `sampling: {…} here, {…} asked for`."""
-        ours, theirs = self.as_dict(), other.as_dict()
+        ours, theirs = ({"precision": "full", **key.as_dict()} for key in (self, other))
         return "; ".join(
             f"{name}: {json.dumps(ours[name])} here, {json.dumps(theirs[name])} asked for"
             for name in ours

@@ -6,6 +6,8 @@ the weights that it holds. An engine takes and gives NumPy arrays, so that a pro
 
 import logging
 import os
+import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -23,10 +25,11 @@ from vidpipe.records import Preprocessing
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+    from torch import Tensor
 
     from vidpipe.models.frozen import FrozenBackbone
 
-__all__ = ["Engine", "OnnxEngine", "TorchEngine", "export_path", "load_engine"]
+__all__ = ["Engine", "Finish", "OnnxEngine", "TorchEngine", "export_path", "load_engine"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,45 +51,95 @@ class Engine(Protocol):
     dim: int
     """D"""
     preprocessing: Preprocessing
+    most_in_flight: int
+    """Batches to start before the first one is waited for: on a GPU the next ones are copied while one is computed."""
 
-    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(N, 3, H, W) RGB, resized and cropped -> (N, D)"""
+    def start(self, frames: NDArray[np.uint8]) -> "Finish":
+        """Begin on (N, 3, H, W) RGB, resized and cropped; what is given waits for the end."""
+
+
+Finish = Callable[[], tuple[NDArray[np.float32], float]]
+"""Gives the features (N, D), and the seconds in which the device was at work on them."""
 
 
 class TorchEngine:
-    """Runs a backbone with PyTorch."""
+    """Runs a backbone with PyTorch.
+
+    Args:
+        backbone: on the device where it is to run.
+        precision: `full`, or `half` for float16: about twice as fast on a GPU, features within 1 % (relative norm).
+    """
 
     name = "torch"
 
-    def __init__(self, backbone: "FrozenBackbone") -> None:
-        self._backbone = backbone
+    def __init__(self, backbone: "FrozenBackbone", *, precision: str = "full") -> None:
+        import torch
+
         self.device = backbone.device.type
         self.dim, self.preprocessing = backbone.dim, backbone.preprocessing
+        self.most_in_flight = 2 if self.device == "cuda" else 0
+        self._backbone = backbone.half() if precision == "half" else backbone
+        if self.device == "cuda":
+            self._backbone = self._backbone.to(memory_format=torch.channels_last)
 
-    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def start(self, frames: NDArray[np.uint8]) -> Finish:
+        """See `Engine.start`."""
         import torch
 
         with torch.inference_mode():
-            features: NDArray[np.float32] = self._backbone(torch.from_numpy(frames)).float().cpu().numpy()
-        return features
+            if self.device == "cuda":
+                return self._start_on_gpu(torch.from_numpy(frames))
+            started = time.perf_counter()
+            features: NDArray[np.float32] = self._backbone(torch.from_numpy(frames)).float().numpy()
+        seconds = time.perf_counter() - started
+        return lambda: (features, seconds)
+
+    def _start_on_gpu(self, frames: "Tensor") -> Finish:
+        """Nothing here waits: the copies go from and to pinned memory, the kernels are only launched."""
+        import torch
+
+        begin, end, copied = (torch.cuda.Event(enable_timing=True) for _ in range(3))  # type: ignore[no-untyped-call]
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            on_device = frames.pin_memory().to("cuda", non_blocking=True)
+            begin.record()
+            rows = self._backbone(on_device.contiguous(memory_format=torch.channels_last)).float()
+            end.record()
+        features = torch.empty(rows.shape, pin_memory=True).copy_(rows, non_blocking=True)
+        copied.record()
+
+        def finish() -> tuple[NDArray[np.float32], float]:
+            copied.synchronize()
+            return features.numpy(), begin.elapsed_time(end) / 1000
+
+        return finish
 
 
 class OnnxEngine:
     """Runs a backbone's export with ONNX Runtime, on the CPU."""
 
-    name, device = "onnx", "cpu"
+    name, device, most_in_flight = "onnx", "cpu", 0
 
     def __init__(self, path: Path, *, dim: int, preprocessing: Preprocessing) -> None:
         self._session = _session(path)
         self.dim, self.preprocessing = dim, preprocessing
 
-    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def start(self, frames: NDArray[np.uint8]) -> Finish:
+        """See `Engine.start`."""
+        started = time.perf_counter()
         features: NDArray[np.float32] = self._session.run(None, {"frames": frames})[0]
-        return features
+        seconds = time.perf_counter() - started
+        return lambda: (features, seconds)
 
 
 def load_engine(
-    spec: BackboneSpec, *, weights: WeightsFile, pool: str, device: str, engine: str, num_frames: int
+    spec: BackboneSpec,
+    *,
+    weights: WeightsFile,
+    pool: str,
+    device: str,
+    engine: str,
+    precision: str = "full",
+    num_frames: int,
 ) -> Engine:
     """Make a backbone ready to run.
 
@@ -96,6 +149,7 @@ def load_engine(
         pool: `avg` or `max`.
         device: `auto`, `cpu` or `cuda`.
         engine: `torch`, `onnx` or `auto`: ONNX on the CPU where it is installed and pays.
+        precision: `full` or `half`; ONNX runs in full precision alone.
         num_frames: about how many frames it will be given: a few are not worth an export.
 
     Raises:
@@ -106,7 +160,10 @@ def load_engine(
         raise UsageError("--engine onnx: pip install onnxruntime onnxscript; --engine torch needs neither")
     if engine == "onnx" and device == "cuda":
         raise UsageError("--engine onnx runs on the CPU; on a GPU --engine torch is the one")
-    if engine == "onnx" or (engine == "auto" and _onnx_pays(spec, weights, pool, device, num_frames)):
+    if engine == "onnx" and precision == "half":
+        raise UsageError("--engine onnx runs in full precision; --precision half goes with --engine torch")
+    may_export = engine == "auto" and precision == "full"
+    if engine == "onnx" or (may_export and _onnx_pays(spec, weights, pool, device, num_frames)):
         try:
             return _load_onnx(spec, weights, pool)
         except Exception as error:
@@ -115,7 +172,7 @@ def load_engine(
             logger.info("%s runs with PyTorch: it cannot be run with ONNX Runtime (%s)", spec.name, error)
     from vidpipe.models.frozen import load_backbone
 
-    return TorchEngine(load_backbone(spec, weights=weights, pool=pool, device=device))
+    return TorchEngine(load_backbone(spec, weights=weights, pool=pool, device=device), precision=precision)
 
 
 def _onnx_pays(spec: BackboneSpec, weights: WeightsFile, pool: str, device: str, num_frames: int) -> bool:

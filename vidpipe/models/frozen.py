@@ -44,7 +44,7 @@ class FrozenBackbone(nn.Module):
 
     def feature_map(self, frames: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 RGB -> (N, D, h, w) float32"""
-        pixels = frames.to(self.device, non_blocking=True).float() / 255
+        pixels = frames.to(self.get_buffer("mean"), non_blocking=True) / 255
         maps: Tensor = self.features((pixels - self.get_buffer("mean")) / self.get_buffer("std"))
         return maps
 

@@ -1,0 +1,109 @@
+"""How busy `vidpipe extract` keeps the machine: decoding and the image model together, against each of them alone.
+
+    python -m benchmarks.utilisation        what `make bench` runs
+    python -m benchmarks.utilisation 200    over so many videos
+
+Decoding alone runs a process on each core; the image model alone runs on all cores, over frames that it has seen. What
+both take is what a perfect extraction would: the table says how far from that one is, by number of decoding processes.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.clips import labelled_sets
+from vidpipe.config import ExtractConfig
+from vidpipe.extract import iter_features, load_configured_engine
+from vidpipe.models.backbones import find_backbone
+from vidpipe.models.engines import Engine
+from vidpipe.models.weights import find_weights
+from vidpipe.records import FeatureSequence, FrameBatch, VideoFile
+from vidpipe.video.decoding import decode_videos
+from vidpipe.video.files import find_videos
+
+NUM_ROUNDS = 3
+NUM_VIDEOS = 60
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CONFIG = ExtractConfig(backbone="efficientnet_lite0", engine="onnx", device="cpu", batch_size=8)
+
+
+def decode(videos: list[VideoFile], workers: int) -> int:
+    """Frames decoded."""
+    spec = find_backbone(CONFIG.backbone)
+    batches = decode_videos(
+        videos,
+        sampling=CONFIG.resolve_sampling(),
+        preprocessing=spec.preprocessing,
+        workers=workers,
+        timeout_seconds=CONFIG.timeout,
+    )
+    with closing(batches):
+        return sum(len(batch.frames) for batch in batches if isinstance(batch, FrameBatch))
+
+
+def model(engine: Engine, num_frames: int) -> int:
+    """Frames put through the image model."""
+    size = engine.preprocessing.crop
+    frames = np.random.default_rng(0).integers(0, 256, (CONFIG.batch_size or 1, 3, size, size), dtype=np.uint8)
+    num_batches = -(-num_frames // len(frames))
+    for _ in range(num_batches):
+        engine.start(frames)()
+    return num_batches * len(frames)
+
+
+def extract(videos: list[VideoFile], engine: Engine, workers: int) -> int:
+    """Frames decoded and put through the image model."""
+    config = ExtractConfig(**{**vars(CONFIG), "workers": workers})
+    with closing(iter_features(videos, engine=engine, config=config)) as results:
+        return sum(len(result) for result in results if isinstance(result, FeatureSequence))
+
+
+def measure(num_videos: int, folder: Path) -> dict[str, list[float]]:
+    """Seconds by what was done, a figure a round."""
+    labels = next(iter(labelled_sets(folder).values()))
+    found = find_videos([labels.parent])
+    videos = found[:: max(1, len(found) // num_videos)][:num_videos]
+    num_frames = decode(videos, CORES)
+    engine = load_configured_engine(CONFIG, find_weights(find_backbone(CONFIG.backbone), CONFIG.weights), len(videos))
+    work: dict[str, Callable[[], int]] = {
+        "decoding alone": lambda: decode(videos, CORES),
+        "image model alone": lambda: model(engine, num_frames),
+    }
+    for workers in sorted({1, max(1, CORES // 2), CORES}):
+        work[f"extract --workers {workers}"] = lambda workers=workers: extract(videos, engine, workers)  # type: ignore[misc]
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(NUM_ROUNDS):
+        for name, do in work.items():
+            started = time.perf_counter()
+            do()
+            seconds[name].append((time.perf_counter() - started) / len(videos))
+    return seconds
+
+
+def run(num_videos: int = NUM_VIDEOS) -> str:
+    """A section of RESULTS.md."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = measure(num_videos, Path(folder))
+    both = [sum(pair) for pair in zip(seconds["decoding alone"], seconds["image model alone"], strict=True)]
+    lines = []
+    for name, measured in seconds.items():
+        ratios = [one / other for one, other in zip(measured, both, strict=True)]
+        against = f"{statistics.median(ratios):.2f} × ({min(ratios):.2f} to {max(ratios):.2f})"
+        lines.append(f"| {name} | {1000 * statistics.median(measured):.0f} | {against} |")
+    return (
+        "## How busy an extraction keeps the machine (`benchmarks/utilisation.py`)\n\n"
+        f"{num_videos} videos, efficientnet_lite0 by ONNX Runtime, uniform 16, {CORES} cores; starting the decoding "
+        f"processes is counted. Median of {NUM_ROUNDS} rounds (lowest to highest).\n\n"
+        "| | ms a video | of the two alone together |\n|---|---|---|\n" + "\n".join(lines)
+    )
+
+
+if __name__ == "__main__":
+    print(run(*map(int, sys.argv[1:])))
