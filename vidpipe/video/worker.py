@@ -66,9 +66,9 @@ class ReaderError(DecodeError):
 
 def start_worker(counts: "Array[c_longlong]", parent: int) -> None:
     """Load the libraries, so that a piece's time is all decoding; one thread each, for the workers share the cores."""
+    _die_with(parent)  # before what takes seconds
     import torch
 
-    _die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     _Worker.counts = counts
