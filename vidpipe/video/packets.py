@@ -110,8 +110,8 @@ class _Scan:
         self._num_pictures = self._num_corrupt = self._num_discarded = 0
         self._timed = True
         self._open_gop = False
-        self._end_seconds = 0.0
-        """When the last packet of any stream ends."""
+        self._end_ticks: dict[Any, int] = {}
+        """When the last packet of each stream ends, in that stream's ticks."""
 
     def add(self, packet: "av.Packet[Any]") -> None:
         if self._first_tick is None and packet.stream is self._stream:
@@ -124,11 +124,11 @@ class _Scan:
         self._bytes_left -= packet.size
         if self._bytes_left < 0:
             raise DecodeError("its index points at the same bytes over and over: the packets would not fit the file")
-        time = packet.pts if packet.pts is not None else packet.dts
-        if time is not None and packet.time_base is not None:
-            self._end_seconds = max(self._end_seconds, float((time + (packet.duration or 0)) * packet.time_base))
-        if packet.stream is self._stream:
-            self._add_frame(packet, time or 0)
+        stream, tick = packet.stream, packet.pts if packet.pts is not None else packet.dts
+        if tick is not None:
+            self._end_ticks[stream] = max(self._end_ticks.get(stream, 0), tick + (packet.duration or 0))
+        if stream is self._stream:
+            self._add_frame(packet, tick or 0)
 
     def _add_frame(self, packet: "av.Packet[Any]", tick: int) -> None:
         self.ticks.append(tick)
@@ -180,7 +180,8 @@ class _Scan:
         if container.format.name not in HEADERS_WITH_DURATION or not container.duration:
             return 0
         duration_seconds = container.duration / av.time_base
-        if duration_seconds - self._end_seconds <= max(MOST_SHORTFALL_SECONDS, 0.01 * duration_seconds):
+        last_seconds = max((float(tick * stream.time_base) for stream, tick in self._end_ticks.items()), default=0.0)
+        if duration_seconds - last_seconds <= max(MOST_SHORTFALL_SECONDS, 0.01 * duration_seconds):
             return 0
         fps = len(self.ticks) / max(end_seconds - min(self.ticks) * float(self._stream.time_base or 1), 1e-9)
         return len(self.ticks) + round((duration_seconds - end_seconds) * fps)
