@@ -8,6 +8,7 @@ shown, so a damaged packet or one that codes no frame costs nothing but itself.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -167,6 +168,13 @@ class PyavReader:
 
     def _decode_alone(self, packet: "av.Packet[Any]") -> "list[av.VideoFrame]":
         """What a decoder that knows no other packet, and mends nothing, makes of one."""
+        try:
+            return [*self._strict_decoder.decode(packet), *self._strict_decoder.decode(None)]
+        finally:
+            self._strict_decoder.flush_buffers()
+
+    @cached_property
+    def _strict_decoder(self) -> "av.VideoCodecContext":
         context = self._stream.codec_context
         decoder = av.CodecContext.create(context.name, "r")
         assert isinstance(decoder, av.VideoCodecContext)
@@ -174,7 +182,7 @@ class PyavReader:
         decoder.width, decoder.height = context.width, context.height
         decoder.thread_count = 1
         decoder.options = {"err_detect": "explode"}
-        return [*decoder.decode(packet), *decoder.decode(None)]
+        return decoder
 
 
 class SurveyReader:

@@ -103,8 +103,17 @@ def read_frames(
     while True:
         reader = open_video(path, methods=methods)
         try:
-            return reader, np.concatenate(list(reader.blocks(choose(reader))))
+            return reader, _stacked(reader, choose(reader))
         except DecodeError:
             methods = methods_from(reader.method)[1:]
             if not methods:
                 raise
+
+
+def _stacked(reader: VideoReader, frame_index: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+    frames = np.empty((len(frame_index), reader.info.height, reader.info.width, 3), np.uint8)
+    num_done = 0
+    for block in reader.blocks(frame_index):
+        frames[num_done : num_done + len(block)] = block
+        num_done += len(block)
+    return frames
