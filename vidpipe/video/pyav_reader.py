@@ -29,7 +29,9 @@ SKIPPING_CODECS = frozenset({"h264"})
 """Where passing over B-frames was found to change no other frame. Damaged HEVC came out otherwise (benchmarks/fuzz.py).
 """
 MOST_KEPT_BYTES = 2**27
-"""Of a video that was decoded as a whole, to learn which frames there are: kept, it need not be decoded again."""
+"""Of a video that was decoded as a whole, to find scenes or which frames there are: kept, it is not decoded again."""
+FRAMES_LIKE_A_SEEK = 4
+"""Seeking to a key frame, and vouching for it, takes about as long as decoding so many frames."""
 
 
 class PyavReader:
@@ -58,6 +60,7 @@ class PyavReader:
         self._passed_over: set[int] = set()
         """Presentation times of the packets that were not decoded in full since the last key frame was entered at."""
         self._sound_keys: set[int] = set()
+        self._kept = _KeptFrames()
         self._picture = _Picture(self._frame(int(packets.ticks[0])))
         self.is_upright = self._picture.is_upright
         self.pts_seconds, self.end_seconds = packets.pts_seconds, packets.end_seconds
@@ -75,8 +78,12 @@ class PyavReader:
         """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
         ticks = self._ticks(frame_index)
         self._wanted = frozenset(ticks)
+        is_whole = len(ticks) == len(self._packets.ticks)
         for tick in ticks:
-            yield self._picture.rgb(self._frame(tick))[None]
+            frame = self._kept.get(tick) or self._frame(tick)
+            if is_whole:
+                self._kept.add(tick, frame)
+            yield self._picture.rgb(frame)[None]
 
     def check_entries(self, frame_index: Sequence[int] | NDArray[np.int64]) -> None:
         """Decode the key frames that one enters at for some frames.
@@ -99,7 +106,7 @@ class PyavReader:
         """The frame with this presentation time."""
         key = self._key_before(tick)
         position, self._position = self._position, None
-        if position is None or not key <= position < tick or tick in self._passed_over:
+        if position is None or not self._leads_on(position, key, tick):
             self._seek(key)
             self._frames, self._passed_over = self._decoded_from(key), set()
         try:
@@ -115,6 +122,13 @@ class PyavReader:
         except av.error.FFmpegError as error:
             raise DecodeError(f"decoding failed ({error.strerror})") from error
         raise DecodeError(f"the frame at {tick * self._packets.seconds_per_tick:.3f} s cannot be decoded")
+
+    def _leads_on(self, position: int, key: int, tick: int) -> bool:
+        """Whether a frame is to be had by decoding on from another, in less time than from its key frame."""
+        if tick <= position or tick in self._passed_over:
+            return False
+        here, there = np.searchsorted(self._packets.ticks, (position, key))
+        return bool(there - here <= FRAMES_LIKE_A_SEEK)
 
     def _key_before(self, tick: int) -> int:
         """Where to enter for a frame: the last key frame that is not shown after it."""
@@ -230,7 +244,7 @@ class SurveyReader:
     def blocks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
         for number in map(int, frame_index):
-            yield self._picture.rgb(self._decoded_again(number) if self._kept is None else self._kept[number])[None]
+            yield self._picture.rgb(self._kept.get(number) or self._decoded_again(number))[None]
 
     def _decoded_again(self, wanted: int) -> "av.VideoFrame":
         if wanted < self._next_number:
@@ -273,20 +287,33 @@ class _Survey:
         self.num_corrupt = 0
         self.pts: list[int | None] = []
         self.dts: list[int | None] = []
-        self.kept: list[av.VideoFrame] | None = []
-        """All frames, while they are few enough."""
-        self._kept_bytes = 0
+        self.kept = _KeptFrames()
 
     def add(self, frame: "av.VideoFrame") -> None:
         self.picture = self.picture or _Picture(frame)
         self.num_corrupt += frame.is_corrupt
+        self.kept.add(len(self.pts), frame)
         self.pts.append(frame.pts)
         self.dts.append(frame.dts)
-        self._kept_bytes += sum(plane.buffer_size for plane in frame.planes)
-        if self._kept_bytes > MOST_KEPT_BYTES:
-            self.kept = None
-        if self.kept is not None:
-            self.kept.append(frame)
+
+
+class _KeptFrames:
+    """The frames of a whole video, or none of them where they are too many."""
+
+    def __init__(self) -> None:
+        self._frames: dict[int, av.VideoFrame] = {}
+        self._size_bytes = 0
+
+    def add(self, name: int, frame: "av.VideoFrame") -> None:
+        if name in self._frames or self._size_bytes > MOST_KEPT_BYTES:
+            return
+        self._frames[name] = frame
+        self._size_bytes += sum(plane.buffer_size for plane in frame.planes)
+        if self._size_bytes > MOST_KEPT_BYTES:
+            self._frames.clear()
+
+    def get(self, name: int) -> "av.VideoFrame | None":
+        return self._frames.get(name)
 
 
 class _Picture:
