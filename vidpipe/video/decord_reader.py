@@ -64,7 +64,9 @@ class DecordReader:
             path, self.pts_seconds, self.end_seconds, width=width, height=height, codec=packets.codec, decoder="decord"
         )
 
-    def blocks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    def blocks(
+        self, frame_index: Sequence[int] | NDArray[np.int64], *, keep: bool = False
+    ) -> Iterator[NDArray[np.uint8]]:
         """See `VideoReader.blocks`."""
         self._pyav.check_entries(frame_index)
         for start in range(0, len(frame_index), self._block):

@@ -74,14 +74,15 @@ class PyavReader:
             decoder="pyav",
         )
 
-    def blocks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    def blocks(
+        self, frame_index: Sequence[int] | NDArray[np.int64], *, keep: bool = False
+    ) -> Iterator[NDArray[np.uint8]]:
         """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
         ticks = self._ticks(frame_index)
         self._wanted = frozenset(ticks)
-        is_whole = len(ticks) == len(self._packets.ticks)
         for tick in ticks:
             frame = self._kept.get(tick) or self._frame(tick)
-            if is_whole:
+            if keep:
                 self._kept.add(tick, frame)
             yield self._picture.rgb(frame)[None]
 
@@ -241,7 +242,9 @@ class SurveyReader:
         self._frames = enumerate(self._decoded())
         self._next_number = 0
 
-    def blocks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    def blocks(
+        self, frame_index: Sequence[int] | NDArray[np.int64], *, keep: bool = False
+    ) -> Iterator[NDArray[np.uint8]]:
         """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
         for number in map(int, frame_index):
             yield self._picture.rgb(self._kept.get(number) or self._decoded_again(number))[None]
@@ -298,7 +301,7 @@ class _Survey:
 
 
 class _KeptFrames:
-    """The frames of a whole video, or none of them where they are too many."""
+    """Frames that will be asked for again, or none of them where they are too many."""
 
     def __init__(self) -> None:
         self._frames: dict[int, av.VideoFrame] = {}

@@ -36,11 +36,14 @@ class VideoReader(Protocol):
     end_seconds: float
     """When the last frame's presentation ends."""
 
-    def blocks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    def blocks(
+        self, frame_index: Sequence[int] | NDArray[np.int64], *, keep: bool = False
+    ) -> Iterator[NDArray[np.uint8]]:
         """The frames asked for, in order, some at a time: (T, H, W, 3) RGB.
 
         Args:
             frame_index: strictly increasing, in presentation order.
+            keep: these frames may be asked for again; where they fit `MOST_KEPT_BYTES`, PyAV's readers hold them.
 
         Raises:
             DecodeError: a frame cannot be decoded.

@@ -33,7 +33,7 @@ def find_scenes(reader: VideoReader) -> list[tuple[int, int]]:
     size = (max(1, round(reader.info.height / scale)), max(1, round(reader.info.width / scale)))
     cuts: list[int] = []
     number = 0
-    for block in reader.blocks(range(reader.info.num_frames)):
+    for block in reader.blocks(range(reader.info.num_frames), keep=True):
         for rgb in resize(block, size, "bilinear"):
             bgr = np.ascontiguousarray(rgb.transpose(1, 2, 0)[:, :, ::-1])  # (3, H, W) RGB -> (H, W, 3) BGR
             timecode = FrameTimecode(Timecode(int(ticks[number]), MICROSECOND), fps)
