@@ -97,12 +97,23 @@ def run(num_videos: int = NUM_VIDEOS) -> str:
         ratios = [one / other for one, other in zip(measured, both, strict=True)]
         against = f"{statistics.median(ratios):.2f} × ({min(ratios):.2f} to {max(ratios):.2f})"
         lines.append(f"| {name} | {1000 * statistics.median(measured):.0f} | {against} |")
+    decoding, modelling = (CORES * statistics.median(seconds[f"{name} alone"]) for name in ("decoding", "image model"))
     return (
         "## How busy an extraction keeps the machine (`benchmarks/utilisation.py`)\n\n"
         f"{num_videos} videos, efficientnet_lite0 by ONNX Runtime, uniform 16, {CORES} cores; starting the decoding "
         f"processes is counted. Median of {NUM_ROUNDS} rounds (lowest to highest).\n\n"
-        "| | ms a video | of the two alone together |\n|---|---|---|\n" + "\n".join(lines)
+        "| | ms a video | of the two alone together |\n|---|---|---|\n"
+        + "\n".join(lines)
+        + f"\n\nReckoned from that: a video costs {decoding:.3f} core-seconds of decoding and {modelling:.3f} of the image "
+        f"model. A million of these take {_days(decoding + modelling, CORES)} on this machine, "
+        f"{_days(decoding + modelling, 64)} on 64 such cores; beside a GPU that keeps up, decoding alone takes "
+        f"{_days(decoding, 16)} on 16 such cores, {_days(decoding, 64)} on 64."
     )
+
+
+def _days(core_seconds: float, cores: int, num_videos: int = 1_000_000) -> str:
+    hours = core_seconds * num_videos / cores / 3600
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"
 
 
 if __name__ == "__main__":
