@@ -104,8 +104,8 @@ def run(num_videos: int = NUM_VIDEOS) -> str:
         f"processes is counted. Median of {NUM_ROUNDS} rounds (lowest to highest).\n\n"
         "| | ms a video | of the two alone together |\n|---|---|---|\n"
         + "\n".join(lines)
-        + f"\n\nReckoned from that: a video costs {decoding:.3f} core-seconds of decoding and {modelling:.3f} of the image "
-        f"model. A million of these take {_days(decoding + modelling, CORES)} on this machine, "
+        + f"\n\nReckoned from that: a video costs {decoding:.3f} core-seconds of decoding and {modelling:.3f} of the "
+        f"image model. A million of these take {_days(decoding + modelling, CORES)} on this machine, "
         f"{_days(decoding + modelling, 64)} on 64 such cores; beside a GPU that keeps up, decoding alone takes "
         f"{_days(decoding, 16)} on 16 such cores, {_days(decoding, 64)} on 64."
     )
