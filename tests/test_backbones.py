@@ -24,6 +24,7 @@ from vidpipe.video.resize import resize_and_crop
 
 BUILT_AS_FOR_WEIGHTS = {"inception_v3": {"transform_input": True, "init_weights": False}}
 TORCHVISION = [name for name, spec in BACKBONES.items() if spec.library == "torchvision"]
+TIMM = [name for name, spec in BACKBONES.items() if spec.library == "timm"]
 
 
 def calibrated_model(name: str) -> torch.nn.Module:
@@ -76,26 +77,31 @@ def test_features_equal_torchvisions_at_its_pooling_layer(
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_the_table_agrees_with_torchvision(name: str) -> None:
-    spec, weights = BACKBONES[name], torchvision.models.get_model_weights(name).DEFAULT
+    spec = BACKBONES[name]
+    weights = torchvision.models.get_model_weights(spec.builder).DEFAULT
     transforms = weights.transforms()
     assert [spec.preprocessing.resize] == transforms.resize_size
     assert [spec.preprocessing.crop] == transforms.crop_size
     assert spec.preprocessing.interpolation == transforms.interpolation.value
     assert (list(spec.preprocessing.mean), list(spec.preprocessing.std)) == (transforms.mean, transforms.std)
     assert spec.weights == weights.url
-    with torch.device("meta"):
-        model = torchvision.models.get_model(name, weights=None, **BUILT_AS_FOR_WEIGHTS.get(name, {}))
-    assert spec.dim == model.fc.in_features
+    assert spec.top1 == weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
 
 
-def test_the_table_agrees_with_timm() -> None:
-    spec = BACKBONES["efficientnet_lite0"]
+@pytest.mark.parametrize("name", TIMM)
+def test_the_table_agrees_with_timm(name: str) -> None:
+    spec = BACKBONES[name]
     published = timm.get_pretrained_cfg(spec.builder)
     assert published is not None
+    assert (spec.preprocessing.mean, spec.preprocessing.std) == (published.mean, published.std)
+    assert spec.preprocessing.interpolation == published.interpolation
+    if not spec.weights.startswith("package:"):
+        address = f"https://huggingface.co/{published.hf_hub_id}/resolve/main/model.safetensors"
+        assert spec.weights == (address if published.hf_hub_id else published.url)
+    if name.startswith(("clip", "siglip", "dinov2")):  # sizes and crops as their own authors', not as timm's
+        return
     assert published.input_size == (3, spec.preprocessing.crop, spec.preprocessing.crop)
     assert int(spec.preprocessing.crop / published.crop_pct) == spec.preprocessing.resize
-    assert spec.preprocessing.interpolation == published.interpolation
-    assert (spec.preprocessing.mean, spec.preprocessing.std) == (published.mean, published.std)
 
 
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (568, 320), (1, 1), (101, 997), (300, 300)])
@@ -112,12 +118,13 @@ def test_resizing_and_cropping_are_torchvisions(height: int, width: int, interpo
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_frames_are_within_a_shade_of_the_published_preprocessing(name: str) -> None:
     photograph = np.array(load_sample_image("china.jpg"))
-    published = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    preprocessing = find_backbone(name).preprocessing
+    published = torchvision.models.get_model_weights(find_backbone(name).builder).DEFAULT.transforms()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (published.mean, published.std))
     expected = (published(Image.fromarray(photograph)) * std + mean) * 255
-    frames = resize_and_crop(photograph[None], find_backbone(name).preprocessing)
+    frames = resize_and_crop(photograph[None], preprocessing)
     difference = (torch.from_numpy(frames[0]).float() - expected).abs()
-    assert difference.max() < 1.01
+    assert difference.max() < (2.01 if preprocessing.interpolation == "bicubic" else 1.01)  # Pillow rounds in between
     assert (difference > 0.5).float().mean() < 0.05
 
 
@@ -142,8 +149,9 @@ def drawn_airliner() -> NDArray[np.uint8]:
     return np.array(picture.resize((480, 300), Image.Resampling.LANCZOS))
 
 
-def test_efficientnet_lite0_with_its_real_weights_calls_an_airliner_an_airliner() -> None:
-    spec = BACKBONES["efficientnet_lite0"]
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_efficientnet_lite_with_its_real_weights_calls_an_airliner_an_airliner(name: str) -> None:
+    spec = BACKBONES[name]
     weights = find_weights(spec, "default")
     assert weights.path is not None
     frames = resize_and_crop(drawn_airliner()[None], spec.preprocessing)
