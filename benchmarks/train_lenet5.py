@@ -64,14 +64,14 @@ def train(part: Digits) -> DigitClassifier:
     torch.manual_seed(0)
     model = DigitClassifier()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
-    num_steps = NUM_EPOCHS * (len(part.labels) // BATCH_SIZE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=num_steps)
+    num_batches = len(part.labels) // BATCH_SIZE
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=NUM_EPOCHS * num_batches)
     inputs = pixels(part.frames)
     for _ in range(NUM_EPOCHS):
-        for batch in torch.randperm(len(inputs)).split(BATCH_SIZE)[: len(part.labels) // BATCH_SIZE]:
+        for batch in torch.randperm(len(inputs))[: num_batches * BATCH_SIZE].view(num_batches, BATCH_SIZE):
             loss = nn.functional.cross_entropy(model(shifted(inputs[batch])), part.labels[batch])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     return model.eval()

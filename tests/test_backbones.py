@@ -149,16 +149,24 @@ def drawn_airliner() -> NDArray[np.uint8]:
     return np.array(picture.resize((480, 300), Image.Resampling.LANCZOS))
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
-def test_efficientnet_lite_with_its_real_weights_calls_an_airliner_an_airliner(name: str) -> None:
+def named(name: str, picture: NDArray[np.uint8]) -> str:
+    """What a backbone of the EfficientNet-Lites with its real weights and their classifier calls a picture."""
     spec = BACKBONES[name]
     weights = find_weights(spec, "default")
     assert weights.path is not None
-    frames = resize_and_crop(drawn_airliner()[None], spec.preprocessing)
+    frames = resize_and_crop(picture[None], spec.preprocessing)
     features = load_backbone(spec, weights=weights, device="cpu")(torch.from_numpy(frames))
     *_, classifier, bias = torch.load(weights.path, weights_only=True).values()
-    best = int((features @ classifier.T + bias).argmax(dim=1))
-    assert ImageNetInfo().index_to_description(best).startswith("airliner")
+    return str(ImageNetInfo().index_to_description(int((features @ classifier.T + bias).argmax(dim=1))))
+
+
+def test_efficientnet_lite0_with_its_real_weights_calls_an_airliner_an_airliner() -> None:
+    assert named("efficientnet_lite0", drawn_airliner()).startswith("airliner")
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_the_real_weights_call_a_photograph_of_the_summer_palace_a_palace(name: str) -> None:
+    assert named(name, np.array(load_sample_image("china.jpg"))) == "palace"
 
 
 def test_a_backbone_is_frozen() -> None:

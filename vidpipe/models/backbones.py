@@ -26,7 +26,7 @@ POOLINGS: Mapping[str, tuple[str, ...]] = {
     "tokens": ("tokens",),
     "layer": ("none",),
 }
-"""What a backbone's feature is made from -> the poolings that go with it, the one its weights were trained for first."""
+"""What a feature is made from -> the poolings that go with it, the one that the weights were trained for first."""
 
 DOORS = ("timm", "torchvision")
 
@@ -351,11 +351,11 @@ def _unknown(name: str) -> str:
     """The text for a name that the table does not hold."""
     from vidpipe.models.doors import doors_to
 
-    rest = "`vidpipe backbones` lists them; timm/NAME and torchvision/NAME reach any other model"
     doors = doors_to(name)
     if doors:
         where = "both libraries have" if len(doors) > 1 else f"{doors[0].partition('/')[0]} has"
-        return f"unknown backbone {name!r}, but {where} it: --backbone {' or --backbone '.join(doors)}; {rest}"
+        return f"unknown backbone {name!r}, but {where} it: --backbone {' or --backbone '.join(doors)}"
     nearest = get_close_matches(name, BACKBONES, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    rest = "`vidpipe backbones` lists them; timm/NAME and torchvision/NAME reach any other model"
     return f"unknown backbone {name!r}; {hint}{rest}"

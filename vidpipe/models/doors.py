@@ -1,5 +1,6 @@
 """The open doors `timm/NAME` and `torchvision/NAME`: what the table says of its models is here read from the model."""
 
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import timm
 import torch
 import torchvision.models
-from timm.data import resolve_data_config
+from timm.data.config import resolve_data_config
 
 from vidpipe.errors import UsageError
 from vidpipe.models.backbones import DOORS, BackboneSpec
@@ -90,7 +91,7 @@ def _torchvision(model: str) -> BackboneSpec:
 def _timm(model: str) -> BackboneSpec:
     published = timm.get_pretrained_cfg(model)
     assert published is not None
-    wanted = resolve_data_config(pretrained_cfg=published.to_dict())
+    wanted = resolve_data_config(pretrained_cfg=vars(published))  # type: ignore[no-untyped-call]
     crop = wanted["input_size"][1]
     spec = BackboneSpec(
         name=f"timm/{model}",
@@ -121,16 +122,17 @@ def _address(published: Any) -> str:
 
 def _as_given(spec: BackboneSpec, *, num_prefix_tokens: int) -> BackboneSpec:
     """The spec with D and kind as the model's own output has them, on torch's device without memory."""
-    from dataclasses import replace
-
-    from vidpipe.models.frozen import random_backbone
+    from vidpipe.models.frozen import hollow_backbone
 
     try:
+        backbone = hollow_backbone(spec)
         with torch.device("meta"), torch.no_grad():
-            backbone = random_backbone(spec)
             given = backbone.features(torch.empty(1, 3, spec.input_size, spec.input_size))
+        if not isinstance(given, torch.Tensor) or given.ndim not in (2, 3, 4):
+            raise TypeError("it gives no feature map, no tokens and no feature")
     except Exception as error:  # each model has its own way of not being one
-        raise UsageError(f"{spec.name} cannot be used as a backbone ({type(error).__name__}: {error})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{spec.name} cannot be used as a backbone: {reason}") from error
     model = getattr(backbone.features, "model", None)
     if given.ndim == 4:
         return replace(spec, dim=given.shape[1])

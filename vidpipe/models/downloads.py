@@ -1,4 +1,4 @@
-"""Weights from the network: into torch hub's cache and huggingface_hub's, whole or not at all, one process at a time."""
+"""Weights from the network, into torch hub's cache or huggingface_hub's: whole or not at all, one process at a time."""
 
 import hashlib
 import logging
@@ -24,7 +24,7 @@ def sha256(path: Path) -> str:
 
 
 def sha256_prefix(address: str) -> str | None:
-    """The start of a file's sha256 that its name carries, as torchvision and timm name them: `resnet50-11ad3fa6.pth`."""
+    """The start of a file's sha256, which torchvision's and timm's names carry: `resnet50-11ad3fa6.pth`."""
     found = re.search(r"-([0-9a-f]{8,64})\.\w+$", address)
     return found[1] if found else None
 
@@ -76,7 +76,7 @@ def download_from_hub(address: str) -> Path:
         RuntimeError: what came has another sha256 than the hub says.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if not sys.stderr.isatty():
         disable_progress_bars()

@@ -26,8 +26,8 @@ __all__ = [
     "TokenBackbone",
     "build_network",
     "choose_device",
+    "hollow_backbone",
     "load_backbone",
-    "random_backbone",
 ]
 
 NOT_USED = ("fc.", "classifier.", "AuxLogits.", "aux1.", "aux2.", "head.", "heads.", "output.")
@@ -112,7 +112,9 @@ class TokenBackbone(FrozenBackbone):
     def _as_map(self, given: Tensor) -> Tensor:
         patches = given[:, self.features.num_prefix_tokens :]  # (N, T, D) -> (N, h·w, D)
         side = int(patches.shape[1] ** 0.5)
-        return patches.transpose(1, 2).unflatten(2, (side, side))  # -> (N, D, h, w)
+        if side * side != patches.shape[1]:
+            raise UsageError(f"its {patches.shape[1]} tokens are no square of patches, so it has no feature map")
+        return patches.transpose(1, 2).reshape(len(patches), self.dim, side, side)  # -> (N, D, h, w)
 
     def _pooled(self, tokens: Tensor) -> Tensor:
         if self.pooling == "attention":
@@ -211,9 +213,13 @@ def load_backbone(
     return _frozen(spec, model, pooling=pooling, weights_id=weights.id).to(choose_device(device))
 
 
-def random_backbone(spec: BackboneSpec) -> FrozenBackbone:
-    """A backbone with random weights, on torch's current device: `meta` takes no memory, and tells shapes and sizes."""
-    return _frozen(spec, build_network(spec), pooling=spec.poolings[0], weights_id="random")
+def hollow_backbone(spec: BackboneSpec) -> FrozenBackbone:
+    """A backbone without weights, on the device `meta`: it takes no memory, and tells shapes and sizes."""
+    try:
+        with torch.device("meta"):
+            return _frozen(spec, build_network(spec), pooling=spec.poolings[0], weights_id="random")
+    except NotImplementedError:  # RegNets reckon their widths with tensors, which must be real
+        return _frozen(spec, build_network(spec), pooling=spec.poolings[0], weights_id="random").to("meta")
 
 
 def build_network(spec: BackboneSpec) -> nn.Module:

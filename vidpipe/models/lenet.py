@@ -1,8 +1,7 @@
 """LeNet-5, after LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning Applied to Document Recognition (1998).
 
-C1 ─ S2 ─ C3 ─ S4 ─ C5 ─ F6: 60,000 trainable parameters, a layer at a time as the paper counts them. Its last layer, ten
-radial basis functions on drawn digits, is here a linear one, which only training and the digits' test use: the feature
-is F6.
+C1 ─ S2 ─ C3 ─ S4 ─ C5 ─ F6: 60,000 trainable parameters, layer for layer as the paper counts them. Its last layer, ten
+radial basis functions on drawn digits, is here a linear one, which only training and its test use: the feature is F6.
 """
 
 import torch

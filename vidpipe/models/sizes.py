@@ -54,12 +54,9 @@ def size_of(spec: BackboneSpec) -> Size:
 
 def count_backbone(spec: BackboneSpec) -> Size:
     """A backbone's size, its classifier left out."""
-    import torch
+    from vidpipe.models.frozen import hollow_backbone
 
-    from vidpipe.models.frozen import random_backbone
-
-    with torch.device("meta"):
-        return count(random_backbone(spec).features, spec.input_size)
+    return count(hollow_backbone(spec).features, spec.input_size)
 
 
 def write_sizes() -> None:

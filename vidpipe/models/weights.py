@@ -118,7 +118,8 @@ def _where_to_put(spec: BackboneSpec) -> str:
     if not spec.weights.startswith(HUB):
         return f"put it at {default_weights_path(spec)}"
     folder = "models--" + spec.weights.removeprefix(HUB).partition("/resolve/")[0].replace("/", "--")
-    return f"copy what `vidpipe backbones --download {spec.name}` made there, {hub_cache() / folder}, to the same place here"
+    made = f"`vidpipe backbones --download {spec.name}` makes there"
+    return f"put it in the hub's cache (copy the folder {folder} that {made} to {hub_cache()})"
 
 
 def load_tensors(path: Path) -> Mapping[str, "Tensor"]:
