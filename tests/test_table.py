@@ -73,6 +73,17 @@ def the_librarys_own(spec: BackboneSpec) -> nn.Module:
     return model.eval()
 
 
+def calibrate(model: nn.Module, side: int) -> None:
+    """Let batch normalisation learn its statistics, so that random weights keep activations at a natural size."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the running statistics become the plain mean over what is seen
+    if norms:
+        with torch.no_grad():
+            model.train()(torch.randn(2, 3, side, side))
+        model.eval()
+
+
 def the_librarys_feature(spec: BackboneSpec, model: Any, inputs: Tensor) -> Tensor:
     """(N, 3, H, W) normalised -> (N, D), what the library's own classifier is given."""
     if spec.library == "timm":
@@ -103,6 +114,7 @@ def entry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     spec = BACKBONES[request.param]
     torch.manual_seed(1)
     library = the_librarys_own(spec)
+    calibrate(library, spec.input_size)
     path = tmp_path_factory.mktemp("weights") / "whole.safetensors"
     safetensors.torch.save_model(library, str(path))
     side = spec.input_size

@@ -76,8 +76,10 @@ def download_from_hub(address: str) -> Path:
         RuntimeError: what came has another sha256 than the hub says.
     """
     from huggingface_hub import hf_hub_download
+    from huggingface_hub import logging as hub_logging
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # else it tells of every try; what comes of them is told once
     if not sys.stderr.isatty():
         disable_progress_bars()
     repository, file = _parts(address)

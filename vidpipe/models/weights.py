@@ -87,7 +87,7 @@ def find_weights(spec: BackboneSpec, weights: str) -> WeightsFile:
     if default is None or not default.exists():
         default = _fetch(spec)
     found = WeightsFile(sha256(default), default, spec.weights)
-    if spec.weights.startswith("https:") and not found.id.startswith(sha256_prefix(spec.weights) or ""):
+    if spec.weights.startswith("http") and not found.id.startswith(sha256_prefix(spec.weights) or ""):
         logger.warning("%s: its sha256 is not the one that its name says: not the published weights", default)
     return found
 
@@ -106,12 +106,18 @@ def _fetch(spec: BackboneSpec) -> Path:
         assert path is not None
         download_file(spec.weights, path)
     except Exception as error:  # each library that downloads has errors of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
-            f"the weights of {spec.name} cannot be downloaded ({reason}). Fetch {spec.weights} elsewhere and "
+            f"the weights of {spec.name} cannot be downloaded ({_reason(error)}). Fetch {spec.weights} elsewhere and "
             f"{_where_to_put(spec)}, or give it with --weights FILE; --backbone {OFFLINE_BACKBONE} needs no download"
         ) from error
     return path
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what was at the bottom of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _where_to_put(spec: BackboneSpec) -> str:
