@@ -14,6 +14,7 @@ NAMES = (
     "start_up",
     "store_reading",
     "train_speed",
+    "backbones",
     "memory",
     "fuzz",
     "kills",

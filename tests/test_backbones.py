@@ -180,3 +180,26 @@ def test_a_backbone_is_frozen() -> None:
 def test_an_unknown_backbone_offers_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"unknown backbone 'resnet5'; did you mean 'resnet50'\?"):
         find_backbone("resnet5")
+
+
+@pytest.mark.parametrize(
+    ("name", "pool", "told"),
+    [
+        ("dinov2_small", "max", "--pool max does not go with dinov2_small, whose feature is made from its class token; "
+         "--pool token or tokens"),
+        ("siglip_b16", "token", "whose feature is made from its attention; --pool attention or tokens"),
+        ("resnet50", "token", "whose feature is made from its map; --pool avg or max"),
+        ("lenet5", "avg", "whose feature is made from its layer; --pool none"),
+    ],
+)  # fmt: skip
+def test_a_pooling_that_does_not_go_with_a_backbone_is_told(name: str, pool: str, told: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        find_backbone(name).resolve_pool(pool)
+    assert told in str(raised.value)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_auto_is_the_pooling_that_the_weights_were_trained_for(name: str) -> None:
+    pooling = find_backbone(name).resolve_pool("auto")
+    trained_for = {"lenet": "none", "vit": "token", "clip": "token", "dino": "token", "siglip": "attention"}
+    assert pooling == next((pool for start, pool in trained_for.items() if name.startswith(start)), "avg")

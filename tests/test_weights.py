@@ -1,10 +1,13 @@
 import pickle
+import re
 import socket
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+import timm
 import torch
+import torchvision
 
 from vidpipe.errors import WeightsError
 from vidpipe.models.backbones import BACKBONES
@@ -75,6 +78,27 @@ def test_weights_of_another_model_are_told_by_their_keys(tmp_path: Path) -> None
         WeightsError, match=r"not weights of resnet50: \d+ missing \(conv1\.weight.*unexpected \(blocks"
     ):
         load_backbone(BACKBONES["resnet50"], weights=weights, device="cpu")
+
+
+def test_checkpoints_with_torchvisions_older_names_are_taken(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    tensors = torchvision.models.densenet121().state_dict()
+    older = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): value for name, value in tensors.items()}
+    assert older.keys() != tensors.keys()
+    frames = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
+    features = []
+    for number, named in enumerate((tensors, older)):
+        torch.save(named, tmp_path / f"{number}.pth")
+        weights = find_weights(BACKBONES["densenet121"], str(tmp_path / f"{number}.pth"))
+        features.append(load_backbone(BACKBONES["densenet121"], weights=weights, device="cpu")(frames))
+    assert torch.equal(*features)
+
+
+def test_weights_of_another_transformer_are_told_by_their_shapes(tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "other.pth")
+    weights = find_weights(BACKBONES["vit_tiny"], str(tmp_path / "other.pth"))
+    with pytest.raises(WeightsError, match=r"not weights of vit_tiny: \d+ missing \(blocks\..*of another shape \("):
+        load_backbone(BACKBONES["vit_tiny"], weights=weights, device="cpu")
 
 
 def test_a_missing_file_is_told() -> None:

@@ -167,10 +167,10 @@ class _TorchvisionFeatures(nn.Module):
 class _TokenFeatures(nn.Module):
     """A transformer up to its tokens, and what its library does to them after: frames -> (N, T, D)."""
 
-    def __init__(self, features: nn.Module, model: nn.Module) -> None:
+    def __init__(self, features: nn.Module, model: nn.Module, *, num_prefix_tokens: int) -> None:
         super().__init__()
         self.tokens = features
-        self.num_prefix_tokens: int = getattr(model, "num_prefix_tokens", 1)  # torchvision's have the class token
+        self.num_prefix_tokens = num_prefix_tokens
         self.attention: nn.Module = getattr(model, "attn_pool", None) or nn.Identity()
         self.after_pooling: nn.Module = getattr(model, "fc_norm", None) or nn.Identity()
 
@@ -245,7 +245,8 @@ def _frozen(spec: BackboneSpec, model: nn.Module, *, pooling: str, weights_id: s
     elif spec.library == "torchvision":
         features = _TorchvisionFeatures(model, spec.feature_map)
     if kind is TokenBackbone:
-        features = _TokenFeatures(features, model)
+        prefix = getattr(model, "num_prefix_tokens", int(spec.library == "torchvision"))  # these have a class token
+        features = _TokenFeatures(features, model, num_prefix_tokens=prefix)
     return kind(features, dim=spec.dim, pool=pooling, preprocessing=spec.preprocessing, weights_id=weights_id)
 
 
