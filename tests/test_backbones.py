@@ -96,7 +96,8 @@ def test_the_table_agrees_with_timm(name: str) -> None:
     assert (spec.preprocessing.mean, spec.preprocessing.std) == (published.mean, published.std)
     assert spec.preprocessing.interpolation == published.interpolation
     if not spec.weights.startswith("package:"):
-        address = f"https://huggingface.co/{published.hf_hub_id}/resolve/main/model.safetensors"
+        file = "open_clip_model" if name.startswith("clip") else "model"
+        address = f"https://huggingface.co/{published.hf_hub_id}/resolve/main/{file}.safetensors"
         assert spec.weights == (address if published.hf_hub_id else published.url)
     if name.startswith(("clip", "siglip", "dinov2")):  # sizes and crops as their own authors', not as timm's
         return

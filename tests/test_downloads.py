@@ -32,6 +32,8 @@ class Server:
     num_bytes_sent: int = len(CONTENT)
     """Fewer than it says that it will send: a connection that breaks."""
     etag: str = SHA256
+    missing: tuple[str, ...] = ()
+    """Files that it has not."""
     seconds: float = 0.0
     """How long it takes over an answer."""
     gets: list[str] = field(default_factory=list)
@@ -42,6 +44,12 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
+                if self.path.endswith(server.missing or "?"):
+                    self.send_response(404)
+                    self.send_header("X-Error-Code", "EntryNotFound")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(server.content)))
                 self.send_header("ETag", f'"{server.etag}"')
@@ -159,6 +167,14 @@ def test_timms_weights_come_through_the_hubs_cache(server: Server, tmp_path: Pat
     assert row["here"]
     assert results[0].stdout == f"vit_tiny: {row['path']}\n"
     assert Path(row["path"]).read_bytes() == CONTENT
+
+
+def test_a_repository_that_names_its_weights_otherwise_is_read_too(server: Server, tmp_path: Path) -> None:
+    server.missing = ("/model.safetensors", "/open_clip_model.safetensors")
+    result = with_hub(server, tmp_path, "--download", "vit_tiny")
+    assert result.returncode == 0, result.stderr
+    assert Path(result.stdout.strip().removeprefix("vit_tiny: ")).name == "pytorch_model.bin"
+    assert json.loads(with_hub(server, tmp_path, "vit_tiny", "--format", "json").stdout)["here"]
 
 
 def test_a_file_of_the_hub_with_another_sha256_is_not_used(server: Server, tmp_path: Path) -> None:

@@ -190,7 +190,10 @@ def _vit(name: str, dim: int, builder: str, top1: float) -> BackboneSpec:
 
 
 def _clip(name: str, dim: int, crop: int, builder: str) -> BackboneSpec:
-    """The image tower before its projection, as CLIP's own linear probes take it (Radford et al. 2021, A.3)."""
+    """The image tower before its projection, as CLIP's own linear probes take it (Radford et al. 2021, A.3).
+
+    The hub's file holds the text tower too, which is left out.
+    """
     hub = builder.replace("_quickgelu", "")
     return _timm(
         name,
@@ -201,7 +204,7 @@ def _clip(name: str, dim: int, crop: int, builder: str) -> BackboneSpec:
         statistics=CLIP,
         licence="MIT (openai/CLIP); trained on pictures and captions of the web",
         kind="class token",
-        weights=f"https://huggingface.co/timm/{hub}/resolve/main/model.safetensors",
+        weights=f"https://huggingface.co/timm/{hub}/resolve/main/open_clip_model.safetensors",
     )
 
 

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,10 @@ logger = logging.getLogger(__name__)
 
 HUB = "https://huggingface.co/"
 """An address that begins so is a file of a repository of the hub: `HUB/OWNER/NAME/resolve/main/FILE`."""
+
+
+HUB_FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
+"""What timm's repositories call their weights; where the file of an address is not there, these are tried."""
 
 
 def sha256(path: Path) -> str:
@@ -63,9 +68,9 @@ def find_in_hub_cache(address: str) -> Path | None:
     """Where a file of the hub lies on this machine; None where it does not."""
     from huggingface_hub import try_to_load_from_cache
 
-    repository, file = _parts(address)
-    found = try_to_load_from_cache(repository, file, cache_dir=hub_cache())
-    return Path(found) if isinstance(found, str) else None
+    repository, files = _parts(address)
+    found = (try_to_load_from_cache(repository, file, cache_dir=hub_cache()) for file in files)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def download_from_hub(address: str) -> Path:
@@ -75,16 +80,15 @@ def download_from_hub(address: str) -> Path:
         Exception: of huggingface_hub's many, where the file cannot be fetched.
         RuntimeError: what came has another sha256 than the hub says.
     """
-    from huggingface_hub import hf_hub_download
     from huggingface_hub import logging as hub_logging
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # else it tells of every try; what comes of them is told once
     if not sys.stderr.isatty():
         disable_progress_bars()
-    repository, file = _parts(address)
+    repository, files = _parts(address)
     logger.info("downloading %s", address)
-    path = Path(hf_hub_download(repository, file, cache_dir=hub_cache()))
+    path = _first_there(repository, files)
     named = path.resolve().name  # the cache names a large file after its sha256
     if re.fullmatch(r"[0-9a-f]{64}", named) and sha256(path) != named:
         path.resolve().unlink()
@@ -92,7 +96,17 @@ def download_from_hub(address: str) -> Path:
     return path
 
 
-def _parts(address: str) -> tuple[str, str]:
-    """The repository and the file of an address: `("timm/vit_small_…", "model.safetensors")`"""
+def _first_there(repository: str, files: Sequence[str]) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    for file in files[:-1]:
+        with suppress(RemoteEntryNotFoundError):
+            return Path(hf_hub_download(repository, file, cache_dir=hub_cache()))
+    return Path(hf_hub_download(repository, files[-1], cache_dir=hub_cache()))
+
+
+def _parts(address: str) -> tuple[str, list[str]]:
+    """The repository of an address and the files to look for: `("timm/vit_small_…", ["model.safetensors", …])`"""
     repository, _, file = address.removeprefix(HUB).partition("/resolve/main/")
-    return repository, file
+    return repository, list(dict.fromkeys((file, *HUB_FILES)))
