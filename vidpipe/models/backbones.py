@@ -156,17 +156,27 @@ def _lite(name: str, resize: int, crop: int, top1: float) -> BackboneSpec:
     )
 
 
-def _ported(name: str, dim: int, resize: int, crop: int, builder: str, top1: float, file: str = "") -> BackboneSpec:
+def _ported(
+    name: str,
+    dim: int,
+    resize: int,
+    crop: int,
+    builder: str,
+    top1: float,
+    file: str = "",
+    *,
+    interpolation: str = "bicubic",
+    statistics: Statistics = HALF,
+) -> BackboneSpec:
     """A model of others' that timm carries with its published weights, in a release on GitHub or on its hub."""
-    at_224 = crop == 224  # SENets, as published by their authors
     return _timm(
         name,
         dim,
         resize,
         crop,
         builder,
-        statistics=IMAGENET if at_224 else HALF,
-        interpolation="bilinear" if at_224 else "bicubic",
+        statistics=statistics,
+        interpolation=interpolation,
         licence="Apache-2.0, as timm lists them; trained on ImageNet-1k",
         weights=file and f"https://github.com/rwightman/pytorch-image-models/releases/download/{file}",
         top1=top1,
@@ -278,9 +288,9 @@ BACKBONES: Mapping[str, BackboneSpec] = {
         _torchvision("densenet169",      1664, 256, 224, "relu",        "densenet169-b2777c0a.pth",            75.6),
         _torchvision("densenet201",      1920, 256, 224, "relu",        "densenet201-c1103571.pth",            76.896),
         _ported("se_resnet50",           2048, 256, 224, "legacy_seresnet50.in1k",                             77.644,
-                "v0.1-cadene/se_resnet50-ce0d4300.pth"),
+                "v0.1-cadene/se_resnet50-ce0d4300.pth", interpolation="bilinear", statistics=IMAGENET),
         _ported("senet154",              2048, 256, 224, "legacy_senet154.in1k",                               81.308,
-                "v0.1-weights/legacy_senet154-e9eb9fe6.pth"),
+                "v0.1-weights/legacy_senet154-e9eb9fe6.pth", interpolation="bilinear", statistics=IMAGENET),
         _ported("xception",              2048, 333, 299, "legacy_xception.tf_in1k",                            79.04,
                 "v0.1-cadene/xception-43020ad28.pth"),
         _torchvision("mobilenet_v2",     1280, 232, 224, "features",    "mobilenet_v2-7ebf99e0.pth",           72.154),

@@ -4,6 +4,7 @@ The kinds that differ are a class each: a map that is pooled (`FrozenBackbone`),
 (`TokenBackbone`), and a layer that is the feature itself (`LayerBackbone`).
 """
 
+import logging
 import re
 import sys
 from collections.abc import Mapping
@@ -30,8 +31,13 @@ __all__ = [
     "load_backbone",
 ]
 
+logger = logging.getLogger(__name__)
+
 NOT_USED = ("fc.", "classifier.", "AuxLogits.", "aux1.", "aux2.", "head.", "heads.", "output.")
 """Parts of a published checkpoint that come after the features, or beside them."""
+
+MOST_NAMED = 8
+"""Of the tensors that do not fit."""
 
 BUILT_FOR_WEIGHTS = {
     "inception_v3": {"transform_input": True, "init_weights": False},
@@ -267,6 +273,7 @@ def _load(model: nn.Module, spec: BackboneSpec, weights: WeightsFile) -> None:
         "of another shape": sorted(n for n in needed & used.keys() if used[n].shape != wanted[n].shape),
     }
     if any(misfits.values()):
+        logger.debug("all that does not fit: %s", misfits)
         told = "; ".join(_told(kind, names) for kind, names in misfits.items() if names)
         raise WeightsError(f"{weights.path}: these are not weights of {spec.name}: {told}")
     model.load_state_dict(used, strict=False)
@@ -295,5 +302,5 @@ def _renamed(model: nn.Module, tensors: Mapping[str, Tensor], needed: set[str]) 
 
 
 def _told(kind: str, names: list[str]) -> str:
-    """`3 missing (conv1.weight, bn1.weight, bn1.bias)`"""
-    return f"{len(names)} {kind} ({', '.join(names[:3])}{', …' * (len(names) > 3)})"
+    """`2 missing (conv1.weight, bn1.weight)`; of many the first, --debug tells all"""
+    return f"{len(names)} {kind} ({', '.join(names[:MOST_NAMED])}{', …' * (len(names) > MOST_NAMED)})"
