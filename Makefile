@@ -19,7 +19,10 @@ demo: $(SETUP) ## make a small set of action videos, extract, train, predict; re
 	$(BIN)/vidpipe demo demo
 
 test: $(SETUP) ## run the tests
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not real_clips"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not real_clips and not slow"
+
+slow: $(SETUP) ## run the tests that build the large backbones
+	$(BIN)/python -m pytest -m slow
 
 real: $(SETUP) ## run the tests on the real clips of ../shared/data, where they are
 	$(BIN)/python -m pytest -m real_clips
@@ -35,4 +38,4 @@ bench: $(SETUP) ## measure accuracy and speed; see benchmarks/
 clean: ## remove .venv and what the demo wrote
 	rm -rf $(VENV) demo
 
-.PHONY: help setup demo test real check bench clean
+.PHONY: help setup demo test slow real check bench clean

@@ -15,6 +15,7 @@ NAMES = (
     "start_up",
     "store_reading",
     "train_speed",
+    "backbones",
     "memory",
     "fuzz",
     "kills",

@@ -27,7 +27,8 @@ HOMES = {
     "av": {"vidpipe.video.container", "vidpipe.video.packets", "vidpipe.video.pyav_reader", "vidpipe.demo.videos"},
     "scenedetect": {"vidpipe.video.scenes"},
     "h5py": {"vidpipe.features.shard"},
-    "filelock": {"vidpipe.features.locks"},
+    "filelock": {"vidpipe.features.locks", "vidpipe.models.downloads"},
+    "huggingface_hub": {"vidpipe.models.downloads"},
     "pebble": {"vidpipe.video.decoding"},
     "matplotlib": {"vidpipe.plots"},
 }

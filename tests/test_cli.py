@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tests.media import write_frames, write_sound, write_video
 from vidpipe.cli import main
 from vidpipe.features.store import FeatureStore
+from vidpipe.models.backbones import BACKBONES
 
 LITE0 = ("--backbone", "efficientnet_lite0", "--device", "cpu", "--workers", "1")
 
@@ -170,9 +171,21 @@ def test_info_tells_of_a_store_a_run_and_a_video(
 
 def test_backbones_lists_them_all() -> None:
     rows = [json.loads(line) for line in run("backbones", "--format", "json").stdout.splitlines()]
-    assert [row["name"] for row in rows] == ["resnet50", "resnet101", "resnet152", "inception_v3", "efficientnet_lite0"]
-    assert {row["name"]: row["here"] for row in rows}["efficientnet_lite0"]
-    assert "efficientnet_lite0" in run("backbones").stdout
+    assert [row["name"] for row in rows] == list(BACKBONES)
+    here = [row["name"] for row in rows if row["here"]]
+    assert {"lenet5", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"} <= set(here)
+    lite0 = next(row for row in rows if row["name"] == "efficientnet_lite0")
+    assert (lite0["dim"], lite0["input_size"], lite0["top1"], lite0["poolings"]) == (1280, 224, 75.1, ["avg", "max"])
+    assert lite0["parameters"] == 4_652_008 - 1000 * (1280 + 1)  # timm's own figure, without the classifier
+    table = run("backbones").stdout
+    assert all(f"\n{name} " in table for name in BACKBONES)
+
+
+def test_backbones_tells_all_about_those_named() -> None:
+    told = run("backbones", "dinov2_small", "timm/test_vit.r160_in1k").stdout
+    assert "facebookresearch/dinov2, linear probe" in told
+    assert "https://huggingface.co/timm/test_vit.r160_in1k/resolve/main/model.safetensors" in told
+    assert run("backbones", "resnet5").exit_code == 2
 
 
 def test_an_option_wins_over_the_config_file_and_that_over_the_default(videos: Path, tmp_path: Path) -> None:
@@ -217,6 +230,14 @@ def _unknown_backbone(folder: Path) -> list[object]:
     return ["extract", write_video(folder / "a.mp4", 2), "-o", folder / "s", "--backbone", "resnet5"]
 
 
+def _wrong_pooling(folder: Path) -> list[object]:
+    return ["extract", write_video(folder / "a.mp4", 2), "-o", folder / "s", "--backbone", "clip_b32", "--pool", "max"]
+
+
+def _in_both_libraries(folder: Path) -> list[object]:
+    return ["extract", write_video(folder / "a.mp4", 2), "-o", folder / "s", "--backbone", "densenet161"]
+
+
 def _unknown_config_key(folder: Path) -> list[object]:
     (folder / "c.toml").write_text("[extract]\nbackbon = 'resnet50'\n")
     return ["extract", write_video(folder / "a.mp4", 2), "-o", folder / "s", "--config", folder / "c.toml"]
@@ -254,6 +275,12 @@ def _no_video_inside(folder: Path) -> list[object]:
         (_empty_csv, 1, "a column 'video' is needed"),
         (_wrong_column, 1, "a column 'video' is needed; found: file"),
         (_unknown_backbone, 2, "unknown backbone 'resnet5'; did you mean 'resnet50'?"),
+        (
+            _wrong_pooling,
+            2,
+            "--pool max does not go with clip_b32, whose feature is made from its class token; --pool token",
+        ),
+        (_in_both_libraries, 2, "--backbone timm/densenet161 or --backbone torchvision/densenet161"),
         (_unknown_config_key, 2, "unknown key 'backbon'; did you mean 'backbone'?"),
         (_wrong_parameter, 2, "--fps goes with --sampling fps"),
         (_no_store, 1, "no feature store"),
@@ -320,7 +347,7 @@ def test_a_run_whose_backbone_is_unknown_is_told(trained: tuple[Path, Result], v
     (tmp_path / "run.json").write_text(document)
     result = run("predict", tmp_path, videos / "left" / "0.mp4")
     assert result.exit_code == 1
-    assert "did you mean 'efficientnet_lite0'?" in result.stderr
+    assert "did you mean 'efficientnet_lite" in result.stderr
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None:

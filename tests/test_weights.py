@@ -1,13 +1,16 @@
 import pickle
+import re
 import socket
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+import timm
 import torch
+import torchvision
 
 from vidpipe.errors import WeightsError
-from vidpipe.models.backbones import BACKBONES
+from vidpipe.models.backbones import BACKBONES, find_backbone
 from vidpipe.models.frozen import load_backbone
 from vidpipe.models.weights import default_weights_path, find_weights, load_tensors
 
@@ -75,6 +78,60 @@ def test_weights_of_another_model_are_told_by_their_keys(tmp_path: Path) -> None
         WeightsError, match=r"not weights of resnet50: \d+ missing \(conv1\.weight.*unexpected \(blocks"
     ):
         load_backbone(BACKBONES["resnet50"], weights=weights, device="cpu")
+
+
+def test_checkpoints_with_torchvisions_older_names_are_taken(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    tensors = torchvision.models.densenet121().state_dict()
+    older = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): value for name, value in tensors.items()}
+    assert older.keys() != tensors.keys()
+    frames = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
+    features = []
+    for number, named in enumerate((tensors, older)):
+        torch.save(named, tmp_path / f"{number}.pth")
+        weights = find_weights(BACKBONES["densenet121"], str(tmp_path / f"{number}.pth"))
+        features.append(load_backbone(BACKBONES["densenet121"], weights=weights, device="cpu")(frames))
+    assert torch.equal(*features)
+
+
+CLIP_NAMES = {
+    "patch_embed.proj.": "conv1.",
+    "pos_embed": "positional_embedding",
+    "cls_token": "class_embedding",
+    "blocks.": "transformer.resblocks.",
+    ".norm1.": ".ln_1.",
+    ".norm2.": ".ln_2.",
+    "norm.": "ln_post.",
+    "attn.qkv.": "attn.in_proj_",
+    "attn.proj.": "attn.out_proj.",
+    "mlp.fc1.": "mlp.c_fc.",
+    "mlp.fc2.": "mlp.c_proj.",
+}
+
+
+def test_the_image_tower_of_a_whole_clip_is_taken(tmp_path: Path) -> None:
+    spec = find_backbone("timm/test_vit.r160_in1k")
+    torch.manual_seed(1)
+    towers = {"logit_scale": torch.tensor(1.0), "transformer.resblocks.0.ln_1.weight": torch.ones(512)}
+    for name, tensor in timm.create_model(spec.builder, num_classes=0).state_dict().items():
+        own = tensor[0] if name == "pos_embed" else tensor[0, 0] if name == "cls_token" else tensor
+        for timms, clips in CLIP_NAMES.items():
+            name = name.replace(timms, clips) if timms != "norm." or name.startswith("norm.") else name
+        towers[f"visual.{name}"] = own.clone()
+    safetensors.torch.save_file(towers, tmp_path / "open_clip_model.safetensors")
+    torch.manual_seed(1)
+    torch.save(timm.create_model(spec.builder, num_classes=0).state_dict(), tmp_path / "timm.pth")
+    frames = torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8)
+    files = (str(tmp_path / "open_clip_model.safetensors"), str(tmp_path / "timm.pth"))
+    ours, theirs = (load_backbone(spec, weights=find_weights(spec, file), device="cpu")(frames) for file in files)
+    assert torch.equal(ours, theirs)
+
+
+def test_weights_of_another_transformer_are_told_by_their_shapes(tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "other.pth")
+    weights = find_weights(BACKBONES["vit_tiny"], str(tmp_path / "other.pth"))
+    with pytest.raises(WeightsError, match=r"not weights of vit_tiny: \d+ missing \(blocks\..*of another shape \("):
+        load_backbone(BACKBONES["vit_tiny"], weights=weights, device="cpu")
 
 
 def test_a_missing_file_is_told() -> None:

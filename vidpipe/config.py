@@ -111,9 +111,16 @@ class ExtractConfig(_Checked):
         None, "Frames of each video (uniform; default 16) or of each scene (scene; default 4).", low=1
     )
     fps: float | None = _setting(None, "Frames per second to take (fps; default 2).", low=0, above=True)
-    backbone: str = _setting("resnet50", "Frozen image model; `vidpipe backbones` lists them.")
+    backbone: str = _setting(
+        "resnet50", "Frozen image model: `vidpipe backbones` lists them; or timm/NAME, torchvision/NAME."
+    )
     weights: str = _setting("default", "`default`, `random` (for tests), or a .pth, .pt or .safetensors file.")
-    pool: str = _setting("avg", "Global pooling over the last feature map.", choices=("avg", "max"))
+    pool: str = _setting(
+        "auto",
+        "What makes a feature of what the model sees: avg or max over its last feature map; for transformers token (of "
+        "the class), tokens (their mean) or attention. auto: what the weights were trained for.",
+        choices=("auto", "avg", "max", "token", "tokens", "attention", "none"),
+    )
     dtype: str = _setting("float32", "Type of the stored features.", choices=("float32", "float16"))
     device: str = _setting("auto", "Where the image model runs.", choices=("auto", "cpu", "cuda"))
     engine: str = _setting(

@@ -135,7 +135,9 @@ def extract(
         WeightsError: the backbone's weights cannot be had.
         InterruptedExtractionError: Ctrl-C; what was finished is in the store.
     """
-    weights = find_weights(find_backbone(config.backbone), config.weights)
+    spec = find_backbone(config.backbone)
+    spec.resolve_pool(config.pool)  # a pooling that does not go with it is told before anything is downloaded
+    weights = find_weights(spec, config.weights)
     store = FeatureStore.create(store_path, feature_key(config, weights))
     videos = [video for video in videos if part.holds(video.id)]
     with store.lock(part):
@@ -212,12 +214,13 @@ def extract_into(
 
 def feature_key(config: ExtractConfig, weights: WeightsFile) -> FeatureKey:
     """The key of the features that a config's settings make."""
+    spec = find_backbone(config.backbone)
     return FeatureKey.of(
         config.resolve_sampling(),
         backbone=config.backbone,
         weights_id=weights.id,
-        pooling=config.pool,
-        preprocessing=find_backbone(config.backbone).preprocessing,
+        pooling=spec.resolve_pool(config.pool),
+        preprocessing=spec.preprocessing,
         dtype=config.dtype,
         precision=config.precision,
     )
@@ -228,7 +231,7 @@ def load_configured_engine(config: ExtractConfig, weights: WeightsFile, num_vide
 
     Raises:
         WeightsError: the weights are of another model.
-        UsageError: the device or the engine is not there.
+        UsageError: the device or the engine is not there, or the pooling does not go with the backbone.
     """
     return load_engine(
         find_backbone(config.backbone),

@@ -1,56 +1,114 @@
 """vidpipe backbones"""
 
-import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import format_option, vidpipe_command
+from vidpipe.cli.options import format_option, json_line, vidpipe_command
+
+if TYPE_CHECKING:
+    from vidpipe.models.backbones import BackboneSpec
+
+COLUMNS = ("name", "D", "parameters", "GMACs", "input", "top-1", "here", "weights from", "licence")
 
 
 @vidpipe_command(name="backbones", short_help="The image models by name.")
+@click.argument("names", metavar="[NAME…]", nargs=-1)
+@click.option("--download", is_flag=True, help="Fetch the weights of the backbones named, for use without a network.")
 @format_option("table", "json")
-def command(format_: str) -> None:
-    """List the frozen image models: name, D, input size, where their weights come from, and whether they are here.
+def command(names: tuple[str, ...], download: bool, format_: str) -> None:
+    """List the frozen image models, or tell all about those named.
+
+    Parameters, and GMACs (billions of multiplications for one frame), are those of what runs: the classifier is left
+    out. top-1 is the accuracy on ImageNet as published, in percent; NAME tells by whom. timm/NAME and torchvision/NAME
+    are any other models of these libraries. docs/backbones.md helps to choose.
 
     \b
     vidpipe backbones
+    vidpipe backbones resnet50 timm/resnet50d.ra2_in1k
+    vidpipe backbones --download dinov2_small resnet50
     """
-    rows = _rows()
+    from vidpipe.models.backbones import BACKBONES, find_backbone
+
+    if download:
+        _download(names)
+        return
+    rows = [_row(spec) for spec in (map(find_backbone, names) if names else BACKBONES.values())]
     if format_ == "json":
         for row in rows:
-            click.echo(json.dumps(row))
-        return
+            click.echo(json_line(row))
+    elif names:
+        click.echo("\n\n".join("\n".join(f"{key:<12} {_told(value)}" for key, value in row.items()) for row in rows))
+    else:
+        _show(rows)
+
+
+def _download(names: Sequence[str]) -> None:
+    from vidpipe.errors import UsageError
+    from vidpipe.models.backbones import find_backbone
+    from vidpipe.models.weights import find_weights
+
+    if not names:
+        raise UsageError("--download: name the backbones whose weights to fetch: vidpipe backbones --download resnet50")
+    for spec in [find_backbone(name) for name in names]:
+        click.echo(f"{spec.name}: {find_weights(spec, 'default').path}")
+
+
+def _row(spec: "BackboneSpec") -> dict[str, Any]:
+    from vidpipe.models.sizes import size_of
+    from vidpipe.models.weights import default_weights_path
+
+    path = default_weights_path(spec)
+    here = path is not None and path.exists()
+    size = size_of(spec)
+    return {
+        "name": spec.name,
+        "dim": spec.dim,
+        "parameters": size.num_parameters,
+        "gmacs": round(size.gmacs, 4),
+        "input_size": spec.input_size,
+        "poolings": list(spec.poolings),
+        "top1": spec.top1,
+        "top1_source": spec.top1_source or None,
+        "here": here,
+        "weights": spec.weights,
+        "licence": spec.weights_licence,
+        "path": str(path) if here else None,
+    }
+
+
+def _told(value: Any) -> str:
+    """A value for people: `True` is `yes`, `None` is `–`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(value)
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _source(weights: str) -> str:
+    """`https://download.pytorch.org/models/…` -> `download.pytorch.org`; a package and a shipped file as they are."""
+    return weights.split("/")[2] if weights.startswith("http") else weights
+
+
+def _show(rows: Sequence[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "D", "input", "here", "weights", "licence", box=None, pad_edge=False)
+    table = Table(*COLUMNS, box=None, pad_edge=False)
     for row in rows:
-        here = "yes" if row["here"] else "no"
-        side = f"{row['input_size']}×{row['input_size']}"
-        table.add_row(row["name"], str(row["dim"]), side, here, row["weights"], row["licence"])
-    console = Console()
-    console.width = max(console.width, 180) if not console.is_terminal else console.width
-    console.print(table)
-
-
-def _rows() -> list[dict[str, Any]]:
-    from vidpipe.models.backbones import BACKBONES
-    from vidpipe.models.weights import default_weights_path
-
-    rows = []
-    for spec in BACKBONES.values():
-        path = default_weights_path(spec)
-        here = path is not None and path.exists()
-        rows.append(
-            {
-                "name": spec.name,
-                "dim": spec.dim,
-                "input_size": spec.input_size,
-                "here": here,
-                "weights": spec.weights,
-                "licence": spec.weights_licence,
-                "path": str(path) if here else None,
-            }
+        table.add_row(
+            row["name"],
+            str(row["dim"]),
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['gmacs']:.2f}",
+            f"{row['input_size']}×{row['input_size']}",
+            "–" if row["top1"] is None else f"{row['top1']:.1f}",
+            _told(row["here"]),
+            _source(row["weights"]),
+            row["licence"],
         )
-    return rows
+    console = Console()
+    console.width = max(console.width, 200) if not console.is_terminal else console.width
+    console.print(table)

