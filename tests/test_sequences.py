@@ -19,7 +19,7 @@ def test_each_video_keeps_its_own_rows_and_class(tmp_path: Path) -> None:
     sequences = {video.video_id: make_sequence(video.video_id, 2 + i) for i, video in enumerate(VIDEOS)}
     store = make_store(tmp_path / "s", [*sequences.values(), make_sequence("unused.mp4")])
     dataset = SequenceDataset(store, VIDEOS, ["x", "y"])
-    assert dataset.rows.shape == (2 + 3 + 4, 4)
+    assert (len(dataset), dataset.dim) == (3, 4)
     assert dataset.class_index.tolist() == [0, 1, 0]
     for number, video in enumerate(VIDEOS):
         assert np.array_equal(dataset.sequence(number).numpy(), sequences[video.video_id].features)
@@ -54,7 +54,7 @@ Ragged = tuple[SequenceDataset, list[NDArray[np.float32]]]
 
 def test_rows_are_read_from_many_shards_in_any_order(ragged: Ragged) -> None:
     dataset, expected = ragged
-    assert dataset.rows.shape == (sum(map(len, expected)), 4)
+    assert dataset.lengths.tolist() == list(map(len, expected))
     for number, features in enumerate(expected):
         assert np.array_equal(dataset.sequence(number).numpy(), features)
 
@@ -63,7 +63,7 @@ def test_a_part_is_its_videos_over_the_same_memory(ragged: Ragged) -> None:
     dataset, expected = ragged
     part = dataset.part([7, 3, 30])
     assert len(part) == 3
-    assert part.rows.data_ptr() == dataset.rows.data_ptr()
+    assert part.sequence(0).data_ptr() == dataset.sequence(7).data_ptr()
     assert np.array_equal(part.sequence(2).numpy(), expected[30])
     assert part.class_index.tolist() == [int(dataset.class_index[number]) for number in (7, 3, 30)]
     assert len(dataset.part(range(0))) == 0
@@ -106,7 +106,7 @@ def test_features_of_half_precision_stay_so_in_memory(tmp_path: Path) -> None:
     sequence = make_sequence("a.mp4", 5)
     sequence = replace(sequence, features=sequence.features.astype(np.float16))
     dataset = SequenceDataset(make_store(tmp_path / "s", [sequence]), [LabeledVideo("a.mp4", "x")], ["x"])
-    assert dataset.rows.dtype == torch.float16
+    assert dataset.sequence(0).dtype == torch.float16
     (batch,) = dataset.batches(1)
     assert batch.features.dtype == torch.float32
     assert np.array_equal(batch.features[0].numpy(), sequence.features.astype(np.float32))

@@ -32,19 +32,28 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         store["nowhere.mp4"]
 
 
-def test_the_features_of_many_videos_come_in_one_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidpipe.features.shard.PIECE_BYTES", 64)  # 4 rows
+def test_the_features_of_many_videos_are_mapped_from_their_shards(tmp_path: Path) -> None:
     lengths = {"f": 9, "b": 1, "d": 4, "a": 6, "e": 2, "c": 3}
     sequences = {name: make_sequence(name, length, seed=length) for name, length in lengths.items()}
     store = FeatureStore.create(tmp_path / "s", KEY)
     with store.writer(most_videos=4) as writer:
         for sequence in sequences.values():
             writer.add(sequence)
-    features, starts = store.features(["c", "f", "a", "d", "f"])
-    assert features.shape == (9 + 4 + 6 + 3 + 9, 4)
-    for start, name in zip(starts, "cfadf", strict=True):
-        assert np.array_equal(features[start : start + store.length(name)], sequences[name].features)
-    assert store.features([])[0].shape == (0, 0)
+    found = store.features(["c", "f", "a", "d", "f"])
+    for features, name in zip(found, "cfadf", strict=True):
+        assert isinstance(features, np.memmap)
+        assert np.array_equal(features, sequences[name].features)
+    assert store.features([]) == []
+
+
+def test_features_that_lie_in_chunks_are_read(tmp_path: Path) -> None:
+    sequence = make_sequence("a.mp4", 5)
+    store = make_store(tmp_path / "s", [sequence])
+    with h5py.File(store.shard_paths[0], "r+") as file:
+        del file["features"]
+        file.create_dataset("features", data=sequence.features, chunks=(1, 4))
+    (features,) = FeatureStore.open(store.path).features(["a.mp4"])
+    assert np.array_equal(features, sequence.features)
 
 
 def test_shards_that_differ_in_the_size_of_a_feature_are_told(tmp_path: Path) -> None:
@@ -102,7 +111,7 @@ def test_a_store_of_another_key_is_refused_and_untouched(tmp_path: Path) -> None
     assert before == sorted((path, path.read_bytes()) for path in (tmp_path / "s").rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("field", ["sampling", "backbone", "weights", "pooling", "preprocessing", "dtype"])
+@pytest.mark.parametrize("field", ["sampling", "backbone", "weights", "pooling", "preprocessing", "dtype", "precision"])
 def test_every_part_of_the_key_counts(tmp_path: Path, field: str) -> None:
     make_store(tmp_path / "s", [])
     changed: dict[str, Any] = {field: {"other": 1} if field in ("sampling", "preprocessing") else "other"}

@@ -1,7 +1,7 @@
 """Feature sequences in memory, padded into batches.
 
-All rows stand in one array, which the parts of a split share; a batch is cut out by index. At 16 × 2048 float32 a video
-takes 128 KiB, 100,000 videos 12.5 GiB; half of it as float16, which stays so until it is in a batch.
+They are mapped from the store's shards: a video of 16 × 2048 float32 takes 128 KiB of the system's cache, and what does
+not fit into memory is read again when a batch asks for it.
 """
 
 import copy
@@ -17,9 +17,6 @@ from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
 
 __all__ = ["PaddedBatch", "SequenceDataset", "pad"]
-
-ROWS_AT_ONCE = 512
-"""Rows of a sum: 4 MiB at D = 2048, which stay in the processor's caches."""
 
 
 @dataclass(frozen=True)
@@ -58,32 +55,33 @@ class SequenceDataset:
     def __init__(self, store: FeatureStore, videos: Sequence[LabeledVideo], class_names: Sequence[str]) -> None:
         class_of = {name: index for index, name in enumerate(class_names)}
         self.class_index = torch.tensor([class_of[video.label] for video in videos], dtype=torch.int64)
-        self.lengths = torch.tensor([store.length(video.video_id) for video in videos], dtype=torch.int64)
-        rows, starts = store.features([video.video_id for video in videos])
-        self.rows = torch.from_numpy(rows)
-        """(ΣT, D) float32 or float16, as stored; of a part, the rows of the whole."""
-        self._starts = torch.from_numpy(starts)
+        self._sequences = [torch.from_numpy(rows) for rows in store.features([video.video_id for video in videos])]
+        """(T, D) float32 or float16 each, as stored."""
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self._sequences)
 
     @property
     def dim(self) -> int:
-        """D"""
-        return self.rows.shape[1]
+        """D; 0 where there are no videos."""
+        return self._sequences[0].shape[1] if self._sequences else 0
+
+    @property
+    def lengths(self) -> Tensor:
+        """(N,) int64"""
+        return torch.tensor([len(sequence) for sequence in self._sequences], dtype=torch.int64)
 
     def part(self, numbers: Sequence[int] | range) -> Self:
-        """Some of the videos, by number, over the same rows in memory."""
+        """Some of the videos, by number, over the same rows."""
         chosen = torch.tensor(numbers, dtype=torch.int64)
         part = copy.copy(self)
-        part.class_index, part.lengths = self.class_index[chosen], self.lengths[chosen]
-        part._starts = self._starts[chosen]
+        part.class_index = self.class_index[chosen]
+        part._sequences = [self._sequences[number] for number in numbers]
         return part
 
     def sequence(self, number: int) -> Tensor:
         """(T, D) the features of one video."""
-        start = int(self._starts[number])
-        return self.rows[start : start + int(self.lengths[number])]
+        return self._sequences[number]
 
     def batches(self, batch_size: int, *, order: Tensor | None = None) -> Iterator[PaddedBatch]:
         """All videos, `batch_size` at a time, in the order given: (N,) int64, by number."""
@@ -92,14 +90,8 @@ class SequenceDataset:
             yield self._batch(order[start : start + batch_size])
 
     def _batch(self, chosen: Tensor) -> PaddedBatch:
-        lengths = self.lengths[chosen]  # (N,)
-        steps = torch.arange(int(lengths.max()))  # (T,)
-        is_padding = steps >= lengths[:, None]  # (N, T)
-        place = (self._starts[chosen][:, None] + steps).masked_fill(is_padding, 0)  # (N, T)
-        features = self.rows.index_select(0, place.flatten()).float()  # (N · T, D)
-        if is_padding.any():
-            features[is_padding.flatten()] = 0
-        return PaddedBatch(features.view(*place.shape, self.dim), lengths, self.class_index[chosen])
+        features, lengths = pad([self._sequences[number] for number in chosen.tolist()])  # (N, T, D), (N,)
+        return PaddedBatch(features.float(), lengths, self.class_index[chosen])
 
     def by_length(self) -> Tensor:
         """(N,) the videos' numbers, the longest sequences first: an order that pads least."""
@@ -108,28 +100,18 @@ class SequenceDataset:
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
         """(D,) and (D,): mean and deviation of the features over all rows of these videos."""
         total, squares = torch.zeros(2, self.dim, dtype=torch.float64)
-        place = self._places()
-        shift = self.rows.index_select(0, place[:ROWS_AT_ONCE]).float().mean(dim=0)  # so that squares stay small
-        for start in range(0, len(place), ROWS_AT_ONCE):
-            rows = self.rows.index_select(0, place[start : start + ROWS_AT_ONCE]).float().sub_(shift)
+        shift = self._sequences[0].float().mean(dim=0)  # so that squares stay small
+        for sequence in self._sequences:
+            rows = sequence.float() - shift
             total += rows.sum(dim=0)
             squares += rows.square_().sum(dim=0)
-        mean = total / len(place)
-        variance = squares / len(place) - mean.square()
+        num_rows = sum(map(len, self._sequences))
+        mean = total / num_rows
+        variance = squares / num_rows - mean.square()
         return shift + mean.float(), variance.clamp_min(0).sqrt().float()
-
-    def _places(self) -> Tensor:
-        """(ΣT,) which rows belong to these videos."""
-        offsets = self._starts - (self.lengths.cumsum(0) - self.lengths)  # (N,)
-        return torch.arange(int(self.lengths.sum())) + offsets.repeat_interleave(self.lengths)
 
     def averaged(self) -> Self:
         """The same videos, each with the mean of its features as its only row."""
-        means = [
-            batch.features.sum(dim=1) / batch.lengths[:, None] for batch in self.batches(32)
-        ]  # (N, T, D) -> (N, D)
         averaged = copy.copy(self)
-        averaged.rows = torch.cat(means) if means else self.rows[:0].float()
-        averaged.lengths = torch.ones(len(self), dtype=torch.int64)
-        averaged._starts = torch.arange(len(self))
+        averaged._sequences = [sequence.float().mean(dim=0, keepdim=True) for sequence in self._sequences]
         return averaged

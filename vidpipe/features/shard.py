@@ -52,8 +52,6 @@ ROW_ARRAYS: dict[str, tuple[Any, ...]] = {
 }
 DTYPES: dict[Any, Any] = {int: np.int64, float: np.float64, bool: np.bool_}
 MOST_KEY_BYTES = 2**16
-PIECE_BYTES = 4 * 2**20
-"""What is read at once, to be looked at while it is in the processor's caches."""
 REMEDY = "`vidpipe store repair` moves it away, and the next extract makes its videos again"
 DAMAGE = (
     OSError,
@@ -288,31 +286,21 @@ class Shard:
                 if wrong is not None:
                     yield row, wrong
 
-    def read_features(self, rows: Sequence[VideoRow], features: NDArray[np.floating[Any]]) -> None:
-        """Put the features of some of this shard's videos one after another into an array.
-
-        Args:
-            rows: which; fastest in the order in which they lie in the file.
-            features: (ΣT, D) where to, contiguous.
+    def features(self, rows: Sequence[VideoRow]) -> list[NDArray[np.floating[Any]]]:
+        """The features of some of this shard's videos, each (T, D): mapped, so that they take no memory of their own.
 
         Raises:
             StoreError: a feature is not finite.
         """
         with self._open() as file:
-            array = _open_array(file, "features", *ROW_ARRAYS["features"], ndim=2)
-            filled = 0
-            for start, stop in _pieces(rows, max(1, PIECE_BYTES // max(1, features[:1].nbytes))):
-                piece = features[filled : filled + stop - start]
-                _read_rows(array, start, piece)
-                filled += len(piece)
-                if not np.isfinite(piece).all():
-                    raise self._not_finite(rows, features[:filled])
-
-    def _not_finite(self, rows: Sequence[VideoRow], features: NDArray[np.floating[Any]]) -> StoreError:
-        ends = np.cumsum([row.length for row in rows])
-        first_bad = int(np.isfinite(features).all(axis=1).argmin())
-        row = rows[int(np.searchsorted(ends, first_bad, side="right"))]
-        return StoreError(f"{self.path}: the features of {row.id} are not finite; extract it again with --force")
+            mapped = _mapped(self.path, file)
+        found = [mapped[row.start : row.start + row.length] for row in rows]
+        if not np.isfinite(mapped).all():
+            for row, features in zip(rows, found, strict=True):
+                if not np.isfinite(features).all():
+                    told = f"{self.path}: the features of {row.id} are not finite; extract it again with --force"
+                    raise StoreError(told)
+        return found
 
     def _open(self) -> "_Opened":
         return _Opened(self.path)
@@ -441,11 +429,14 @@ def _read_sequence(arrays: Sequence[h5py.Dataset], row: VideoRow) -> FeatureSequ
     return FeatureSequence(row.id, features, plan, row.info)
 
 
-def _read_rows(array: h5py.h5d.DatasetID, start: int, rows: NDArray[Any]) -> None:
-    """Read (T, D) rows of an array from one of them on."""
-    place = array.get_space()
-    place.select_hyperslab((start, 0), rows.shape)
-    array.read(h5py.h5s.create_simple(rows.shape), place, rows)
+def _mapped(path: Path, file: h5py.File) -> NDArray[np.floating[Any]]:
+    """(ΣT, D) all features of a shard: read when they are touched, and held by the system's cache alone."""
+    array = _open_array(file, "features", *ROW_ARRAYS["features"], ndim=2)
+    offset = array.get_offset()
+    if offset is None or 0 in array.shape:  # in chunks, as other programs may write them, or empty
+        features: NDArray[np.floating[Any]] = file["features"][:]
+        return features
+    return np.memmap(path, array.dtype, "c", offset, array.shape)
 
 
 def _row_fault(arrays: Sequence[h5py.Dataset], row: VideoRow) -> str | None:
@@ -453,22 +444,6 @@ def _row_fault(arrays: Sequence[h5py.Dataset], row: VideoRow) -> str | None:
         return fault(_read_sequence(arrays, row), row)
     except DAMAGE as error:
         return f"its rows cannot be read ({error})"
-
-
-def _pieces(rows: Iterable[VideoRow], most_rows: int) -> Iterator[tuple[int, int]]:
-    """[start, stop) of what to read for some videos: neighbours together, but no more than so many rows at once."""
-    start = stop = 0
-    for row in rows:
-        if row.start != stop:
-            yield from _cut(start, stop, most_rows)
-            start = row.start
-        stop = row.start + row.length
-    yield from _cut(start, stop, most_rows)
-
-
-def _cut(start: int, stop: int, most_rows: int) -> Iterator[tuple[int, int]]:
-    for begin in range(start, stop, most_rows):
-        yield begin, min(begin + most_rows, stop)
 
 
 def _overlapping(rows: Iterable[VideoRow]) -> Iterator[VideoRow]:

@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from itertools import groupby
@@ -186,38 +187,31 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         for number, group in groupby(places, key=lambda place: place[0]):
             yield from self.shards[number].sequences([row for _, row in group])
 
-    def features(self, video_ids: Sequence[str]) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
-        """The features of some videos in one array, each file read once, from front to back.
+    def features(self, video_ids: Sequence[str]) -> list[NDArray[np.floating[Any]]]:
+        """The features of some videos, (T, D) each, float32 or float16 as stored.
+
+        They are mapped: only what is touched is read, and the system may forget it again.
 
         Args:
             video_ids: which; each must be in the store.
 
-        Returns:
-            (ΣT, D) float32 or float16, as stored, and where in it each video's features begin, (N,).
-
         Raises:
             StoreError: a feature is not finite, or shards differ in D.
         """
-        places = [self._places[video_id] for video_id in video_ids]
-        order = sorted(range(len(places)), key=lambda i: (places[i][0], places[i][1].start))
-        ends = np.cumsum([0, *(places[i][1].length for i in order)], dtype=np.int64)
-        starts = np.empty(len(places), np.int64)
-        starts[order] = ends[:-1]
-        features = self._room(int(ends[-1]), {number for number, _ in places})
-        num_done = 0
-        for number, group in groupby((places[i] for i in order), key=lambda place: place[0]):
-            rows = [row for _, row in group]
-            start, num_done = num_done, num_done + len(rows)
-            self.shards[number].read_features(rows, features[ends[start] : ends[num_done]])
-        return features, starts
+        rows: dict[int, list[VideoRow]] = defaultdict(list)
+        for video_id in video_ids:
+            number, row = self._places[video_id]
+            rows[number].append(row)
+        found: dict[str, NDArray[np.floating[Any]]] = {}
+        for number, its_rows in rows.items():
+            found |= zip((row.id for row in its_rows), self._shard_of_one_size(number).features(its_rows), strict=True)
+        return [found[video_id] for video_id in video_ids]
 
-    def _room(self, num_rows: int, numbers: Collection[int]) -> NDArray[np.floating[Any]]:
-        """An array for so many rows of some shards."""
-        shards = [self.shards[number] for number in sorted(numbers)]
-        if odd := [shard for shard in shards if shard.dim != shards[0].dim]:
-            raise ShardError(f"{odd[0].path}: features of size {odd[0].dim}, others {shards[0].dim}; {REMEDY}")
-        dtype = np.result_type(*(shard.dtype for shard in shards)) if shards else np.float32
-        return np.empty((num_rows, shards[0].dim if shards else 0), dtype)
+    def _shard_of_one_size(self, number: int) -> Shard:
+        shard, first = self.shards[number], self.shards[0]
+        if shard.dim != first.dim:
+            raise ShardError(f"{shard.path}: features of size {shard.dim}, others {first.dim}; {REMEDY}")
+        return shard
 
     def holds(self, video: VideoFile) -> bool:
         """Whether the store has this very file: same id, size and time."""
