@@ -13,14 +13,25 @@ from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import LabelsError, RunError
 from vidpipe.evaluate import evaluate
 from vidpipe.features.store import FeatureStore
+from vidpipe.fit import compute_logits
 from vidpipe.metrics import evaluate_logits
-from vidpipe.models.heads import masked_mean
+from vidpipe.models.motion import masked_mean
 from vidpipe.predict import predict
 from vidpipe.records import FeatureSequence, LabeledVideo, VideoFile
 from vidpipe.run import Run
-from vidpipe.train import compute_logits, train
+from vidpipe.train import train
 
-QUICK = TrainConfig(hidden_size=16, epochs=60, dropout=0.0, lr=0.01, patience=60, device="cpu")
+QUICK = TrainConfig(
+    head="lstm",
+    motion="raw,difference",
+    unit_frames=False,
+    hidden_size=16,
+    epochs=60,
+    dropout=0.0,
+    lr=0.01,
+    patience=60,
+    device="cpu",
+)
 DIM = 4
 
 
@@ -69,7 +80,8 @@ def test_no_group_is_on_two_sides_and_every_video_has_its_place(trained: Trained
 
 def test_a_run_folder_is_complete_and_holds_no_pickle(trained: Trained) -> None:
     run_path, store, _ = trained
-    names = "model.safetensors run.json config.toml splits.csv history.csv metrics.json history.png confusion.png"
+    names = "model.safetensors run.json config.toml splits.csv history.csv metrics.json predictions.csv leaks.csv"
+    names += " history.png confusion.png"
     assert sorted(path.name for path in run_path.iterdir()) == sorted(names.split())
     document = json.loads((run_path / "run.json").read_text())
     assert document["class_names"] == ["falling", "rising"]
@@ -170,8 +182,8 @@ def test_the_mean_baseline_is_a_linear_model_of_the_standardised_mean(trained: T
     sequence: FeatureSequence = next(trained[1].sequences())
     features, lengths = torch.from_numpy(sequence.features)[None], torch.tensor([len(sequence)])
     state = head.state_dict()
-    mean = (masked_mean(features, lengths) - state["feature_mean"]) / state["feature_std"]
-    expected = mean @ state["classifier.weight"].T + state["classifier.bias"]
+    mean = (masked_mean(features, lengths) - state["motion.mean"]) / state["motion.scale"]
+    expected = (mean @ state["classifier.weight"].T + state["classifier.bias"]) / state["temperature"]
     assert torch.allclose(head(features, lengths), expected, atol=1e-5)
 
 

@@ -153,7 +153,7 @@ def _setting_option(setting: Setting) -> Callable[[Function], Function]:
 
 
 def _click_type(setting: Setting) -> click.ParamType[Any] | type:
-    if setting.choices:
+    if setting.choices and not setting.several:
         return click.Choice(setting.choices)
     if setting.type is int:
         low, high = (None if bound is None else int(bound) for bound in (setting.low, setting.high))

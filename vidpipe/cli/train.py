@@ -10,7 +10,8 @@ from vidpipe.config import TrainConfig
 from vidpipe.errors import RunError
 
 if TYPE_CHECKING:
-    from vidpipe.train import Epoch, TrainResult
+    from vidpipe.fit import Epoch
+    from vidpipe.train import TrainResult
 
 
 @vidpipe_command(name="train", short_help="Features and labels -> a run.")

@@ -18,9 +18,6 @@ from vidpipe.records import LabeledVideo
 
 __all__ = ["PaddedBatch", "SequenceDataset", "pad"]
 
-ROWS_AT_ONCE = 512
-"""Rows of a sum: 4 MiB at D = 2048, which stay in the processor's caches."""
-
 
 @dataclass(frozen=True)
 class PaddedBatch:
@@ -56,6 +53,8 @@ class SequenceDataset:
     """
 
     def __init__(self, store: FeatureStore, videos: Sequence[LabeledVideo], class_names: Sequence[str]) -> None:
+        self.video_ids = tuple(video.video_id for video in videos)
+        self.num_classes = len(class_names)
         class_of = {name: index for index, name in enumerate(class_names)}
         self.class_index = torch.tensor([class_of[video.label] for video in videos], dtype=torch.int64)
         self.lengths = torch.tensor([store.length(video.video_id) for video in videos], dtype=torch.int64)
@@ -76,6 +75,7 @@ class SequenceDataset:
         """Some of the videos, by number, over the same rows in memory."""
         chosen = torch.tensor(numbers, dtype=torch.int64)
         part = copy.copy(self)
+        part.video_ids = tuple(self.video_ids[number] for number in numbers)
         part.class_index, part.lengths = self.class_index[chosen], self.lengths[chosen]
         part._starts = self._starts[chosen]
         return part
@@ -105,23 +105,10 @@ class SequenceDataset:
         """(N,) the videos' numbers, the longest sequences first: an order that pads least."""
         return self.lengths.argsort(stable=True, descending=True)
 
-    def mean_and_std(self) -> tuple[Tensor, Tensor]:
-        """(D,) and (D,): mean and deviation of the features over all rows of these videos."""
-        total, squares = torch.zeros(2, self.dim, dtype=torch.float64)
-        place = self._places()
-        shift = self.rows.index_select(0, place[:ROWS_AT_ONCE]).float().mean(dim=0)  # so that squares stay small
-        for start in range(0, len(place), ROWS_AT_ONCE):
-            rows = self.rows.index_select(0, place[start : start + ROWS_AT_ONCE]).float().sub_(shift)
-            total += rows.sum(dim=0)
-            squares += rows.square_().sum(dim=0)
-        mean = total / len(place)
-        variance = squares / len(place) - mean.square()
-        return shift + mean.float(), variance.clamp_min(0).sqrt().float()
-
-    def _places(self) -> Tensor:
-        """(ΣT,) which rows belong to these videos."""
-        offsets = self._starts - (self.lengths.cumsum(0) - self.lengths)  # (N,)
-        return torch.arange(int(self.lengths.sum())) + offsets.repeat_interleave(self.lengths)
+    def class_weights(self) -> Tensor:
+        """(K,) float: so much that all classes with videos weigh the same, and a video weighs 1 on average."""
+        counts = self.class_index.bincount(minlength=self.num_classes)
+        return len(self) / ((counts > 0).sum() * counts.clamp_min(1)).float()
 
     def averaged(self) -> Self:
         """The same videos, each with the mean of its features as its only row."""
