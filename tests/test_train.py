@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_accuracy_score
 
 from tests.test_store import make_sequence, make_store
 from vidpipe.config import TrainConfig, load_section
@@ -14,7 +13,6 @@ from vidpipe.errors import LabelsError, RunError
 from vidpipe.evaluate import evaluate
 from vidpipe.features.store import FeatureStore
 from vidpipe.fit import compute_logits
-from vidpipe.metrics import evaluate_logits
 from vidpipe.models.motion import masked_mean
 from vidpipe.predict import predict
 from vidpipe.records import FeatureSequence, LabeledVideo, VideoFile
@@ -203,16 +201,3 @@ def test_a_damaged_run_is_told(trained: Trained, tmp_path: Path, damage: str) ->
         (tmp_path / damage).unlink()
     with pytest.raises(RunError, match=str(tmp_path)):
         Run.open(tmp_path).load_heads(torch.device("cpu"))
-
-
-def test_metrics_are_scikit_learns() -> None:
-    random = np.random.default_rng(0)
-    logits, truth = random.standard_normal((200, 9)), random.integers(0, 9, 200)
-    result = evaluate_logits(logits, truth, [f"c{i}" for i in range(9)])
-    assert result.top1 == pytest.approx(top_k_accuracy_score(truth, logits, k=1))
-    assert result.top5 == pytest.approx(top_k_accuracy_score(truth, logits, k=5))
-    assert result.macro_f1 == pytest.approx(f1_score(truth, logits.argmax(1), average="macro"))
-    recall = precision_recall_fscore_support(truth, logits.argmax(1))[1]
-    assert [metrics.recall for metrics in result.per_class] == pytest.approx(recall.tolist())
-    assert np.sum(result.confusion) == 200
-    assert np.trace(result.confusion) == round(result.top1 * 200)

@@ -45,6 +45,7 @@ class Journal:
     def __init__(self, folder: Path, *, about: Mapping[str, Any], resume: bool, tensorboard: bool) -> None:
         self._folder, self._about = folder, json.dumps(about, sort_keys=True)
         self._last_seconds = time.monotonic()
+        self._events = _summary_writer(folder / "tensorboard") if tensorboard else None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.resumed = self._read() if resume else None
@@ -52,7 +53,6 @@ class Journal:
         except OSError as error:
             raise RunError(f"{folder}: the run cannot be written ({error})") from error
         self._table: csv.DictWriter[str] | None = None
-        self._events = _summary_writer(folder / "tensorboard") if tensorboard else None
         for epoch in self.resumed.history if self.resumed else ():
             self._write_row(epoch)
 

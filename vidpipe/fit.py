@@ -197,7 +197,7 @@ def _fit_member(
         _set_lr(optimiser, config, number)
         loss, top1 = train_epoch(head, training, optimiser, config, _order(training, config, shuffle))
         validated = _loss_and_top1(head, validation) if len(validation) else (None, None)
-        epoch = Epoch(number, loss, top1, *validated, member=state.member)
+        epoch = Epoch(number, loss, top1, validated[0], validated[1], state.member)
         state.history.append(epoch)
         if epoch.val_loss is None or epoch.val_loss < state.best_loss:
             state.best_loss = math.inf if epoch.val_loss is None else epoch.val_loss

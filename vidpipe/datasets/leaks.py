@@ -78,5 +78,4 @@ def _thirds_of(features: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = rows / np.where(lengths > 0, lengths, np.float32(1))
-    return unit
+    return np.asarray(rows / np.where(lengths > 0, lengths, 1), np.float32)

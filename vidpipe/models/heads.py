@@ -15,6 +15,8 @@ from vidpipe.models.motion import Motion, masked_mean, step_mask
 
 __all__ = ["HEADS", "STATISTICS", "Ensemble", "Head", "LinearHead", "build_head", "time_thirds"]
 
+Cell = type[nn.LSTM] | type[nn.GRU]
+
 
 class Head(nn.Module):
     """A classifier over feature sequences. It holds all that its predictions need: normalisation, weights, temperature.
@@ -246,7 +248,7 @@ channel `magnitude` is the mean absolute difference."""
 # By name
 
 
-def _recurrent(cell: type[nn.LSTM] | type[nn.GRU], motion: Motion, num_classes: int, config: TrainConfig) -> Head:
+def _recurrent(cell: Cell, motion: Motion, num_classes: int, config: TrainConfig) -> Head:
     return RecurrentHead(motion, num_classes, config, cell=cell, bidirectional=config.bidirectional)
 
 
