@@ -53,7 +53,7 @@ def test_a_class_that_does_not_occur_has_no_average_precision_and_counts_for_no_
     truth = TRUTH % 8
     result = evaluate_logits(LOGITS, truth, NAMES)
     assert result.per_class[8].average_precision is None
-    expected = np.mean([metrics.average_precision for metrics in result.per_class[:8]])  # type: ignore[type-var]
+    expected = np.mean([metrics.average_precision for metrics in result.per_class[:8]])
     assert result.mean_average_precision == pytest.approx(expected)
 
 

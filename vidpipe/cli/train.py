@@ -39,7 +39,9 @@ def command(
 ) -> None:
     """Train a classifier on a store's features, and the mean-feature baseline beside it.
 
-    A video's label is the name of its folder, unless --labels names a file.
+    A video's label is the name of its folder, unless --labels names a file. The test part is used once, at the end.
+    With --folds or --leave-one-group-out every video is tested by a model that has not seen its group, and the run then
+    learns from all of them.
 
     \b
     vidpipe train features -o run
@@ -116,6 +118,6 @@ def _print_folds(found: "CrossValidation", head: str) -> None:
     for name in dict.fromkeys(result.head for result in found.results):
         num_parts, num_videos = len(found.of(name)), len(found.is_right(name))
         click.echo(
-            f"folds {name:<5} top-1 {found.estimate(name)}  {num_videos} videos, {num_parts} test parts"
+            f"folds {name:<10} top-1 {found.estimate(name)}  {num_videos} videos, {num_parts} test parts"
             f"{'  (baseline)' * (name != head)}"
         )

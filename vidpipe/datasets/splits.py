@@ -103,7 +103,7 @@ def make_folds(videos: Iterable[LabeledVideo], num_folds: int | None, val_fracti
     for fold in folds:
         others = [video for number, video in enumerate(videos) if number not in fold]
         _check_fold(others, set(labels))
-        train, val = _draw(others, val_fraction, "val", Random(seed))
+        train, val = _draw(others, val_fraction, "val", Random(seed), tell=False)
         test = [video for number, video in enumerate(videos) if number in fold]
         splits.append(Split(_ordered(train), _ordered(val), _ordered(test), grouping))
     return splits
@@ -182,7 +182,9 @@ def _grouping(videos: Sequence[LabeledVideo]) -> str:
 # Drawing
 
 
-def _draw(videos: Sequence[LabeledVideo], fraction: float, part: str, rng: Random) -> tuple[_Videos, _Videos]:
+def _draw(
+    videos: Sequence[LabeledVideo], fraction: float, part: str, rng: Random, *, tell: bool = True
+) -> tuple[_Videos, _Videos]:
     """Divide videos into kept and drawn ones; a fraction above 0 draws at least one group, if one can be spared."""
     if fraction == 0:
         return list(videos), []
@@ -200,7 +202,8 @@ def _draw(videos: Sequence[LabeledVideo], fraction: float, part: str, rng: Rando
 
     draws = (_draw_in_order(order, num_videos, num_wanted) for order in _fold_orders(groups, fraction, rng))
     drawn = set(min(draws, key=distance, default=()))
-    _warn_of_absent(num_groups, {video.label for video in drawn}, part)
+    if tell:
+        _warn_of_absent(num_groups, {video.label for video in drawn}, part)
     return [video for video in videos if video not in drawn], [video for video in videos if video in drawn]
 
 
