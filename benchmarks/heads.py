@@ -46,7 +46,7 @@ SETTINGS: Mapping[str, Sequence[dict[str, object]]] = {
         {"inverse_penalty": 100.0},
         {"motion": "centred,difference,magnitude"},
     ),
-    "gru": (
+    "attention": (
         {},
         {"dropout": 0.0},
         {"weight_decay": 0.0},

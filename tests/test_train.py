@@ -185,6 +185,26 @@ def test_the_mean_baseline_is_a_linear_model_of_the_standardised_mean(trained: T
     assert torch.allclose(head(features, lengths), expected, atol=1e-5)
 
 
+def test_below_the_confidence_asked_for_the_answer_is_none_of_these(trained: Trained, tmp_path: Path) -> None:
+    path = tmp_path / "new.mp4"
+    path.write_bytes(b"contents")
+    store = make_store(tmp_path / "store", [make_sequence("new.mp4", 6, DIM, path=path)])
+    run, file = Run.open(trained[0]), VideoFile("new.mp4", path)
+    (plain,) = predict(run, [file], store=store)
+    surest = plain.probabilities[0]
+    (below,) = predict(run, [file], store=store, min_confidence=surest + 1e-4)
+    (above,) = predict(run, [file], store=store, min_confidence=surest - 1e-4)
+    assert (plain.status, below.status, above.status) == ("ok", "unknown", "ok")
+    assert below.labels == plain.labels
+
+
+def test_a_run_of_the_first_format_is_refused_with_the_remedy(trained: Trained, tmp_path: Path) -> None:
+    document = json.loads((trained[0] / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**document, "version": 1}))
+    with pytest.raises(RunError, match=r"version 2 \(found: 1\); train it again"):
+        Run.open(tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["run.json", "model.safetensors", "not json", "no classes"])
 def test_a_damaged_run_is_told(trained: Trained, tmp_path: Path, damage: str) -> None:
     for path in trained[0].iterdir():

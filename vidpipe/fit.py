@@ -1,7 +1,6 @@
 """Fitting a head to the training part: by logistic regression where it is linear, else by AdamW with early stopping."""
 
 import copy
-import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,13 +20,22 @@ from vidpipe.models.frozen import choose_device
 from vidpipe.models.heads import Ensemble, Head, LinearHead, build_head
 from vidpipe.run import BASELINE
 
-__all__ = ["Checkpoint", "Epoch", "Watcher", "compute_logits", "fit_head", "make_optimiser", "seen_by", "train_epoch"]
-
-logger = logging.getLogger(__name__)
+__all__ = [
+    "FEW_TO_CALIBRATE",
+    "Checkpoint",
+    "Epoch",
+    "Watcher",
+    "compute_logits",
+    "fit_head",
+    "make_optimiser",
+    "seen_by",
+    "train_epoch",
+]
 
 TEMPERATURES = (0.05, 20.0)
 """Within which a temperature is looked for: a small validation part that is all right would have it vanish."""
 FEW_TO_CALIBRATE = 20
+"""Validation videos, below which a temperature says more about them than about the head."""
 NEVER = -30.0
 """The logit of a class without training videos."""
 
@@ -105,7 +113,7 @@ def fit_head(
         else:
             history = _fit_members(head.to(device), seen, config, watcher)
     head = head.to(device).eval()
-    if config.calibrate and len(seen["val"]):
+    if config.calibrate and len(seen["val"]) >= FEW_TO_CALIBRATE:
         _calibrate(head, seen["val"])
     return head, history
 
@@ -309,9 +317,6 @@ def _calibrate(head: Head, validation: SequenceDataset) -> None:
     """Divide the logits by the one number that makes the validation loss least. Guo et al. 2017."""
     from scipy.optimize import minimize_scalar
 
-    if len(validation) < FEW_TO_CALIBRATE:
-        logger.info("too few validation videos (%d) to calibrate probabilities by", len(validation))
-        return
     logits, truth = compute_logits(head, validation), validation.class_index
     lowest, highest = (math.log(temperature) for temperature in TEMPERATURES)
     found = minimize_scalar(

@@ -19,7 +19,7 @@ from vidpipe.datasets.leaks import Leak, find_leaks
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import Split, make_folds, make_split
 from vidpipe.features.store import FeatureStore
-from vidpipe.fit import Epoch, Watcher, fit_head
+from vidpipe.fit import FEW_TO_CALIBRATE, Epoch, Watcher, fit_head
 from vidpipe.metrics import Evaluation, evaluate_logits
 from vidpipe.models.heads import Head
 from vidpipe.plots import plot_confusion, plot_history
@@ -210,6 +210,11 @@ def _warnings(
     (most, most_videos), *_, (least, least_videos) = counts.most_common()
     if most_videos > GREAT_IMBALANCE * least_videos:
         yield f"{most_videos} videos of {most}, {least_videos} of {least}: see the balanced accuracy, and --balance"
+    if 0 < len(split.val) < FEW_TO_CALIBRATE:
+        yield (
+            f"{len(split.val)} validation videos are too few to calibrate probabilities by (at least "
+            f"{FEW_TO_CALIBRATE}): do not take them at their word"
+        )
     if leaks:
         first = leaks[0]
         yield (
