@@ -1,5 +1,6 @@
 """`--head auto`: compares a short list of heads by cross-validation on the training part, and says why it took one."""
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from vidpipe.datasets.splits import Split, make_folds
 from vidpipe.records import LabeledVideo
 
 __all__ = ["CANDIDATES", "choose_head"]
+
+logger = logging.getLogger(__name__)
 
 CANDIDATES = ("statistics", "gru", "lstm", "tcn", "attention")
 """In the order in which they are tried: a later one has to win by more than the deviation of its lead."""
@@ -44,6 +47,7 @@ def choose_head(
         if found is None:
             break
         tried[name] = found
+        logger.info("comparing heads: %s, top-1 %s", name, _told(found, name))
         if _wins(name, found, best, tried[best]):
             best = name
     return best, _why(best, tried, [name for name in candidates if name not in tried], len(videos))

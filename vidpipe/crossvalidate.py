@@ -116,7 +116,8 @@ def cross_validate(
             logits = logits_of(name, head, parts["test"])
             evaluation = evaluate_logits(logits, parts["test"].class_index.numpy(), class_names)
             results.append(FoldResult(fold, seed, name, split.test, logits, evaluation))
-            logger.info("split %d of %d, %s: top-1 %.3f", fold + 1, len(splits), name, evaluation.top1)
+            level = logging.INFO if len(splits) > 1 else logging.DEBUG
+            logger.log(level, "split %d of %d, %s: top-1 %.3f", fold + 1, len(splits), name, evaluation.top1)
     return CrossValidation(tuple(results), tuple(class_names))
 
 
