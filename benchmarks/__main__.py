@@ -20,6 +20,7 @@ NAMES = (
     "fuzz",
     "kills",
     "accuracy",
+    "heads",
 )
 PACKAGES = ("vidpipe", "torch", "torchvision", "timm", "onnxruntime", "decord2", "av", "scikit-learn")
 

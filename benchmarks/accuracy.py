@@ -1,4 +1,4 @@
-"""Test accuracy of the LSTM and of the mean-feature baseline, each video's group on one side, over several seeds."""
+"""Test accuracy of the default head and of the mean-feature baseline, each group on one side, over several seeds."""
 
 import tempfile
 from collections import defaultdict

@@ -15,7 +15,7 @@ MODULES = {
     ".".join(("vidpipe", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-STAGES = ("extract", "train", "evaluate", "predict", "demo")
+STAGES = ("extract", "fit", "crossvalidate", "choose", "checkpoints", "train", "evaluate", "predict", "demo")
 NOUNS = ("datasets", "features", "models", "video")
 RESULTS = ("run", "metrics", "plots")
 RECORDS = ("records", "config")

@@ -98,15 +98,40 @@ def test_train_says_what_it_did_and_reports_the_baseline(trained: tuple[Path, Re
     assert result.exit_code == 0, result.output
     assert "2 classes" in result.stdout
     assert "no groups: each video stands alone" in result.stdout
-    assert "test  lstm  top-1" in result.stdout
-    assert "test  mean  top-1" in result.stdout
+    assert "test  statistics top-1" in result.stdout
+    assert "test  mean       top-1" in result.stdout
     assert (run_path / "run.json").exists()
+
+
+def test_train_over_folds_prints_the_estimate_and_warns(extracted: tuple[Path, Result], tmp_path: Path) -> None:
+    folds = ("--folds", 2, "--group-by", r"(\d+)\.mp4", "--device", "cpu")
+    result = run("train", extracted[0], "-o", tmp_path / "run", *folds)
+    assert result.exit_code == 0, result.output
+    assert "folds statistics top-1" in result.stdout
+    assert "(95 % by group" in result.stdout
+    assert "\ntest " not in result.stdout
+    assert "are too few to calibrate" in result.stderr
+    assert "warning: only 8 groups" in result.stderr
+
+
+def test_train_says_what_does_not_go_together(extracted: tuple[Path, Result], tmp_path: Path) -> None:
+    for arguments, told in (
+        (("--split", "all"), "official lists of UCF101"),
+        (("--motion", "centered"), "did you mean 'centred'?"),
+        (("--group-by", "camera"), "no column of the labels"),
+        (("--ensemble", 2), "the same for every seed"),
+    ):
+        result = run("train", extracted[0], "-o", tmp_path / "run", *arguments)
+        assert result.exit_code != 0
+        assert told in result.stderr
 
 
 def test_train_does_not_replace_a_run_unasked(trained: tuple[Path, Result], extracted: tuple[Path, Result]) -> None:
     result = run("train", extracted[0], "-o", trained[0])
     assert result.exit_code == 1
     assert "--overwrite" in result.stderr
+    result = run("train", extracted[0], "-o", trained[0], "--resume")
+    assert "this training is done" in result.stderr
 
 
 def test_evaluate_prints_a_table_or_one_json_object_and_draws_a_picture(

@@ -1,22 +1,33 @@
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import pad
-from vidpipe.models.heads import HEADS, Head, MeanHead, build_head, masked_mean
+from vidpipe.models.heads import HEADS, STATISTICS, Ensemble, Head, build_head, time_thirds
+from vidpipe.models.motion import masked_mean
 
+MORE: dict[str, list[dict[str, Any]]] = {
+    "lstm": [{}, {"bidirectional": True}, {"num_layers": 2}, {"motion": "raw"}, {"ensemble": 2}],
+    "gru": [{}, {"bidirectional": True}],
+    "transformer": [{}, {"num_layers": 2}],
+    "statistics": [{}, {"statistics": "mean,deviation,thirds", "motion": "raw,centred,difference,magnitude"}],
+}
 CONFIGS = [
     pytest.param(name, TrainConfig(head=name, hidden_size=12, **more), id=f"{name} {more}")
     for name in HEADS
-    for more in ({}, {"bidirectional": True}, {"num_layers": 2})
+    for more in MORE.get(name, [{}])
 ]
 
 
 def make_head(name: str, config: TrainConfig) -> Head:
     torch.manual_seed(0)
     head = build_head(name, 7, 3, config)
-    head.fit_standardisation(torch.randn(50, 7) * 3 + 1)
+    rows = torch.randn(5, 10, 7) * 3 + 1
+    head.motion.fit([(rows, torch.full((5,), 10))])
     return head.eval()
 
 
@@ -57,7 +68,27 @@ def test_the_masked_mean_is_the_mean_of_each_sequence() -> None:
     assert torch.allclose(masked_mean(*pad(sequences)), expected, atol=1e-6)
 
 
-def test_a_constant_feature_does_not_divide_by_zero() -> None:
-    head = MeanHead(4, 2)
-    head.fit_standardisation(torch.ones(10, 4))
-    assert head(torch.ones(1, 3, 4), torch.tensor([3])).isfinite().all()
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 7])
+def test_time_thirds_are_the_means_of_a_sequence_drawn_out_threefold(length: int) -> None:
+    sequence = torch.randn(length, 7, generator=torch.Generator().manual_seed(length))
+    drawn_out = sequence.repeat_interleave(3, dim=0)  # each third is now `length` whole steps
+    expected = torch.cat([third.mean(dim=0) for third in torch.split(drawn_out, length)])
+    padded = torch.cat([sequence, torch.zeros(5, 7)])
+    assert torch.allclose(time_thirds(padded[None], torch.tensor([length]))[0], expected, atol=1e-6)
+
+
+def test_the_statistics_are_numpys() -> None:
+    sequences = make_sequences()
+    for name, of in (("mean", np.mean), ("deviation", np.std)):
+        found = STATISTICS[name][1](*pad(sequences))
+        assert np.allclose(found.numpy(), np.stack([of(s.numpy(), axis=0) for s in sequences]), atol=1e-5)
+
+
+def test_an_ensemble_says_the_mean_of_its_members_probabilities() -> None:
+    head = make_head("gru", TrainConfig(head="gru", hidden_size=12, ensemble=3))
+    assert isinstance(head, Ensemble)
+    batch = pad(make_sequences())
+    with torch.inference_mode():
+        expected = torch.stack([member(*batch).softmax(dim=1) for member in head.heads]).mean(dim=0)
+        assert torch.allclose(head(*batch).softmax(dim=1), expected, atol=1e-6)
+    assert (expected - head.heads[0](*batch).softmax(dim=1)).abs().max() > 1e-3

@@ -54,7 +54,7 @@ def test_surveillance_clips_from_files_to_labels(shared_data: Path, tmp_path: Pa
 
     evaluation = json.loads(run("evaluate", run_path, store, "--labels", labels, "--format", "json").stdout)
     assert evaluation["num_videos"] >= 30
-    assert evaluation["top1"] == json.loads((run_path / "metrics.json").read_text())["test"]["lstm"]["top1"]
+    assert evaluation["top1"] == json.loads((run_path / "metrics.json").read_text())["test"]["statistics"]["top1"]
 
     predicted = run("predict", run_path, shared_data / "clips" / "interaction" / "kick", "--format", "json")
     assert predicted.exit_code == 0, predicted.output

@@ -70,24 +70,6 @@ def test_a_part_is_its_videos_over_the_same_memory(ragged: Ragged) -> None:
     assert list(dataset.part(range(0)).batches(4)) == []
 
 
-def test_mean_and_deviation_are_those_of_the_parts_own_rows(ragged: Ragged) -> None:
-    dataset, expected = ragged
-    mean, std = dataset.part(range(5, 30)).mean_and_std()
-    rows = np.concatenate(expected[5:30]).astype(np.float64)
-    assert np.allclose(mean.numpy(), rows.mean(axis=0), atol=1e-6)
-    assert np.allclose(std.numpy(), rows.std(axis=0), atol=1e-6)
-
-
-def test_a_small_deviation_beside_a_large_mean_is_not_lost(tmp_path: Path) -> None:
-    sequences = [make_sequence(f"{number}.mp4", 60, seed=number) for number in range(40)]
-    for sequence in sequences:
-        sequence.features[:] = 1000 + 0.01 * sequence.features
-    store = make_store(tmp_path / "s", sequences)
-    dataset = SequenceDataset(store, [LabeledVideo(name, "x") for name in store], ["x"])
-    expected = np.concatenate([sequence.features for sequence in sequences]).astype(np.float64).std(axis=0)
-    assert np.allclose(dataset.mean_and_std()[1].numpy(), expected, rtol=1e-3)
-
-
 def test_averaged_each_video_is_its_mean(ragged: Ragged) -> None:
     dataset, expected = ragged
     (batch,) = dataset.averaged().part(range(4, 40)).batches(100)

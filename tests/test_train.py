@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_accuracy_score
 
 from tests.stores import make_sequence, make_store
 from vidpipe.config import TrainConfig, load_section
@@ -13,14 +12,24 @@ from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import LabelsError, RunError
 from vidpipe.evaluate import evaluate
 from vidpipe.features.store import FeatureStore
-from vidpipe.metrics import evaluate_logits
-from vidpipe.models.heads import masked_mean
+from vidpipe.fit import compute_logits
+from vidpipe.models.motion import masked_mean
 from vidpipe.predict import predict
 from vidpipe.records import FeatureSequence, LabeledVideo, VideoFile
 from vidpipe.run import Run
-from vidpipe.train import compute_logits, train
+from vidpipe.train import train
 
-QUICK = TrainConfig(hidden_size=16, epochs=60, dropout=0.0, lr=0.01, patience=60, device="cpu")
+QUICK = TrainConfig(
+    head="lstm",
+    motion="raw,difference",
+    unit_frames=False,
+    hidden_size=16,
+    epochs=60,
+    dropout=0.0,
+    lr=0.01,
+    patience=60,
+    device="cpu",
+)
 DIM = 4
 
 
@@ -69,7 +78,8 @@ def test_no_group_is_on_two_sides_and_every_video_has_its_place(trained: Trained
 
 def test_a_run_folder_is_complete_and_holds_no_pickle(trained: Trained) -> None:
     run_path, store, _ = trained
-    names = "model.safetensors run.json config.toml splits.csv history.csv metrics.json history.png confusion.png"
+    names = "model.safetensors run.json config.toml splits.csv history.csv metrics.json predictions.csv leaks.csv"
+    names += " history.png confusion.png"
     assert sorted(path.name for path in run_path.iterdir()) == sorted(names.split())
     document = json.loads((run_path / "run.json").read_text())
     assert document["class_names"] == ["falling", "rising"]
@@ -170,9 +180,29 @@ def test_the_mean_baseline_is_a_linear_model_of_the_standardised_mean(trained: T
     sequence: FeatureSequence = next(trained[1].sequences())
     features, lengths = torch.from_numpy(sequence.features)[None], torch.tensor([len(sequence)])
     state = head.state_dict()
-    mean = (masked_mean(features, lengths) - state["feature_mean"]) / state["feature_std"]
-    expected = mean @ state["classifier.weight"].T + state["classifier.bias"]
+    mean = (masked_mean(features, lengths) - state["motion.mean"]) / state["motion.scale"]
+    expected = (mean @ state["classifier.weight"].T + state["classifier.bias"]) / state["temperature"]
     assert torch.allclose(head(features, lengths), expected, atol=1e-5)
+
+
+def test_below_the_confidence_asked_for_the_answer_is_none_of_these(trained: Trained, tmp_path: Path) -> None:
+    path = tmp_path / "new.mp4"
+    path.write_bytes(b"contents")
+    store = make_store(tmp_path / "store", [make_sequence("new.mp4", 6, DIM, path=path)])
+    run, file = Run.open(trained[0]), VideoFile("new.mp4", path)
+    (plain,) = predict(run, [file], store=store)
+    surest = plain.probabilities[0]
+    (below,) = predict(run, [file], store=store, min_confidence=surest + 1e-4)
+    (above,) = predict(run, [file], store=store, min_confidence=surest - 1e-4)
+    assert (plain.status, below.status, above.status) == ("ok", "unknown", "ok")
+    assert below.labels == plain.labels
+
+
+def test_a_run_of_the_first_format_is_refused_with_the_remedy(trained: Trained, tmp_path: Path) -> None:
+    document = json.loads((trained[0] / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**document, "version": 1}))
+    with pytest.raises(RunError, match=r"version 2 \(found: 1\); train it again"):
+        Run.open(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["run.json", "model.safetensors", "not json", "no classes"])
@@ -191,16 +221,3 @@ def test_a_damaged_run_is_told(trained: Trained, tmp_path: Path, damage: str) ->
         (tmp_path / damage).unlink()
     with pytest.raises(RunError, match=str(tmp_path)):
         Run.open(tmp_path).load_heads(torch.device("cpu"))
-
-
-def test_metrics_are_scikit_learns() -> None:
-    random = np.random.default_rng(0)
-    logits, truth = random.standard_normal((200, 9)), random.integers(0, 9, 200)
-    result = evaluate_logits(logits, truth, [f"c{i}" for i in range(9)])
-    assert result.top1 == pytest.approx(top_k_accuracy_score(truth, logits, k=1))
-    assert result.top5 == pytest.approx(top_k_accuracy_score(truth, logits, k=5))
-    assert result.macro_f1 == pytest.approx(f1_score(truth, logits.argmax(1), average="macro"))
-    recall = precision_recall_fscore_support(truth, logits.argmax(1))[1]
-    assert [metrics.recall for metrics in result.per_class] == pytest.approx(recall.tolist())
-    assert np.sum(result.confusion) == 200
-    assert np.trace(result.confusion) == round(result.top1 * 200)

@@ -1,8 +1,8 @@
 """Every setting, once: its default, range and help feed the options, `--help` and the config file's check.
 
 [extract]                       [train]
-sampling = "uniform"            head = "lstm"
-num_frames = 16                 hidden_size = 256
+sampling = "uniform"            head = "statistics"
+num_frames = 16                 motion = "centred,magnitude"
 backbone = "resnet50"           …
 """
 
@@ -17,11 +17,24 @@ import tomli_w
 
 from vidpipe.errors import ConfigError, UsageError, unknown_name
 
-__all__ = ["SECTIONS", "ExtractConfig", "Sampling", "Setting", "TrainConfig", "load_section", "save_config", "settings"]
+__all__ = [
+    "HEAD_NAMES",
+    "LINEAR_HEADS",
+    "SECTIONS",
+    "ExtractConfig",
+    "Sampling",
+    "Setting",
+    "TrainConfig",
+    "load_section",
+    "save_config",
+    "settings",
+]
 
 DEFAULT_NUM_FRAMES = {"uniform": 16, "scene": 4}
 DEFAULT_FPS = 2.0
 DEFAULT_DECODER = "pyav"
+LINEAR_HEADS = ("mean", "statistics")
+HEAD_NAMES = ("auto", "lstm", "bilstm", "gru", "attention", "tcn", "transformer", *LINEAR_HEADS)
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,8 @@ class Setting:
     high: float | None = None
     """The range is [low, high]; `above` excludes low itself."""
     above: bool = False
+    several: bool = False
+    """Whether the value is a list of choices, with commas between them."""
 
     def check(self, value: Any) -> Any:
         """The value, as the field's type.
@@ -51,8 +66,9 @@ class Setting:
         is_bool = isinstance(value, bool)
         if not isinstance(value, self.type) or is_bool != (self.type is bool):
             raise ConfigError(f"{self.name} = {value!r}: a {self.type.__name__} is needed")
-        if self.choices and value not in self.choices:
-            raise ConfigError(unknown_name(self.name, str(value), self.choices))
+        for chosen in str(value).split(",") if self.several else [value]:
+            if self.choices and chosen not in self.choices:
+                raise ConfigError(unknown_name(self.name, str(chosen), self.choices))
         if not self._in_range(value):
             raise ConfigError(f"{self.name} = {value!r}: {self.allowed} is needed")
         return value
@@ -164,22 +180,88 @@ class ExtractConfig(_Checked):
 class TrainConfig(_Checked):
     """How `vidpipe train` fits a head to a feature store."""
 
-    head: str = _setting("lstm", "The classifier over a feature sequence.", choices=("lstm", "mean"))
-    hidden_size: int = _setting(256, "Size of the LSTM's hidden state.", low=1)
-    num_layers: int = _setting(1, "Layers of the LSTM.", low=1)
-    bidirectional: bool = _setting(False, "Read the sequence in both directions.")
-    dropout: float = _setting(0.5, "Dropout before the classifier and between layers.", low=0, high=0.95)
-    epochs: int = _setting(100, "Most epochs to train.", low=1)
+    head: str = _setting(
+        "statistics", "The classifier over a feature sequence; auto compares some, see --budget.", choices=HEAD_NAMES
+    )
+    motion: str = _setting(
+        "centred,magnitude",
+        "What the head sees, one or more of: raw (the features), centred (less the clip's mean), difference (to the "
+        "frame before), magnitude (of the difference).",
+        choices=("raw", "centred", "difference", "magnitude"),
+        several=True,
+    )
+    unit_frames: bool = _setting(True, "Scale each frame's feature to length 1 first.")
+    scale_sharing: float = _setting(
+        1.0, "0 scales each feature by its own deviation, 1 all of a channel by one number.", low=0, high=1
+    )
+    statistics: str = _setting(
+        "thirds",
+        "Over time, for the head statistics: one or more of mean, deviation, thirds.",
+        choices=("mean", "deviation", "thirds"),
+        several=True,
+    )
+    inverse_penalty: float = _setting(
+        30.0, "C of the logistic regression that the heads mean and statistics are.", low=0, above=True
+    )
+    hidden_size: int = _setting(256, "Size of a neural head's hidden state.", low=1)
+    num_layers: int = _setting(1, "Layers of lstm, bilstm, gru and transformer.", low=1)
+    bidirectional: bool = _setting(False, "Read the sequence in both directions (lstm, gru).")
+    dropout: float = _setting(0.5, "Dropout on the input, before the classifier and between layers.", low=0, high=0.95)
+    ensemble: int = _setting(1, "Neural heads of so many seeds, in one model.", low=1)
+    budget: float = _setting(300.0, "Seconds that --head auto may compare heads for.", low=0)
+    epochs: int = _setting(100, "Most epochs to train a neural head.", low=1)
     batch_size: int = _setting(32, "Videos in a training step.", low=1)
     lr: float = _setting(1e-3, "Learning rate of AdamW.", low=0, above=True)
+    schedule: str = _setting("constant", "Learning rate over the epochs.", choices=("constant", "cosine"))
     weight_decay: float = _setting(1e-2, "Weight decay of AdamW.", low=0)
+    label_smoothing: float = _setting(0.0, "Share of each label spread over all classes.", low=0, high=0.9)
+    balance: str = _setting(
+        "none",
+        "For classes of unequal size: weights in the loss, or sampling of the rarer ones more often.",
+        choices=("none", "weights", "sampling"),
+    )
+    mixup: float = _setting(0.0, "Mix pairs of clips; the parameter of the Beta distribution, 0 for none.", low=0)
+    drop_frames: float = _setting(0.0, "Leave out each frame with this probability in training.", low=0, high=0.9)
+    shift_frames: int = _setting(0, "Begin up to so many frames later in training.", low=0)
+    subsequence: float = _setting(
+        1.0, "Least share of a clip's frames to train on, one piece.", low=0, high=1, above=True
+    )
+    reverse: bool = _setting(False, "Train on clips backwards too: only where no action is another's reverse.")
     patience: int = _setting(20, "Epochs without a better validation loss before training stops.", low=1)
     val_fraction: float = _setting(0.15, "Part of the training videos to validate on.", low=0, high=0.9)
     test_fraction: float = _setting(
         0.2, "Part of the videos kept for the test, where the labels name no split.", low=0, high=0.9
     )
+    folds: int | None = _setting(
+        None, "Cross-validate: so many folds by group; then train on all videos outside a given test part.", low=2
+    )
+    leave_one_group_out: bool = _setting(False, "Cross-validate: each group is a fold.")
+    repeats: int = _setting(1, "Cross-validate, or draw the test part, with so many seeds.", low=1)
+    calibrate: bool = _setting(
+        True, "Fit one temperature on the validation part, so that probabilities mean what they say."
+    )
     seed: int = _setting(0, "Seed of the split, the weights and the order of the videos.", low=0)
     device: str = _setting("auto", "Where the head is trained.", choices=("auto", "cpu", "cuda"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ensemble > 1 and self.head in LINEAR_HEADS:
+            raise UsageError(
+                f"--ensemble goes with neural heads: the fit of {self.head} is the same for every seed; "
+                "take --ensemble 1, or another --head"
+            )
+        if self.folds is not None and self.leave_one_group_out:
+            raise UsageError("--folds and --leave-one-group-out are two protocols; give one of them")
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The names in `motion`."""
+        return tuple(self.motion.split(","))
+
+    @property
+    def statistic_names(self) -> tuple[str, ...]:
+        """The names in `statistics`."""
+        return tuple(self.statistics.split(","))
 
 
 SECTIONS: Mapping[str, type[ExtractConfig] | type[TrainConfig]] = {"extract": ExtractConfig, "train": TrainConfig}

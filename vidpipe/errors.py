@@ -17,6 +17,7 @@
     ├── LabelsError              a labels file, or how labels and videos fit together
     ├── WeightsError             weights that cannot be had, or do not fit
     ├── RunError                 a run folder
+    ├── TrainingError            training that cannot go on
     └── InterruptedExtractionError  Ctrl-C; what was done is sealed
 
 A message says what is wrong, with which file or value, what is allowed, and what to do.
@@ -39,6 +40,7 @@ __all__ = [
     "RunError",
     "ShardError",
     "StoreError",
+    "TrainingError",
     "UnreadableFileError",
     "UsageError",
     "VideoError",
@@ -118,6 +120,10 @@ class WeightsError(VidpipeError):
 
 class RunError(VidpipeError):
     """A run folder is missing, incomplete or does not fit what is asked of it."""
+
+
+class TrainingError(VidpipeError):
+    """Training cannot go on: a loss that is not finite."""
 
 
 class InterruptedExtractionError(VidpipeError):

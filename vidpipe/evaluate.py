@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import LabelsError, RunError
 from vidpipe.features.store import FeatureStore
+from vidpipe.fit import compute_logits, seen_by
 from vidpipe.metrics import Evaluation, evaluate_logits
 from vidpipe.models.frozen import choose_device
 from vidpipe.records import LabeledVideo
 from vidpipe.run import Run
-from vidpipe.train import compute_logits, seen_by
 
 __all__ = ["EvaluationReport", "evaluate"]
 

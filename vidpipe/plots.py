@@ -13,14 +13,20 @@ __all__ = ["Filmstrip", "plot_confusion", "plot_filmstrips", "plot_history"]
 
 
 def plot_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Loss and accuracy by epoch, as PNG."""
+    """Loss and accuracy by epoch, as PNG; a head that is fitted at one go is a point."""
     figure = matplotlib.figure.Figure(figsize=(8, 3.2), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
+    history = [row for row in history if not row.get("member")]  # of an ensemble, the first
     epochs = [row["epoch"] for row in history]
     for axes, quantity, title in ((loss, "loss", "loss"), (accuracy, "top1", "top-1 accuracy")):
         for part in ("train", "val"):
             if f"{part}_{quantity}" in history[0]:
-                axes.plot(epochs, [row[f"{part}_{quantity}"] for row in history], label=part)
+                axes.plot(
+                    epochs,
+                    [row[f"{part}_{quantity}"] for row in history],
+                    label=part,
+                    marker="o" if len(history) == 1 else None,
+                )
         axes.set(xlabel="epoch", title=title)
         axes.grid(alpha=0.3)
         axes.legend()

@@ -27,6 +27,7 @@ def predict(
     videos: Sequence[VideoFile],
     *,
     top: int = 5,
+    min_confidence: float = 0.0,
     store: FeatureStore | None = None,
     config: ExtractConfig | None = None,
 ) -> Iterator[Prediction]:
@@ -36,6 +37,7 @@ def predict(
         run: from `Run.open`.
         videos: what to label.
         top: how many classes to give, most probable first.
+        min_confidence: below this probability of the first class, the answer is that it is none of them.
         store: features to use for the videos that it holds; the others are extracted, and not added to it.
         config: device, batch size, workers, timeout and weights; what changes a feature comes from the run.
 
@@ -50,7 +52,7 @@ def predict(
     stored = [video for video in videos if store is not None and store.holds(video)]
     for video in stored:
         assert store is not None
-        yield _classify(run, head, store[video.id], top)
+        yield _classify(run, head, store[video.id], top, min_confidence)
     to_read = [video for video in videos if video not in set(stored)]
     if not to_read:
         return
@@ -59,7 +61,7 @@ def predict(
         if isinstance(result, VideoFailure):
             yield Prediction(result.video_id, error=result.message)
         elif isinstance(result, FeatureSequence):
-            yield _classify(run, head, result, top)
+            yield _classify(run, head, result, top, min_confidence)
 
 
 def _as_trained(run: Run, config: ExtractConfig) -> ExtractConfig:
@@ -93,7 +95,7 @@ def _load_engine(run: Run, config: ExtractConfig, num_videos: int) -> Engine:
 
 
 @torch.inference_mode()
-def _classify(run: Run, head: Head, sequence: FeatureSequence, top: int) -> Prediction:
+def _classify(run: Run, head: Head, sequence: FeatureSequence, top: int, min_confidence: float) -> Prediction:
     device = next(head.parameters()).device
     features, lengths = pad([torch.from_numpy(sequence.features).float()])  # (1, T, D), (1,)
     probabilities = head(features.to(device), lengths).softmax(dim=1)[0].cpu()  # (K,)
@@ -102,4 +104,5 @@ def _classify(run: Run, head: Head, sequence: FeatureSequence, top: int) -> Pred
         video_id=sequence.video_id,
         labels=tuple(run.class_names[index] for index in best.indices.tolist()),
         probabilities=tuple(best.values.tolist()),
+        is_unknown=float(best.values[0]) < min_confidence,
     )

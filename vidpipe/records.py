@@ -208,11 +208,13 @@ class Prediction:
     """Most probable first."""
     probabilities: tuple[float, ...] = ()
     error: str | None = None
+    is_unknown: bool = False
+    """Whether no class is as probable as was asked for: none of these. The classes are given all the same."""
 
     @property
     def status(self) -> str:
-        """`ok` or `failed`."""
-        return "ok" if self.error is None else "failed"
+        """`ok`, `unknown` or `failed`."""
+        return "failed" if self.error is not None else "unknown" if self.is_unknown else "ok"
 
 
 @dataclass(frozen=True)

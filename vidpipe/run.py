@@ -5,9 +5,13 @@ run/
   run.json             config, class_names, feature key, metrics, versions
   config.toml          the settings, as --config reads them
   splits.csv           which video stood in which part; itself a labels file
-  history.csv          a line an epoch
+  history.csv          a line an epoch, written as training goes on
   metrics.json         validation and test, head and baseline
+  predictions.csv      what the head and the baseline say of each validation and test video
+  folds.csv            with --folds: the same of each video, by the fold that did not see it
+  leaks.csv            videos that look alike on two sides of the split, if any do
   history.png  confusion.png
+  checkpoint.*         while training: what --resume goes on from
 """
 
 import csv
@@ -33,9 +37,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BASELINE", "Run", "SplitRow", "save_run"]
 
-FORMAT, VERSION = "vidpipe-run", 1
+FORMAT, VERSION = "vidpipe-run", 2
 BASELINE = "mean"
 """The head that is always trained too and reported beside the one asked for."""
+TABLES = ("predictions", "folds", "leaks")
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,10 @@ class Run:
     metrics: Mapping[str, Any]
     grouping: str
     """Which grouping kept the parts apart, in a sentence."""
+    choice: str = ""
+    """Why --head auto chose the head."""
+    warnings: tuple[str, ...] = ()
+    """What stands against taking the figures at their word."""
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -79,7 +88,11 @@ class Run:
         except (OSError, ValueError) as error:
             raise RunError(f"{path}: run.json cannot be read ({error})") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != VERSION:
-            raise RunError(f"{path}: run.json is not that of a run of version {VERSION}")
+            found = document.get("version") if isinstance(document, dict) else None
+            raise RunError(
+                f"{path}: run.json is not that of a run of version {VERSION} (found: {found}); "
+                "train it again with this vidpipe"
+            )
         try:
             return cls(
                 path=path,
@@ -89,6 +102,8 @@ class Run:
                 dim=int(document["feature_dim"]),
                 metrics=document["metrics"],
                 grouping=document["grouping"],
+                choice=document["choice"],
+                warnings=tuple(document["warnings"]),
             )
         except (KeyError, ValueError, TypeError, ConfigError) as error:
             raise RunError(f"{path}: run.json is not whole ({type(error).__name__}: {error})") from error
@@ -140,16 +155,25 @@ def save_run(
     heads: "Mapping[str, Head]",
     splits: Sequence[SplitRow],
     history: Sequence[Mapping[str, float]],
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> None:
     """Write a run folder; run.json comes last, so that a folder with one is whole.
+
+    Args:
+        run: what run.json holds.
+        heads: by name, the head and the baseline.
+        splits: each video's part.
+        history: a row an epoch.
+        tables: more CSV files, `{"predictions": rows}`; one without rows is not written.
 
     Raises:
         RunError: the folder cannot be written.
     """
+    import torch
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {
-        f"{name}.{key}": tensor.contiguous().cpu()
+        f"{name}.{key}": tensor.cpu().clone(memory_format=torch.contiguous_format)  # an ensemble shares some
         for name, head in heads.items()
         for key, tensor in head.state_dict().items()
     }
@@ -160,6 +184,10 @@ def save_run(
         save_config(run.path / "config.toml", train=run.config)
         _write_csv(run.path / "splits.csv", [dataclasses.asdict(row) for row in splits])
         _write_csv(run.path / "history.csv", history)
+        for name in TABLES:
+            (run.path / f"{name}.csv").unlink(missing_ok=True)
+            if rows := (tables or {}).get(name):
+                _write_csv(run.path / f"{name}.csv", rows)
         _write_json(run.path / "metrics.json", run.metrics)
         _write_json(run.path / "run.json", _document(run))
     except OSError as error:
@@ -176,6 +204,8 @@ def _document(run: Run) -> dict[str, Any]:
         "feature_key": run.key.as_dict(),
         "feature_dim": run.dim,
         "grouping": run.grouping,
+        "choice": run.choice,
+        "warnings": run.warnings,
         "metrics": run.metrics,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }

@@ -1,56 +1,48 @@
 """Stage 2: features and labels -> a run. The head asked for and the mean-feature baseline are trained alike."""
 
-import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from numpy.typing import NDArray
 
+from vidpipe.checkpoints import Journal, describe
+from vidpipe.choose import choose_head
 from vidpipe.config import TrainConfig
+from vidpipe.crossvalidate import CrossValidation, cross_validate, logits_of, predictions_table, select_parts
+from vidpipe.datasets.leaks import Leak, find_leaks
 from vidpipe.datasets.sequences import SequenceDataset
-from vidpipe.datasets.splits import Split, make_split
+from vidpipe.datasets.splits import Split, make_folds, make_split
 from vidpipe.features.store import FeatureStore
+from vidpipe.fit import FEW_TO_CALIBRATE, Epoch, Watcher, fit_head
 from vidpipe.metrics import Evaluation, evaluate_logits
-from vidpipe.models.frozen import choose_device
-from vidpipe.models.heads import Head, build_head
+from vidpipe.models.heads import Head
 from vidpipe.plots import plot_confusion, plot_history
 from vidpipe.records import LabeledVideo
 from vidpipe.run import BASELINE, Run, SplitRow, save_run
 
-__all__ = ["Epoch", "TrainResult", "compute_logits", "make_optimiser", "seen_by", "train", "train_epoch"]
+__all__ = ["TrainResult", "train"]
 
-SMALLEST_STD = 1e-6
-"""Of a feature that does not vary: what it is divided by."""
+logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the training part."""
-
-    epoch: int
-    train_loss: float
-    train_top1: float
-    val_loss: float | None = None
-    """None where nothing is kept for validation."""
-    val_top1: float | None = None
-
-    def as_row(self) -> dict[str, float]:
-        """A line of history.csv."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+FEW_GROUPS = 10
+GREAT_IMBALANCE = 3
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A run, and how well its heads do on each part: `evaluations["test"]["lstm"]`."""
+    """A run, and how well its heads do on each part: `evaluations["test"]["statistics"]`."""
 
     run: Run
     split: Split
     evaluations: dict[str, dict[str, Evaluation]]
+    cross_validation: CrossValidation | None
+    leaks: tuple[Leak, ...]
 
 
 def train(
@@ -59,140 +51,190 @@ def train(
     run_path: Path,
     *,
     config: TrainConfig,
+    more_splits: Sequence[Sequence[LabeledVideo]] = (),
+    resume: bool = False,
+    tensorboard: bool = False,
     on_epoch: Callable[[str, Epoch], None] = lambda head, epoch: None,
 ) -> TrainResult:
-    """Train a head, and the baseline, on a store's features; the test part is used once, at the end.
+    """Train a head, and the baseline, on a store's features; a test part is used once, at the end.
 
     Args:
         store: the features.
         videos: labelled videos, each in the store.
         run_path: the folder to write.
-        config: the settings.
+        config: the settings. With `folds` or `leave_one_group_out`, every video outside a given test part is tested by
+            cross-validation first; then the run is trained on all of them.
+        more_splits: the same videos with other given splits, such as UCF101's second and third, to cross-validate over.
+        resume: go on from what an interrupted training left in the folder.
+        tensorboard: write TensorBoard's events beside history.csv.
         on_epoch: called with the head's name after each epoch.
 
     Raises:
         LabelsError: the labels cannot be split.
-        RunError: the folder cannot be written.
+        RunError: the folder cannot be written, or its checkpoint is of another training.
+        TrainingError: a loss is not finite.
     """
-    split = make_split(videos, val_fraction=config.val_fraction, test_fraction=config.test_fraction, seed=config.seed)
-    class_names = tuple(sorted({video.label for video in split.train}))
-    parts = _read_parts(store, split, class_names)
-    device = choose_device(config.device)
-    dim, (mean, std) = parts["train"].dim, parts["train"].mean_and_std()
-    standard = {"feature_mean": mean, "feature_std": std.clamp_min(SMALLEST_STD)}
-    heads: dict[str, Head] = {}
-    history: dict[str, list[Epoch]] = {}
-    evaluations: dict[str, dict[str, Evaluation]] = {part: {} for part in ("val", "test") if len(parts[part])}
-    for name in dict.fromkeys((config.head, BASELINE)):
-        seen = {part: seen_by(name, dataset) for part, dataset in parts.items()}
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            head = build_head(name, dim, len(class_names), config)
-            head.load_state_dict(standard, strict=False)
-            history[name] = _fit(head.to(device), seen, config, partial(on_epoch, name))
-        heads[name] = head.eval()
-        for part, by_head in evaluations.items():
-            by_head[name] = _evaluate(head, seen[part], class_names)
+    split = _draw_split(videos, config)
+    whole = [*split.train, *split.val, *split.test]
+    class_names = tuple(sorted({video.label for video in [*split.train, *split.val]}))
+    dataset = SequenceDataset(store, whole, class_names)
+    parts = select_parts(dataset, split)
+    leaks = find_leaks(parts)
+    choice = ""
+    if config.head == "auto":
+        head_name, choice = choose_head(parts["train"], split.train, class_names, config)
+        config = replace(config, head=head_name)
+        logger.info("head: %s", choice)
+    heads, history = _fit_heads(parts, class_names, config, run_path, resume, tensorboard, on_epoch)
+    cross_validation = _cross_validate(dataset, videos, more_splits, class_names, config, whole)
+    logits = {
+        part: {name: logits_of(name, head, parts[part]) for name, head in heads.items()}
+        for part in ("val", "test")
+        if len(parts[part])
+    }
+    evaluations = {
+        part: {name: evaluate_logits(rows, parts[part].class_index.numpy(), class_names) for name, rows in by.items()}
+        for part, by in logits.items()
+    }
     run = Run(
         path=run_path,
         config=config,
         class_names=class_names,
         key=store.key,
-        dim=dim,
-        metrics={part: {name: e.as_dict() for name, e in by_head.items()} for part, by_head in evaluations.items()},
+        dim=dataset.dim,
+        metrics=_metrics(evaluations, cross_validation),
         grouping=split.grouping,
+        choice=choice,
+        warnings=tuple(_warnings(split, leaks, evaluations, cross_validation, config.head)),
     )
-    rows = [epoch.as_row() for epoch in history[config.head]]
-    save_run(run, heads=heads, splits=_split_rows(store, split), history=rows)
+    rows = [epoch.as_row() for epoch in history]
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {
+        "predictions": list(_predictions(split, logits, class_names)),
+        "folds": list(cross_validation.rows()) if cross_validation else [],
+        "leaks": [dataclasses.asdict(leak) for leak in leaks],
+    }
+    save_run(run, heads=heads, splits=_split_rows(store, split), history=rows, tables=tables)
     plot_history(run_path / "history.png", rows)
     for part in [part for part in ("test", "val") if part in evaluations][:1]:
         best = evaluations[part][config.head]
         plot_confusion(run_path / "confusion.png", best.confusion, class_names, f"{config.head}, {part} videos")
-    return TrainResult(run, split, evaluations)
+    return TrainResult(run, split, evaluations, cross_validation, tuple(leaks))
 
 
-def _read_parts(store: FeatureStore, split: Split, class_names: Sequence[str]) -> dict[str, SequenceDataset]:
-    """The parts of a split, over one array of features."""
-    whole = SequenceDataset(store, [*split.train, *split.val, *split.test], class_names)
-    val, test = len(split.train), len(split.train) + len(split.val)
-    bounds = {"train": range(val), "val": range(val, test), "test": range(test, len(whole))}
-    return {name: whole.part(numbers) for name, numbers in bounds.items()}
+def _draw_split(videos: Sequence[LabeledVideo], config: TrainConfig) -> Split:
+    """The run's own split: with cross-validation, no test part is drawn, for every video is in one of the folds'."""
+    crosses = config.folds is not None or config.leave_one_group_out
+    test_fraction = 0.0 if crosses else config.test_fraction
+    return make_split(videos, val_fraction=config.val_fraction, test_fraction=test_fraction, seed=config.seed)
 
 
-def seen_by(head: str, dataset: SequenceDataset) -> SequenceDataset:
-    """A data set as a head of that name sees it: the baseline has no use for more than the mean of each sequence."""
-    return dataset.averaged() if head == BASELINE else dataset
+def _fit_heads(
+    parts: Mapping[str, SequenceDataset],
+    class_names: Sequence[str],
+    config: TrainConfig,
+    folder: Path,
+    resume: bool,
+    tensorboard: bool,
+    on_epoch: Callable[[str, Epoch], None],
+) -> tuple[dict[str, Head], list[Epoch]]:
+    """The head asked for, then the baseline; and the first one's epochs."""
+    about = describe(config, [*parts["train"].video_ids, "", *parts["val"].video_ids])
+    journal = Journal(folder, about=about, resume=resume, tensorboard=tensorboard)
+    is_done = False
+
+    def on_own_epoch(epoch: Epoch) -> None:
+        journal.on_epoch(epoch)
+        on_epoch(config.head, epoch)
+
+    try:
+        watcher = Watcher(on_own_epoch, journal.on_checkpoint, journal.resumed)
+        head, history = fit_head(config.head, parts, len(class_names), config, watcher)
+        is_done = True
+    finally:
+        journal.close(is_done=is_done)
+    heads = {config.head: head}
+    if config.head != BASELINE:
+        baseline = Watcher(lambda epoch: on_epoch(BASELINE, epoch))
+        heads[BASELINE] = fit_head(BASELINE, parts, len(class_names), replace(config, ensemble=1), baseline)[0]
+    return heads, history
 
 
-def _fit(
-    head: Head, parts: dict[str, SequenceDataset], config: TrainConfig, on_epoch: Callable[[Epoch], None]
-) -> list[Epoch]:
-    """Train until the validation loss stops falling, and go back to where it was lowest."""
-    training, validation = parts["train"], parts["val"]
-    optimiser = make_optimiser(head, config)
-    shuffle = np.random.default_rng(config.seed)
-    history: list[Epoch] = []
-    best_loss, best_epoch, best_state = float("inf"), 0, head.state_dict()
-    for number in range(1, config.epochs + 1):
-        order = torch.from_numpy(shuffle.permutation(len(training)))
-        loss, top1 = train_epoch(head, training, optimiser, config.batch_size, order)
-        epoch = Epoch(number, loss, top1)
-        if len(validation):
-            epoch = Epoch(number, loss, top1, *_loss_and_top1(head, validation))
-        history.append(epoch)
-        on_epoch(epoch)
-        if epoch.val_loss is not None and epoch.val_loss < best_loss:
-            best_loss, best_epoch, best_state = epoch.val_loss, number, copy.deepcopy(head.state_dict())
-        if epoch.val_loss is not None and number - best_epoch >= config.patience:
-            break
-    head.load_state_dict(best_state)
-    return history
+def _cross_validate(
+    dataset: SequenceDataset,
+    videos: Sequence[LabeledVideo],
+    more_splits: Sequence[Sequence[LabeledVideo]],
+    class_names: Sequence[str],
+    config: TrainConfig,
+    whole: Sequence[LabeledVideo],
+) -> CrossValidation | None:
+    """The protocol that the config asks for; None where one split is all."""
+    crosses = config.folds is not None or config.leave_one_group_out
+    if not crosses and config.repeats == 1 and not more_splits:
+        return None
+    splits: list[tuple[int, Split]] = []
+    for seed in range(config.seed, config.seed + config.repeats):
+        if crosses:
+            kept = [video for video in whole if video.split != "test"]
+            splits += [(seed, split) for split in make_folds(kept, config.folds, config.val_fraction, seed=seed)]
+        else:
+            drawn = replace(config, seed=seed)
+            splits += [(seed, _draw_split(labelled, drawn)) for labelled in (videos, *more_splits)]
+    return cross_validate(dataset, splits, class_names, config, list(dict.fromkeys((config.head, BASELINE))))
 
 
-def make_optimiser(head: Head, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW in one pass over the parameters, which takes a twelfth off a step on the CPU."""
-    return torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+def _metrics(
+    evaluations: Mapping[str, Mapping[str, Evaluation]], cross_validation: CrossValidation | None
+) -> dict[str, Any]:
+    metrics: dict[str, Any] = {
+        part: {name: evaluation.as_dict() for name, evaluation in by_head.items()}
+        for part, by_head in evaluations.items()
+    }
+    return metrics | ({"folds": cross_validation.as_dict()} if cross_validation else {})
 
 
-def train_epoch(
-    head: Head, training: SequenceDataset, optimiser: torch.optim.Optimizer, batch_size: int, order: Tensor
-) -> tuple[float, float]:
-    """One pass; the mean loss and the share of right answers on the way."""
-    head.train()
-    device = next(head.parameters()).device
-    total_loss, num_right = torch.zeros(2, dtype=torch.float64, device=device)
-    for batch in training.batches(batch_size, order=order):
-        batch = batch.to(device)
-        logits = head(batch.features, batch.lengths)  # (N, T, D) -> (N, K)
-        loss = cross_entropy(logits, batch.class_index)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-        optimiser.step()
-        total_loss += loss.detach() * len(logits)
-        num_right += (logits.argmax(dim=1) == batch.class_index).sum()
-    return float(total_loss) / len(training), float(num_right) / len(training)
+def _warnings(
+    split: Split,
+    leaks: Sequence[Leak],
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
+    cross_validation: CrossValidation | None,
+    head: str,
+) -> Iterator[str]:
+    """What stands against taking the figures at their word."""
+    videos = [*split.train, *split.val, *split.test]
+    num_groups = len({video.group for video in videos if video.group})
+    if num_groups == 0:
+        yield "no groups are known: clips of one source may be on both sides; --group-by says how to tell them"
+    elif num_groups < FEW_GROUPS:
+        yield f"only {num_groups} groups: the figures depend on which of them are in the test part"
+    counts = Counter(video.label for video in videos)
+    (most, most_videos), *_, (least, least_videos) = counts.most_common()
+    if most_videos > GREAT_IMBALANCE * least_videos:
+        yield f"{most_videos} videos of {most}, {least_videos} of {least}: see the balanced accuracy, and --balance"
+    if 0 < len(split.val) < FEW_TO_CALIBRATE:
+        yield (
+            f"{len(split.val)} validation videos are too few to calibrate probabilities by (at least "
+            f"{FEW_TO_CALIBRATE}): do not take them at their word"
+        )
+    if leaks:
+        first = leaks[0]
+        yield (
+            f"{len(leaks)} pairs of videos look alike on two sides of the split, such as {first.video} ({first.split}) "
+            f"and {first.other} ({first.other_split}), cosine {first.cosine:.3f}; leaks.csv has all"
+        )
+    by_head = cross_validation.as_dict() if cross_validation else {}
+    tops = {name: figures["top1"] for name, figures in by_head.items()}
+    tops = tops or {name: evaluation.top1 for name, evaluation in evaluations.get("test", {}).items()}
+    if head != BASELINE and tops and tops[BASELINE] >= tops[head]:
+        yield f"the baseline is as good as {head}: {tops[BASELINE]:.3f} and {tops[head]:.3f} top-1"
 
 
-def _loss_and_top1(head: Head, dataset: SequenceDataset) -> tuple[float, float]:
-    logits = compute_logits(head, dataset)
-    right = logits.argmax(dim=1) == dataset.class_index
-    return float(cross_entropy(logits, dataset.class_index)), float(right.float().mean())
-
-
-@torch.inference_mode()
-def compute_logits(head: Head, dataset: SequenceDataset, batch_size: int = 256) -> Tensor:
-    """(N, K) logits of a data set's videos, in its order, on the CPU."""
-    head.eval()
-    device = next(head.parameters()).device
-    order = dataset.by_length()
-    batches = (batch.to(device) for batch in dataset.batches(batch_size, order=order))
-    logits = torch.cat([head(batch.features, batch.lengths).cpu() for batch in batches])
-    return logits[order.argsort()]
-
-
-def _evaluate(head: Head, dataset: SequenceDataset, class_names: Sequence[str]) -> Evaluation:
-    return evaluate_logits(compute_logits(head, dataset).numpy(), dataset.class_index.numpy(), class_names)
+def _predictions(
+    split: Split, logits: Mapping[str, Mapping[str, NDArray[np.float32]]], class_names: Sequence[str]
+) -> Iterator[Mapping[str, Any]]:
+    for part, by_head in logits.items():
+        for name, rows in by_head.items():
+            for row in predictions_table(name, getattr(split, part), rows, class_names):
+                yield {"split": part, **row}
 
 
 def _split_rows(store: FeatureStore, split: Split) -> list[SplitRow]:

@@ -45,6 +45,6 @@ def main() -> None:
 
     \b
     vidpipe extract videos/ -o features      each sampled frame through a frozen image model, once
-    vidpipe train features -o run            an LSTM on the cached features
+    vidpipe train features -o run            a classifier on the cached features
     vidpipe predict run new_videos/          labels for more videos
     """

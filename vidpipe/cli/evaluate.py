@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vidpipe.cli.options import format_option, label_options, printable, vidpipe_command
+from vidpipe.cli.options import evaluation_line, format_option, label_options, printable, vidpipe_command
+from vidpipe.errors import UsageError
 
 if TYPE_CHECKING:
     from vidpipe.metrics import Evaluation
@@ -29,7 +30,8 @@ def command(
     run: Path,
     store: Path,
     labels: Path | None,
-    official_split: int,
+    official_split: str,
+    group_by: str | None,
     skip_missing: bool,
     device: str,
     plot: Path | None,
@@ -49,7 +51,11 @@ def command(
     from vidpipe.run import Run
 
     opened_run, opened_store = Run.open(run), FeatureStore.open(store)
-    videos = label_store(opened_store, labels, official_split=official_split, skip_missing=skip_missing)
+    if official_split == "all":
+        raise UsageError("--split all goes with train; a run is evaluated on one split: 1, 2 or 3")
+    videos = label_store(
+        opened_store, labels, official_split=int(official_split), skip_missing=skip_missing, group_by=group_by
+    )
     report = evaluate(opened_run, opened_store, videos, device=device)
     best, *baselines = report.evaluations.items()
     if plot is not None:
@@ -57,17 +63,20 @@ def command(
 
         plot_confusion(plot, best[1].confusion, opened_run.class_names, f"{run.name} on {store.name}")
     if format_ == "json":
-        beside = {name: {"top1": e.top1, "top5": e.top5, "macro_f1": e.macro_f1} for name, e in baselines}
+        figures = ("top1", "top5", "macro_f1", "balanced_accuracy", "log_loss", "calibration_error")
+        beside = {name: {figure: getattr(e, figure) for figure in figures} for name, e in baselines}
         click.echo(json.dumps({**best[1].as_dict(), "class_names": opened_run.class_names, "baseline": beside}))
         return
     if report.num_seen:
         click.echo(f"{report.num_seen} videos left out: the run was trained or validated on them", err=True)
     for name, evaluation in report.evaluations.items():
-        beside_it = "  (baseline)" if name != best[0] else ""
-        click.echo(
-            f"{name:<5} top-1 {evaluation.top1:.3f}  top-5 {evaluation.top5:.3f}  macro F1 {evaluation.macro_f1:.3f}  "
-            f"{evaluation.num_videos} videos{beside_it}"
-        )
+        click.echo(evaluation_line(name, evaluation, is_baseline=name != best[0]))
+    evaluation = best[1]
+    click.echo(
+        f"balanced accuracy {evaluation.balanced_accuracy:.3f}  mean average precision "
+        f"{evaluation.mean_average_precision:.3f}  log loss {evaluation.log_loss:.3f}  "
+        f"calibration error {evaluation.calibration_error:.3f}"
+    )
     _print_classes(best[1])
 
 
@@ -77,10 +86,11 @@ def _print_classes(evaluation: "Evaluation") -> None:
     width = max(map(len, [*names, "class"]))
     fits = len(names) <= 10
     heading = "  predicted as " + " ".join(f"{name[:9]:>9}" for name in names) if fits else ""
-    click.echo(f"\n{'class':<{width}}  precision  recall    F1  videos{heading}")
+    click.echo(f"\n{'class':<{width}}  precision  recall    F1    AP  videos{heading}")
     for name, metrics, row in zip(names, evaluation.per_class, evaluation.confusion, strict=True):
+        area = "   –" if metrics.average_precision is None else f"{metrics.average_precision:.2f}"
         counts = " " * 15 + " ".join(f"{count:>9}" for count in row) if fits else ""
         click.echo(
-            f"{name:<{width}}  {metrics.precision:>9.3f}  {metrics.recall:>6.3f}  {metrics.f1:.2f}  "
+            f"{name:<{width}}  {metrics.precision:>9.3f}  {metrics.recall:>6.3f}  {metrics.f1:.2f}  {area}  "
             f"{metrics.num_videos:>6}{counts}"
         )

@@ -90,6 +90,8 @@ def _run_facts(path: Path) -> dict[str, Any]:
         "class_names": run.class_names,
         "videos": dict(Counter(row.split for row in run.splits)),
         "grouping": run.grouping,
+        **({"choice": run.choice} if run.choice else {}),
+        **({"warnings": run.warnings} if run.warnings else {}),
         f"{part}_top1": {name: round(metrics["top1"], 4) for name, metrics in heads.items()},
         **run.key.as_dict(),
     }

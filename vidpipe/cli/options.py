@@ -14,10 +14,12 @@ from vidpipe.config import ExtractConfig, Setting, TrainConfig, load_section, se
 from vidpipe.errors import ConfigError, VidpipeError
 
 if TYPE_CHECKING:
+    from vidpipe.metrics import Evaluation
     from vidpipe.records import VideoFile
 
 __all__ = [
     "SOME_VIDEOS_FAILED",
+    "evaluation_line",
     "find_inputs",
     "format_option",
     "json_line",
@@ -166,7 +168,7 @@ def _setting_option(setting: Setting) -> Callable[[Function], Function]:
 
 
 def _click_type(setting: Setting) -> click.ParamType[Any] | type:
-    if setting.choices:
+    if setting.choices and not setting.several:
         return click.Choice(setting.choices)
     if setting.type is int:
         low, high = (None if bound is None else int(bound) for bound in (setting.low, setting.high))
@@ -174,6 +176,14 @@ def _click_type(setting: Setting) -> click.ParamType[Any] | type:
     if setting.type is float:
         return click.FloatRange(setting.low, setting.high, min_open=setting.above)
     return setting.type
+
+
+def evaluation_line(name: str, evaluation: "Evaluation", *, is_baseline: bool) -> str:
+    """`lstm       top-1 0.650  top-5 1.000  macro F1 0.642  40 videos`"""
+    return (
+        f"{name:<10} top-1 {evaluation.top1:.3f}  top-5 {evaluation.top5:.3f}  macro F1 {evaluation.macro_f1:.3f}  "
+        f"{evaluation.num_videos} videos{'  (baseline)' * is_baseline}"
+    )
 
 
 def format_option(*formats: str) -> Callable[[Function], Function]:
@@ -193,11 +203,19 @@ def label_options(function: Function) -> Function:
     for option in (
         click.option("--skip-missing", is_flag=True, help="Leave out labels whose video is not in the store."),
         click.option(
+            "--split",
             "--official-split",
-            type=click.IntRange(1, 3),
-            default=1,
+            "official_split",
+            type=click.Choice(("1", "2", "3", "all")),
+            default="1",
             show_default=True,
-            help="Which of UCF101's or HMDB51's splits to take, where --labels is their folder.",
+            help="Which of UCF101's or HMDB51's splits to take, where --labels is their folder; all: each (train).",
+        ),
+        click.option(
+            "--group-by",
+            metavar="COLUMN|REGEX",
+            help="What tells which clips come from one source: a column of --labels, or a regular expression over the "
+            "video's id whose first bracket is the group.",
         ),
         click.option(
             "--labels",

@@ -30,6 +30,13 @@ HOW_TO_EXTRACT = ("weights", "device", "engine", "decoder", "batch_size", "worke
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to give for each video.")
+@click.option(
+    "--min-confidence",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Answer `none of these` where the first class is less probable.",
+)
 @click.option("--store", type=click.Path(path_type=Path), help="Use the features that this store holds.")
 @format_option("table", "json", "csv")
 @setting_options(
@@ -39,6 +46,7 @@ def command(
     run: Path,
     inputs: tuple[Path, ...],
     top: int,
+    min_confidence: float,
     store: Path | None,
     format_: str,
     **settings: Any,
@@ -50,6 +58,7 @@ def command(
     \b
     vidpipe predict run new_video.mp4
     vidpipe predict run new_videos/ --format csv > labels.csv
+    vidpipe predict run new_videos/ --min-confidence 0.6
     """
     config = ExtractConfig(**settings)
 
@@ -66,7 +75,9 @@ def command(
         "csv": _CsvLines(),
     }
     any_failed = False
-    for prediction in predict(opened_run, videos, top=top, store=opened_store, config=config):
+    for prediction in predict(
+        opened_run, videos, top=top, min_confidence=min_confidence, store=opened_store, config=config
+    ):
         any_failed |= prediction.error is not None
         click.echo(forms[format_](prediction))
         if prediction.error is not None and format_ != "table":
@@ -98,6 +109,7 @@ class _TableLines:
     def __call__(self, prediction: "Prediction") -> str:
         ranked = zip(prediction.labels, prediction.probabilities, strict=True)
         told = "   ".join(f"{label} {100 * probability:.1f} %" for label, probability in ranked)
+        told = f"none of these   ({told})" if prediction.is_unknown else told
         told = told or f"failed: {prediction.error}"
         return f"{printable(prediction.video_id):<{self._width}}   {printable(told)}"
 
@@ -124,4 +136,4 @@ class _CsvLines:
             yield prediction.video_id, "failed", "", "", "", printable(prediction.error)
         ranked = zip(prediction.labels, prediction.probabilities, strict=True)
         for rank, (label, probability) in enumerate(ranked, start=1):
-            yield prediction.video_id, "ok", rank, label, f"{probability:.6f}", ""
+            yield prediction.video_id, prediction.status, rank, label, f"{probability:.6f}", ""

@@ -5,48 +5,82 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import label_options, printable, setting_options, vidpipe_command
+from vidpipe.cli.options import evaluation_line, label_options, printable, setting_options, vidpipe_command
 from vidpipe.config import TrainConfig
-from vidpipe.errors import RunError
+from vidpipe.errors import RunError, UsageError
 
 if TYPE_CHECKING:
-    from vidpipe.train import Epoch, TrainResult
+    from vidpipe.crossvalidate import CrossValidation
+    from vidpipe.fit import Epoch
+    from vidpipe.train import TrainResult
 
 
 @vidpipe_command(name="train", short_help="Features and labels -> a run.")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "run", required=True, type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that the folder holds.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted training, with the same settings.")
+@click.option(
+    "--tensorboard", is_flag=True, help="Write TensorBoard's events too (pip install 'vidpipe[tensorboard]')."
+)
 @label_options
 @setting_options(TrainConfig, "train")
 def command(
     store: Path,
     run: Path,
     overwrite: bool,
+    resume: bool,
+    tensorboard: bool,
     labels: Path | None,
-    official_split: int,
+    official_split: str,
+    group_by: str | None,
     skip_missing: bool,
     **settings: Any,
 ) -> None:
     """Train a classifier on a store's features, and the mean-feature baseline beside it.
 
-    A video's label is the name of its folder, unless --labels names a file.
+    A video's label is the name of its folder, unless --labels names a file. The test part is used once, at the end.
+    With --folds or --leave-one-group-out every video is tested by a model that has not seen its group, and the run then
+    learns from all of them.
 
     \b
     vidpipe train features -o run
-    vidpipe train features -o run --labels labels.csv --hidden-size 128
+    vidpipe train features -o run --labels labels.csv --folds 5 --group-by camera
+    vidpipe train features -o run --head lstm --motion raw,difference --ensemble 3
     """
     config = TrainConfig(**settings)
-    if run.exists() and any(run.iterdir() if run.is_dir() else [run]) and not overwrite:
-        raise RunError(f"{run}: there is something already; choose another folder, or replace it with --overwrite")
+    if resume and (run / "run.json").exists():
+        raise RunError(f"{run}: this training is done; there is nothing to resume")
+    if run.exists() and any(run.iterdir() if run.is_dir() else [run]) and not (overwrite or resume):
+        raise RunError(
+            f"{run}: there is something already; choose another folder, or replace it with --overwrite"
+            + " (--resume goes on with an interrupted training)" * (not (run / "run.json").exists())
+        )
 
     from vidpipe.datasets.stored import label_store
     from vidpipe.features.store import FeatureStore
     from vidpipe.train import train
 
     opened = FeatureStore.open(store)
-    videos = label_store(opened, labels, official_split=official_split, skip_missing=skip_missing)
-    result = train(opened, videos, run, config=config, on_epoch=_log_epoch)
+    numbers = (1, 2, 3) if official_split == "all" else (int(official_split),)
+    videos, *more_splits = [
+        label_store(opened, labels, official_split=number, skip_missing=skip_missing, group_by=group_by)
+        for number in numbers
+    ]
+    if more_splits and not any(video.split for video in videos):
+        raise UsageError(
+            "--split all goes with the official lists of UCF101 or HMDB51; give their folder with --labels"
+        )
+    result = train(
+        opened,
+        videos,
+        run,
+        config=config,
+        more_splits=more_splits,
+        resume=resume,
+        tensorboard=tensorboard,
+        on_epoch=_log_epoch,
+    )
     _print_result(result)
 
 
@@ -66,13 +100,24 @@ def _log_epoch(head: str, epoch: "Epoch") -> None:
 
 
 def _print_result(result: "TrainResult") -> None:
-    split = result.split
+    split, head = result.split, result.run.config.head
     click.echo(f"{result.run.path}: trained on {len(split.train)} videos, {len(result.run.class_names)} classes")
     click.echo(f"split: {printable(split.grouping)}")
+    if result.run.choice:
+        click.echo(f"head: {result.run.choice}")
+    if result.cross_validation is not None:
+        _print_folds(result.cross_validation, head)
     for part, by_head in result.evaluations.items():
         for name, evaluation in by_head.items():
-            beside = "" if name == result.run.config.head else "  (baseline)"
-            click.echo(
-                f"{part:<5} {name:<5} top-1 {evaluation.top1:.3f}  top-5 {evaluation.top5:.3f}  "
-                f"macro F1 {evaluation.macro_f1:.3f}  {evaluation.num_videos} videos{beside}"
-            )
+            click.echo(f"{part:<5} {evaluation_line(name, evaluation, is_baseline=name != head)}")
+    for warning in result.run.warnings:
+        click.echo(printable(f"warning: {warning}"), err=True)
+
+
+def _print_folds(found: "CrossValidation", head: str) -> None:
+    for name in dict.fromkeys(result.head for result in found.results):
+        num_parts, num_videos = len(found.of(name)), len(found.is_right(name))
+        click.echo(
+            f"folds {name:<10} top-1 {found.estimate(name)}  {num_videos} videos, {num_parts} test parts"
+            f"{'  (baseline)' * (name != head)}"
+        )

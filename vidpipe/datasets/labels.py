@@ -13,7 +13,7 @@ from vidpipe.datasets.official import LabelRow, read_official, read_text, ucf101
 from vidpipe.errors import LabelsError, UsageError, unknown_name
 from vidpipe.records import LabeledVideo
 
-__all__ = ["first_few", "labels_from_folders", "read_labels"]
+__all__ = ["csv_columns", "first_few", "labels_from_folders", "read_labels"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ def read_labels(
     official_split: int = 1,
     skip_missing: bool = False,
     failed_ids: Collection[str] = (),
+    group_column: str = "group",
 ) -> list[LabeledVideo]:
     """Read labels from a file or folder, and match them with the videos of a store.
 
@@ -73,6 +74,7 @@ def read_labels(
         official_split: 1, 2 or 3: which split of a folder of official lists to read.
         skip_missing: Leave out, with a warning, videos that have a label but no features; else they are an error.
         failed_ids: The ids of videos known to be unreadable; these are always left out with a warning.
+        group_column: The column of a CSV that names the groups.
 
     Returns:
         A record for each video with label and features, in the order of the labels, under the store's id.
@@ -86,10 +88,17 @@ def read_labels(
         raise UsageError(f"{path}: no such file or folder; labels are a CSV file with columns video,label")
     rows = read_official(path, official_split=official_split)
     if rows is None:
-        rows = list(_csv_rows(path))
+        rows = list(_csv_rows(path, group_column))
     if not rows:
         raise LabelsError(f"{path}: no rows; each video needs one, with its name and its label")
     return _match(rows, path, set(video_ids), set(failed_ids) - set(video_ids), skip_missing)
+
+
+def csv_columns(path: Path) -> list[str]:
+    """The columns that the first line of a CSV file names; none of a folder, or of a file that is not there."""
+    if not path.is_file():
+        return []
+    return [column.strip() for column in next(csv.reader(io.StringIO(read_text(path), newline="")), [])]
 
 
 def first_few(names: Collection[str], limit: int = 3) -> str:
@@ -110,19 +119,20 @@ def _splits_from_folders(video_ids: Collection[str]) -> dict[str, str]:
 # Rows of a CSV file
 
 
-def _csv_rows(path: Path) -> Iterator[LabelRow]:
+def _csv_rows(path: Path, group_column: str) -> Iterator[LabelRow]:
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         columns = [column.strip() for column in reader.fieldnames or ()]
         reader.fieldnames = columns
         is_kinetics = "youtube_id" in columns and "video" not in columns
         _check_columns(path, columns, needed=_KINETICS_COLUMNS if is_kinetics else _NEEDED_COLUMNS)
-        if not is_kinetics and (unread := [column for column in columns if column and column not in _COLUMNS]):
+        known = {*_COLUMNS, group_column}
+        if not is_kinetics and (unread := [column for column in columns if column and column not in known]):
             logger.warning("%s: columns that are not read: %s; known: %s", path, ", ".join(unread), ",".join(_COLUMNS))
         for record in reader:
             place = f"{path}, line {reader.line_num}"
             cells = _checked_cells(record, place)
-            video = _kinetics_video(cells, place) if is_kinetics else _video(cells, place)
+            video = _kinetics_video(cells, place) if is_kinetics else _video(cells, place, group_column)
             yield LabelRow(video, path, reader.line_num)
     except csv.Error as error:
         raise LabelsError(
@@ -148,9 +158,9 @@ def _checked_cells(record: dict[str | Any, str | Any], place: str) -> dict[str, 
     return {column: (cell or "").strip() for column, cell in record.items()}
 
 
-def _video(cells: dict[str, str], place: str) -> LabeledVideo:
+def _video(cells: dict[str, str], place: str, group_column: str) -> LabeledVideo:
     name = _needed(cells, "video", place).replace("\\", "/").removeprefix("./")
-    return LabeledVideo(name, _needed(cells, "label", place), _split(cells, place), cells.get("group") or None)
+    return LabeledVideo(name, _needed(cells, "label", place), _split(cells, place), cells.get(group_column) or None)
 
 
 def _kinetics_video(cells: dict[str, str], place: str) -> LabeledVideo:

@@ -53,6 +53,8 @@ class SequenceDataset:
     """
 
     def __init__(self, store: FeatureStore, videos: Sequence[LabeledVideo], class_names: Sequence[str]) -> None:
+        self.video_ids = tuple(video.video_id for video in videos)
+        self.num_classes = len(class_names)
         class_of = {name: index for index, name in enumerate(class_names)}
         self.class_index = torch.tensor([class_of[video.label] for video in videos], dtype=torch.int64)
         self._sequences = [torch.from_numpy(rows) for rows in store.features([video.video_id for video in videos])]
@@ -75,6 +77,7 @@ class SequenceDataset:
         """Some of the videos, by number, over the same rows."""
         chosen = torch.tensor(numbers, dtype=torch.int64)
         part = copy.copy(self)
+        part.video_ids = tuple(self.video_ids[number] for number in numbers)
         part.class_index = self.class_index[chosen]
         part._sequences = [self._sequences[number] for number in numbers]
         return part
@@ -97,18 +100,10 @@ class SequenceDataset:
         """(N,) the videos' numbers, the longest sequences first: an order that pads least."""
         return self.lengths.argsort(stable=True, descending=True)
 
-    def mean_and_std(self) -> tuple[Tensor, Tensor]:
-        """(D,) and (D,): mean and deviation of the features over all rows of these videos."""
-        total, squares = torch.zeros(2, self.dim, dtype=torch.float64)
-        shift = self._sequences[0].float().mean(dim=0)  # so that squares stay small
-        for sequence in self._sequences:
-            rows = sequence.float() - shift
-            total += rows.sum(dim=0)
-            squares += rows.square_().sum(dim=0)
-        num_rows = sum(map(len, self._sequences))
-        mean = total / num_rows
-        variance = squares / num_rows - mean.square()
-        return shift + mean.float(), variance.clamp_min(0).sqrt().float()
+    def class_weights(self) -> Tensor:
+        """(K,) float: so much that all classes with videos weigh the same, and a video weighs 1 on average."""
+        counts = self.class_index.bincount(minlength=self.num_classes)
+        return len(self) / ((counts > 0).sum() * counts.clamp_min(1)).float()
 
     def averaged(self) -> Self:
         """The same videos, each with the mean of its features as its only row."""

@@ -15,7 +15,7 @@ from vidpipe.datasets.official import ucf101_group
 from vidpipe.errors import LabelsError, UsageError
 from vidpipe.records import LabeledVideo
 
-__all__ = ["Split", "make_split"]
+__all__ = ["Split", "make_folds", "make_split"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,51 @@ def make_split(videos: Iterable[LabeledVideo], *, val_fraction: float, test_frac
         others, test = _draw(videos, test_fraction, "test", Random(seed))
         train, val = _draw(others, val_fraction, "val", Random(seed))
     return Split(_ordered(train), _ordered(val), _ordered(test), grouping)
+
+
+def make_folds(videos: Iterable[LabeledVideo], num_folds: int | None, val_fraction: float, *, seed: int) -> list[Split]:
+    """Divide videos into folds, each of which is the test part of one split; a group is never divided.
+
+    Args:
+        videos: in any order; those that have a split are treated like the others.
+        num_folds: how many, 2 or more; None leaves one group out at a time.
+        val_fraction: how much of the videos outside a fold to put into val, in [0, 1).
+        seed: another seed draws other folds.
+
+    Raises:
+        LabelsError: there are fewer groups than folds, or a fold leaves fewer than two classes to learn.
+    """
+    from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
+
+    videos = _ordered(videos)
+    _check_classes(videos)
+    labels = [video.label for video in videos]
+    groups = [str(_unit(video)) for video in videos]
+    if len(set(groups)) < (num_folds or 2):
+        raise LabelsError(f"{num_folds or 'leaving one group out'} folds need as many groups, found {len(set(groups))}")
+    splitter = LeaveOneGroupOut()
+    if num_folds is not None:
+        splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class has fewer videos than there are folds
+        folds = [set(map(int, test)) for _, test in splitter.split(labels, labels, groups)]
+    grouping = _grouping(videos)
+    splits = []
+    for fold in folds:
+        others = [video for number, video in enumerate(videos) if number not in fold]
+        _check_fold(others, set(labels))
+        train, val = _draw(others, val_fraction, "val", Random(seed), tell=False)
+        test = [video for number, video in enumerate(videos) if number in fold]
+        splits.append(Split(_ordered(train), _ordered(val), _ordered(test), grouping))
+    return splits
+
+
+def _check_fold(others: Sequence[LabeledVideo], labels: set[str]) -> None:
+    left = {video.label for video in others}
+    if len(left) < 2:
+        raise LabelsError(f"a fold leaves only {first_few(sorted(left))} to learn; take fewer folds, or other groups")
+    if absent := sorted(labels - left):
+        logger.warning("a fold leaves no video of %s to learn from: it cannot be told there", first_few(absent))
 
 
 def _ordered(videos: Iterable[LabeledVideo]) -> tuple[LabeledVideo, ...]:
@@ -137,13 +182,15 @@ def _grouping(videos: Sequence[LabeledVideo]) -> str:
 # Drawing
 
 
-def _draw(videos: Sequence[LabeledVideo], fraction: float, part: str, rng: Random) -> tuple[_Videos, _Videos]:
+def _draw(
+    videos: Sequence[LabeledVideo], fraction: float, part: str, rng: Random, *, tell: bool = True
+) -> tuple[_Videos, _Videos]:
     """Divide videos into kept and drawn ones; a fraction above 0 draws at least one group, if one can be spared."""
     if fraction == 0:
         return list(videos), []
     by_group: dict[tuple[str, ...], _Videos] = defaultdict(list)
     for video in videos:
-        by_group[("group", video.group) if video.group else ("video", video.video_id)].append(video)
+        by_group[_unit(video)].append(video)
     groups = list(by_group.values())
     num_videos = _num_videos(videos)
     num_groups = Counter(label for group in groups for label in _num_videos(group))
@@ -155,8 +202,14 @@ def _draw(videos: Sequence[LabeledVideo], fraction: float, part: str, rng: Rando
 
     draws = (_draw_in_order(order, num_videos, num_wanted) for order in _fold_orders(groups, fraction, rng))
     drawn = set(min(draws, key=distance, default=()))
-    _warn_of_absent(num_groups, {video.label for video in drawn}, part)
+    if tell:
+        _warn_of_absent(num_groups, {video.label for video in drawn}, part)
     return [video for video in videos if video not in drawn], [video for video in videos if video in drawn]
+
+
+def _unit(video: LabeledVideo) -> tuple[str, str]:
+    """What is never divided: the video's group, or the video where it has none."""
+    return ("group", video.group) if video.group else ("video", video.video_id)
 
 
 def _num_videos(videos: Iterable[LabeledVideo]) -> Counter[str]:

@@ -1,0 +1,143 @@
+"""Every head × motion on both real sets, and the settings of the default, by cross-validation over groups.
+
+    python -m benchmarks.heads                    the table of RESULTS.md
+    python -m benchmarks.heads settings           what each setting earns; the linear head's, then a neural one's
+    python -m benchmarks.heads table STORES       with the stores that STORES holds, as fight/ and interaction/
+
+Fight: 5 folds by source video. Interaction: one sequence left out at a time.
+"""
+
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.clips import labelled_sets
+from vidpipe.config import ExtractConfig, TrainConfig
+from vidpipe.crossvalidate import CrossValidation, cross_validate
+from vidpipe.datasets.sequences import SequenceDataset
+from vidpipe.datasets.splits import make_folds
+from vidpipe.datasets.stored import label_store
+from vidpipe.extract import extract
+from vidpipe.features.store import FeatureStore
+from vidpipe.records import LabeledVideo
+from vidpipe.video.files import find_videos
+
+NUM_FOLDS: Mapping[str, int | None] = {"fight": 5, "interaction": None}
+HEADS = ("statistics", "lstm", "bilstm", "gru", "attention", "tcn", "transformer")
+MOTIONS = ("raw", "centred,magnitude", "magnitude", "centred", "difference", "raw,centred,magnitude")
+NEURAL = TrainConfig(hidden_size=32, epochs=30, patience=6, lr=2e-3, device="cpu")
+"""Small, since the table has many rows."""
+SETTINGS: Mapping[str, Sequence[dict[str, object]]] = {
+    "statistics": (
+        {},
+        {"unit_frames": False},
+        {"scale_sharing": 0.0},
+        {"scale_sharing": 0.5},
+        {"statistics": "mean"},
+        {"statistics": "mean,deviation"},
+        {"statistics": "deviation,thirds"},
+        {"inverse_penalty": 1.0},
+        {"inverse_penalty": 10.0},
+        {"inverse_penalty": 100.0},
+        {"motion": "centred,difference,magnitude"},
+    ),
+    "attention": (
+        {},
+        {"dropout": 0.0},
+        {"weight_decay": 0.0},
+        {"weight_decay": 0.1},
+        {"label_smoothing": 0.1},
+        {"mixup": 0.2},
+        {"drop_frames": 0.2},
+        {"shift_frames": 2},
+        {"subsequence": 0.7},
+        {"schedule": "cosine"},
+        {"balance": "weights"},
+        {"balance": "sampling"},
+        {"ensemble": 3},
+    ),
+}
+
+
+class LabelledSet:
+    """The features of one set, in memory, with its folds."""
+
+    def __init__(self, name: str, store: FeatureStore, labels: Path) -> None:
+        self.name, self.videos = name, label_store(store, labels)
+        self.class_names = tuple(sorted({video.label for video in self.videos}))
+        self.dataset = SequenceDataset(store, self.videos, self.class_names)
+
+    def validate(self, config: TrainConfig, videos: Sequence[LabeledVideo] | None = None) -> CrossValidation:
+        """One configuration over all folds."""
+        folds = make_folds(videos or self.videos, NUM_FOLDS.get(self.name, 5), config.val_fraction, seed=config.seed)
+        seeded = [(config.seed, split) for split in folds]
+        return cross_validate(self.dataset, seeded, self.class_names, config, [config.head])
+
+
+def load_sets(folder: Path) -> Iterator[LabelledSet]:
+    """The sets, extracted unless the folder holds their stores."""
+    for name, labels in labelled_sets(folder).items():
+        config = ExtractConfig(backbone="efficientnet_lite0")
+        extract(find_videos([labels.parent]), folder / name, config=config)
+        yield LabelledSet(name, FeatureStore.open(folder / name), labels)
+
+
+def table(sets: Sequence[LabelledSet], configs: Mapping[str, TrainConfig]) -> list[str]:
+    """A row for each configuration: top-1 ± deviation between the folds and the interval by group, on each set."""
+    names = [labelled.name for labelled in sets]
+    lines = [f"| | {' | '.join(names)} | seconds |", f"|---|{'---|' * len(names)}---|"]
+    for told, config in configs.items():
+        start = time.perf_counter()
+        cells = [str(labelled.validate(config).estimate(config.head)) for labelled in sets]
+        lines.append(f"| {told} | {' | '.join(cells)} | {time.perf_counter() - start:.0f} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def head_configs() -> dict[str, TrainConfig]:
+    """The baseline, then each head with each motion."""
+    configs = {"mean (baseline)": TrainConfig(head="mean", device="cpu")}
+    for motion in MOTIONS:
+        for head in HEADS:
+            configs[f"{head}, {motion}"] = replace(NEURAL, head=head, motion=motion)
+    return configs
+
+
+def setting_configs() -> dict[str, TrainConfig]:
+    """Each head of `SETTINGS` with one setting changed at a time."""
+    return {
+        f"{head} {' '.join(f'{name}={value}' for name, value in change.items()) or 'with the defaults'}": replace(
+            NEURAL,
+            head=head,
+            **change,  # type: ignore[arg-type]
+        )
+        for head, changes in SETTINGS.items()
+        for change in changes
+    }
+
+
+def run(what: str = "table", stores: Path | None = None) -> str:
+    """A section of RESULTS.md."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("vidpipe").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as scratch:
+        sets = list(load_sets(stores or Path(scratch)))
+        lines = table(sets, head_configs() if what == "table" else setting_configs())
+    title = "Heads and motion" if what == "table" else "Settings, one changed at a time"
+    command = "heads" if what == "table" else "heads settings"
+    return (
+        f"## {title} (`python -m benchmarks.{command}`)\n\n"
+        "efficientnet_lite0, uniform 16; top-1 ± deviation between the folds, and the 95 % interval by drawing groups "
+        "anew. fight: 5 folds by source video; interaction: one sequence left out at a time. Neural heads: hidden size "
+        f"{NEURAL.hidden_size}, at most {NEURAL.epochs} epochs, seed 0.\n\n" + "\n".join(lines)
+    )
+
+
+if __name__ == "__main__":
+    arguments = [*sys.argv[1:], "table"][:1]
+    print(run(arguments[0], Path(sys.argv[2]) if len(sys.argv) > 2 else None))

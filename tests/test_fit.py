@@ -1,0 +1,168 @@
+"""Fitting: against scikit-learn on numpy's own statistics; a training that was broken off against a whole one."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
+from torch.nn.functional import cross_entropy
+
+from tests.stores import make_sequence, make_store
+from tests.test_train import QUICK, rising_and_falling
+from vidpipe import checkpoints
+from vidpipe.config import TrainConfig
+from vidpipe.datasets.sequences import SequenceDataset
+from vidpipe.errors import RunError, TrainingError, UsageError
+from vidpipe.features.store import FeatureStore
+from vidpipe.fit import compute_logits, fit_head, train_epoch
+from vidpipe.models.heads import build_head
+from vidpipe.records import LabeledVideo
+from vidpipe.run import Run
+from vidpipe.train import train
+
+CLASSES = ["falling", "rising"]
+LINEAR = TrainConfig(head="statistics", device="cpu", calibrate=False)
+Made = tuple[FeatureStore, list[LabeledVideo]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return rising_and_falling(tmp_path_factory.mktemp("fit"))
+
+
+def parts_of(made: Made, num_train: int = 50) -> dict[str, SequenceDataset]:
+    dataset = SequenceDataset(*made, CLASSES)
+    return {"train": dataset.part(range(num_train)), "val": dataset.part(range(num_train, len(dataset)))}
+
+
+def test_the_statistics_head_is_a_logistic_regression_on_thirds_of_motion(made: Made) -> None:
+    def pooled(
+        sequence: np.ndarray[tuple[int, int], np.dtype[np.float32]],
+    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        unit = sequence / np.linalg.norm(sequence, axis=1, keepdims=True)
+        steps = np.abs(np.diff(unit, axis=0))
+        channels = [unit - unit.mean(axis=0), np.concatenate([steps[:1], steps])]
+        drawn_out = [np.repeat(channel, 3, axis=0).reshape(3, len(sequence), -1) for channel in channels]
+        return np.concatenate([np.hstack([three[third].mean(axis=0) for three in drawn_out]) for third in range(3)])
+
+    parts = parts_of(made)
+    head, _ = fit_head("statistics", parts, 2, LINEAR)
+    rows = {
+        name: np.stack([pooled(part.sequence(i).numpy()) for i in range(len(part))]) for name, part in parts.items()
+    }
+    dim = rows["train"].shape[1] // 6
+    # a channel's scale, then a block's: together each block of D is divided by its own deviation
+    deviation = np.sqrt(rows["train"].var(axis=0).reshape(-1, dim).mean(axis=1)).repeat(dim)
+    scale = deviation * np.sqrt(rows["train"].shape[1])
+    model = LogisticRegression(C=LINEAR.inverse_penalty, max_iter=2000)
+    model.fit((rows["train"] - rows["train"].mean(axis=0)) / scale, parts["train"].class_index.numpy())
+    expected = model.predict_log_proba((rows["val"] - rows["train"].mean(axis=0)) / scale)
+    found = compute_logits(head, parts["val"]).log_softmax(dim=1).numpy()
+    assert np.allclose(found, expected, atol=2e-2)
+    assert (found.argmax(axis=1) == parts["val"].class_index.numpy()).mean() == 1.0
+
+
+def test_a_class_without_training_videos_is_never_predicted(made: Made) -> None:
+    parts = parts_of(made)
+    head, _ = fit_head("statistics", parts, 4, LINEAR)
+    assert set(compute_logits(head, parts["val"]).argmax(dim=1).tolist()) == {0, 1}
+
+
+def test_the_temperature_is_the_one_of_least_validation_loss(made: Made) -> None:
+    parts = parts_of(made)
+    shuffled = parts["val"].class_index.clone()
+    shuffled[::4] = 1 - shuffled[::4]  # a quarter of the labels is wrong, so that no probability should be near 1
+    parts["val"].class_index = shuffled
+    plain, _ = fit_head("statistics", parts, 2, LINEAR)
+    calibrated, _ = fit_head("statistics", parts, 2, replace(LINEAR, calibrate=True))
+    logits = compute_logits(plain, parts["val"])
+    best = minimize(lambda t: float(cross_entropy(logits / float(np.exp(t[0])), shuffled)), [0.0], method="Nelder-Mead")
+    assert float(calibrated.get_buffer("temperature")) == pytest.approx(float(np.exp(best.x[0])), rel=1e-2)
+    assert torch.equal(compute_logits(calibrated, parts["val"]).argmax(1), logits.argmax(1))
+
+
+class BrokenOffError(Exception):
+    pass
+
+
+def break_off_after(number: int) -> Callable[[str, object], None]:
+    seen = []
+
+    def on_epoch(head: str, epoch: object) -> None:
+        seen.append(head)
+        if len(seen) > number:
+            raise BrokenOffError
+
+    return on_epoch
+
+
+@pytest.mark.parametrize("ensemble", [1, 2])
+def test_a_training_that_was_broken_off_goes_on_to_the_same_model(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ensemble: int
+) -> None:
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
+    config = replace(QUICK, epochs=6, dropout=0.5, schedule="cosine", drop_frames=0.2, ensemble=ensemble)
+    train(*made, tmp_path / "whole", config=config)
+    with pytest.raises(BrokenOffError):
+        train(*made, tmp_path / "parts", config=config, on_epoch=break_off_after(4 if ensemble == 1 else 8))
+    assert (tmp_path / "parts/checkpoint.safetensors").exists()
+    assert len((tmp_path / "parts/history.csv").read_text().splitlines()) >= 5
+    with pytest.raises(RunError, match="other settings or videos"):
+        train(*made, tmp_path / "parts", config=replace(config, lr=0.5), resume=True)
+    train(*made, tmp_path / "parts", config=config, resume=True)
+    for name in ("model.safetensors", "history.csv"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "parts/checkpoint.safetensors").exists()
+    assert Run.open(tmp_path / "parts").config == config
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_video_named(tmp_path: Path) -> None:
+    sequences = [make_sequence(f"{name}.mp4", 5) for name in "abcd"]
+    sequences[2].features[:] = 3e38  # finite as they are; their sum is not
+    store = make_store(tmp_path / "store", sequences)
+    videos = [LabeledVideo(f"{name}.mp4", label) for name, label in zip("abcd", "xyxy", strict=True)]
+    dataset = SequenceDataset(store, videos, ["x", "y"])
+    config = replace(QUICK, motion="centred")
+    head = build_head("lstm", dataset.dim, 2, config)
+    optimiser = torch.optim.SGD(head.parameters(), lr=0.1)
+    with pytest.raises(TrainingError, match=r"a step with c\.mp4;"):
+        train_epoch(head, dataset, optimiser, config, torch.arange(4))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mixup": 0.4, "label_smoothing": 0.1},
+        {"subsequence": 0.6, "shift_frames": 1, "drop_frames": 0.2},
+        {"balance": "weights"},
+        {"balance": "sampling"},
+        {"schedule": "cosine"},
+    ],
+)
+def test_every_regularisation_still_learns_the_order(made: Made, change: dict[str, object]) -> None:
+    parts = parts_of(made)
+    config = replace(QUICK, motion="raw", scale_sharing=0.0, **change)  # type: ignore[arg-type]
+    head, _ = fit_head("gru", parts, 2, config)
+    right = compute_logits(head, parts["val"]).argmax(dim=1) == parts["val"].class_index
+    assert right.float().mean() > 0.9
+
+
+def test_an_ensemble_of_a_convex_fit_is_refused() -> None:
+    with pytest.raises(UsageError, match="the same for every seed"):
+        TrainConfig(head="statistics", ensemble=3)
+
+
+def test_tensorboard_writes_events_or_says_what_to_install(made: Made, tmp_path: Path) -> None:
+    config = replace(QUICK, epochs=2)
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        with pytest.raises(UsageError, match=r"pip install 'vidpipe\[tensorboard\]'"):
+            train(*made, tmp_path / "run", config=config, tensorboard=True)
+        return
+    train(*made, tmp_path / "run", config=config, tensorboard=True)
+    assert list((tmp_path / "run/tensorboard").glob("events.*"))

@@ -1,0 +1,68 @@
+"""Figures against scikit-learn's, and against loops."""
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    top_k_accuracy_score,
+)
+
+from vidpipe.metrics import bootstrap_interval, evaluate_logits
+
+RANDOM = np.random.default_rng(0)
+TRUTH = RANDOM.integers(0, 9, 200)
+LOGITS = RANDOM.standard_normal((200, 9)) + 1.5 * np.eye(9)[TRUTH]
+NAMES = [f"c{i}" for i in range(9)]
+
+
+def test_metrics_are_scikit_learns() -> None:
+    result = evaluate_logits(LOGITS, TRUTH, NAMES)
+    probabilities, predicted = softmax(LOGITS, axis=1), LOGITS.argmax(1)
+    assert result.top1 == pytest.approx(top_k_accuracy_score(TRUTH, LOGITS, k=1))
+    assert result.top5 == pytest.approx(top_k_accuracy_score(TRUTH, LOGITS, k=5))
+    assert result.macro_f1 == pytest.approx(f1_score(TRUTH, predicted, average="macro"))
+    assert result.balanced_accuracy == pytest.approx(balanced_accuracy_score(TRUTH, predicted))
+    assert result.log_loss == pytest.approx(log_loss(TRUTH, probabilities))
+    expected = average_precision_score(np.eye(9)[TRUTH], probabilities, average="macro")
+    assert result.mean_average_precision == pytest.approx(expected)
+    recall = precision_recall_fscore_support(TRUTH, predicted)[1]
+    assert [metrics.recall for metrics in result.per_class] == pytest.approx(recall.tolist())
+    assert np.sum(result.confusion) == 200
+    assert np.trace(result.confusion) == round(result.top1 * 200)
+
+
+def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy_bin_by_bin() -> None:
+    result = evaluate_logits(LOGITS, TRUTH, NAMES)
+    probabilities = softmax(LOGITS, axis=1)
+    gaps = 0.0
+    for tenth in range(10):
+        inside = [i for i in range(200) if tenth / 10 <= probabilities[i].max() < (tenth + 1) / 10]
+        confidence = sum(probabilities[i].max() for i in inside)
+        right = sum(probabilities[i].argmax() == TRUTH[i] for i in inside)
+        gaps += abs(confidence - right)
+    assert result.calibration_error == pytest.approx(gaps / 200)
+    assert sum(b.num_videos for b in result.reliability) == 200
+
+
+def test_a_class_that_does_not_occur_has_no_average_precision_and_counts_for_no_mean() -> None:
+    truth = TRUTH % 8
+    result = evaluate_logits(LOGITS, truth, NAMES)
+    assert result.per_class[8].average_precision is None
+    expected = np.mean([metrics.average_precision for metrics in result.per_class[:8]])
+    assert result.mean_average_precision == pytest.approx(expected)
+
+
+def test_an_interval_by_group_is_wider_where_videos_of_a_group_agree() -> None:
+    groups = [f"g{i // 20}" for i in range(200)]
+    agreeing = np.repeat(np.arange(10) % 2, 20).astype(float)
+    low, high = bootstrap_interval(agreeing, groups, seed=0)
+    alone = bootstrap_interval(agreeing, [str(i) for i in range(200)], seed=0)
+    assert low < alone[0] < 0.5 < alone[1] < high
+    # ten groups that are 0 or 1: the mean of ten coins, of which 95 % lie within 0.5 ± 1.96 · 0.5 / √10
+    assert (low, high) == pytest.approx((0.19, 0.81), abs=0.03)
+    assert bootstrap_interval(agreeing, groups, seed=0) == (low, high)

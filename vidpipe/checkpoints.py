@@ -1,0 +1,133 @@
+"""What training leaves in the run folder as it goes: history.csv, TensorBoard's events, and what --resume goes on from.
+
+run/
+  history.csv              a line after each epoch
+  checkpoint.safetensors   weights and optimiser; aside and renamed, so that it is whole
+                           its metadata holds the settings and the epochs so far
+  tensorboard/             if asked for
+"""
+
+import csv
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidpipe.config import TrainConfig
+from vidpipe.errors import RunError, UsageError
+from vidpipe.fit import Checkpoint, Epoch
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ["Journal", "describe"]
+
+SECONDS_BETWEEN = 10.0
+"""Of training, which a crash can cost."""
+
+
+class Journal:
+    """Writes down one head's training.
+
+    Args:
+        folder: the run's.
+        about: what the training depends on: one that differs is not gone on with.
+        resume: whether to go on from what the folder holds.
+        tensorboard: whether to write events too.
+
+    Raises:
+        UsageError: TensorBoard is not installed.
+        RunError: the folder cannot be written, or holds the checkpoint of another training.
+    """
+
+    def __init__(self, folder: Path, *, about: Mapping[str, Any], resume: bool, tensorboard: bool) -> None:
+        self._folder, self._about = folder, json.dumps(about, sort_keys=True)
+        self._last_seconds = time.monotonic()
+        self._events = _summary_writer(folder / "tensorboard") if tensorboard else None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.resumed = self._read() if resume else None
+            self._stream = (folder / "history.csv").open("w", newline="", encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"{folder}: the run cannot be written ({error})") from error
+        self._table: csv.DictWriter[str] | None = None
+        for epoch in self.resumed.history if self.resumed else ():
+            self._write_row(epoch)
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """Add a line to history.csv, and to TensorBoard's curves."""
+        self._write_row(epoch)
+        for name, value in epoch.as_row().items():
+            if self._events is not None and name not in ("epoch", "member"):
+                self._events.add_scalar(f"{name}/{epoch.member}", value, epoch.epoch)
+
+    def on_checkpoint(self, make: Callable[[], Checkpoint]) -> None:
+        """Keep a state from which training can go on, every ten seconds."""
+        if time.monotonic() - self._last_seconds >= SECONDS_BETWEEN:
+            self._write(make())
+            self._last_seconds = time.monotonic()
+
+    def close(self, *, is_done: bool) -> None:
+        """End the files; of a training that is done, the checkpoint goes."""
+        self._stream.close()
+        if self._events is not None:
+            self._events.close()
+        if is_done:
+            self._path.unlink(missing_ok=True)
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / "checkpoint.safetensors"
+
+    def _write_row(self, epoch: Epoch) -> None:
+        row = epoch.as_row()
+        if self._table is None:
+            self._table = csv.DictWriter(self._stream, list(row))
+            self._table.writeheader()
+        self._table.writerow(row)
+        self._stream.flush()
+
+    def _write(self, state: Checkpoint) -> None:
+        from safetensors.torch import save_file
+
+        numbers = {"member": state.member, "best_loss": state.best_loss, "best_epoch": state.best_epoch}
+        progress = json.dumps({**numbers, "history": [dataclasses.asdict(epoch) for epoch in state.history]})
+        tensors = {name: tensor.detach().cpu().clone() for name, tensor in state.tensors.items()}
+        aside = self._path.with_suffix(".partial")
+        save_file(tensors, aside, {"about": self._about, "progress": progress})
+        aside.replace(self._path)
+
+    def _read(self) -> Checkpoint | None:
+        from safetensors import SafetensorError, safe_open
+
+        if not self._path.exists():
+            return None
+        try:
+            with safe_open(self._path, "pt") as opened:
+                metadata = opened.metadata()
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            about, progress = metadata["about"], json.loads(metadata["progress"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self._path}: cannot be read ({error}); delete it to begin anew") from error
+        if about != self._about:
+            raise RunError(
+                f"{self._path}: left by a training with other settings or videos; "
+                "give the settings that it began with, or --overwrite to begin anew"
+            )
+        history = [Epoch(**row) for row in progress["history"]]
+        return Checkpoint(**{**progress, "history": history}, tensors=tensors)
+
+
+def _summary_writer(folder: Path) -> "SummaryWriter":
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("--tensorboard: pip install 'vidpipe[tensorboard]' first") from error
+    return SummaryWriter(str(folder))
+
+
+def describe(config: TrainConfig, video_ids: Sequence[str]) -> dict[str, Any]:
+    """What a training depends on, for `Journal`'s `about`."""
+    return {"config": dataclasses.asdict(config), "videos": list(video_ids)}
