@@ -15,9 +15,9 @@ MODULES = {
     ".".join(("vidpipe", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-STAGES = ("extract", "fit", "crossvalidate", "choose", "checkpoints", "train", "evaluate", "predict", "demo")
+STAGES = ("extract", "fit", "crossvalidate", "choose", "checkpoints", "train", "evaluate", "predict", "report", "demo")
 NOUNS = ("datasets", "features", "models", "video")
-RESULTS = ("run", "metrics", "plots")
+RESULTS = ("run", "metrics", "plots", "charts")
 RECORDS = ("records", "config")
 LAYERS = {"cli": 5, **dict.fromkeys(STAGES, 4), **dict.fromkeys(RESULTS, 3), **dict.fromkeys(NOUNS, 2)}
 LAYERS |= {**dict.fromkeys(RECORDS, 1), "errors": 0}
@@ -31,6 +31,7 @@ HOMES = {
     "huggingface_hub": {"vidpipe.models.downloads"},
     "pebble": {"vidpipe.video.decoding"},
     "matplotlib": {"vidpipe.plots"},
+    "jinja2": {"vidpipe.report"},
 }
 
 

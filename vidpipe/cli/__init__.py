@@ -13,7 +13,7 @@ __all__ = ["main"]
 # beside one busy process, extraction ran 1.8 times as fast with this. It must stand before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-COMMANDS = ("extract", "train", "evaluate", "predict", "info", "store", "backbones", "demo")
+COMMANDS = ("extract", "train", "evaluate", "report", "predict", "info", "store", "backbones", "demo")
 
 
 class _LazyGroup(click.Group):

@@ -1,0 +1,485 @@
+"""The report's page, held against the run's own files, and looked at in a real Chromium where there is one."""
+
+import csv
+import io
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.browser import Browser
+from tests.media import write_video
+from tests.stores import make_sequence, make_store
+from tests.test_cli import run
+from vidpipe.charts import span
+from vidpipe.config import TrainConfig
+from vidpipe.records import LabeledVideo
+from vidpipe.train import train
+
+SCRIPT = "<script>alert(1)</script>"
+IMAGE = "\"><img src=x onerror='alert(2)'>"
+TURNED = "fi\u202eght & {{ 7 * 7 }}"
+LABELS = (SCRIPT, IMAGE, TURNED)
+QUICK = TrainConfig(head="lstm", motion="raw", hidden_size=4, epochs=3, device="cpu")
+VOID = {"meta", "img", "line", "polyline", "circle", "rect", "br"}
+"""Elements without an end; those of SVG close themselves."""
+
+
+def train_run(folder: Path, labels: tuple[str, ...], num_videos: int, config: TrainConfig) -> Path:
+    """A run on noise in which the labels show faintly: there are mistakes to tell of."""
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((len(labels), 8))
+    sequences, videos = [], []
+    for number in range(num_videos):
+        index = number % len(labels)
+        sequence = make_sequence(f"{labels[index]}/{number}.mp4", length=4, dim=8, seed=number)
+        sequence.features[:] = centres[index] + 1.2 * random.standard_normal(8)
+        sequences.append(sequence)
+        group = f"<i>{number // len(labels) % 6}</i>"
+        videos.append(LabeledVideo(sequence.video_id, labels[index], group=group))
+    train(make_store(folder / "store", sequences), videos, folder / "run", config=config)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose classes, groups and videos have names that mean something to a browser."""
+    return train_run(tmp_path_factory.mktemp("hostile"), LABELS, 72, QUICK)
+
+
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cross-validated run of 101 classes."""
+    config = TrainConfig(head="statistics", motion="raw", statistics="mean", folds=2, val_fraction=0.0, device="cpu")
+    return train_run(tmp_path_factory.mktemp("folded"), tuple(f"class_{n:03}" for n in range(101)), 606, config)
+
+
+class Page(HTMLParser):
+    """A page's elements: `tables["per-class"]` is rows of cells' texts; `attributes` all names and values."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tables: defaultdict[str, list[list[str]]] = defaultdict(list)
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tags: Counter[str] = Counter()
+        self.text = ""
+        self.open: list[str] = []
+        self._table = ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attributes]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self._table = dict(attributes).get("id") or f"table {self.tags[tag]}"
+        elif tag == "tr":
+            self.tables[self._table].append([])
+        elif tag in ("td", "th"):
+            self.tables[self._table][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, text: str) -> None:
+        if {"script", "style"} & set(self.open):
+            return
+        self.text += text
+        if {"td", "th"} & set(self.open):
+            self.tables[self._table][-1][-1] += text
+
+
+@cache
+def report(run_path: Path) -> Page:
+    """The page of a run, written once beside it."""
+    result = run("report", run_path, "-o", run_path.parent / "page.html")
+    assert result.exit_code == 0, result.output
+    return Page(run_path.parent / "page.html")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def shown(name: str) -> str:
+    """A name as the page shows it: what cannot be seen as its escape."""
+    return name.replace("\u202e", "\\u202e")
+
+
+def test_the_page_lies_in_the_run_and_is_announced(hostile: Path) -> None:
+    result = run("report", hostile)
+    assert result.exit_code == 0, result.output
+    wrong = [row for row in read_rows(hostile / "predictions.csv") if row["head"] == "lstm" and row["right"] == "0"]
+    num_wrong = sum(row["split"] == "test" for row in wrong)
+    assert result.stdout == f"{hostile / 'report.html'}: {min(12, num_wrong)} worst of {num_wrong} mistakes\n"
+    first = (hostile / "report.html").read_bytes()
+    run("report", hostile)
+    assert (hostile / "report.html").read_bytes() == first
+    assert not list(hostile.glob(".*"))
+
+
+def test_the_confusion_matrix_is_that_of_the_predictions(folded: Path) -> None:
+    rows = [row for row in read_rows(folded / "folds.csv") if row["head"] == "statistics"]
+    counts = Counter((row["label"], row["predicted"]) for row in rows)
+    (_, *names), *lines = report(folded).tables["matrix"]
+    assert names == [f"class_{n:03}" for n in range(101)] == [line[0] for line in lines]
+    drawn = {(line[0], name): int(cell) for line in lines for name, cell in zip(names, line[1:], strict=True) if cell}
+    assert drawn == counts
+
+
+def test_the_pairs_that_are_confused_most_come_first(folded: Path) -> None:
+    rows = [row for row in read_rows(folded / "folds.csv") if row["head"] == "statistics" and row["right"] == "0"]
+    counts = Counter((row["label"], row["predicted"]) for row in rows)
+    pairs = {(label, predicted): int(count) for label, predicted, count, _ in report(folded).tables["pairs"][1:]}
+    assert list(pairs.values()) == sorted(counts.values(), reverse=True)[:20]
+    assert all(counts[pair] == count for pair, count in pairs.items())
+
+
+def test_a_class_has_its_recall_and_precision(hostile: Path) -> None:
+    rows = [row for row in read_rows(hostile / "predictions.csv") if (row["head"], row["split"]) == ("lstm", "test")]
+    table = {line[0]: line for line in report(hostile).tables["per-class"][1:]}
+    assert set(table) == {shown(label) for label in LABELS}
+    for label in LABELS:
+        rights = [row["right"] == "1" for row in rows if row["label"] == label]
+        told = [row["right"] == "1" for row in rows if row["predicted"] == label]
+        expected = [f"{sum(told) / max(1, len(told)):.3f}", f"{sum(rights) / len(rights):.3f}"]
+        assert table[shown(label)][2:4] == expected
+
+
+def test_the_model_stands_beside_its_baseline_and_a_guess(folded: Path) -> None:
+    rows = read_rows(folded / "folds.csv")
+    scores = {(line[0], line[1]): line for line in report(folded).tables["scores"][1:]}
+    for head, name in (("statistics", "statistics"), ("mean", "mean (baseline)")):
+        rights = [row["right"] == "1" for row in rows if row["head"] == head]
+        assert scores[name, "folds"][2] == f"{np.mean(rights):.3f}"
+    assert scores["always “class_000”", "folds"][2] == f"{1 / 101:.3f}"
+
+
+def test_folds_are_shown_with_their_interval(folded: Path) -> None:
+    page = report(folded)
+    found = json.loads((folded / "metrics.json").read_text())["folds"]["statistics"]
+    interval = f"{found['estimate']['low']:.3f} to {found['estimate']['high']:.3f}"
+    assert interval in page.text
+    assert f"interval, groups drawn anew: {interval}" in " ".join(page.text.split())
+    per_fold = defaultdict(list)
+    for row in read_rows(folded / "folds.csv"):
+        if row["head"] == "statistics":
+            per_fold[row["fold"]].append(row["right"] == "1")
+    told = {
+        line[1]: line[4]
+        for table in page.tables.values()
+        for line in table
+        if line[0] == "statistics" and len(line) == 5
+    }
+    assert {fold: f"{np.mean(rights):.3f}" for fold, rights in per_fold.items()}.items() <= told.items()
+
+
+def test_the_most_confident_mistakes_are_told_worst_first(hostile: Path) -> None:
+    rows = [row for row in read_rows(hostile / "predictions.csv") if (row["head"], row["split"]) == ("lstm", "test")]
+    wrong = sorted((row for row in rows if row["right"] == "0"), key=lambda row: -float(row["probability"]))
+    text = " ".join(report(hostile).text.split("The worst mistakes")[1].split())
+    told = re.findall(r"/(\d+\.mp4) Is .+? at ([\d.]+) %", text)
+    assert wrong
+    assert told == [(row["video"].rsplit("/", 1)[1], f"{100 * float(row['probability']):.1f}") for row in wrong[:12]]
+
+
+def test_the_reliability_table_bins_the_confidences_by_tenths(folded: Path) -> None:
+    bins = defaultdict(list)
+    for row in read_rows(folded / "folds.csv"):
+        if row["head"] == "statistics":
+            bins[min(9, int(10 * float(row["probability"])))].append((float(row["probability"]), int(row["right"])))
+    expected = [[*(f"{mean:.3f}" for mean in np.mean(bins[key], axis=0)), str(len(bins[key]))] for key in sorted(bins)]
+    assert report(folded).tables["reliability"][1:] == expected
+
+
+def test_a_curve_has_a_point_for_every_epoch(hostile: Path) -> None:
+    page = report(hostile)
+    lines = [value.split() for tag, name, value in page.attributes if (tag, name) == ("polyline", "points")]
+    num_epochs = len(read_rows(hostile / "history.csv"))
+    assert [len(line) for line in lines] == [num_epochs] * 4 + [2, len(page.tables["reliability"]) - 1]
+    heights = [float(point.split(",")[1]) for point in lines[0]]  # of the training loss, from the top
+    losses = [float(row["train_loss"]) for row in read_rows(hostile / "history.csv")]
+    assert np.argsort(heights).tolist() == np.argsort(losses)[::-1].tolist()
+
+
+def test_leaks_are_listed_by_name(hostile: Path, tmp_path: Path) -> None:
+    copy = copy_run(hostile, tmp_path / "run")
+    lines = ["video,split,other,other_split,cosine,same", "<u>a</u>.mp4,train,b.mp4,test,0.9712,False"]
+    (copy / "leaks.csv").write_text("\n".join([*lines, "c.mp4,train,d.mp4,val,1.0,True"]))
+    page = report(copy)
+    told = [line for table in page.tables.values() for line in table if line[-1] in ("yes", "no")]
+    assert told == [
+        ["<u>a</u>.mp4", "train", "b.mp4", "test", "0.9712", "no"],
+        ["c.mp4", "train", "d.mp4", "val", "1.0", "yes"],
+    ]
+    assert page.tags["u"] == 0
+
+
+def test_warnings_stand_above_everything(hostile: Path) -> None:
+    text = report(hostile).text
+    warnings = json.loads((hostile / "run.json").read_text())["warnings"]
+    assert any("only 6 groups" in warning for warning in warnings)
+    for warning in warnings:
+        assert text.index(warning) < text.index("The model beside its baselines")
+
+
+def test_what_was_trained_on_what_is_told(hostile: Path) -> None:
+    page = report(hostile)
+    document = json.loads((hostile / "run.json").read_text())
+    key = document["feature_key"]
+    for fact in (key["backbone"], key["weights"], document["versions"]["torch"], document["grouping"], "hidden_size"):
+        assert fact in page.text
+    parts = {line[0]: line[1:3] for table in page.tables.values() for line in table if line[0] in ("train", "test")}
+    splits = read_rows(hostile / "splits.csv")
+    for part, (num_videos, num_groups) in parts.items():
+        groups = [row["group"] for row in splits if row["split"] == part]
+        assert (int(num_videos), int(num_groups)) == (len(groups), len(set(groups)))
+
+
+def test_names_are_text_wherever_they_come_from(hostile: Path) -> None:
+    page = report(hostile)
+    assert page.open == []
+    assert page.tags["script"] == 1
+    assert page.tags["i"] == page.tags["b"] == page.tags["img"] == 0
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    for name in (SCRIPT, IMAGE, "<i>0</i>", "{{ 7 * 7 }}"):
+        assert name in page.text
+    assert "\u202e" not in page.source
+
+
+def test_the_page_names_nothing_outside_itself(hostile: Path) -> None:
+    page = report(hostile)
+    addresses = [
+        value for _, name, value in page.attributes if name in ("src", "href", "srcset", "action", "xlink:href")
+    ]
+    assert addresses
+    assert all(re.match(r"#|data:image/", address) for address in addresses)
+    assert not re.search(
+        r"https?:|//\w|url\(|@import|<link", page.source.split("</style>")[0] + page.source.split("<script>")[1]
+    )
+    policy = next(
+        value for tag, name, value in page.attributes if (tag, name) == ("meta", "content") and "src" in value
+    )
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "unsafe" not in policy
+
+
+def test_headings_captions_and_labels_are_there_for_those_who_listen(folded: Path) -> None:
+    page = report(folded)
+    assert page.tags["h1"] == page.tags["main"] == 1
+    assert page.tags["caption"] == page.tags["table"] - 1  # the confusion matrix has its region's label
+    assert {value for tag, name, value in page.attributes if (tag, name) == ("html", "lang")} == {"en"}
+    described = [name for tag, name, _ in page.attributes if tag == "svg" and name in ("aria-label", "aria-hidden")]
+    assert len(described) == page.tags["svg"]
+
+
+def test_frames_of_the_mistakes_are_shown_where_the_videos_are(hostile: Path, tmp_path: Path) -> None:
+    rows = [row for row in read_rows(hostile / "predictions.csv") if (row["head"], row["split"]) == ("lstm", "test")]
+    wrong = sorted((row for row in rows if row["right"] == "0"), key=lambda row: -float(row["probability"]))
+    there, broken, missing = [row["video"] for row in wrong[:3]]
+    write_video(tmp_path / there, 20, first_number=7)
+    (tmp_path / broken).parent.mkdir(exist_ok=True, parents=True)
+    (tmp_path / broken).write_text("no video")
+    result = run("report", hostile, "-o", tmp_path / "page.html", "--videos", tmp_path)
+    assert result.exit_code == 3, result.output
+    assert "1 of them with frames" in result.stdout
+    page = Page(tmp_path / "page.html")
+    text = " ".join(page.text.split())
+    for video, problem in ((there, "its size differs"), (broken, "not a media file"), (missing, "not found in")):
+        told = text.split(shown(video))[-1] if problem != "not found in" else text.split(shown(video))[1]
+        assert problem in told.split(".mp4")[0]
+        assert shown(video) in result.stderr.replace("\\\\", "\\")
+    images = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    assert len(images) == 6
+    assert all(alt.startswith(shown(there)) for tag, name, alt in page.attributes if (tag, name) == ("img", "alt"))
+
+
+def test_a_run_without_a_tested_part_has_a_page(tmp_path: Path) -> None:
+    config = TrainConfig(head="mean", motion="raw", val_fraction=0.0, test_fraction=0.0, device="cpu")
+    page = report(train_run(tmp_path, ("a", "b"), 24, config))
+    assert "this run has no figures" in page.text
+    assert "per-class" not in page.tables
+
+
+def test_where_only_a_validation_part_is_left_it_is_said(tmp_path: Path) -> None:
+    config = TrainConfig(head="mean", motion="raw", test_fraction=0.0, device="cpu")
+    page = report(train_run(tmp_path, ("a", "b"), 24, config))
+    assert "no test part was kept" in page.text.split("The model beside its baselines")[0]
+
+
+def copy_run(source: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for path in source.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("run.json", None, "no run: it has no run.json"),
+        ("predictions.csv", None, "predictions.csv cannot be read"),
+        ("predictions.csv", "video,label\na,b\n", "have not the columns"),
+        ("splits.csv", None, "splits.csv cannot be read"),
+        ("history.csv", b"epoch\n\xff\xfe\n", "history.csv cannot be read"),
+        ("history.csv", "epoch,train_loss\n1,much\n", "the run is not whole"),
+    ],
+)
+def test_a_run_that_is_not_whole_is_one_line(
+    hostile: Path, tmp_path: Path, name: str, content: str | bytes | None, told: str
+) -> None:
+    copy = copy_run(hostile, tmp_path / "run")
+    (copy / "report.html").unlink(missing_ok=True)
+    (copy / name).unlink()
+    if content is not None:
+        (copy / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    result = run("report", copy)
+    assert result.exit_code == 1
+    assert told in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (copy / "report.html").exists()
+
+
+@pytest.mark.parametrize("output", [".", "no/such/folder.html", "/dev/null"])
+def test_an_output_that_cannot_be_written_is_one_line(
+    hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("report", hostile, "-o", output)
+    assert result.exit_code == 1
+    assert "the report cannot be written" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_folder_of_videos_that_is_not_there_is_wrong_usage(hostile: Path, tmp_path: Path) -> None:
+    result = run("report", hostile, "-o", tmp_path / "page.html", "--videos", tmp_path / "nowhere")
+    assert result.exit_code == 2
+    assert "no such file or folder" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [
+        ([0.2, 4.9], (0, 1, 2, 3, 4, 5)),
+        ([0.013, 0.04], (0, 0.01, 0.02, 0.03, 0.04)),
+        ([100, 730], (0, 200, 400, 600, 800)),
+        ([0.0], (0, 1)),
+    ],
+)
+def test_an_axis_runs_between_round_numbers(values: list[float], ticks: tuple[float, ...]) -> None:
+    assert span("loss", values, low=0).ticks == pytest.approx(ticks)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("chromium")) as opened:
+        yield opened
+
+
+def column(browser: Browser, number: int) -> list[str]:
+    """The texts of a column of the per-class table, as the browser has it."""
+    cells = f"[...document.querySelectorAll('#per-class tbody tr')].map((row) => row.cells[{number}].textContent)"
+    return list(browser.evaluate(cells))
+
+
+def test_in_chromium_nothing_is_run_fetched_or_refused(browser: Browser, hostile: Path) -> None:
+    report(hostile)
+    page = hostile.parent / "page.html"
+    browser.open(page)
+    requests = [event["request"]["url"] for event in browser.happened("Network.requestWillBeSent")]
+    assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()]
+    assert browser.happened("Page.javascriptDialogOpening") == []
+    assert browser.happened("Log.entryAdded") == []
+    assert browser.happened("Runtime.exceptionThrown") == []
+    assert SCRIPT in column(browser, 0)
+
+
+def test_chromium_refuses_what_a_script_in_the_page_would_do(browser: Browser, hostile: Path, tmp_path: Path) -> None:
+    """Were a name ever let through, the page's own policy would stop it."""
+    report(hostile)
+    source = (hostile.parent / "page.html").read_text(encoding="utf-8")
+    pierced = tmp_path / "pierced.html"
+    pierced.write_text(
+        source.replace("<main>", f"<main>{SCRIPT}<img src='http://127.0.0.1:9/x.png'>"), encoding="utf-8"
+    )
+    browser.open(pierced)
+    assert browser.happened("Page.javascriptDialogOpening") == []
+    refused = [event["entry"]["text"] for event in browser.happened("Log.entryAdded")]
+    assert any("script" in text for text in refused)
+    assert any("127.0.0.1:9" in text and "Content Security Policy" in text for text in refused)
+
+
+def test_in_chromium_the_table_of_classes_sorts(browser: Browser, folded: Path) -> None:
+    report(folded)
+    page = folded.parent / "page.html"
+    recalls = {
+        row["label"]: row["recall"]
+        for row in json.loads((folded / "metrics.json").read_text())["folds"]["statistics"]["per_class"]
+    }
+    browser.open(page)
+    assert column(browser, 0) == sorted(recalls)
+    browser.evaluate("document.querySelector('#per-class [data-key=recall] button').click()")
+    assert column(browser, 3) == [f"{recall:.3f}" for recall in sorted(recalls.values())]
+    browser.evaluate("document.querySelector('#per-class [data-key=recall] button').click()")
+    assert column(browser, 3) == [f"{recall:.3f}" for recall in sorted(recalls.values(), reverse=True)]
+    assert (
+        browser.evaluate("document.querySelector('[aria-sort]').dataset.key + location.hash") == "recall#sort=-recall"
+    )
+    browser.open(page, fragment="#sort=-class")
+    assert column(browser, 0) == sorted(recalls, reverse=True)
+
+
+def test_in_chromium_the_page_is_whole_without_javascript(browser: Browser, folded: Path) -> None:
+    report(folded)
+    browser.open(folded.parent / "page.html", script=False)
+    text = browser.evaluate("document.body.innerText")
+    for heading in ("Cross-validation", "Which class is taken for which", "Can its confidence be believed?"):
+        assert heading in text
+    assert browser.evaluate("document.querySelectorAll('#per-class tbody tr').length") == 101
+    assert browser.evaluate("document.querySelectorAll('button').length") == 0
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_in_chromium_the_page_fits_a_phone_and_a_desk(
+    browser: Browser, folded: Path, hostile: Path, width: int
+) -> None:
+    for path in (folded, hostile):
+        report(path)
+        browser.open(path.parent / "page.html", width=width)
+        assert browser.evaluate("document.documentElement.scrollWidth") == width
+        picture = Image.open(io.BytesIO(browser.screenshot()))
+        assert picture.size == (width, 800)
+        colours = picture.convert("RGB").getcolors(2**24)
+        assert colours is not None
+        assert len(colours) > 50
+
+
+def test_in_chromium_the_matrix_keeps_its_names_in_sight(browser: Browser, folded: Path) -> None:
+    report(folded)
+    browser.open(folded.parent / "page.html", width=360)
+    places = browser.evaluate(
+        """(() => {
+        const box = document.querySelector(".matrix");
+        box.scrollTo(700, 900);
+        const outer = box.getBoundingClientRect();
+        const row = box.querySelectorAll("tbody th")[60].getBoundingClientRect();
+        const column = box.querySelectorAll("thead th")[40].getBoundingClientRect();
+        return [box.scrollLeft, box.scrollTop, row.left - outer.left, column.top - outer.top];
+    })()"""
+    )
+    assert places[:2] == [700, 900]
+    assert places[2:] == pytest.approx([1, 1], abs=1)
