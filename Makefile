@@ -22,7 +22,7 @@ test: $(SETUP) ## run the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not real_clips and not slow"
 
 slow: $(SETUP) ## run the tests that build the large backbones
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n auto -m slow
 
 real: $(SETUP) ## run the tests on the real clips of ../shared/data, where they are
 	$(BIN)/python -m pytest -m real_clips

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import put
 from benchmarks.fuzz import fuzz
 from benchmarks.kills import kill_often
 from benchmarks.memory import CASES, large_clip, measure
@@ -36,3 +37,10 @@ def test_a_large_video_takes_bounded_memory(tmp_path: Path) -> None:
     )
     assert num_rows == 16
     assert rss_gb < MOST_GB
+
+
+def test_a_section_of_the_results_takes_the_place_of_its_older_self() -> None:
+    document = "# Results\n\nhead\n\n## one (`a`)\n\nold\n\n## two (`b`)\n\nkept\n"
+    document = put(document, "## one (`a`)\n\nnew")
+    assert document == "# Results\n\nhead\n\n## one (`a`)\n\nnew\n\n## two (`b`)\n\nkept\n"
+    assert put(document, "## three\n\nx\n") == document + "\n## three\n\nx\n"
