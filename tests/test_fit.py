@@ -166,3 +166,12 @@ def test_tensorboard_writes_events_or_says_what_to_install(made: Made, tmp_path:
         return
     train(*made, tmp_path / "run", config=config, tensorboard=True)
     assert list((tmp_path / "run/tensorboard").glob("events.*"))
+
+
+def test_many_classes_with_few_videos_each_are_fitted_without_a_warning(tmp_path: Path) -> None:
+    names = [f"{number % 20}/{number}.mp4" for number in range(24)]
+    store = make_store(tmp_path / "s", [make_sequence(name, 4, seed=number) for number, name in enumerate(names)])
+    videos = [LabeledVideo(name, name.split("/")[0]) for name in names]
+    dataset = SequenceDataset(store, videos, sorted({video.label for video in videos}))
+    head, _ = fit_head("statistics", {"train": dataset, "val": dataset.part(())}, 20, LINEAR)
+    assert compute_logits(head, dataset).shape == (24, 20)

@@ -66,3 +66,8 @@ def test_an_interval_by_group_is_wider_where_videos_of_a_group_agree() -> None:
     # ten groups that are 0 or 1: the mean of ten coins, of which 95 % lie within 0.5 ± 1.96 · 0.5 / √10
     assert (low, high) == pytest.approx((0.19, 0.81), abs=0.03)
     assert bootstrap_interval(agreeing, groups, seed=0) == (low, high)
+
+
+def test_many_classes_with_few_videos_each_are_no_reason_to_warn() -> None:
+    truth = np.arange(24) % 20
+    assert evaluate_logits(np.eye(20)[truth], truth, [f"c{i}" for i in range(20)]).top1 == 1.0

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -136,7 +137,9 @@ def _fit_linear(head: LinearHead, parts: Mapping[str, SequenceDataset], config: 
     model = LogisticRegression(
         C=config.inverse_penalty, class_weight=None if config.balance == "none" else "balanced", max_iter=2000
     )
-    model.fit((pooled - centre) / scale, training.class_index.numpy())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes")  # is large beside that of the videos
+        model.fit((pooled - centre) / scale, training.class_index.numpy())
     weight = model.coef_ / scale  # (K, F), or (1, F) for two classes
     bias = model.intercept_ - weight @ centre
     if len(weight) == 1:

@@ -77,6 +77,14 @@ def evaluate_logits(
         class_index: (N,) the right classes.
         class_names: K names.
     """
+    # scikit-learn warns of classes that are predicted but do not occur, and of many classes with few videos each.
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        return _evaluate(logits, class_index, class_names)
+
+
+def _evaluate(
+    logits: NDArray[np.floating[Any]], class_index: NDArray[np.int64], class_names: Sequence[str]
+) -> Evaluation:
     from scipy.special import softmax
     from sklearn.metrics import balanced_accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
@@ -89,9 +97,7 @@ def evaluate_logits(
     )
     areas = [_average_precision(class_index == index, probabilities[:, index]) for index in classes]
     reliability = _reliability(probabilities.max(axis=1), predicted == class_index)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class that is predicted but does not occur
-        balanced = balanced_accuracy_score(class_index, predicted)
+    balanced = balanced_accuracy_score(class_index, predicted)
     rows = zip(class_names, precision, recall, f1, areas, support, strict=True)
     return Evaluation(
         top1=float((predicted == class_index).mean()),

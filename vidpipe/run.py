@@ -190,7 +190,7 @@ def save_run(
                 _write_csv(run.path / f"{name}.csv", rows)
         _write_json(run.path / "metrics.json", run.metrics)
         _write_json(run.path / "run.json", _document(run))
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:  # a folder's name, and so a label, may be no text
         raise RunError(f"{run.path}: the run cannot be written ({error})") from error
 
 
