@@ -17,6 +17,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 NAMES = (
     "extract_speed",
     "utilisation",
+    "time_by_stage",
     "decode_speed",
     "start_up",
     "store_reading",

@@ -23,7 +23,7 @@ from vidpipe.models.backbones import BACKBONES
 from vidpipe.models.weights import default_weights_path
 from vidpipe.video.files import find_videos
 
-CASES = {"efficientnet_lite0": 100, "resnet50": 25}
+CASES = {"efficientnet_lite0": 60, "resnet50": 15}
 """Videos of each."""
 NUM_PAIRS = 3
 
