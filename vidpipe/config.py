@@ -155,7 +155,7 @@ class ExtractConfig(_Checked):
     batch_size: int | None = _setting(
         None, "Frames to put through the image model at once (default 8 on the CPU, 64 on a GPU).", low=1
     )
-    workers: int = _setting(0, "Decoding processes; 0 means one for every two cores.", low=0)
+    workers: int = _setting(0, "Decoding processes; 0 takes as many as the cores and the device suggest.", low=0)
     timeout: float = _setting(
         120.0, "Seconds that decoding one chunk of a video (128 packets or frames) may take.", low=0, above=True
     )

@@ -5,7 +5,7 @@ decode_videos (worker processes) ──FrameBatch──► _BatchModel (full bat
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -245,7 +245,7 @@ def load_configured_engine(config: ExtractConfig, weights: WeightsFile, num_vide
 
 
 def iter_features(
-    videos: Iterable[VideoFile], *, engine: Engine, config: ExtractConfig, effort: Effort | None = None
+    videos: Sequence[VideoFile], *, engine: Engine, config: ExtractConfig, effort: Effort | None = None
 ) -> Generator[Extracted]:
     """Features of videos, one sequence or failure a video, in the order in which they get done.
 
@@ -258,7 +258,7 @@ def iter_features(
         effort: counts who waits for whom.
     """
     effort = effort or Effort()
-    effort.num_workers = config.workers or default_workers()
+    effort.num_workers = config.workers or min(default_workers(engine.device), max(1, len(videos)))
     batch_size = config.batch_size or DEFAULT_BATCH_SIZE[engine.device]
     model = _BatchModel(engine, batch_size, np.dtype(config.dtype), effort)
     batches = decode_videos(

@@ -49,10 +49,14 @@ NO_WORKERS = (
 )
 
 
-def default_workers() -> int:
-    """Decoding processes to run beside the image model: one for every two cores that this process may use."""
+def default_workers(device: str = "cpu") -> int:
+    """Decoding processes to run beside an image model on a device.
+
+    On the CPU one for every two cores, and one more: small backbones take about as long as decoding, and who has
+    nothing to do costs only memory. Beside a GPU one for each core but the one that feeds it.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, cores // 2)
+    return max(1, cores - 1) if device == "cuda" else min(cores, cores // 2 + 1)
 
 
 def decode_videos(
