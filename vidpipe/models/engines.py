@@ -99,7 +99,7 @@ class TorchEngine:
         import torch
 
         begin, end, copied = (torch.cuda.Event(enable_timing=True) for _ in range(3))  # type: ignore[no-untyped-call]
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):  # full precision is float32
             on_device = frames.pin_memory().to("cuda", non_blocking=True)
             begin.record()
             rows = self._backbone(on_device.contiguous(memory_format=torch.channels_last)).float()
