@@ -19,7 +19,7 @@ demo: $(SETUP) ## make a small set of action videos, extract, train, predict; re
 	$(BIN)/vidpipe demo demo
 
 test: $(SETUP) ## run the tests
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not real_clips and not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not real_clips and not slow"
 
 slow: $(SETUP) ## run the tests that build the large backbones
 	$(BIN)/python -m pytest -n auto -m slow

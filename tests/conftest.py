@@ -7,6 +7,12 @@ import pytest
 import torch
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+LONG = ("test_readme", "test_demo", "test_benches", "test_engines", "test_table")
+"""Modules that take longest: they begin first, so that no core waits for one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(scope="session")
