@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.stores import make_sequence
 from vidpipe.config import ExtractConfig
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
 from vidpipe.models.backbones import find_backbone
-from vidpipe.records import FeatureSequence, FramePlan, LabeledVideo, VideoInfo
+from vidpipe.records import FeatureSequence, LabeledVideo
 
 NUM_VIDEOS, NUM_STEPS, DIM, NUM_CLASSES = 10_000, 16, 2048, 10
 NUM_ROUNDS = 7
@@ -28,26 +29,9 @@ NUM_ROUNDS = 7
 
 def random_sequence(number: int, dim: int = DIM, path: Path | None = None) -> FeatureSequence:
     """A video's features, which mean nothing, but for their first column, which tells its class; `path` is its file."""
-    label = number % NUM_CLASSES
-    features = np.random.default_rng(number).random((NUM_STEPS, dim), np.float32)
-    features[:, 0] = label
-    steps = np.arange(NUM_STEPS)
-    plan = FramePlan(frame_index=steps, pts_seconds=steps / 25, scene_index=np.zeros(NUM_STEPS, np.int32))
-    stat = path.stat() if path else None
-    info = VideoInfo(
-        num_frames=NUM_STEPS,
-        duration_seconds=NUM_STEPS / 25,
-        fps=25.0,
-        width=320,
-        height=240,
-        codec="h264",
-        decoder="decord",
-        damaged=False,
-        lost_packets=0,
-        size_bytes=stat.st_size if stat else 1,
-        mtime_ns=stat.st_mtime_ns if stat else 1,
-    )
-    return FeatureSequence(video_name(number), features, plan, info)
+    sequence = make_sequence(video_name(number), NUM_STEPS, dim, seed=number, path=path)
+    sequence.features[:, 0] = number % NUM_CLASSES
+    return sequence
 
 
 def video_name(number: int) -> str:

@@ -3,6 +3,7 @@
 All keep one promise, which a test holds them to: padding never changes a prediction.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -18,7 +19,7 @@ __all__ = ["HEADS", "STATISTICS", "Ensemble", "Head", "LinearHead", "build_head"
 Cell = type[nn.LSTM] | type[nn.GRU]
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """A classifier over feature sequences. It holds all that its predictions need: normalisation, weights, temperature.
 
     Args:
@@ -43,9 +44,9 @@ class Head(nn.Module):
         """
         return self.classify(self.motion(features, lengths), lengths) / self.get_buffer("temperature")
 
+    @abstractmethod
     def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
         """What `motion` makes of the features, (N, T, C · D) -> logits (N, K)"""
-        raise NotImplementedError
 
 
 class RecurrentHead(Head):
@@ -153,9 +154,9 @@ class LinearHead(Head):
         super().__init__(motion, num_classes)
         self.classifier = nn.Linear(motion.dim * num_statistics, num_classes)
 
+    @abstractmethod
     def pool(self, seen: Tensor, lengths: Tensor) -> Tensor:
         """(N, T, C · D) -> (N, F)"""
-        raise NotImplementedError
 
     def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
         """See `Head.classify`."""
