@@ -40,7 +40,7 @@ SETTINGS: Mapping[str, Sequence[dict[str, object]]] = {
         {"scale_sharing": 0.5},
         {"statistics": "mean"},
         {"statistics": "mean,deviation"},
-        {"statistics": "deviation,thirds"},
+        {"statistics": "thirds"},
         {"inverse_penalty": 1.0},
         {"inverse_penalty": 10.0},
         {"inverse_penalty": 100.0},

@@ -137,12 +137,16 @@ def test_train_does_not_replace_a_run_unasked(trained: tuple[Path, Result], extr
 def test_evaluate_prints_a_table_or_one_json_object_and_draws_a_picture(
     trained: tuple[Path, Result], extracted: tuple[Path, Result], tmp_path: Path
 ) -> None:
-    result = run("evaluate", trained[0], extracted[0], "--plot", tmp_path / "confusion.png")
+    result = run("evaluate", trained[0], extracted[0])
+    assert result.exit_code == 1
+    assert "learned from every one of these 16 videos" in result.stderr
+    assert run("train", extracted[0], "-o", tmp_path / "run", "--no-refit", "--head", "mean").exit_code == 0
+    result = run("evaluate", tmp_path / "run", extracted[0], "--plot", tmp_path / "confusion.png")
     assert result.exit_code == 0, result.output
     assert "precision  recall" in result.stdout
-    assert "left out: the run was trained" in result.stderr
+    assert "left out: the run learned from them" in result.stderr
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
-    evaluation = json.loads(run("evaluate", trained[0], extracted[0], "--format", "json").stdout)
+    evaluation = json.loads(run("evaluate", tmp_path / "run", extracted[0], "--format", "json").stdout)
     assert {"top1", "top5", "macro_f1", "num_videos", "per_class", "confusion"} <= set(evaluation)
     assert np.sum(evaluation["confusion"]) == evaluation["num_videos"]
     assert [row["label"] for row in evaluation["per_class"]] == ["left", "right"]

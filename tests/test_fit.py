@@ -39,7 +39,7 @@ def parts_of(made: Made, num_train: int = 50) -> dict[str, SequenceDataset]:
     return {"train": dataset.part(range(num_train)), "val": dataset.part(range(num_train, len(dataset)))}
 
 
-def test_the_statistics_head_is_a_logistic_regression_on_thirds_of_motion(made: Made) -> None:
+def test_the_statistics_head_is_a_logistic_regression_on_deviation_and_thirds_of_motion(made: Made) -> None:
     def pooled(
         sequence: np.ndarray[tuple[int, int], np.dtype[np.float32]],
     ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -47,14 +47,15 @@ def test_the_statistics_head_is_a_logistic_regression_on_thirds_of_motion(made: 
         steps = np.abs(np.diff(unit, axis=0))
         channels = [unit - unit.mean(axis=0), np.concatenate([steps[:1], steps])]
         drawn_out = [np.repeat(channel, 3, axis=0).reshape(3, len(sequence), -1) for channel in channels]
-        return np.concatenate([np.hstack([three[third].mean(axis=0) for three in drawn_out]) for third in range(3)])
+        thirds = [np.hstack([three[third].mean(axis=0) for three in drawn_out]) for third in range(3)]
+        return np.concatenate([*(channel.std(axis=0) for channel in channels), *thirds])
 
     parts = parts_of(made)
     head, _ = fit_head("statistics", parts, 2, LINEAR)
     rows = {
         name: np.stack([pooled(part.sequence(i).numpy()) for i in range(len(part))]) for name, part in parts.items()
     }
-    dim = rows["train"].shape[1] // 6
+    dim = rows["train"].shape[1] // 8
     # a channel's scale, then a block's: together each block of D is divided by its own deviation
     deviation = np.sqrt(rows["train"].var(axis=0).reshape(-1, dim).mean(axis=1)).repeat(dim)
     scale = deviation * np.sqrt(rows["train"].shape[1])
@@ -100,23 +101,23 @@ def break_off_after(number: int) -> Callable[[str, object], None]:
     return on_epoch
 
 
-@pytest.mark.parametrize("ensemble", [1, 2])
+@pytest.mark.parametrize(("ensemble", "number"), [(1, 4), (2, 8), (1, 9)], ids=["first", "second member", "refit"])
 def test_a_training_that_was_broken_off_goes_on_to_the_same_model(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ensemble: int
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ensemble: int, number: int
 ) -> None:
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
     config = replace(QUICK, epochs=6, dropout=0.5, schedule="cosine", drop_frames=0.2, ensemble=ensemble)
     train(*made, tmp_path / "whole", config=config)
     with pytest.raises(BrokenOffError):
-        train(*made, tmp_path / "parts", config=config, on_epoch=break_off_after(4 if ensemble == 1 else 8))
-    assert (tmp_path / "parts/checkpoint.safetensors").exists()
+        train(*made, tmp_path / "parts", config=config, on_epoch=break_off_after(number))
+    assert list((tmp_path / "parts").glob("checkpoint*.safetensors"))
     assert len((tmp_path / "parts/history.csv").read_text().splitlines()) >= 5
     with pytest.raises(RunError, match="other settings or videos"):
         train(*made, tmp_path / "parts", config=replace(config, lr=0.5), resume=True)
     train(*made, tmp_path / "parts", config=config, resume=True)
-    for name in ("model.safetensors", "history.csv"):
+    for name in ("model.safetensors", "history.csv", "history_refit.csv"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert not (tmp_path / "parts/checkpoint.safetensors").exists()
+    assert not list((tmp_path / "parts").glob("checkpoint*"))
     assert Run.open(tmp_path / "parts").config == config
 
 

@@ -470,7 +470,8 @@ def untrained_run(path: Path, class_names: tuple[str, ...]) -> Path:
     config = TrainConfig(hidden_size=8)
     heads = {name: build_head(name, 1280, len(class_names), config) for name in (config.head, BASELINE)}
     splits = [SplitRow("a.mp4", class_names[0], "train", "", 1)]
-    save_run(Run(path, config, class_names, key, 1280, {}, "none"), heads=heads, splits=splits, history=[{"epoch": 1}])
+    run = Run(path, config, class_names, key, 1280, {}, "none", ("train",))
+    save_run(run, heads=heads, splits=splits, history=[{"epoch": 1}])
     return path
 
 
@@ -527,7 +528,7 @@ def test_a_run_whose_model_is_a_program_is_refused_and_not_run(tmp_path: Path) -
     touched = tmp_path / "touched"
     preprocessing = {"resize": 256, "crop": 224}
     key = FeatureKey({"method": "uniform", "num_frames": 4}, "efficientnet_lite0", "x", "avg", preprocessing, "float32")
-    run = Run(tmp_path, TrainConfig(), ("a", "b"), key, 8, {}, "none")
+    run = Run(tmp_path, TrainConfig(), ("a", "b"), key, 8, {}, "none", ("train",))
     for content in (pickle.dumps(_Malicious(touched)), b"PK\x03\x04" + pickle.dumps(_Malicious(touched))):
         (tmp_path / "model.safetensors").write_bytes(content)
         with pytest.raises(RunError, match="cannot be loaded"):

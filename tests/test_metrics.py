@@ -18,10 +18,11 @@ RANDOM = np.random.default_rng(0)
 TRUTH = RANDOM.integers(0, 9, 200)
 LOGITS = RANDOM.standard_normal((200, 9)) + 1.5 * np.eye(9)[TRUTH]
 NAMES = [f"c{i}" for i in range(9)]
+GROUPS = [f"g{i // 8}" for i in range(200)]
 
 
 def test_metrics_are_scikit_learns() -> None:
-    result = evaluate_logits(LOGITS, TRUTH, NAMES)
+    result = evaluate_logits(LOGITS, TRUTH, NAMES, GROUPS)
     probabilities, predicted = softmax(LOGITS, axis=1), LOGITS.argmax(1)
     assert result.top1 == pytest.approx(top_k_accuracy_score(TRUTH, LOGITS, k=1))
     assert result.top5 == pytest.approx(top_k_accuracy_score(TRUTH, LOGITS, k=5))
@@ -32,12 +33,13 @@ def test_metrics_are_scikit_learns() -> None:
     assert result.mean_average_precision == pytest.approx(expected)
     recall = precision_recall_fscore_support(TRUTH, predicted)[1]
     assert [metrics.recall for metrics in result.per_class] == pytest.approx(recall.tolist())
+    assert result.top1_interval == bootstrap_interval((predicted == TRUTH).astype(float), GROUPS, seed=0)
     assert np.sum(result.confusion) == 200
     assert np.trace(result.confusion) == round(result.top1 * 200)
 
 
 def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy_bin_by_bin() -> None:
-    result = evaluate_logits(LOGITS, TRUTH, NAMES)
+    result = evaluate_logits(LOGITS, TRUTH, NAMES, GROUPS)
     probabilities = softmax(LOGITS, axis=1)
     gaps = 0.0
     for tenth in range(10):
@@ -51,7 +53,7 @@ def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy_bin_by
 
 def test_a_class_that_does_not_occur_has_no_average_precision_and_counts_for_no_mean() -> None:
     truth = TRUTH % 8
-    result = evaluate_logits(LOGITS, truth, NAMES)
+    result = evaluate_logits(LOGITS, truth, NAMES, GROUPS)
     assert result.per_class[8].average_precision is None
     expected = np.mean([metrics.average_precision for metrics in result.per_class[:8]])
     assert result.mean_average_precision == pytest.approx(expected)
@@ -70,4 +72,4 @@ def test_an_interval_by_group_is_wider_where_videos_of_a_group_agree() -> None:
 
 def test_many_classes_with_few_videos_each_are_no_reason_to_warn() -> None:
     truth = np.arange(24) % 20
-    assert evaluate_logits(np.eye(20)[truth], truth, [f"c{i}" for i in range(20)]).top1 == 1.0
+    assert evaluate_logits(np.eye(20)[truth], truth, [f"c{i}" for i in range(20)], GROUPS[:24]).top1 == 1.0

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import LabelsError, RunError
 from vidpipe.evaluate import evaluate
 from vidpipe.features.store import FeatureStore
-from vidpipe.fit import compute_logits
+from vidpipe.fit import compute_logits, fit_head, fit_temperature
 from vidpipe.models.motion import masked_mean
 from vidpipe.predict import predict
 from vidpipe.records import FeatureSequence, LabeledVideo, VideoFile
@@ -79,7 +80,7 @@ def test_no_group_is_on_two_sides_and_every_video_has_its_place(trained: Trained
 def test_a_run_folder_is_complete_and_holds_no_pickle(trained: Trained) -> None:
     run_path, store, _ = trained
     names = "model.safetensors run.json config.toml splits.csv history.csv metrics.json predictions.csv leaks.csv"
-    names += " history.png confusion.png"
+    names += " history_refit.csv history.png confusion.png"
     assert sorted(path.name for path in run_path.iterdir()) == sorted(names.split())
     document = json.loads((run_path / "run.json").read_text())
     assert document["class_names"] == ["falling", "rising"]
@@ -142,16 +143,59 @@ def test_a_given_split_is_kept(trained: Trained, tmp_path: Path) -> None:
         assert {v.video_id for v in getattr(result.split, part)} == {v.video_id for v in given if v.split == part}
 
 
-def test_evaluation_leaves_out_what_the_run_was_trained_on(trained: Trained) -> None:
-    run_path, store, videos = trained
-    run = Run.open(run_path)
+def test_evaluation_leaves_out_what_the_run_was_trained_on(trained: Trained, tmp_path: Path) -> None:
+    _, store, videos = trained
+    run = train(store, videos, tmp_path / "run", config=replace(QUICK, refit=False)).run
     report = evaluate(run, store, videos, device="cpu")
     num_test = sum(row.split == "test" for row in run.splits)
     assert report.num_seen == len(videos) - num_test
     assert report.evaluations["lstm"].num_videos == num_test
     assert report.evaluations["lstm"].as_dict()["top1"] == run.metrics["test"]["lstm"]["top1"]
-    with pytest.raises(RunError, match="was trained on every one"):
+    with pytest.raises(RunError, match="learned from every one"):
         evaluate(run, store, [v for v in videos if v.video_id in {r.video for r in run.splits if r.split == "train"}])
+
+
+def test_the_head_that_is_kept_has_learned_from_all_videos(trained: Trained, tmp_path: Path) -> None:
+    _, store, videos = trained
+    config = TrainConfig(head="statistics", device="cpu")
+    kept = train(store, videos, tmp_path / "kept", config=config)
+    tested = train(store, videos, tmp_path / "tested", config=replace(config, refit=False))
+    assert kept.run.metrics == tested.run.metrics
+    assert kept.run.learned_parts == ("train", "val", "test")
+    assert len(kept.run.learned) == len(videos)
+    dataset = SequenceDataset(store, videos, kept.run.class_names)
+    parts = {"train": dataset, "val": dataset.part([])}
+    alone, _ = fit_head("statistics", parts, 2, config)
+    found = kept.run.load_heads(torch.device("cpu"))["statistics"]
+    assert torch.allclose(found.get_parameter("classifier.weight"), alone.get_parameter("classifier.weight"), atol=1e-3)
+    unseen = [i for i, v in enumerate(videos) if v.video_id in {r.video for r in kept.run.splits if r.split != "train"}]
+    before = tested.run.load_heads(torch.device("cpu"))["statistics"]
+    temperature = fit_temperature(before, dataset.part(unseen))
+    assert float(found.get_buffer("temperature")) == pytest.approx(temperature, rel=1e-2)
+    with pytest.raises(RunError, match=f"learned from every one of these {len(videos)} videos"):
+        evaluate(kept.run, store, videos)
+
+
+def test_a_test_part_that_the_labels_give_is_never_learned_from(trained: Trained, tmp_path: Path) -> None:
+    _, store, videos = trained
+    given = [replace(v, split="test" if v.group in ("g0", "g1") else "train") for v in videos]
+    relabelled = [replace(v, label="rising" if v.split == "test" else v.label) for v in given]
+    for name, labelled in (("right", given), ("wrong", relabelled)):
+        result = train(store, labelled, tmp_path / name, config=replace(QUICK, epochs=2))
+        assert result.run.learned_parts == ("train", "val")
+        assert {row.split for row in result.run.splits} == {"train", "val", "test"}
+        assert evaluate(result.run, store, labelled).num_seen == len(result.run.learned)
+    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("right", "wrong")]
+    assert models[0] == models[1]
+
+
+def test_the_second_fit_runs_for_the_epochs_that_were_best_in_the_first(trained: Trained) -> None:
+    with (trained[0] / "history.csv").open() as stream:
+        losses = [float(row["val_loss"]) for row in csv.DictReader(stream)]
+    with (trained[0] / "history_refit.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 1 + int(np.argmin(losses))
+    assert "val_loss" not in rows[0]
 
 
 def test_an_unknown_label_is_told(trained: Trained) -> None:
@@ -201,7 +245,7 @@ def test_below_the_confidence_asked_for_the_answer_is_none_of_these(trained: Tra
 def test_a_run_of_the_first_format_is_refused_with_the_remedy(trained: Trained, tmp_path: Path) -> None:
     document = json.loads((trained[0] / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps({**document, "version": 1}))
-    with pytest.raises(RunError, match=r"version 2 \(found: 1\); train it again"):
+    with pytest.raises(RunError, match=r"version 3 \(found: 1\); train it again"):
         Run.open(tmp_path)
 
 

@@ -4,6 +4,7 @@ run/
   history.csv              a line after each epoch
   checkpoint.safetensors   weights and optimiser; aside and renamed, so that it is whole
                            its metadata holds the settings and the epochs so far
+  *_refit.*                the same of the second fit, to all videos
   tensorboard/             if asked for
 """
 
@@ -20,19 +21,21 @@ from vidpipe.errors import RunError, UsageError
 from vidpipe.fit import Checkpoint, Epoch
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["Journal", "describe"]
+__all__ = ["Journal", "chosen_before", "describe", "discard_checkpoints"]
 
 SECONDS_BETWEEN = 10.0
 """Of training, which a crash can cost."""
 
 
 class Journal:
-    """Writes down one head's training.
+    """Writes down one fit of one head.
 
     Args:
         folder: the run's.
+        suffix: of the files' names: "" or "_refit".
         about: what the training depends on: one that differs is not gone on with.
         resume: whether to go on from what the folder holds.
         tensorboard: whether to write events too.
@@ -42,14 +45,16 @@ class Journal:
         RunError: the folder cannot be written, or holds the checkpoint of another training.
     """
 
-    def __init__(self, folder: Path, *, about: Mapping[str, Any], resume: bool, tensorboard: bool) -> None:
-        self._folder, self._about = folder, json.dumps(about, sort_keys=True)
+    def __init__(
+        self, folder: Path, suffix: str = "", *, about: Mapping[str, Any], resume: bool, tensorboard: bool
+    ) -> None:
+        self._path, self._about = folder / f"checkpoint{suffix}.safetensors", json.dumps(about, sort_keys=True)
         self._last_seconds = time.monotonic()
-        self._events = _summary_writer(folder / "tensorboard") if tensorboard else None
+        self._events = _summary_writer(folder / f"tensorboard{suffix}") if tensorboard else None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.resumed = self._read() if resume else None
-            self._stream = (folder / "history.csv").open("w", newline="", encoding="utf-8")
+            self._stream = (folder / f"history{suffix}.csv").open("w", newline="", encoding="utf-8")
         except OSError as error:
             raise RunError(f"{folder}: the run cannot be written ({error})") from error
         self._table: csv.DictWriter[str] | None = None
@@ -69,17 +74,11 @@ class Journal:
             self._write(make())
             self._last_seconds = time.monotonic()
 
-    def close(self, *, is_done: bool) -> None:
-        """End the files; of a training that is done, the checkpoint goes."""
+    def close(self) -> None:
+        """End the files."""
         self._stream.close()
         if self._events is not None:
             self._events.close()
-        if is_done:
-            self._path.unlink(missing_ok=True)
-
-    @property
-    def _path(self) -> Path:
-        return self._folder / "checkpoint.safetensors"
 
     def _write_row(self, epoch: Epoch) -> None:
         row = epoch.as_row()
@@ -100,24 +99,42 @@ class Journal:
         aside.replace(self._path)
 
     def _read(self) -> Checkpoint | None:
-        from safetensors import SafetensorError, safe_open
-
         if not self._path.exists():
             return None
-        try:
-            with safe_open(self._path, "pt") as opened:
-                metadata = opened.metadata()
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            about, progress = metadata["about"], json.loads(metadata["progress"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{self._path}: cannot be read ({error}); delete it to begin anew") from error
-        if about != self._about:
+        about, progress, tensors = _read_checkpoint(self._path)
+        if about != json.loads(self._about):
             raise RunError(
                 f"{self._path}: left by a training with other settings or videos; "
                 "give the settings that it began with, or --overwrite to begin anew"
             )
         history = [Epoch(**row) for row in progress["history"]]
         return Checkpoint(**{**progress, "history": history}, tensors=tensors)
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, "Tensor"]]:
+    """What the training depends on, how far it got, and its tensors."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as opened:
+            metadata = opened.metadata()
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return json.loads(metadata["about"]), json.loads(metadata["progress"]), tensors
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); delete it to begin anew") from error
+
+
+def chosen_before(folder: Path) -> tuple[str, str] | None:
+    """The head that --head auto chose before the training was broken off, and why; None where it did not.
+
+    Raises:
+        RunError: the checkpoint cannot be read.
+    """
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return None
+    about, _, _ = _read_checkpoint(path)
+    return (about["config"]["head"], about["choice"]) if about["choice"] else None
 
 
 def _summary_writer(folder: Path) -> "SummaryWriter":
@@ -128,6 +145,12 @@ def _summary_writer(folder: Path) -> "SummaryWriter":
     return SummaryWriter(str(folder))
 
 
-def describe(config: TrainConfig, video_ids: Sequence[str]) -> dict[str, Any]:
-    """What a training depends on, for `Journal`'s `about`."""
-    return {"config": dataclasses.asdict(config), "videos": list(video_ids)}
+def discard_checkpoints(folder: Path) -> None:
+    """Remove what a training that is done would have gone on from."""
+    for path in folder.glob("checkpoint*.safetensors"):
+        path.unlink(missing_ok=True)
+
+
+def describe(config: TrainConfig, video_ids: Sequence[str], choice: str) -> dict[str, Any]:
+    """What a training depends on, for `Journal`'s `about`; `choice` says why --head auto took the head."""
+    return {"config": dataclasses.asdict(config), "videos": list(video_ids), "choice": choice}

@@ -75,7 +75,7 @@ def _wins(name: str, found: CrossValidation, leader: str, best: CrossValidation)
     rights, others = found.is_right(name), best.is_right(leader)
     by_group: dict[str, list[float]] = {}
     for video, right in rights.items():
-        by_group.setdefault(video.group or video.video_id, []).append(right - others[video])
+        by_group.setdefault(video.unit, []).append(right - others[video])
     sums = np.array([sum(leads) for leads in by_group.values()])
     mean = sums.sum() / len(rights)
     counts = np.array([len(leads) for leads in by_group.values()])

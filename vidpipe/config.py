@@ -195,7 +195,7 @@ class TrainConfig(_Checked):
         1.0, "0 scales each feature by its own deviation, 1 all of a channel by one number.", low=0, high=1
     )
     statistics: str = _setting(
-        "thirds",
+        "deviation,thirds",
         "Over time, for the head statistics: one or more of mean, deviation, thirds.",
         choices=("mean", "deviation", "thirds"),
         several=True,
@@ -237,8 +237,11 @@ class TrainConfig(_Checked):
     )
     leave_one_group_out: bool = _setting(False, "Cross-validate: each group is a fold.")
     repeats: int = _setting(1, "Cross-validate, or draw the test part, with so many seeds.", low=1)
+    refit: bool = _setting(
+        True, "After the test, fit the head that is kept to all videos, but for a test part that the labels name."
+    )
     calibrate: bool = _setting(
-        True, "Fit one temperature on the validation part, so that probabilities mean what they say."
+        True, "Fit one temperature to videos not learned from, so that probabilities mean what they say."
     )
     seed: int = _setting(0, "Seed of the split, the weights and the order of the videos.", low=0)
     device: str = _setting("auto", "Where the head is trained.", choices=("auto", "cpu", "cuda"))

@@ -57,17 +57,19 @@ class CrossValidation:
     def estimate(self, head: str) -> Estimate:
         """Top-1 over all videos, its deviation between the splits, and its interval by group."""
         rights = self.is_right(head)
-        groups = [video.group or f"video {video.video_id}" for video in rights]
+        units = [video.unit for video in rights]
         values = np.array(list(rights.values()))
         deviation = float(np.std([result.evaluation.top1 for result in self.of(head)]))
-        return Estimate(float(values.mean()), deviation, *bootstrap_interval(values, groups, seed=0))
+        return Estimate(float(values.mean()), deviation, *bootstrap_interval(values, units, seed=0))
 
     def pooled(self, head: str) -> Evaluation:
         """All test parts held against their labels at once."""
         results = self.of(head)
         class_of = {name: index for index, name in enumerate(self.class_names)}
-        truth = np.array([class_of[video.label] for result in results for video in result.videos])
-        return evaluate_logits(np.concatenate([result.logits for result in results]), truth, self.class_names)
+        videos = [video for result in results for video in result.videos]
+        truth = np.array([class_of[video.label] for video in videos])
+        logits = np.concatenate([result.logits for result in results])
+        return evaluate_logits(logits, truth, self.class_names, [video.unit for video in videos])
 
     def as_dict(self) -> dict[str, Any]:
         """For metrics.json: of each head, the estimate, the splits' own figures, and the pooled evaluation."""
@@ -114,7 +116,8 @@ def cross_validate(
         for name in heads:
             head, _ = fit_head(name, parts, len(class_names), replace(config, seed=seed))
             logits = logits_of(name, head, parts["test"])
-            evaluation = evaluate_logits(logits, parts["test"].class_index.numpy(), class_names)
+            units = [video.unit for video in split.test]
+            evaluation = evaluate_logits(logits, parts["test"].class_index.numpy(), class_names, units)
             results.append(FoldResult(fold, seed, name, split.test, logits, evaluation))
             level = logging.INFO if len(splits) > 1 else logging.DEBUG
             logger.log(level, "split %d of %d, %s: top-1 %.3f", fold + 1, len(splits), name, evaluation.top1)

@@ -22,13 +22,13 @@ class EvaluationReport:
     evaluations: dict[str, Evaluation]
     """By head: the run's own first, then the baseline."""
     num_seen: int
-    """Videos left out because the run was trained or validated on them."""
+    """Videos left out because the run learned from them, or was chosen by them."""
 
 
 def evaluate(
     run: Run, store: FeatureStore, videos: Sequence[LabeledVideo], *, device: str = "auto"
 ) -> EvaluationReport:
-    """Evaluate a run on the labelled videos that it has neither trained nor validated on.
+    """Evaluate a run on the labelled videos that it has neither learned from nor been chosen by.
 
     Args:
         run: from `Run.open`.
@@ -47,15 +47,19 @@ def evaluate(
             f"{', '.join(map(repr, unknown[:3]))}: no class of this run; it knows {', '.join(run.class_names[:10])}"
             f"{', …' * (len(run.class_names) > 10)}. Correct these labels, or leave their rows out"
         )
-    seen = {(row.video, row.size_bytes) for row in run.splits if row.split != "test"}
+    seen = {(row.video, row.size_bytes) for row in run.splits if row.split in {*run.learned_parts, "val"}}
     unseen = [video for video in videos if (video.video_id, store.info(video.video_id).size_bytes) not in seen]
     if not unseen:
-        raise RunError(f"{run.path}: the run was trained on every one of these {len(videos)} videos; give others")
+        raise RunError(
+            f"{run.path}: the run learned from every one of these {len(videos)} videos; give others. How well it did "
+            f"on its test part before that, `vidpipe info {run.path}` tells; train --no-refit keeps that part apart"
+        )
     dataset = SequenceDataset(store, unseen, run.class_names)
     heads = run.load_heads(choose_device(device))
     logits = {name: compute_logits(head, seen_by(name, dataset)).numpy() for name, head in heads.items()}
+    truth, units = dataset.class_index.numpy(), [video.unit for video in unseen]
     return EvaluationReport(
-        {name: evaluate_logits(rows, dataset.class_index.numpy(), run.class_names) for name, rows in logits.items()},
+        {name: evaluate_logits(rows, truth, run.class_names, units) for name, rows in logits.items()},
         num_seen=len(videos) - len(unseen),
     )
 

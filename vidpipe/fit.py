@@ -28,6 +28,7 @@ __all__ = [
     "Watcher",
     "compute_logits",
     "fit_head",
+    "fit_temperature",
     "make_optimiser",
     "seen_by",
     "train_epoch",
@@ -36,7 +37,7 @@ __all__ = [
 TEMPERATURES = (0.05, 20.0)
 """Within which a temperature is looked for: a small validation part that is all right would have it vanish."""
 FEW_TO_CALIBRATE = 20
-"""Validation videos, below which a temperature says more about them than about the head."""
+"""Videos, below which a temperature says more about them than about the head."""
 NEVER = -30.0
 """The logit of a class without training videos."""
 
@@ -114,8 +115,8 @@ def fit_head(
         else:
             history = _fit_members(head.to(device), seen, config, watcher)
     head = head.to(device).eval()
-    if config.calibrate and len(seen["val"]) >= FEW_TO_CALIBRATE:
-        _calibrate(head, seen["val"])
+    if config.calibrate:
+        head.get_buffer("temperature").fill_(fit_temperature(head, seen["val"]))
     return head, history
 
 
@@ -316,13 +317,19 @@ def compute_logits(head: Head, dataset: SequenceDataset, batch_size: int = 256) 
     return logits[order.argsort()]
 
 
-def _calibrate(head: Head, validation: SequenceDataset) -> None:
-    """Divide the logits by the one number that makes the validation loss least. Guo et al. 2017."""
+def fit_temperature(head: Head, unseen: SequenceDataset) -> float:
+    """By what a head's logits have to be divided for the least loss on videos it has not learned from. Guo et al. 2017.
+
+    Its own temperature where they are too few.
+    """
     from scipy.optimize import minimize_scalar
 
-    logits, truth = compute_logits(head, validation), validation.class_index
+    own = float(head.get_buffer("temperature"))
+    if len(unseen) < FEW_TO_CALIBRATE:
+        return own
+    logits, truth = compute_logits(head, unseen) * own, unseen.class_index
     lowest, highest = (math.log(temperature) for temperature in TEMPERATURES)
     found = minimize_scalar(
         lambda log: float(cross_entropy(logits / math.exp(log), truth)), bounds=(lowest, highest), method="bounded"
     )
-    head.get_buffer("temperature").fill_(math.exp(found.x))
+    return math.exp(found.x)

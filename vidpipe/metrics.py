@@ -43,6 +43,8 @@ class Evaluation:
 
     top1: float
     """Share of videos whose most probable class is right."""
+    top1_interval: tuple[float, float]
+    """95 % confidence interval of it, by drawing groups anew."""
     top5: float
     """Share of videos whose class is among the five most probable (all of them, where there are fewer)."""
     macro_f1: float
@@ -68,7 +70,10 @@ class Evaluation:
 
 
 def evaluate_logits(
-    logits: NDArray[np.floating[Any]], class_index: NDArray[np.int64], class_names: Sequence[str]
+    logits: NDArray[np.floating[Any]],
+    class_index: NDArray[np.int64],
+    class_names: Sequence[str],
+    groups: Sequence[str],
 ) -> Evaluation:
     """Hold logits against the right classes.
 
@@ -76,14 +81,18 @@ def evaluate_logits(
         logits: (N, K), N at least 1.
         class_index: (N,) the right classes.
         class_names: K names.
+        groups: N names; see `bootstrap_interval`.
     """
     # scikit-learn warns of classes that are predicted but do not occur, and of many classes with few videos each.
     with warnings.catch_warnings(action="ignore", category=UserWarning):
-        return _evaluate(logits, class_index, class_names)
+        return _evaluate(logits, class_index, class_names, groups)
 
 
 def _evaluate(
-    logits: NDArray[np.floating[Any]], class_index: NDArray[np.int64], class_names: Sequence[str]
+    logits: NDArray[np.floating[Any]],
+    class_index: NDArray[np.int64],
+    class_names: Sequence[str],
+    groups: Sequence[str],
 ) -> Evaluation:
     from scipy.special import softmax
     from sklearn.metrics import balanced_accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
@@ -96,11 +105,13 @@ def _evaluate(
         class_index, predicted, labels=classes, zero_division=0
     )
     areas = [_average_precision(class_index == index, probabilities[:, index]) for index in classes]
-    reliability = _reliability(probabilities.max(axis=1), predicted == class_index)
+    is_right = predicted == class_index
+    reliability = _reliability(probabilities.max(axis=1), is_right)
     balanced = balanced_accuracy_score(class_index, predicted)
     rows = zip(class_names, precision, recall, f1, areas, support, strict=True)
     return Evaluation(
-        top1=float((predicted == class_index).mean()),
+        top1=float(is_right.mean()),
+        top1_interval=bootstrap_interval(is_right.astype(float), groups, seed=0),
         top5=float((five_best == class_index[:, None]).any(axis=1).mean()),
         macro_f1=float(f1[support > 0].mean()),
         balanced_accuracy=float(balanced),
@@ -157,7 +168,8 @@ def bootstrap_interval(
     """
     _, number = np.unique(np.asarray(groups), return_inverse=True)
     sums, counts = np.bincount(number, weights=values), np.bincount(number)  # (G,), (G,)
-    drawn = np.random.default_rng(seed).integers(len(counts), size=(num_draws, len(counts)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)  # (num_draws,)
+    random = np.random.default_rng(seed)
+    draws = (random.integers(len(counts), size=len(counts)) for _ in range(num_draws))
+    means = [sums[drawn].sum() / counts[drawn].sum() for drawn in draws]
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)

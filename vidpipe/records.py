@@ -198,6 +198,11 @@ class LabeledVideo:
     group: str | None = None
     """Clips of one group never stand on both sides of a split."""
 
+    @property
+    def unit(self) -> str:
+        """What is never divided: the video's group, or the video where it has none."""
+        return f"group {self.group}" if self.group else f"video {self.video_id}"
+
 
 @dataclass(frozen=True)
 class Prediction:

@@ -5,7 +5,7 @@ run/
   run.json             config, class_names, feature key, metrics, versions
   config.toml          the settings, as --config reads them
   splits.csv           which video stood in which part; itself a labels file
-  history.csv          a line an epoch, written as training goes on
+  history.csv          a line an epoch, written as training goes on; history_refit.csv: of the fit to all videos
   metrics.json         validation and test, head and baseline
   predictions.csv      what the head and the baseline say of each validation and test video
   folds.csv            with --folds: the same of each video, by the fold that did not see it
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BASELINE", "Run", "SplitRow", "save_run"]
 
-FORMAT, VERSION = "vidpipe-run", 2
+FORMAT, VERSION = "vidpipe-run", 3
 BASELINE = "mean"
 """The head that is always trained too and reported beside the one asked for."""
 TABLES = ("predictions", "folds", "leaks")
@@ -67,6 +67,8 @@ class Run:
     metrics: Mapping[str, Any]
     grouping: str
     """Which grouping kept the parts apart, in a sentence."""
+    learned_parts: tuple[str, ...]
+    """Which of train, val and test the head learned from in the end; the metrics are of one that knew train alone."""
     choice: str = ""
     """Why --head auto chose the head."""
     warnings: tuple[str, ...] = ()
@@ -102,6 +104,7 @@ class Run:
                 dim=int(document["feature_dim"]),
                 metrics=document["metrics"],
                 grouping=document["grouping"],
+                learned_parts=tuple(document["learned_parts"]),
                 choice=document["choice"],
                 warnings=tuple(document["warnings"]),
             )
@@ -123,6 +126,11 @@ class Run:
                 )
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise RunError(f"{self.path}: splits.csv cannot be read ({error})") from error
+
+    @property
+    def learned(self) -> tuple[SplitRow, ...]:
+        """The videos that the head learned from in the end."""
+        return tuple(row for row in self.splits if row.split in self.learned_parts)
 
     def load_heads(self, device: "torch.device") -> "dict[str, Head]":
         """The head and the baseline, ready to use: `{"lstm": …, "mean": …}`.
@@ -204,6 +212,7 @@ def _document(run: Run) -> dict[str, Any]:
         "feature_key": run.key.as_dict(),
         "feature_dim": run.dim,
         "grouping": run.grouping,
+        "learned_parts": run.learned_parts,
         "choice": run.choice,
         "warnings": run.warnings,
         "metrics": run.metrics,

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.checkpoints import Journal, describe
+from vidpipe.checkpoints import Journal, chosen_before, describe, discard_checkpoints
 from vidpipe.choose import choose_head
 from vidpipe.config import TrainConfig
 from vidpipe.crossvalidate import CrossValidation, cross_validate, logits_of, predictions_table, select_parts
@@ -19,7 +20,7 @@ from vidpipe.datasets.leaks import Leak, find_leaks
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import Split, make_folds, make_split
 from vidpipe.features.store import FeatureStore
-from vidpipe.fit import FEW_TO_CALIBRATE, Epoch, Watcher, fit_head
+from vidpipe.fit import FEW_TO_CALIBRATE, Epoch, Watcher, fit_head, fit_temperature, seen_by
 from vidpipe.metrics import Evaluation, evaluate_logits
 from vidpipe.models.heads import Head
 from vidpipe.plots import plot_confusion, plot_history
@@ -56,7 +57,10 @@ def train(
     tensorboard: bool = False,
     on_epoch: Callable[[str, Epoch], None] = lambda head, epoch: None,
 ) -> TrainResult:
-    """Train a head, and the baseline, on a store's features; a test part is used once, at the end.
+    """Train a head, and the baseline, on a store's features, and test them once; then fit them to all videos.
+
+    The figures are of the heads that had learned from the training part alone. The ones that are kept learn from every
+    video, but for a test part that the labels give, unless `config.refit` is off.
 
     Args:
         store: the features.
@@ -82,20 +86,23 @@ def train(
     leaks = find_leaks(parts)
     choice = ""
     if config.head == "auto":
-        head_name, choice = choose_head(parts["train"], split.train, class_names, config)
+        before = chosen_before(run_path) if resume else None
+        head_name, choice = before or choose_head(parts["train"], split.train, class_names, config)
         config = replace(config, head=head_name)
         logger.info("head: %s", choice)
-    heads, history = _fit_heads(parts, class_names, config, run_path, resume, tensorboard, on_epoch)
+    recorder = _Recorder(run_path, choice, resume, tensorboard, on_epoch)
+    heads, history = _fit_heads(parts, class_names, config, recorder)
     cross_validation = _cross_validate(dataset, videos, more_splits, class_names, config, whole)
     logits = {
         part: {name: logits_of(name, head, parts[part]) for name, head in heads.items()}
         for part in ("val", "test")
         if len(parts[part])
     }
-    evaluations = {
-        part: {name: evaluate_logits(rows, parts[part].class_index.numpy(), class_names) for name, rows in by.items()}
-        for part, by in logits.items()
-    }
+    evaluations = {part: _evaluate_part(getattr(split, part), rows, class_names) for part, rows in logits.items()}
+    learned_parts = _parts_to_learn(split, config, is_given=any(video.split == "test" for video in videos))
+    if len(learned_parts) > 1:
+        learned = dataset.part(range(sum(len(getattr(split, part)) for part in learned_parts)))
+        heads = _fit_again(heads, history, learned, len(split.train), class_names, config, recorder)
     run = Run(
         path=run_path,
         config=config,
@@ -104,8 +111,9 @@ def train(
         dim=dataset.dim,
         metrics=_metrics(evaluations, cross_validation),
         grouping=split.grouping,
+        learned_parts=learned_parts,
         choice=choice,
-        warnings=tuple(_warnings(split, leaks, evaluations, cross_validation, config.head)),
+        warnings=tuple(_warnings(split, learned_parts, leaks, evaluations, cross_validation, config.head)),
     )
     rows = [epoch.as_row() for epoch in history]
     tables: dict[str, Sequence[Mapping[str, Any]]] = {
@@ -114,6 +122,7 @@ def train(
         "leaks": [dataclasses.asdict(leak) for leak in leaks],
     }
     save_run(run, heads=heads, splits=_split_rows(store, split), history=rows, tables=tables)
+    discard_checkpoints(run_path)
     plot_history(run_path / "history.png", rows)
     for part in [part for part in ("test", "val") if part in evaluations][:1]:
         best = evaluations[part][config.head]
@@ -128,35 +137,92 @@ def _draw_split(videos: Sequence[LabeledVideo], config: TrainConfig) -> Split:
     return make_split(videos, val_fraction=config.val_fraction, test_fraction=test_fraction, seed=config.seed)
 
 
+def _parts_to_learn(split: Split, config: TrainConfig, *, is_given: bool) -> tuple[str, ...]:
+    """What the head that is kept learns from: all videos, but for a test part that the labels give."""
+    if not config.refit:
+        return ("train",)
+    more = [("val", split.val), ("test", () if is_given else split.test)]
+    return ("train", *(part for part, videos in more if videos))
+
+
+@dataclass(frozen=True)
+class _Recorder:
+    """Where the epochs of a fit are written down, and who is told of them."""
+
+    folder: Path
+    choice: str
+    resume: bool
+    tensorboard: bool
+    on_epoch: Callable[[str, Epoch], None]
+
+    def open(self, suffix: str, config: TrainConfig, parts: Mapping[str, SequenceDataset]) -> Journal:
+        about = describe(config, [*parts["train"].video_ids, "", *parts["val"].video_ids], self.choice)
+        return Journal(self.folder, suffix, about=about, resume=self.resume, tensorboard=self.tensorboard)
+
+
 def _fit_heads(
     parts: Mapping[str, SequenceDataset],
     class_names: Sequence[str],
     config: TrainConfig,
-    folder: Path,
-    resume: bool,
-    tensorboard: bool,
-    on_epoch: Callable[[str, Epoch], None],
+    recorder: _Recorder,
+    suffix: str = "",
 ) -> tuple[dict[str, Head], list[Epoch]]:
     """The head asked for, then the baseline; and the first one's epochs."""
-    about = describe(config, [*parts["train"].video_ids, "", *parts["val"].video_ids])
-    journal = Journal(folder, about=about, resume=resume, tensorboard=tensorboard)
-    is_done = False
+    with closing(recorder.open(suffix, config, parts)) as journal:
 
-    def on_own_epoch(epoch: Epoch) -> None:
-        journal.on_epoch(epoch)
-        on_epoch(config.head, epoch)
+        def on_own_epoch(epoch: Epoch) -> None:
+            journal.on_epoch(epoch)
+            recorder.on_epoch(config.head, epoch)
 
-    try:
         watcher = Watcher(on_own_epoch, journal.on_checkpoint, journal.resumed)
         head, history = fit_head(config.head, parts, len(class_names), config, watcher)
-        is_done = True
-    finally:
-        journal.close(is_done=is_done)
     heads = {config.head: head}
     if config.head != BASELINE:
-        baseline = Watcher(lambda epoch: on_epoch(BASELINE, epoch))
+        baseline = Watcher(lambda epoch: recorder.on_epoch(BASELINE, epoch))
         heads[BASELINE] = fit_head(BASELINE, parts, len(class_names), replace(config, ensemble=1), baseline)[0]
     return heads, history
+
+
+def _fit_again(
+    tested: Mapping[str, Head],
+    history: Sequence[Epoch],
+    videos: SequenceDataset,
+    num_known: int,
+    class_names: Sequence[str],
+    config: TrainConfig,
+    recorder: _Recorder,
+) -> dict[str, Head]:
+    """The heads fitted anew to more videos, for as many epochs as were best before.
+
+    Their temperature is found by what the tested heads, which know the first `num_known` videos, say of the others.
+    """
+    logger.info("fitting the head that is kept to all %d videos (--no-refit keeps the tested one)", len(videos))
+    parts = {"train": videos, "val": videos.part([])}
+    unseen = videos.part(range(num_known, len(videos)))
+    heads, _ = _fit_heads(parts, class_names, replace(config, epochs=_best_epochs(history)), recorder, "_refit")
+    for name, head in heads.items():
+        if config.calibrate:
+            head.get_buffer("temperature").fill_(fit_temperature(tested[name], seen_by(name, unseen)))
+    return heads
+
+
+def _best_epochs(history: Sequence[Epoch]) -> int:
+    """The epoch of the least validation loss, or the last where there is none; of an ensemble, the mean."""
+    best: dict[int, Epoch] = {}
+    for epoch in history:
+        leader = best.setdefault(epoch.member, epoch)
+        if epoch.val_loss is None or leader.val_loss is None or epoch.val_loss < leader.val_loss:
+            best[epoch.member] = epoch
+    return round(sum(epoch.epoch for epoch in best.values()) / len(best))
+
+
+def _evaluate_part(
+    videos: Sequence[LabeledVideo], logits: Mapping[str, NDArray[np.float32]], class_names: Sequence[str]
+) -> dict[str, Evaluation]:
+    """Each head's logits of a part held against its labels."""
+    truth = np.array([class_names.index(video.label) for video in videos])
+    units = [video.unit for video in videos]
+    return {name: evaluate_logits(rows, truth, class_names, units) for name, rows in logits.items()}
 
 
 def _cross_validate(
@@ -194,6 +260,7 @@ def _metrics(
 
 def _warnings(
     split: Split,
+    learned_parts: Sequence[str],
     leaks: Sequence[Leak],
     evaluations: Mapping[str, Mapping[str, Evaluation]],
     cross_validation: CrossValidation | None,
@@ -206,13 +273,16 @@ def _warnings(
         yield "no groups are known: clips of one source may be on both sides; --group-by says how to tell them"
     elif num_groups < FEW_GROUPS:
         yield f"only {num_groups} groups: the figures depend on which of them are in the test part"
+    elif cross_validation is None and split.test and (few := len({video.unit for video in split.test})) < FEW_GROUPS:
+        yield f"only {few} of {num_groups} groups are in the test part: --folds 5 tests them all"
     counts = Counter(video.label for video in videos)
     (most, most_videos), *_, (least, least_videos) = counts.most_common()
     if most_videos > GREAT_IMBALANCE * least_videos:
         yield f"{most_videos} videos of {most}, {least_videos} of {least}: see the balanced accuracy, and --balance"
-    if 0 < len(split.val) < FEW_TO_CALIBRATE:
+    num_unseen = sum(len(getattr(split, part)) for part in {*learned_parts, "val"} - {"train"})
+    if 0 < num_unseen < FEW_TO_CALIBRATE:
         yield (
-            f"{len(split.val)} validation videos are too few to calibrate probabilities by (at least "
+            f"{num_unseen} videos outside the training part are too few to calibrate probabilities by (at least "
             f"{FEW_TO_CALIBRATE}): do not take them at their word"
         )
     if leaks:

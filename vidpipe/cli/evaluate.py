@@ -39,10 +39,11 @@ def command(
 ) -> None:
     """Hold a run's predictions against labels: accuracy, per-class precision, recall and F1, confusion matrix.
 
-    Videos that the run was trained or validated on are left out.
+    Videos that the run learned from are left out: after `train`, these are all but the test part that the labels name,
+    or the one that train --no-refit kept.
 
     \b
-    vidpipe evaluate run features --labels labels.csv
+    vidpipe evaluate run other_features --labels other_labels.csv
     vidpipe evaluate run other_features --format json --plot confusion.png
     """
     from vidpipe.datasets.stored import label_store
@@ -68,7 +69,7 @@ def command(
         click.echo(json.dumps({**best[1].as_dict(), "class_names": opened_run.class_names, "baseline": beside}))
         return
     if report.num_seen:
-        click.echo(f"{report.num_seen} videos left out: the run was trained or validated on them", err=True)
+        click.echo(f"{report.num_seen} videos left out: the run learned from them, or was chosen by them", err=True)
     for name, evaluation in report.evaluations.items():
         click.echo(evaluation_line(name, evaluation, is_baseline=name != best[0]))
     evaluation = best[1]

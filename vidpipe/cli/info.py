@@ -89,6 +89,7 @@ def _run_facts(path: Path) -> dict[str, Any]:
         "classes": len(run.class_names),
         "class_names": run.class_names,
         "videos": dict(Counter(row.split for row in run.splits)),
+        "learned_from": run.learned_parts,
         "grouping": run.grouping,
         **({"choice": run.choice} if run.choice else {}),
         **({"warnings": run.warnings} if run.warnings else {}),

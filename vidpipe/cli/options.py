@@ -179,10 +179,12 @@ def _click_type(setting: Setting) -> click.ParamType[Any] | type:
 
 
 def evaluation_line(name: str, evaluation: "Evaluation", *, is_baseline: bool) -> str:
-    """`lstm       top-1 0.650  top-5 1.000  macro F1 0.642  40 videos`"""
+    """`lstm       top-1 0.650 (95 % by group 0.512 to 0.794)  top-5 1.000  macro F1 0.642  40 videos`"""
+    low, high = evaluation.top1_interval
     return (
-        f"{name:<10} top-1 {evaluation.top1:.3f}  top-5 {evaluation.top5:.3f}  macro F1 {evaluation.macro_f1:.3f}  "
-        f"{evaluation.num_videos} videos{'  (baseline)' * is_baseline}"
+        f"{name:<10} top-1 {evaluation.top1:.3f} (95 % by group {low:.3f} to {high:.3f})  "
+        f"top-5 {evaluation.top5:.3f}  macro F1 {evaluation.macro_f1:.3f}  {evaluation.num_videos} videos"
+        f"{'  (baseline)' * is_baseline}"
     )
 
 

@@ -39,9 +39,10 @@ def command(
 ) -> None:
     """Train a classifier on a store's features, and the mean-feature baseline beside it.
 
-    A video's label is the name of its folder, unless --labels names a file. The test part is used once, at the end.
-    With --folds or --leave-one-group-out every video is tested by a model that has not seen its group, and the run then
-    learns from all of them.
+    A video's label is the name of its folder, unless --labels names a file. The test part is used once, to tell how
+    well the head does; the head that is kept is then fitted to all videos (--no-refit: the tested one is kept). A test
+    part that the labels name is never learned from. With --folds or --leave-one-group-out every video is tested by a
+    model that has not seen its group.
 
     \b
     vidpipe train features -o run
@@ -101,8 +102,11 @@ def _log_epoch(head: str, epoch: "Epoch") -> None:
 
 def _print_result(result: "TrainResult") -> None:
     split, head = result.split, result.run.config.head
-    click.echo(f"{result.run.path}: trained on {len(split.train)} videos, {len(result.run.class_names)} classes")
+    num_learned, num_train = len(result.run.learned), len(split.train)
+    click.echo(f"{result.run.path}: learned from {num_learned} videos, {len(result.run.class_names)} classes")
     click.echo(f"split: {printable(split.grouping)}")
+    if num_learned > num_train:
+        click.echo(f"the figures are of the head when it had learned from {num_train} of them")
     if result.run.choice:
         click.echo(f"head: {result.run.choice}")
     if result.cross_validation is not None:

@@ -89,7 +89,7 @@ def make_folds(videos: Iterable[LabeledVideo], num_folds: int | None, val_fracti
     videos = _ordered(videos)
     _check_classes(videos)
     labels = [video.label for video in videos]
-    groups = [str(_unit(video)) for video in videos]
+    groups = [video.unit for video in videos]
     if len(set(groups)) < (num_folds or 2):
         raise LabelsError(f"{num_folds or 'leaving one group out'} folds need as many groups, found {len(set(groups))}")
     splitter = LeaveOneGroupOut()
@@ -188,9 +188,9 @@ def _draw(
     """Divide videos into kept and drawn ones; a fraction above 0 draws at least one group, if one can be spared."""
     if fraction == 0:
         return list(videos), []
-    by_group: dict[tuple[str, ...], _Videos] = defaultdict(list)
+    by_group: dict[str, _Videos] = defaultdict(list)
     for video in videos:
-        by_group[_unit(video)].append(video)
+        by_group[video.unit].append(video)
     groups = list(by_group.values())
     num_videos = _num_videos(videos)
     num_groups = Counter(label for group in groups for label in _num_videos(group))
@@ -205,11 +205,6 @@ def _draw(
     if tell:
         _warn_of_absent(num_groups, {video.label for video in drawn}, part)
     return [video for video in videos if video not in drawn], [video for video in videos if video in drawn]
-
-
-def _unit(video: LabeledVideo) -> tuple[str, str]:
-    """What is never divided: the video's group, or the video where it has none."""
-    return ("group", video.group) if video.group else ("video", video.video_id)
 
 
 def _num_videos(videos: Iterable[LabeledVideo]) -> Counter[str]:
