@@ -121,6 +121,21 @@ def test_a_training_that_was_broken_off_goes_on_to_the_same_model(
     assert Run.open(tmp_path / "parts").config == config
 
 
+def test_a_training_that_goes_on_does_not_choose_its_head_again(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
+    config = replace(QUICK, head="auto", budget=0.0, epochs=3, ensemble=2)
+    with pytest.raises(BrokenOffError):
+        train(*made, tmp_path / "run", config=config, on_epoch=break_off_after(2))
+    with pytest.raises(RunError, match="other settings or videos"):
+        train(*made, tmp_path / "run", config=replace(config, head="gru"), resume=True)
+    monkeypatch.delattr("vidpipe.train.choose_head")
+    run = train(*made, tmp_path / "run", config=config, resume=True).run
+    assert run.config.head == "gru"
+    assert run.choice.startswith("gru, by 3 folds over the groups of")
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_video_named(tmp_path: Path) -> None:
     sequences = [make_sequence(f"{name}.mp4", 5) for name in "abcd"]
     sequences[2].features[:] = 3e38  # finite as they are; their sum is not
