@@ -17,7 +17,7 @@ MODULES = {
 }
 STAGES = ("extract", "fit", "crossvalidate", "choose", "checkpoints", "train", "evaluate", "predict", "report", "demo")
 NOUNS = ("datasets", "features", "models", "video")
-RESULTS = ("run", "metrics", "plots", "charts")
+RESULTS = ("run", "metrics", "plots")
 RECORDS = ("records", "config")
 LAYERS = {"cli": 5, **dict.fromkeys(STAGES, 4), **dict.fromkeys(RESULTS, 3), **dict.fromkeys(NOUNS, 2)}
 LAYERS |= {**dict.fromkeys(RECORDS, 1), "errors": 0}
@@ -31,7 +31,7 @@ HOMES = {
     "huggingface_hub": {"vidpipe.models.downloads"},
     "pebble": {"vidpipe.video.decoding"},
     "matplotlib": {"vidpipe.plots"},
-    "jinja2": {"vidpipe.report"},
+    "jinja2": {"vidpipe.report.page"},
 }
 
 

@@ -18,9 +18,9 @@ from tests.browser import Browser
 from tests.media import write_video
 from tests.stores import make_sequence, make_store
 from tests.test_cli import run
-from vidpipe.charts import span
 from vidpipe.config import TrainConfig
 from vidpipe.records import LabeledVideo
+from vidpipe.report.charts import span
 from vidpipe.train import train
 
 SCRIPT = "<script>alert(1)</script>"

@@ -26,7 +26,8 @@ def command(run: Path, output: Path | None, videos: tuple[Path, ...]) -> None:
     vidpipe report run
     vidpipe report run -o fights.html --videos videos/
     """
-    from vidpipe.report import collect_report, write_report
+    from vidpipe.report.collect import collect_report
+    from vidpipe.report.page import write_report
     from vidpipe.run import Run
 
     report = collect_report(Run.open(run), videos=videos)

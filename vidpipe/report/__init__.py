@@ -1,0 +1,1 @@
+"""`vidpipe report`: what a run folder tells, as one HTML page."""
