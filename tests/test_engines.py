@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 
 from tests.media import write_video
 from vidpipe.errors import UsageError
@@ -98,6 +100,14 @@ def test_auto_does_not_export_for_a_few_frames_or_for_random_weights(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert engine("auto", num_frames=16).name == "torch"
     assert engine("auto", weights=find_weights(LITE0, "random")).name == "torch"
+
+
+def test_auto_leaves_transformers_to_torch(tmp_path: Path) -> None:
+    spec = BACKBONES["vit_tiny"]
+    save_file(timm.create_model(spec.builder).state_dict(), tmp_path / "vit.safetensors")
+    weights = find_weights(spec, str(tmp_path / "vit.safetensors"))
+    made = load_engine(spec, weights=weights, pool="auto", device="cpu", engine="auto", num_frames=10**6)
+    assert made.name == "torch"
 
 
 def test_onnx_does_not_go_with_a_gpu() -> None:

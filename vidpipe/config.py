@@ -141,7 +141,7 @@ class ExtractConfig(_Checked):
     device: str = _setting("auto", "Where the image model runs.", choices=("auto", "cpu", "cuda"))
     engine: str = _setting(
         "auto",
-        "What runs the image model; auto: ONNX Runtime on the CPU, torch on a GPU.",
+        "What runs the image model; auto: ONNX Runtime for convolutional networks on the CPU, else torch.",
         choices=("auto", "torch", "onnx"),
     )
     decoder: str = _setting(

@@ -148,7 +148,7 @@ def load_engine(
         weights: from `vidpipe.models.weights.find_weights`.
         pool: one of `spec.poolings`, or `auto`.
         device: `auto`, `cpu` or `cuda`.
-        engine: `torch`, `onnx` or `auto`: ONNX on the CPU where it is installed and pays.
+        engine: `torch`, `onnx` or `auto`: ONNX for convolutional networks on the CPU, where it is installed and pays.
         precision: `full` or `half`; ONNX runs in full precision alone.
         num_frames: about how many frames it will be given: a few are not worth an export.
 
@@ -177,6 +177,9 @@ def load_engine(
 
 
 def _onnx_pays(spec: BackboneSpec, weights: WeightsFile, pool: str, device: str, num_frames: int) -> bool:
+    """Convolutional networks gain from it; transformers run as fast with PyTorch, or faster: docs/backbones.md."""
+    if spec.kind not in ("map", "layer"):
+        return False
     if find_spec("onnxruntime") is None or weights.path is None or (device != "cpu" and _has_cuda()):
         return False
     return export_path(spec, weights, pool).exists() or num_frames >= EXPORT_PAYS_FRAMES
