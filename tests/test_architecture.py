@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,19 @@ def test_imports_point_from_commands_to_stages_to_nouns_to_records(module: str) 
             assert (here, there) in BETWEEN_NOUNS, f"{module} imports {imported}"
         else:
             assert LAYERS[there] <= LAYERS[here], f"{module} imports {imported}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {
+        module: {
+            name
+            for imported in imports(path)
+            for name in (imported, imported.rpartition(".")[0])
+            if name in MODULES and name != "vidpipe"
+        }
+        for module, path in MODULES.items()
+    }
+    TopologicalSorter(graph).prepare()
 
 
 def test_every_module_has_a_place_among_the_layers() -> None:

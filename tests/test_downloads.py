@@ -16,7 +16,8 @@ from time import sleep
 import pytest
 
 from vidpipe.errors import WeightsError
-from vidpipe.models.backbones import BACKBONES, BackboneSpec
+from vidpipe.models.backbones import BACKBONES
+from vidpipe.models.spec import BackboneSpec
 from vidpipe.models.weights import find_weights
 
 CONTENT = bytes(range(256)) * 1000

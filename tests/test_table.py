@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import normalize
 
 from vidpipe.errors import UsageError
-from vidpipe.models.backbones import BACKBONES, POOLINGS, BackboneSpec, find_backbone
+from vidpipe.models.backbones import BACKBONES, find_backbone
 from vidpipe.models.engines import load_engine
 from vidpipe.models.frozen import FrozenBackbone, build_network, load_backbone
 from vidpipe.models.lenet import DigitClassifier
 from vidpipe.models.sizes import count, count_backbone, written_sizes
+from vidpipe.models.spec import POOLINGS, BackboneSpec
 from vidpipe.models.weights import find_weights
 
 QUICK = ("lenet5", "resnet18", "mobilenet_v3_small", "efficientnet_lite0", "vit_tiny")

@@ -8,7 +8,7 @@ import click
 from vidpipe.cli.options import format_option, json_line, vidpipe_command
 
 if TYPE_CHECKING:
-    from vidpipe.models.backbones import BackboneSpec
+    from vidpipe.models.spec import BackboneSpec
 
 COLUMNS = ("name", "D", "parameters", "GMACs", "input", "top-1", "here", "weights from", "licence")
 

@@ -5,80 +5,19 @@ torchvision, the published accuracy. `timm/NAME` and `torchvision/NAME` reach an
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 
 from vidpipe.errors import UsageError
+from vidpipe.models.spec import DOORS, BackboneSpec
 from vidpipe.records import Preprocessing
 
-__all__ = ["BACKBONES", "DOORS", "OFFLINE_BACKBONE", "POOLINGS", "BackboneSpec", "find_backbone"]
+__all__ = ["BACKBONES", "find_backbone"]
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 INK = (0.0784, 0.0784, 0.0784), (0.7843, 0.7843, 0.7843)
 """LeNet-5's: black becomes -0.1 and white 1.175 (LeCun et al. 1998, II.B)."""
-
-POOLINGS: Mapping[str, tuple[str, ...]] = {
-    "map": ("avg", "max"),
-    "class token": ("token", "tokens"),
-    "attention": ("attention", "tokens"),
-    "tokens": ("tokens",),
-    "layer": ("none",),
-}
-"""What a feature is made from -> the poolings that go with it, the one that the weights were trained for first."""
-
-DOORS = ("timm", "torchvision")
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """What is known of a backbone before it is built."""
-
-    name: str
-    dim: int
-    """D, the size of its feature."""
-    preprocessing: Preprocessing
-    library: str
-    """`torchvision`, `timm` or `vidpipe`: who builds it."""
-    builder: str
-    """The model's name there."""
-    feature_map: str
-    """The node whose output is pooled, (N, D, h, w) or (N, T, D); `forward_features` for timm."""
-    weights: str
-    """Where the default weights come from: an address, `package:NAME`, or `shipped:FILE`; empty: there are none."""
-    weights_licence: str
-    kind: str = "map"
-    """What its feature is made from: a key of `POOLINGS`."""
-    top1: float | None = None
-    """Accuracy on ImageNet-1k's validation set in percent, as published."""
-    top1_source: str = ""
-
-    @property
-    def input_size(self) -> int:
-        """Pixels of each side of a frame."""
-        return self.preprocessing.crop
-
-    @property
-    def poolings(self) -> tuple[str, ...]:
-        """The poolings that it knows, the one that its weights were trained for first."""
-        return POOLINGS[self.kind]
-
-    def resolve_pool(self, pool: str) -> str:
-        """`auto` becomes the pooling that the weights were trained for.
-
-        Raises:
-            UsageError: the pooling does not go with this backbone.
-        """
-        if pool == "auto":
-            return self.poolings[0]
-        if pool not in self.poolings:
-            raise UsageError(
-                f"--pool {pool} does not go with {self.name}, whose feature is made from its {self.kind}; "
-                f"--pool {' or '.join(self.poolings)}"
-            )
-        return pool
-
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 
@@ -243,9 +182,6 @@ def _dino(
 
 DINOV2_LICENCE, DINOV3_LICENCE = "Apache-2.0; trained on LVD-142M", "DINOv3 License (Meta's own terms); LVD-1689M"
 DINOV2_SOURCE = "facebookresearch/dinov2, linear probe"
-
-OFFLINE_BACKBONE = "efficientnet_lite0"
-"""The one whose weights come with a package, so that nothing has to be downloaded."""
 
 BACKBONES: Mapping[str, BackboneSpec] = {
     spec.name: spec

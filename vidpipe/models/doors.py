@@ -11,7 +11,7 @@ import torchvision.models
 from timm.data.config import resolve_data_config
 
 from vidpipe.errors import UsageError
-from vidpipe.models.backbones import DOORS, BackboneSpec
+from vidpipe.models.spec import DOORS, BackboneSpec
 from vidpipe.records import Preprocessing
 
 __all__ = ["doors_to", "open_door"]

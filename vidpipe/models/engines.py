@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import UsageError, VidpipeError
-from vidpipe.models.backbones import BackboneSpec
+from vidpipe.models.spec import BackboneSpec
 from vidpipe.models.weights import WeightsFile, torch_home
 from vidpipe.records import Preprocessing
 

@@ -16,8 +16,8 @@ from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from vidpipe.errors import UsageError, WeightsError
-from vidpipe.models.backbones import BackboneSpec
 from vidpipe.models.lenet import LeNet5
+from vidpipe.models.spec import BackboneSpec
 from vidpipe.models.weights import WeightsFile, find_weights, load_tensors
 from vidpipe.records import Preprocessing
 

@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidpipe.models.backbones import BACKBONES, BackboneSpec
+from vidpipe.models.backbones import BACKBONES
+from vidpipe.models.spec import BackboneSpec
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidpipe.errors import WeightsError
-from vidpipe.models.backbones import OFFLINE_BACKBONE, BackboneSpec
 from vidpipe.models.downloads import (
     HUB,
     download_file,
@@ -21,6 +20,7 @@ from vidpipe.models.downloads import (
     sha256,
     sha256_prefix,
 )
+from vidpipe.models.spec import OFFLINE_BACKBONE, BackboneSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
