@@ -38,6 +38,7 @@ TEMPERATURES = (0.05, 20.0)
 """Within which a temperature is looked for: a small validation part that is all right would have it vanish."""
 FEW_TO_CALIBRATE = 20
 """Videos, below which a temperature says more about them than about the head."""
+POOLED_AT_ONCE = 64
 NEVER = -30.0
 """The logit of a class without training videos."""
 
@@ -135,12 +136,14 @@ def _fit_linear(head: LinearHead, parts: Mapping[str, SequenceDataset], config: 
     training = parts["train"]
     pooled = _pooled(head, training)  # (N, F)
     centre, scale = pooled.mean(axis=0), _block_scales(pooled, training.dim)
+    pooled -= centre
+    pooled /= scale
     model = LogisticRegression(
         C=config.inverse_penalty, class_weight=None if config.balance == "none" else "balanced", max_iter=2000
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The number of unique classes")  # is large beside that of the videos
-        model.fit((pooled - centre) / scale, training.class_index.numpy())
+        model.fit(pooled, training.class_index.numpy())
     weight = model.coef_ / scale  # (K, F), or (1, F) for two classes
     bias = model.intercept_ - weight @ centre
     if len(weight) == 1:
@@ -156,13 +159,17 @@ def _fit_linear(head: LinearHead, parts: Mapping[str, SequenceDataset], config: 
 @torch.inference_mode()
 def _pooled(head: LinearHead, dataset: SequenceDataset) -> NDArray[np.float32]:
     """(N, F) what the classifier is given."""
-    rows = [head.pool(head.motion(batch.features, batch.lengths), batch.lengths) for batch in dataset.batches(64)]
-    return torch.cat(rows).numpy()
+    rows = np.empty((len(dataset), head.classifier.in_features), np.float32)
+    for number, batch in enumerate(dataset.batches(POOLED_AT_ONCE)):
+        pooled = head.pool(head.motion(batch.features, batch.lengths), batch.lengths)
+        rows[number * POOLED_AT_ONCE :][: len(pooled)] = pooled
+    return rows
 
 
 def _block_scales(pooled: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
     """(F,) the deviation of each block of `dim`, and √F, so that a clip is about as long as 1 whatever is pooled."""
-    deviation = np.sqrt(pooled.var(axis=0).reshape(-1, dim).mean(axis=1)).repeat(dim)  # (F,)
+    blocks = np.split(pooled, pooled.shape[1] // dim, axis=1)  # F / D views, (N, D)
+    deviation = np.sqrt([block.var(axis=0).mean() for block in blocks]).repeat(dim)  # (F,)
     return np.where(deviation > 0, deviation, 1) * np.float32(math.sqrt(pooled.shape[1]))
 
 
