@@ -161,6 +161,7 @@ def test_the_head_that_is_kept_has_learned_from_all_videos(trained: Trained, tmp
     kept = train(store, videos, tmp_path / "kept", config=config)
     tested = train(store, videos, tmp_path / "tested", config=replace(config, refit=False))
     assert kept.run.metrics == tested.run.metrics
+    assert (tmp_path / "kept/history_refit.csv").exists()
     assert kept.run.learned_parts == ("train", "val", "test")
     assert len(kept.run.learned) == len(videos)
     dataset = SequenceDataset(store, videos, kept.run.class_names)
@@ -174,6 +175,18 @@ def test_the_head_that_is_kept_has_learned_from_all_videos(trained: Trained, tmp
     assert float(found.get_buffer("temperature")) == pytest.approx(temperature, rel=1e-2)
     with pytest.raises(RunError, match=f"learned from every one of these {len(videos)} videos"):
         evaluate(kept.run, store, videos)
+
+
+def test_a_run_that_replaces_another_leaves_nothing_of_it(trained: Trained, tmp_path: Path) -> None:
+    _, store, videos = trained
+    config = TrainConfig(head="mean", device="cpu")
+    train(store, videos, tmp_path / "run", config=replace(config, folds=2))
+    assert {"history_refit.csv", "folds.csv"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    (tmp_path / "run/checkpoint.safetensors").write_bytes(b"of another training")
+    untested = replace(config, refit=False, val_fraction=0.0, test_fraction=0.0)
+    for name in ("run", "new"):
+        train(store, videos, tmp_path / name, config=untested)
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {p.name for p in (tmp_path / "new").iterdir()}
 
 
 def test_a_test_part_that_the_labels_give_is_never_learned_from(trained: Trained, tmp_path: Path) -> None:

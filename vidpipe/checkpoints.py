@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["Journal", "chosen_before", "describe", "discard_checkpoints"]
+__all__ = ["Journal", "begin_anew", "chosen_before", "describe", "discard_checkpoints"]
 
 SECONDS_BETWEEN = 10.0
 """Of training, which a crash can cost."""
@@ -147,7 +147,17 @@ def _summary_writer(folder: Path) -> "SummaryWriter":
 
 def discard_checkpoints(folder: Path) -> None:
     """Remove what a training that is done would have gone on from."""
-    for path in folder.glob("checkpoint*.safetensors"):
+    _discard(folder, "checkpoint*.safetensors")
+
+
+def begin_anew(folder: Path) -> None:
+    """Remove what another training left and this one may not write again."""
+    for pattern in ("checkpoint*.safetensors", "history*.csv", "confusion.png"):
+        _discard(folder, pattern)
+
+
+def _discard(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
         path.unlink(missing_ok=True)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.checkpoints import Journal, chosen_before, describe, discard_checkpoints
+from vidpipe.checkpoints import Journal, begin_anew, chosen_before, describe, discard_checkpoints
 from vidpipe.choose import choose_head
 from vidpipe.config import TrainConfig
 from vidpipe.crossvalidate import CrossValidation, cross_validate, logits_of, predictions_table, select_parts
@@ -84,6 +84,8 @@ def train(
     dataset = SequenceDataset(store, whole, class_names)
     parts = select_parts(dataset, split)
     leaks = find_leaks(parts)
+    if not resume:
+        begin_anew(run_path)
     choice = ""
     if config.head == "auto":
         before = chosen_before(run_path) if resume else None
