@@ -24,7 +24,8 @@ __all__ = ["DemoResult", "run_demo"]
 logger = logging.getLogger(__name__)
 
 EXTRACT = ExtractConfig(backbone="efficientnet_lite0")
-TRAIN = TrainConfig(head="lstm", motion="raw", unit_frames=False, scale_sharing=0.0, hidden_size=128)
+TRAIN = TrainConfig(head="lstm", motion="raw", unit_frames=False, scale_sharing=0.0, hidden_size=128, refit=False)
+"""Without a second fit, so that the figures and the predictions shown are of one head."""
 
 
 @dataclass(frozen=True)
