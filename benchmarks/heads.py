@@ -2,6 +2,7 @@
 
     python -m benchmarks.heads                    the table of RESULTS.md
     python -m benchmarks.heads settings           what each setting earns; the linear head's, then a neural one's
+    python -m benchmarks.heads calibration        by which videos a temperature is found
     python -m benchmarks.heads table STORES       with the stores that STORES holds, as fight/ and interaction/
 
 Fight: 5 folds by source video. Interaction: one sequence left out at a time.
@@ -12,26 +13,31 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from torch.nn.functional import cross_entropy
+
 from benchmarks.clips import labelled_sets
 from vidpipe.config import ExtractConfig, TrainConfig
-from vidpipe.crossvalidate import CrossValidation, cross_validate
+from vidpipe.crossvalidate import CrossValidation, cross_validate, select_parts
 from vidpipe.datasets.sequences import SequenceDataset
-from vidpipe.datasets.splits import make_folds
+from vidpipe.datasets.splits import make_folds, make_split
 from vidpipe.datasets.stored import label_store
 from vidpipe.extract import extract
 from vidpipe.features.store import FeatureStore
+from vidpipe.fit import compute_logits, fit_head, fit_temperature
 from vidpipe.records import LabeledVideo
 from vidpipe.video.files import find_videos
 
 NUM_FOLDS: Mapping[str, int | None] = {"fight": 5, "interaction": None}
 HEADS = ("statistics", "lstm", "bilstm", "gru", "attention", "tcn", "transformer")
 MOTIONS = ("raw", "centred,magnitude", "magnitude", "centred", "difference", "raw,centred,magnitude")
-NEURAL = TrainConfig(hidden_size=32, epochs=30, patience=6, lr=2e-3, device="cpu")
-"""Small, since the table has many rows."""
+NEURAL = TrainConfig(hidden_size=32, epochs=30, patience=6, lr=2e-3, calibrate=False, device="cpu")
+"""Small, since the table has many rows; a temperature changes no top-1."""
+NUM_DRAWS = 8
 SETTINGS: Mapping[str, Sequence[dict[str, object]]] = {
     "statistics": (
         {},
@@ -101,7 +107,7 @@ def table(sets: Sequence[LabelledSet], configs: Mapping[str, TrainConfig]) -> li
 
 def head_configs() -> dict[str, TrainConfig]:
     """The baseline, then each head with each motion."""
-    configs = {"mean (baseline)": TrainConfig(head="mean", device="cpu")}
+    configs = {"mean (baseline)": TrainConfig(head="mean", calibrate=False, device="cpu")}
     for motion in MOTIONS:
         for head in HEADS:
             configs[f"{head}, {motion}"] = replace(NEURAL, head=head, motion=motion)
@@ -121,21 +127,67 @@ def setting_configs() -> dict[str, TrainConfig]:
     }
 
 
+def temperatures(labelled: LabelledSet, seed: int) -> dict[str, tuple[float, float]]:
+    """The temperature by each way, and the log loss with it on a third of the groups that no one learned from."""
+    split = make_split(labelled.videos, val_fraction=1 / 3, test_fraction=1 / 3, seed=seed)
+    parts = select_parts(labelled.dataset, split)
+    learned = replace(split, train=(*split.train, *split.val), val=())
+    config, num_classes = TrainConfig(device="cpu"), len(labelled.class_names)
+    tested, _ = fit_head(config.head, parts, num_classes, replace(config, calibrate=False))
+    kept, _ = fit_head(config.head, select_parts(labelled.dataset, learned), num_classes, config)
+    by = {
+        "none": 1.0,
+        "a third of the groups": fit_temperature(tested, parts["val"]),
+        "5 folds by group": float(kept.get_buffer("temperature")),
+    }
+    logits = compute_logits(kept, parts["test"]) * by["5 folds by group"]
+    return {
+        name: (found, float(cross_entropy(logits / found, parts["test"].class_index))) for name, found in by.items()
+    }
+
+
+def calibration(sets: Sequence[LabelledSet]) -> list[str]:
+    """A row for each way on each set, over draws of the test groups."""
+    lines = ["| | found by | temperature, lowest to highest | log loss ± between draws |", "|---|---|---|---|"]
+    for labelled in sets:
+        draws = [temperatures(labelled, seed) for seed in range(NUM_DRAWS)]
+        for name in draws[0]:
+            found, losses = np.array([draw[name] for draw in draws]).T
+            lines.append(
+                f"| {labelled.name} | {name} | {found.min():.2f} to {found.max():.2f} | "
+                f"{losses.mean():.3f} ± {losses.std():.3f} |"
+            )
+    return lines
+
+
+PROTOCOL = (
+    "efficientnet_lite0, uniform 16; top-1 ± deviation between the folds, and the 95 % interval by drawing groups "
+    "anew. fight: 5 folds by source video; interaction: one sequence left out at a time. Neural heads: hidden size "
+    f"{NEURAL.hidden_size}, at most {NEURAL.epochs} epochs, seed 0."
+)
+SECTIONS: Mapping[str, tuple[str, str, Callable[[Sequence[LabelledSet]], list[str]]]] = {
+    "table": ("Heads and motion (`python -m benchmarks.heads`)", PROTOCOL, lambda sets: table(sets, head_configs())),
+    "settings": (
+        "Settings, one changed at a time (`python -m benchmarks.heads settings`)",
+        PROTOCOL,
+        lambda sets: table(sets, setting_configs()),
+    ),
+    "calibration": (
+        "Calibration of the default head (`python -m benchmarks.heads calibration`)",
+        f"{NUM_DRAWS} draws: log loss on a third of the groups, of a head fitted to the others.",
+        calibration,
+    ),
+}
+
+
 def run(what: str = "table", stores: Path | None = None) -> str:
     """A section of RESULTS.md."""
     warnings.simplefilter("ignore")
     logging.getLogger("vidpipe").setLevel(logging.ERROR)
+    title, about, measure = SECTIONS[what]
     with tempfile.TemporaryDirectory() as scratch:
-        sets = list(load_sets(stores or Path(scratch)))
-        lines = table(sets, head_configs() if what == "table" else setting_configs())
-    title = "Heads and motion" if what == "table" else "Settings, one changed at a time"
-    command = "heads" if what == "table" else "heads settings"
-    return (
-        f"## {title} (`python -m benchmarks.{command}`)\n\n"
-        "efficientnet_lite0, uniform 16; top-1 ± deviation between the folds, and the 95 % interval by drawing groups "
-        "anew. fight: 5 folds by source video; interaction: one sequence left out at a time. Neural heads: hidden size "
-        f"{NEURAL.hidden_size}, at most {NEURAL.epochs} epochs, seed 0.\n\n" + "\n".join(lines)
-    )
+        lines = measure(list(load_sets(stores or Path(scratch))))
+    return f"## {title}\n\n{about}\n\n" + "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -386,7 +386,13 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None
         os.link(video, tmp_path / "videos" / f"{number}.mp4")
     folders = (str(tmp_path / "videos"), "-o", str(tmp_path / "s"))
     command = [sys.executable, "-m", "vidpipe", "extract", *folders, *LITE0]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
+    )
     assert process.stderr is not None
     assert "of 1000 videos" in process.stderr.readline()
     process.send_signal(signal.SIGINT)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from torch.nn.functional import cross_entropy
 
 from tests.stores import make_sequence, make_store
@@ -18,7 +19,7 @@ from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import RunError, TrainingError, UsageError
 from vidpipe.features.store import FeatureStore
-from vidpipe.fit import compute_logits, fit_head, train_epoch
+from vidpipe.fit import FEW_TO_CALIBRATE, compute_logits, fit_head, train_epoch
 from vidpipe.models.heads import build_head
 from vidpipe.records import LabeledVideo
 from vidpipe.run import Run
@@ -73,17 +74,60 @@ def test_a_class_without_training_videos_is_never_predicted(made: Made) -> None:
     assert set(compute_logits(head, parts["val"]).argmax(dim=1).tolist()) == {0, 1}
 
 
-def test_the_temperature_is_the_one_of_least_validation_loss(made: Made) -> None:
+def least_loss_temperature(logits: torch.Tensor, truth: torch.Tensor) -> float:
+    best = minimize(lambda t: float(cross_entropy(logits / float(np.exp(t[0])), truth)), [0.0], method="Nelder-Mead")
+    return float(np.exp(best.x[0]))
+
+
+def partly_wrong(truth: torch.Tensor) -> torch.Tensor:
+    """A quarter of the labels is wrong, so that no probability should be near 1."""
+    wrong = truth.clone()
+    wrong[::4] = 1 - wrong[::4]
+    return wrong
+
+
+def test_a_neural_heads_temperature_is_the_one_of_least_validation_loss(made: Made) -> None:
     parts = parts_of(made)
-    shuffled = parts["val"].class_index.clone()
-    shuffled[::4] = 1 - shuffled[::4]  # a quarter of the labels is wrong, so that no probability should be near 1
-    parts["val"].class_index = shuffled
-    plain, _ = fit_head("statistics", parts, 2, LINEAR)
-    calibrated, _ = fit_head("statistics", parts, 2, replace(LINEAR, calibrate=True))
+    parts["val"].class_index = partly_wrong(parts["val"].class_index)
+    plain, _ = fit_head("attention", parts, 2, replace(QUICK, epochs=3, calibrate=False))
+    calibrated, _ = fit_head("attention", parts, 2, replace(QUICK, epochs=3))
     logits = compute_logits(plain, parts["val"])
-    best = minimize(lambda t: float(cross_entropy(logits / float(np.exp(t[0])), shuffled)), [0.0], method="Nelder-Mead")
-    assert float(calibrated.get_buffer("temperature")) == pytest.approx(float(np.exp(best.x[0])), rel=1e-2)
+    expected = least_loss_temperature(logits, parts["val"].class_index)
+    assert float(calibrated.get_buffer("temperature")) == pytest.approx(expected, rel=1e-2)
     assert torch.equal(compute_logits(calibrated, parts["val"]).argmax(1), logits.argmax(1))
+
+
+def test_a_linear_heads_temperature_is_the_one_of_least_loss_on_folds_by_group(made: Made) -> None:
+    training = parts_of(made, num_train=72)["train"]
+    training.class_index = partly_wrong(training.class_index)
+    parts = {"train": training, "val": training.part([])}
+    plain, _ = fit_head("mean", parts, 2, LINEAR)
+    sequences = [training.sequence(number).numpy() for number in range(len(training))]
+    rows = np.stack([sequence.mean(axis=0) for sequence in sequences]) / np.concatenate(sequences).std(axis=0)
+    rows = (rows - rows.mean(axis=0)) / np.sqrt(rows.var(axis=0).sum())  # about as long as 1
+    predicted = cross_val_predict(
+        LogisticRegression(C=LINEAR.inverse_penalty, max_iter=2000),
+        rows,
+        training.class_index,
+        groups=training.units,
+        cv=StratifiedGroupKFold(5, shuffle=True, random_state=0),
+        method="predict_log_proba",
+    )
+    expected = least_loss_temperature(torch.from_numpy(predicted), training.class_index)
+    calibrated, _ = fit_head("mean", parts, 2, replace(LINEAR, calibrate=True))
+    assert float(calibrated.get_buffer("temperature")) == pytest.approx(expected, rel=2e-2)
+    assert torch.equal(compute_logits(calibrated, training).argmax(1), compute_logits(plain, training).argmax(1))
+
+
+def test_too_few_videos_or_groups_leave_a_linear_head_its_own_probabilities(made: Made) -> None:
+    dataset = SequenceDataset(*made, CLASSES)
+    few = dataset.part(range(FEW_TO_CALIBRATE - 1))
+    one_group = dataset.part(range(len(dataset)))
+    one_group.units = ("group one",) * len(dataset)
+    for training in (few, one_group):
+        parts = {"train": training, "val": training.part([])}
+        head, _ = fit_head("mean", parts, 2, replace(LINEAR, calibrate=True))
+        assert float(head.get_buffer("temperature")) == 1.0
 
 
 class BrokenOffError(Exception):

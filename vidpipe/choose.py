@@ -43,7 +43,9 @@ def choose_head(
     best, tried = candidates[0], dict[str, CrossValidation]()
     for name in candidates:
         # The first one is compared whatever it takes: something has to be chosen.
-        found = _within(end if tried else math.inf, dataset, folds, class_names, replace(config, head=name))
+        found = _within(
+            end if tried else math.inf, dataset, folds, class_names, replace(config, head=name, calibrate=False)
+        )
         if found is None:
             break
         tried[name] = found

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vidpipe.checkpoints import Journal, begin_anew, chosen_before, describe, discard_checkpoints
 from vidpipe.choose import choose_head
-from vidpipe.config import TrainConfig
+from vidpipe.config import LINEAR_HEADS, TrainConfig
 from vidpipe.crossvalidate import CrossValidation, cross_validate, logits_of, predictions_table, select_parts
 from vidpipe.datasets.leaks import Leak, find_leaks
 from vidpipe.datasets.sequences import SequenceDataset
@@ -22,7 +22,7 @@ from vidpipe.datasets.splits import Split, make_folds, make_split
 from vidpipe.features.store import FeatureStore
 from vidpipe.fit import FEW_TO_CALIBRATE, Epoch, Watcher, fit_head, fit_temperature, seen_by
 from vidpipe.metrics import Evaluation, evaluate_logits
-from vidpipe.models.heads import Head
+from vidpipe.models.heads import Head, LinearHead
 from vidpipe.plots import plot_confusion, plot_history
 from vidpipe.records import LabeledVideo
 from vidpipe.run import BASELINE, Run, SplitRow, save_run
@@ -196,14 +196,15 @@ def _fit_again(
 ) -> dict[str, Head]:
     """The heads fitted anew to more videos, for as many epochs as were best before.
 
-    Their temperature is found by what the tested heads, which know the first `num_known` videos, say of the others.
+    A neural head's temperature is found by what the tested one, which knows the first `num_known` videos, says of the
+    others.
     """
     logger.info("fitting the head that is kept to all %d videos (--no-refit keeps the tested one)", len(videos))
     parts = {"train": videos, "val": videos.part([])}
     unseen = videos.part(range(num_known, len(videos)))
     heads, _ = _fit_heads(parts, class_names, replace(config, epochs=_best_epochs(history)), recorder, "_refit")
     for name, head in heads.items():
-        if config.calibrate:
+        if config.calibrate and not isinstance(head, LinearHead):
             head.get_buffer("temperature").fill_(fit_temperature(tested[name], seen_by(name, unseen)))
     return heads
 
@@ -281,11 +282,12 @@ def _warnings(
     (most, most_videos), *_, (least, least_videos) = counts.most_common()
     if most_videos > GREAT_IMBALANCE * least_videos:
         yield f"{most_videos} videos of {most}, {least_videos} of {least}: see the balanced accuracy, and --balance"
-    num_unseen = sum(len(getattr(split, part)) for part in {*learned_parts, "val"} - {"train"})
-    if 0 < num_unseen < FEW_TO_CALIBRATE:
+    calibrated_by = {*learned_parts, "val"} - {"train"} if head not in LINEAR_HEADS else learned_parts
+    num_videos = sum(len(getattr(split, part)) for part in calibrated_by)
+    if 0 < num_videos < FEW_TO_CALIBRATE:
         yield (
-            f"{num_unseen} videos outside the training part are too few to calibrate probabilities by (at least "
-            f"{FEW_TO_CALIBRATE}): do not take them at their word"
+            f"{num_videos} videos are too few to calibrate probabilities by (at least {FEW_TO_CALIBRATE}): "
+            "do not take them at their word"
         )
     if leaks:
         first = leaks[0]

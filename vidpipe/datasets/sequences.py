@@ -54,6 +54,8 @@ class SequenceDataset:
 
     def __init__(self, store: FeatureStore, videos: Sequence[LabeledVideo], class_names: Sequence[str]) -> None:
         self.video_ids = tuple(video.video_id for video in videos)
+        self.units = tuple(video.unit for video in videos)
+        """What stays together where they are divided; see `LabeledVideo.unit`."""
         self.num_classes = len(class_names)
         class_of = {name: index for index, name in enumerate(class_names)}
         self.class_index = torch.tensor([class_of[video.label] for video in videos], dtype=torch.int64)
@@ -78,6 +80,7 @@ class SequenceDataset:
         chosen = torch.tensor(numbers, dtype=torch.int64)
         part = copy.copy(self)
         part.video_ids = tuple(self.video_ids[number] for number in numbers)
+        part.units = tuple(self.units[number] for number in numbers)
         part.class_index = self.class_index[chosen]
         part._sequences = [self._sequences[number] for number in numbers]
         return part
