@@ -15,7 +15,7 @@ MOST_GB = 3.0
 
 
 def test_damaged_videos_do_not_hang_crash_or_give_wrong_rows(tmp_path: Path) -> None:
-    outcomes = fuzz(30, 5, tmp_path)
+    outcomes = fuzz(30, 8, tmp_path)
     assert outcomes["stored"] > 5
     assert outcomes["stored, marked damaged"] > 5
     for outcome in ("wrong rows", "damaged shards", "not accounted for", "DecodeTimeoutError", "DecoderCrashError"):
