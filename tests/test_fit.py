@@ -182,12 +182,15 @@ def test_a_training_that_goes_on_does_not_choose_its_head_again(
 
 def test_a_loss_that_is_not_finite_stops_with_the_video_named(tmp_path: Path) -> None:
     sequences = [make_sequence(f"{name}.mp4", 5) for name in "abcd"]
-    sequences[2].features[:] = 3e38  # finite as they are; their sum is not
+    for sequence in sequences:
+        sequence.features[:, 0] = 0
+    sequences[2].features[1, 0] = 1e10  # finite as it is; divided by its scale, it is not
     store = make_store(tmp_path / "store", sequences)
     videos = [LabeledVideo(f"{name}.mp4", label) for name, label in zip("abcd", "xyxy", strict=True)]
     dataset = SequenceDataset(store, videos, ["x", "y"])
     config = replace(QUICK, motion="centred")
-    head = build_head("lstm", dataset.dim, 2, config)
+    head = build_head("tcn", dataset.dim, 2, config)
+    head.motion.get_buffer("scale")[0] = 1e-30
     optimiser = torch.optim.SGD(head.parameters(), lr=0.1)
     with pytest.raises(TrainingError, match=r"a step with c\.mp4;"):
         train_epoch(head, dataset, optimiser, config, torch.arange(4))

@@ -94,7 +94,7 @@ def test_features_of_half_precision_stay_so_in_memory(tmp_path: Path) -> None:
     assert np.array_equal(batch.features[0].numpy(), sequence.features.astype(np.float32))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -3e38])
 def test_a_feature_that_is_not_finite_is_told_with_its_video(tmp_path: Path, value: float) -> None:
     sequences = [make_sequence(f"{name}.mp4") for name in "abc"]
     sequences[1].features[1, 1] = value

@@ -49,7 +49,7 @@ class SequenceDataset:
         class_names: the classes, in the order of `class_index`.
 
     Raises:
-        StoreError: a feature is not finite.
+        StoreError: a feature is not finite, or too large to compute with.
     """
 
     def __init__(self, store: FeatureStore, videos: Sequence[LabeledVideo], class_names: Sequence[str]) -> None:

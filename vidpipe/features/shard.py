@@ -92,12 +92,19 @@ def checksum(sequence: FeatureSequence) -> str:
     return digest.hexdigest()
 
 
+def _can_be_used(features: NDArray[np.floating[Any]]) -> bool:
+    """Whether the sum of their squares is finite, and so each of them is and can be computed with."""
+    if features.dtype == np.float16:  # which has no number that is too large, and no fast sum
+        return bool(np.isfinite(features).all())
+    return bool(np.isfinite(np.vdot(features, features)))
+
+
 def fault(sequence: FeatureSequence, row: VideoRow) -> str | None:
     """What is wrong with a sequence that was read from a row; None where it is what was written, and can be used."""
     if checksum(sequence) != row.checksum:
         return "it is not what was written"
-    if not np.isfinite(sequence.features).all():
-        return "its features are not finite"
+    if not _can_be_used(sequence.features):
+        return "its features are not finite, or too large to compute with"
     if not np.isfinite(sequence.pts_seconds).all() or np.any(np.diff(sequence.pts_seconds) < 0):
         return "its pts_seconds do not increase"
     return None
@@ -292,18 +299,18 @@ class Shard:
         """The features of some of this shard's videos, each (T, D): mapped, so that they take no memory of their own.
 
         Raises:
-            StoreError: a feature is not finite.
+            StoreError: a feature is not finite, or too large to compute with.
         """
         with self._open() as file:
             mapped = _mapped(self.path, file)
         found = [mapped[row.start : row.start + row.length] for row in rows]
-        if not all(
-            np.isfinite(mapped[start : start + ROWS_AT_ONCE]).all() for start in range(0, len(mapped), ROWS_AT_ONCE)
-        ):
+        if not all(_can_be_used(mapped[start : start + ROWS_AT_ONCE]) for start in range(0, len(mapped), ROWS_AT_ONCE)):
             for row, features in zip(rows, found, strict=True):
-                if not np.isfinite(features).all():
-                    told = f"{self.path}: the features of {row.id} are not finite; extract it again with --force"
-                    raise StoreError(told)
+                if not _can_be_used(features):
+                    raise StoreError(
+                        f"{self.path}: the features of {row.id} are not finite, or too large to compute with; "
+                        "extract it again with --force"
+                    )
         return found
 
     def _open(self) -> "_Opened":

@@ -196,7 +196,7 @@ class FeatureStore(Mapping[str, FeatureSequence]):
             video_ids: which; each must be in the store.
 
         Raises:
-            StoreError: a feature is not finite, or shards differ in D.
+            StoreError: a feature is not finite or too large to compute with, or shards differ in D.
         """
         rows: dict[int, list[VideoRow]] = defaultdict(list)
         for video_id in video_ids:
