@@ -16,7 +16,8 @@ MODULES = {
     ".".join(("vidpipe", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-STAGES = ("extract", "fit", "crossvalidate", "choose", "checkpoints", "train", "evaluate", "predict", "report", "demo")
+TRAINING = ("fit", "fit_linear", "calibration", "crossvalidate", "choose", "checkpoints")
+STAGES = ("extract", *TRAINING, "train", "evaluate", "predict", "report", "demo")
 NOUNS = ("datasets", "features", "models", "video")
 RESULTS = ("run", "metrics", "plots")
 RECORDS = ("records", "config")

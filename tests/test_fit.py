@@ -15,11 +15,12 @@ from torch.nn.functional import cross_entropy
 from tests.stores import make_sequence, make_store
 from tests.test_train import QUICK, rising_and_falling
 from vidpipe import checkpoints
+from vidpipe.calibration import FEW_TO_CALIBRATE
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import RunError, TrainingError, UsageError
 from vidpipe.features.store import FeatureStore
-from vidpipe.fit import FEW_TO_CALIBRATE, compute_logits, fit_head, train_epoch
+from vidpipe.fit import compute_logits, fit_head, train_epoch
 from vidpipe.models.heads import build_head
 from vidpipe.records import LabeledVideo
 from vidpipe.run import Run

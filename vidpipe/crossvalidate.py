@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import Split
-from vidpipe.fit import compute_logits, fit_head, seen_by
+from vidpipe.evaluate import evaluate_part, logits_of
+from vidpipe.fit import fit_head
 from vidpipe.metrics import Estimate, Evaluation, bootstrap_interval, evaluate_logits
-from vidpipe.models.heads import Head
 from vidpipe.records import LabeledVideo
 
 __all__ = ["CrossValidation", "FoldResult", "cross_validate", "predictions_table", "select_parts"]
@@ -116,8 +116,7 @@ def cross_validate(
         for name in heads:
             head, _ = fit_head(name, parts, len(class_names), replace(config, seed=seed))
             logits = logits_of(name, head, parts["test"])
-            units = [video.unit for video in split.test]
-            evaluation = evaluate_logits(logits, parts["test"].class_index.numpy(), class_names, units)
+            evaluation = evaluate_part(logits, parts["test"], class_names)
             results.append(FoldResult(fold, seed, name, split.test, logits, evaluation))
             level = logging.INFO if len(splits) > 1 else logging.DEBUG
             logger.log(level, "split %d of %d, %s: top-1 %.3f", fold + 1, len(splits), name, evaluation.top1)
@@ -129,12 +128,6 @@ def select_parts(dataset: SequenceDataset, split: Split) -> dict[str, SequenceDa
     number_of = {video_id: number for number, video_id in enumerate(dataset.video_ids)}
     parts = {"train": split.train, "val": split.val, "test": split.test}
     return {name: dataset.part([number_of[video.video_id] for video in videos]) for name, videos in parts.items()}
-
-
-def logits_of(name: str, head: Head, dataset: SequenceDataset) -> NDArray[np.float32]:
-    """(N, K) of a head by its name."""
-    logits: NDArray[np.float32] = compute_logits(head, seen_by(name, dataset)).numpy()
-    return logits
 
 
 def predictions_table(

@@ -3,16 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import LabelsError, RunError
 from vidpipe.features.store import FeatureStore
 from vidpipe.fit import compute_logits, seen_by
 from vidpipe.metrics import Evaluation, evaluate_logits
 from vidpipe.models.frozen import choose_device
+from vidpipe.models.heads import Head
 from vidpipe.records import LabeledVideo
 from vidpipe.run import Run
 
-__all__ = ["EvaluationReport", "evaluate"]
+__all__ = ["EvaluationReport", "check_key", "evaluate", "evaluate_part", "logits_of"]
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,21 @@ def evaluate(
         )
     dataset = SequenceDataset(store, unseen, run.class_names)
     heads = run.load_heads(choose_device(device))
-    logits = {name: compute_logits(head, seen_by(name, dataset)).numpy() for name, head in heads.items()}
-    truth, units = dataset.class_index.numpy(), [video.unit for video in unseen]
     return EvaluationReport(
-        {name: evaluate_logits(rows, truth, run.class_names, units) for name, rows in logits.items()},
+        {name: evaluate_part(logits_of(name, head, dataset), dataset, run.class_names) for name, head in heads.items()},
         num_seen=len(videos) - len(unseen),
     )
+
+
+def logits_of(name: str, head: Head, dataset: SequenceDataset) -> NDArray[np.float32]:
+    """(N, K) of a head by its name."""
+    logits: NDArray[np.float32] = compute_logits(head, seen_by(name, dataset)).numpy()
+    return logits
+
+
+def evaluate_part(logits: NDArray[np.float32], dataset: SequenceDataset, class_names: Sequence[str]) -> Evaluation:
+    """A data set's logits (N, K) held against its labels."""
+    return evaluate_logits(logits, dataset.class_index.numpy(), class_names, dataset.units)
 
 
 def check_key(run: Run, store: FeatureStore) -> None:

@@ -2,31 +2,26 @@
 
 import copy
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from vidpipe.calibration import FEW_TO_CALIBRATE, temperature_of_least_loss
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.augment import augment, mix
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import TrainingError
+from vidpipe.fit_linear import fit_linear
 from vidpipe.models.frozen import choose_device
 from vidpipe.models.heads import Ensemble, Head, LinearHead, build_head
 from vidpipe.run import BASELINE
 
-if TYPE_CHECKING:
-    from sklearn.linear_model import LogisticRegression
-
 __all__ = [
-    "FEW_TO_CALIBRATE",
     "Checkpoint",
     "Epoch",
     "Watcher",
@@ -37,17 +32,6 @@ __all__ = [
     "seen_by",
     "train_epoch",
 ]
-
-TEMPERATURES = (0.05, 20.0)
-"""Within which a temperature is looked for: a small validation part that is all right would have it vanish."""
-FEW_TO_CALIBRATE = 20
-"""Videos, below which a temperature says more about them than about the head."""
-ENOUGH_TO_CALIBRATE = 2000
-"""Videos, above which more folds would only take longer."""
-CALIBRATION_FOLDS = 5
-POOLED_AT_ONCE = 64
-NEVER = -30.0
-"""The logit of a class without training videos."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +104,9 @@ def fit_head(
         head.motion.fit((batch.features, batch.lengths) for batch in parts["train"].batches(32))
         seen = {part: seen_by(name, dataset) for part, dataset in parts.items()}
         if isinstance(head, LinearHead):
-            history = [_fit_linear(head, seen, config)]
+            fit_linear(head, seen["train"], config)
+            validated = _loss_and_top1(head, seen["val"]) if len(seen["val"]) else (None, None)
+            history = [Epoch(1, *_loss_and_top1(head, seen["train"]), *validated)]
             watcher.on_epoch(history[0])
         else:
             history = _fit_members(head.to(device), seen, config, watcher)
@@ -132,101 +118,6 @@ def fit_head(
 def seen_by(name: str, dataset: SequenceDataset) -> SequenceDataset:
     """A data set as a head of that name sees it: the baseline has no use for more than the mean of each sequence."""
     return dataset.averaged() if name == BASELINE else dataset
-
-
-# Linear heads
-
-
-def _fit_linear(head: LinearHead, parts: Mapping[str, SequenceDataset], config: TrainConfig) -> Epoch:
-    """scikit-learn's logistic regression on the pooled statistics, each block of D of them scaled by one number."""
-    from sklearn.linear_model import LogisticRegression
-
-    training = parts["train"]
-    pooled = _pooled(head, training)  # (N, F)
-    centre, scale = pooled.mean(axis=0), _block_scales(pooled, training.dim)
-    pooled -= centre
-    pooled /= scale
-    model = LogisticRegression(
-        C=config.inverse_penalty, class_weight=None if config.balance == "none" else "balanced", max_iter=2000
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The number of unique classes")  # is large beside that of the videos
-        warnings.filterwarnings("ignore", "The least populated class")  # has fewer videos than there are folds
-        model.fit(pooled, training.class_index.numpy())
-        if config.calibrate and len(training) >= FEW_TO_CALIBRATE:
-            head.get_buffer("temperature").fill_(_cross_fitted_temperature(model, pooled, training))
-    weight = model.coef_ / scale  # (K, F), or (1, F) for two classes
-    bias = model.intercept_ - weight @ centre
-    if len(weight) == 1:
-        weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.stack([-bias[0], bias[0]]) / 2
-    present = torch.from_numpy(model.classes_)
-    with torch.no_grad():
-        head.classifier.weight.zero_()[present] = torch.from_numpy(weight).float()
-        head.classifier.bias.fill_(NEVER)[present] = torch.from_numpy(bias).float()
-    validation = _loss_and_top1(head, parts["val"]) if len(parts["val"]) else ()
-    return Epoch(1, *_loss_and_top1(head, training), *validation)
-
-
-def _cross_fitted_temperature(
-    model: "LogisticRegression", pooled: NDArray[np.float32], training: SequenceDataset
-) -> float:
-    """The temperature of least loss where each fold, by group, is told by a model fitted to the others; 1 of too few.
-
-    A validation part of a few groups says less: on fight clips its temperature was 1.6 to 7.1, by the draw, and this
-    one 1.5 to 2.3 (`python -m benchmarks.heads calibration`).
-    """
-    told: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
-    num_told = 0
-    for logits, truth in _cross_fitted(model, pooled, training):
-        told.append((logits, truth))
-        num_told += len(truth)
-        if num_told >= ENOUGH_TO_CALIBRATE:
-            break
-    if num_told < FEW_TO_CALIBRATE:
-        return 1.0
-    all_logits, all_truth = (torch.from_numpy(np.concatenate(columns)) for columns in zip(*told, strict=True))
-    return _temperature_of_least_loss(all_logits, all_truth)
-
-
-def _cross_fitted(
-    model: "LogisticRegression", pooled: NDArray[np.float32], training: SequenceDataset
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-    """(n, K) logits and (n,) classes of each fold's videos, but for those whose class the other folds do not have."""
-    from sklearn.base import clone
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    truth = training.class_index.numpy()
-    num_folds = min(CALIBRATION_FOLDS, len(set(training.units)))
-    if num_folds < 2:
-        return
-    splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=0)
-    for others, fold in splitter.split(pooled, truth, training.units):
-        known = np.unique(truth[others])
-        fold = fold[np.isin(truth[fold], known)]
-        if len(known) > 1 and len(fold):
-            logits = np.full((len(fold), training.num_classes), NEVER)
-            logits[:, known] = clone(model).fit(pooled[others], truth[others]).predict_log_proba(pooled[fold])
-            yield logits, truth[fold]
-
-
-@torch.inference_mode()
-def _pooled(head: LinearHead, dataset: SequenceDataset) -> NDArray[np.float32]:
-    """(N, F) what the classifier is given."""
-    rows = np.empty((len(dataset), head.classifier.in_features), np.float32)
-    for number, batch in enumerate(dataset.batches(POOLED_AT_ONCE)):
-        pooled = head.pool(head.motion(batch.features, batch.lengths), batch.lengths)
-        rows[number * POOLED_AT_ONCE :][: len(pooled)] = pooled
-    return rows
-
-
-def _block_scales(pooled: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
-    """(F,) the deviation of each block of `dim`, and √F, so that a clip is about as long as 1 whatever is pooled."""
-    blocks = np.split(pooled, pooled.shape[1] // dim, axis=1)  # F / D views, (N, D)
-    deviation = np.sqrt([block.var(axis=0).mean() for block in blocks]).repeat(dim)  # (F,)
-    return np.where(deviation > 0, deviation, 1) * np.float32(math.sqrt(pooled.shape[1]))
-
-
-# Neural heads
 
 
 def _fit_members(
@@ -385,14 +276,4 @@ def fit_temperature(head: Head, unseen: SequenceDataset) -> float:
     own = float(head.get_buffer("temperature"))
     if len(unseen) < FEW_TO_CALIBRATE:
         return own
-    return _temperature_of_least_loss(compute_logits(head, unseen) * own, unseen.class_index)
-
-
-def _temperature_of_least_loss(logits: Tensor, truth: Tensor) -> float:
-    from scipy.optimize import minimize_scalar
-
-    lowest, highest = (math.log(temperature) for temperature in TEMPERATURES)
-    found = minimize_scalar(
-        lambda log: float(cross_entropy(logits / math.exp(log), truth)), bounds=(lowest, highest), method="bounded"
-    )
-    return math.exp(found.x)
+    return temperature_of_least_loss(compute_logits(head, unseen) * own, unseen.class_index)

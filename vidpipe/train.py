@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidpipe.calibration import FEW_TO_CALIBRATE
 from vidpipe.checkpoints import Journal, begin_anew, chosen_before, describe, discard_checkpoints
 from vidpipe.choose import choose_head
 from vidpipe.config import LINEAR_HEADS, TrainConfig
-from vidpipe.crossvalidate import CrossValidation, cross_validate, logits_of, predictions_table, select_parts
+from vidpipe.crossvalidate import CrossValidation, cross_validate, predictions_table, select_parts
 from vidpipe.datasets.leaks import Leak, find_leaks
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import Split, make_folds, make_split
+from vidpipe.evaluate import evaluate_part, logits_of
 from vidpipe.features.store import FeatureStore
-from vidpipe.fit import FEW_TO_CALIBRATE, Epoch, Watcher, fit_head, fit_temperature, seen_by
-from vidpipe.metrics import Evaluation, evaluate_logits
+from vidpipe.fit import Epoch, Watcher, fit_head, fit_temperature, seen_by
+from vidpipe.metrics import Evaluation
 from vidpipe.models.heads import Head, LinearHead
 from vidpipe.plots import plot_confusion, plot_history
 from vidpipe.records import LabeledVideo
@@ -100,7 +102,10 @@ def train(
         for part in ("val", "test")
         if len(parts[part])
     }
-    evaluations = {part: _evaluate_part(getattr(split, part), rows, class_names) for part, rows in logits.items()}
+    evaluations = {
+        part: {name: evaluate_part(rows, parts[part], class_names) for name, rows in by_head.items()}
+        for part, by_head in logits.items()
+    }
     learned_parts = _parts_to_learn(split, config, is_given=any(video.split == "test" for video in videos))
     if len(learned_parts) > 1:
         learned = dataset.part(range(sum(len(getattr(split, part)) for part in learned_parts)))
@@ -217,15 +222,6 @@ def _best_epochs(history: Sequence[Epoch]) -> int:
         if epoch.val_loss is None or leader.val_loss is None or epoch.val_loss < leader.val_loss:
             best[epoch.member] = epoch
     return round(sum(epoch.epoch for epoch in best.values()) / len(best))
-
-
-def _evaluate_part(
-    videos: Sequence[LabeledVideo], logits: Mapping[str, NDArray[np.float32]], class_names: Sequence[str]
-) -> dict[str, Evaluation]:
-    """Each head's logits of a part held against its labels."""
-    truth = np.array([class_names.index(video.label) for video in videos])
-    units = [video.unit for video in videos]
-    return {name: evaluate_logits(rows, truth, class_names, units) for name, rows in logits.items()}
 
 
 def _cross_validate(
