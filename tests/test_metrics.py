@@ -70,6 +70,11 @@ def test_an_interval_by_group_is_wider_where_videos_of_a_group_agree() -> None:
     assert bootstrap_interval(agreeing, groups, seed=0) == (low, high)
 
 
+def test_a_few_groups_that_happen_to_agree_are_no_certainty() -> None:
+    groups = [f"g{i % 4}" for i in range(200)]
+    assert evaluate_logits(LOGITS, TRUTH, NAMES, groups).top1_interval is None
+
+
 def test_many_classes_with_few_videos_each_are_no_reason_to_warn() -> None:
     truth = np.arange(24) % 20
     assert evaluate_logits(np.eye(20)[truth], truth, [f"c{i}" for i in range(20)], GROUPS[:24]).top1 == 1.0

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 __all__ = ["ClassMetrics", "Estimate", "Evaluation", "ReliabilityBin", "bootstrap_interval", "evaluate_logits"]
 
 NUM_BINS = 10
+FEWEST_GROUPS = 5
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Evaluation:
 
     top1: float
     """Share of videos whose most probable class is right."""
-    top1_interval: tuple[float, float]
-    """95 % confidence interval of it, by drawing groups anew."""
+    top1_interval: tuple[float, float] | None
+    """95 % confidence interval of it, by drawing groups anew; None of so few groups that they say nothing of others."""
     top5: float
     """Share of videos whose class is among the five most probable (all of them, where there are fewer)."""
     macro_f1: float
@@ -111,7 +112,9 @@ def _evaluate(
     rows = zip(class_names, precision, recall, f1, areas, support, strict=True)
     return Evaluation(
         top1=float(is_right.mean()),
-        top1_interval=bootstrap_interval(is_right.astype(float), groups, seed=0),
+        top1_interval=bootstrap_interval(is_right.astype(float), groups, seed=0)
+        if len(set(groups)) >= FEWEST_GROUPS
+        else None,
         top5=float((five_best == class_index[:, None]).any(axis=1).mean()),
         macro_f1=float(f1[support > 0].mean()),
         balanced_accuracy=float(balanced),

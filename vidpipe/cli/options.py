@@ -180,9 +180,11 @@ def _click_type(setting: Setting) -> click.ParamType[Any] | type:
 
 def evaluation_line(name: str, evaluation: "Evaluation", *, is_baseline: bool) -> str:
     """`lstm       top-1 0.650 (95 % by group 0.512 to 0.794)  top-5 1.000  macro F1 0.642  40 videos`"""
-    low, high = evaluation.top1_interval
+    interval = "too few groups for an interval"
+    if evaluation.top1_interval is not None:
+        interval = "95 % by group {:.3f} to {:.3f}".format(*evaluation.top1_interval)
     return (
-        f"{name:<10} top-1 {evaluation.top1:.3f} (95 % by group {low:.3f} to {high:.3f})  "
+        f"{name:<10} top-1 {evaluation.top1:.3f} ({interval})  "
         f"top-5 {evaluation.top5:.3f}  macro F1 {evaluation.macro_f1:.3f}  {evaluation.num_videos} videos"
         f"{'  (baseline)' * is_baseline}"
     )
