@@ -1,7 +1,7 @@
 """Runs benchmarks and writes their sections of RESULTS.md, each as soon as it is measured.
 
 python -m benchmarks              `make bench`: those that take under 20 minutes together on 2 cores
-python -m benchmarks heads        some, by name; heads and backbones take an hour each
+python -m benchmarks heads        some, by name; heads takes half an hour, backbones an hour
 """
 
 import os
