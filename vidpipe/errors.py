@@ -46,6 +46,7 @@ __all__ = [
     "VideoError",
     "VidpipeError",
     "WeightsError",
+    "count_of",
     "unknown_name",
 ]
 
@@ -128,6 +129,13 @@ class TrainingError(VidpipeError):
 
 class InterruptedExtractionError(VidpipeError):
     """The user stopped an extraction; everything finished is in the store."""
+
+
+def count_of(count: int, noun: str) -> str:
+    """A count with its noun: `1 video`, `2 videos`, `1 labelled video`, `2 classes`."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun}{'es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's'}"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

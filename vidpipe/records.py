@@ -29,6 +29,8 @@ class VideoFile:
     id: str
     """Path relative to the folder given, with `/`."""
     path: Path
+    root: Path | None = None
+    """The folder that the id is relative to, absolute; None where the video was not found in one."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vidpipe.datasets.official import LabelRow, read_official, read_text, ucf101_group
-from vidpipe.errors import LabelsError, UsageError, unknown_name
+from vidpipe.errors import LabelsError, UsageError, count_of, unknown_name
 from vidpipe.records import LabeledVideo
 
 __all__ = ["csv_columns", "first_few", "labels_from_folders", "read_labels"]
@@ -44,7 +44,7 @@ def labels_from_folders(video_ids: Iterable[str]) -> list[LabeledVideo]:
     folders = {video_id: PurePosixPath(video_id).parent.name for video_id in video_ids}
     if bare := [video_id for video_id, folder in folders.items() if not folder or (splits and video_id.count("/") < 2)]:
         raise LabelsError(
-            f"{_count(bare, 'video')} in no folder whose name could be the label: {first_few(bare)}; "
+            f"{count_of(len(bare), 'video')} in no folder whose name could be the label: {first_few(bare)}; "
             "put each class in a folder of its own, or give --labels FILE, a CSV with columns video,label"
         )
     return [
@@ -255,7 +255,7 @@ def _check_same(first: LabelRow, second: LabelRow) -> None:
 def _report_missing(path: Path, missing: list[str], stored: set[str], skip_missing: bool) -> None:
     if not missing:
         return
-    what = f"{path}: {_count(missing, 'labelled video')} without features: {first_few(missing)}"
+    what = f"{path}: {count_of(len(missing), 'labelled video')} without features: {first_few(missing)}"
     if not skip_missing:
         example = f" (an id in the store looks like {min(stored)!r})" if stored else ""
         raise LabelsError(f"{what}{example}; extract them, remove their rows, or pass --skip-missing")
@@ -264,14 +264,10 @@ def _report_missing(path: Path, missing: list[str], stored: set[str], skip_missi
 
 def _report_left_out(path: Path, *, unreadable: Collection[str], unlabeled: Collection[str]) -> None:
     if unreadable:
-        found = _count(unreadable, "labelled video")
+        found = count_of(len(unreadable), "labelled video")
         logger.warning(
             "%s: %s could not be read when extracting: %s; left out", path, found, first_few(sorted(unreadable))
         )
     if unlabeled:
-        found = _count(unlabeled, "video")
+        found = count_of(len(unlabeled), "video")
         logger.warning("%s: %s of the store without a label: %s; left out", path, found, first_few(sorted(unlabeled)))
-
-
-def _count(things: Collection[str], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"

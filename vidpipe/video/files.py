@@ -76,7 +76,7 @@ def _from_files(files: Sequence[Path]) -> Iterator[VideoFile]:
     if files:
         folder = os.path.commonpath([path.absolute().parent for path in files])
         for path in files:
-            yield VideoFile(_as_id(os.path.relpath(path.absolute(), folder)), path.absolute())
+            yield VideoFile(_as_id(os.path.relpath(path.absolute(), folder)), path.absolute(), Path(folder))
 
 
 def _from_folder(folder: Path, on_unreadable: OnUnreadable) -> Iterator[VideoFile]:
@@ -90,7 +90,7 @@ def _from_folder(folder: Path, on_unreadable: OnUnreadable) -> Iterator[VideoFil
     for path in _walk(folder, note):
         if path.suffix.lower() in MEDIA_SUFFIXES and not path.name.startswith("."):
             empty = False
-            yield VideoFile(_as_id(os.path.relpath(path, folder)), path.absolute())
+            yield VideoFile(_as_id(os.path.relpath(path, folder)), path.absolute(), folder.absolute())
     if empty:
         raise InputError(
             f"{folder}: no videos in this folder (looked for {', '.join(sorted(MEDIA_SUFFIXES)[:6])}, …){unreadable}; "
@@ -144,7 +144,9 @@ def _from_csv(path: Path) -> Iterator[VideoFile]:
     if impossible := next((name for name in names if "\0" in name), None):
         raise InputError(f"{path}: {impossible!r} in the column 'video' holds a NUL byte, which no path can")
     for name in dict.fromkeys(names):
-        yield VideoFile(_as_id(os.path.normpath(name).lstrip("/")), (path.parent / name).absolute())
+        yield VideoFile(
+            _as_id(os.path.normpath(name).lstrip("/")), (path.parent / name).absolute(), path.parent.absolute()
+        )
 
 
 def _as_id(relative: str) -> str:
