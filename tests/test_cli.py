@@ -119,7 +119,10 @@ def test_train_says_what_does_not_go_together(extracted: tuple[Path, Result], tm
     for arguments, told in (
         (("--split", "all"), "official lists of UCF101"),
         (("--motion", "centered"), "did you mean 'centred'?"),
-        (("--group-by", "camera"), "no column of the labels"),
+        (
+            ("--group-by", "camera"),
+            "labels from folders have no columns, and as a regular expression it matches nothing",
+        ),
         (("--ensemble", 2), "the same for every seed"),
     ):
         result = run("train", extracted[0], "-o", tmp_path / "run", *arguments)
@@ -252,7 +255,7 @@ def _empty_csv(folder: Path) -> list[object]:
 
 
 def _wrong_column(folder: Path) -> list[object]:
-    (folder / "list.csv").write_text("file\na.mp4\n")
+    (folder / "list.csv").write_text("title\na.mp4\n")
     return ["extract", folder / "list.csv", "-o", folder / "s"]
 
 
@@ -302,8 +305,8 @@ def _no_video_inside(folder: Path) -> list[object]:
     [
         (_nothing, 2, "no such file or folder"),
         (_no_videos, 1, "no videos in this folder"),
-        (_empty_csv, 1, "a column 'video' is needed"),
-        (_wrong_column, 1, "a column 'video' is needed; found: file"),
+        (_empty_csv, 1, "empty; the first line of a table names its columns"),
+        (_wrong_column, 1, "missing column 'video'; found: title"),
         (_unknown_backbone, 2, "unknown backbone 'resnet5'; did you mean 'resnet50'?"),
         (
             _wrong_pooling,
@@ -338,7 +341,7 @@ def test_a_mistake_is_one_line_with_the_remedy_and_leaves_nothing(
         ("video,label\nright/0.mp4,r\nleft/0.mp4,l\nright/1.mp4,r\nleft/1.mp4,l\nno/where.mp4,r\n", "no/where.mp4"),
         ("video,label\nright/0.mp4,r\nleft/0.mp4,l\nright/1.mp4,r\n", "only one video: l"),
         ("video,label\nright/0.mp4,r\nright/1.mp4,r\n", "at least two classes"),
-        ("name,label\nright/0.mp4,r\n", "missing column 'video'"),
+        ("title,label\nright/0.mp4,r\n", "missing column 'video'"),
         ("", "empty"),
     ],
 )

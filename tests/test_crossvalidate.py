@@ -45,7 +45,7 @@ def test_each_video_is_tested_once_and_no_group_is_on_two_sides(made: Made, num_
 
 
 def test_more_folds_than_groups_are_refused(made: Made) -> None:
-    with pytest.raises(LabelsError, match="21 folds need as many groups, found 20"):
+    with pytest.raises(LabelsError, match="21 folds need at least 21 groups, found 20"):
         make_folds(made[1], 21, 0.0, seed=0)
     with pytest.raises(UsageError, match="two protocols"):
         TrainConfig(folds=3, leave_one_group_out=True)
@@ -178,7 +178,11 @@ def test_groups_come_from_an_expression_or_a_column(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "error", "told"),
-    [("camera", LabelsError, "no column of the labels, and matches nothing in 2 of 2"), ("(", UsageError, "neither")],
+    [
+        ("camera", LabelsError, "no such column, and as a regular expression it matches nothing in 2 of 2 ids"),
+        ("mp4", LabelsError, "no such column, and as a regular expression it finds the same group 'mp4' in all 2 ids"),
+        ("(", UsageError, "no such column, and it is no regular expression"),
+    ],
 )
 def test_an_expression_that_does_not_fit_is_told(pattern: str, error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told):

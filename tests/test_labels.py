@@ -1,15 +1,19 @@
 """Labels from folders and from CSV files, and how they are matched with the videos of a store."""
 
 import csv
+import io
 import logging
 import time
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from vidpipe.datasets.labels import first_few, labels_from_folders, read_labels
 from vidpipe.errors import LabelsError, UsageError
 from vidpipe.records import LabeledVideo
+from vidpipe.video.files import find_videos
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -131,6 +135,82 @@ def test_the_real_label_files_are_read_row_by_row(name: str) -> None:
     assert [(video.video_id, video.label, video.group) for video in videos] == [tuple(row) for row in rows]
 
 
+TABLE = (("été, a.mp4", "sauter; courir"), ("b.mp4", "漕ぐ"))
+
+
+def table_text(delimiter: str, columns: tuple[str, str]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([columns, *TABLE])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    "columns",
+    [("Video", "Label"), ("filename", "class"), ("Video Path", "Category"), ("FILE", "Action"), ("name", "label")],
+)
+def test_what_spreadsheets_save_is_read_by_train_and_by_extract_alike(
+    tmp_path: Path, delimiter: str, encoding: str, columns: tuple[str, str]
+) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(table_text(delimiter, columns).encode(encoding))
+    ids = [video for video, _ in TABLE]
+    assert [(video.video_id, video.label) for video in read_labels(path, video_ids=ids)] == list(TABLE)
+    assert [video.id for video in find_videos([path])] == sorted(ids)
+
+
+def test_columns_of_other_names_can_be_given(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", "Clip Nr.;what\na.mp4;walk\n")
+    videos = read_labels(path, video_ids=["a.mp4"], video_column="clip nr.", label_column="what")
+    assert videos == [LabeledVideo("a.mp4", "walk")]
+    assert [video.id for video in find_videos([path], video_column="Clip Nr.")] == ["a.mp4"]
+    with pytest.raises(
+        UsageError, match=r"--video-column 'clip': .*labels\.csv has no such column; it has: Clip Nr\., what"
+    ):
+        find_videos([path], video_column="clip")
+
+
+def test_the_plain_names_of_columns_win_over_others(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", "path,class,label,video\n/x/y.mp4,2,walk,a.mp4\n")
+    assert read_labels(path, video_ids=["a.mp4"]) == [LabeledVideo("a.mp4", "walk")]
+
+
+def test_rows_of_nothing_but_delimiters_are_no_rows(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", "\n;;\nvideo;label;note\na.mp4;walk;\n;;\n;;;;\n")
+    assert read_labels(path, video_ids=["a.mp4"]) == [LabeledVideo("a.mp4", "walk")]
+
+
+def test_labels_that_look_the_same_are_the_same(tmp_path: Path) -> None:
+    nfc, nfd = (unicodedata.normalize(form, "été") for form in ("NFC", "NFD"))
+    path = write(tmp_path / "labels.csv", f"video,label\na.mp4,{nfc}\nb.mp4,{nfd}\nc.mp4, {nfc} \n")
+    assert {video.label for video in read_labels(path, video_ids=["a.mp4", "b.mp4", "c.mp4"])} == {nfc}
+
+
+def test_folders_that_differ_in_case_alone_are_told_and_kept(caplog: pytest.LogCaptureFixture) -> None:
+    videos = labels_from_folders(["Thin/a.mp4", "thin /b.mp4", "thin/c.mp4", "C/d.mp4", "C-/e.mp4"])
+    assert [video.label for video in videos] == ["Thin", "thin", "thin", "C", "C-"]
+    assert "classes of their own: 'Thin' (1 video), 'thin' (2 videos); rename" in caplog.text
+    assert "'C" not in caplog.text
+
+
+def test_what_predict_writes_can_be_trained_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(
+        tmp_path / "labels.csv",
+        "video,label,probability,label_1,probability_1,path\n"
+        "a.mp4,walk,0.9,walk,0.9,/data/a.mp4\nb.mp4,none of these,0.4,run,0.4,/data/b.mp4\n",
+    )
+    assert read_labels(path, video_ids=["a.mp4"]) == [LabeledVideo("a.mp4", "walk")]
+    (record,) = caplog.records
+    assert "1 video labelled 'none of these', as predict does; left out" in record.getMessage()
+
+
+def test_a_column_of_groups_wins_over_kinetics_sources(tmp_path: Path) -> None:
+    path = write(tmp_path / "k.csv", "label,youtube_id,time_start,time_end,Channel\nwalk,x,0,9,news\nrun,y,0,9,\n")
+    videos = read_labels(path, video_ids=["x_000000_000009.mp4", "y_000000_000009.mp4"], group_column="channel")
+    assert [video.group for video in videos] == ["news", "y"]
+
+
 # Names and ids
 
 
@@ -164,11 +244,98 @@ def test_a_name_may_use_backslashes_and_leave_the_extension_out(tmp_path: Path) 
 
 def test_matching_takes_time_in_proportion_to_the_number_of_videos(tmp_path: Path) -> None:
     names = [f"walk/{number}.mp4" for number in range(10_000)]
-    path = write(tmp_path / "labels.csv", "video,label\n" + "".join(f"{name},walk\n" for name in names))
+    path = write(tmp_path / "labels.csv", "video,label\n" + "".join(f"/data/set1/{name},walk\n" for name in names))
     start = time.process_time()
     videos = read_labels(path, video_ids=[f"set1/{name}" for name in names])
     assert time.process_time() - start < 2
     assert [video.video_id for video in videos] == [f"set1/{name}" for name in names]
+
+
+PATHS = ("walk/a.mp4", "walk/é漕.mp4", "run/b.mp4")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "/data/videos/{}",
+        "../videos/{}",
+        "videos/{}",
+        "./{}",
+        "C:\\Users\\me\\videos\\{}",
+        "https://host/videos/{}",
+        "videos/x/../{}",
+    ],
+)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_whole_paths_and_paths_from_any_folder_mean_the_stored_videos(
+    tmp_path: Path, written: str, form: Literal["NFC", "NFD"]
+) -> None:
+    rows = [f"{written.format(path)},{path.split('/')[0]}" for path in PATHS]
+    other_form: Literal["NFC", "NFD"] = "NFD" if form == "NFC" else "NFC"
+    path = write(tmp_path / "labels.csv", unicodedata.normalize(other_form, "\n".join(["video,label", *rows])))
+    ids = [unicodedata.normalize(form, path) for path in PATHS]
+    assert [video.video_id for video in read_labels(path, video_ids=ids)] == ids
+
+
+def test_the_csv_that_was_extracted_can_be_trained_on_wherever_its_paths_begin(tmp_path: Path) -> None:
+    rows = "".join(f"{folder}/{number}.mp4,{folder}\n" for folder in ("walk", "run") for number in range(3))
+    absolute = rows.replace("walk/", f"{tmp_path}/walk/").replace("run/", f"{tmp_path}/run/")
+    for text in (rows, absolute, rows.replace("walk/", "../walk/"), rows.replace("run/", "./run//")):
+        path = write(tmp_path / "labels.csv", f"video,label\n{text}")
+        ids = [video.id for video in find_videos([path])]
+        videos = read_labels(path, video_ids=ids)
+        assert sorted(video.video_id for video in videos) == ids
+        assert all(video.label in video.video_id for video in videos)
+
+
+def test_two_ids_that_one_path_ends_with_are_told_apart_by_the_folder_of_the_other_paths(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", "video,label\n/data/a.mp4,run\n/data/walk/a.mp4,walk\n/data/b.mp4,run\n")
+    videos = read_labels(path, video_ids=["a.mp4", "b.mp4", "walk/a.mp4"])
+    assert {(video.video_id, video.label) for video in videos} == {
+        ("a.mp4", "run"),
+        ("b.mp4", "run"),
+        ("walk/a.mp4", "walk"),
+    }
+    path = write(tmp_path / "labels.csv", "video,label\n/data/walk/a.mp4,walk\n")
+    with pytest.raises(LabelsError, match=r"'/data/walk/a\.mp4' may be 'walk/a\.mp4' or 'a\.mp4'; write the whole id"):
+        read_labels(path, video_ids=["a.mp4", "b.mp4", "walk/a.mp4"])
+
+
+def test_two_paths_that_end_like_one_video_are_refused_with_both(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", "video,label\nx/a.mp4,walk\ny/a.mp4,walk\n")
+    with pytest.raises(
+        LabelsError, match=r"'x/a\.mp4' in .*line 2 and 'y/a\.mp4' in .*line 3 both end like .* 'a\.mp4'"
+    ):
+        read_labels(path, video_ids=["a.mp4"])
+
+
+def test_a_path_does_not_mean_a_video_that_another_line_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", "video,label\na.mp4,walk\nx/a.mp4,walk\n")
+    with pytest.raises(LabelsError, match=r"1 labelled video without features: x/a\.mp4"):
+        read_labels(path, video_ids=["a.mp4"])
+
+
+def test_paths_of_several_folders_that_no_id_names_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "labels.csv", "video,label\nwalk/a.mp4,walk\nrun/b.mp4,run\n")
+    assert len(read_labels(path, video_ids=["a.mp4", "b.mp4"])) == 2
+    assert "whose beginnings differ: run, walk; check that the store holds the videos of all" in caplog.text
+
+
+def test_two_spellings_of_one_unicode_name_are_told_apart_where_written_so_and_else_refused(tmp_path: Path) -> None:
+    ids = [unicodedata.normalize(form, "é.mp4") for form in ("NFC", "NFD")]
+    for video_id in ids:
+        path = write(tmp_path / "labels.csv", f"video,label\n{video_id},walk\n")
+        assert [video.video_id for video in read_labels(path, video_ids=ids)] == [video_id]
+    path = write(tmp_path / "labels.csv", f"video,label\n./{ids[0]},walk\n")
+    with pytest.raises(LabelsError, match=r"may be .* or .*; write the whole id"):
+        read_labels(path, video_ids=ids)
+
+
+@pytest.mark.parametrize("name", ["fight/a.mp4", "Fight/A.avi", "/data/FIGHT/a.MP4", "a.mov"])
+def test_a_name_that_differs_in_case_or_extension_is_offered_and_not_taken(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "labels.csv", f"video,label\n{name},fight\nb.mp4,run\n")
+    with pytest.raises(LabelsError, match=rf"did you mean 'fight/A\.MP4' for '{name}'\?; extract them, remove"):
+        read_labels(path, video_ids=["fight/A.MP4", "b.mp4"])
 
 
 # Labels and videos that do not fit
@@ -176,10 +343,10 @@ def test_matching_takes_time_in_proportion_to_the_number_of_videos(tmp_path: Pat
 
 def test_labelled_videos_without_features_are_an_error_with_remedies(labels_csv: Path) -> None:
     with pytest.raises(LabelsError) as caught:
-        read_labels(labels_csv, video_ids=["a.mp4"])
+        read_labels(labels_csv, video_ids=["c.mp4"])
     message = str(caught.value)
     assert "2 labelled videos without features: walk/a.mp4, run/b.mp4" in message
-    assert "an id in the store looks like 'a.mp4'" in message
+    assert "an id in the store looks like 'c.mp4'" in message
     assert "extract them, remove their rows, or pass --skip-missing" in message
 
 
@@ -252,13 +419,21 @@ def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "empty; its first line must name the columns video,label"),
+        ("", "empty; the first line of a table names its columns"),
         ("video,label\n", "no rows"),
-        ("name,label\na.mp4,walk\n", "missing column 'video'; found: name, label; needed: video,label"),
+        ("title,label\na.mp4,walk\n", "missing column 'video'; found: title, label; .*give --video-column"),
+        ("video,title\na.mp4,walk\n", "missing column 'label'; found: video, title; .*give --label-column"),
         ("a.mp4,walk\n", "missing column 'video'; found: a.mp4, walk"),
-        ("video;label\na.mp4;walk\n", "found: video;label; needed: video,label in the first line, separated by commas"),
+        ("file,path,label\na,b,walk\n", "'file' and 'path' could both be the video; say which with --video-column"),
+        (
+            "video,label\na.mp4,Thin\nb.mp4,thin\n",
+            r"case or spacing: 'Thin' \(1 video\), 'thin' \(1 video\); write each",
+        ),
+        ("video,label\na.mp4,no fight\nb.mp4,no_fight\n", r"'no fight' \(1 video\), 'no_fight' \(1 video\)"),
+        ("video,label\na.mp4,no  fight\nb.mp4,no fight\n", r"'no  fight' \(1 video\), 'no fight' \(1 video\)"),
+        ("youtube_id,label,time_start\nabc,walk,0\n", "missing column 'time_end'; a Kinetics CSV has youtube_id"),
         ("video,label,label\na.mp4,walk,run\n", "column 'label' stands there more than once"),
-        ("youtube_id,time_start,time_end\nabc,0,10\n", "missing column 'label'.*needed: label,youtube_id"),
+        ("youtube_id,time_start,time_end\nabc,0,10\n", "missing column 'label'; found: youtube_id, time_start"),
         ("video,label\na.mp4,walk\nb.mp4, \n", "line 3: the cell of column 'label' is empty"),
         ("video,label\n,walk\n", "line 2: the cell of column 'video' is empty"),
         ("video,label\na.mp4,walk, run\n", "line 2: more cells than columns; put double quotes"),

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.stores import make_sequence, make_store
 from vidpipe.datasets.labels import read_labels
 from vidpipe.datasets.official import ucf101_group
+from vidpipe.datasets.stored import label_store
 from vidpipe.errors import LabelsError, UsageError
 from vidpipe.records import LabeledVideo
 
@@ -52,6 +54,17 @@ def hmdb51(tmp_path: Path) -> Path:
     )
     (folder / "clap_test_split2.txt").write_text("#20_Rhythm_clap_u_nm_np1_fr_goo_0.avi 2 \n")
     return folder
+
+
+@pytest.mark.parametrize("given", ["", "trainlist01.txt"])
+def test_official_lists_have_no_column_to_group_by(ucf101: Path, tmp_path: Path, given: str) -> None:
+    store = make_store(tmp_path / "store", [make_sequence(video_id) for video_id in UCF101_IDS])
+    told = (
+        "--group-by 'camera': official lists have no columns, and as a regular expression it matches nothing in 3 of 3"
+    )
+    with pytest.raises(LabelsError, match=told):
+        label_store(store, ucf101 / given, group_by="camera")
+    assert {video.group for video in label_store(store, ucf101 / given, group_by=r"_(g\d+)_")} == {"g08", "g25", "g01"}
 
 
 @pytest.mark.parametrize("given", ["", "trainlist01.txt", "testlist01.txt"])

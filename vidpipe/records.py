@@ -1,7 +1,7 @@
 """What flows between the rooms: plain, frozen, checked records. Arrays are NumPy; no torch is needed to hold one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -199,6 +199,8 @@ class LabeledVideo:
     """`train`, `val` or `test`; None where nothing says."""
     group: str | None = None
     """Clips of one group never stand on both sides of a split."""
+    split_source: str = field(default="the labels", compare=False)
+    """What gives the split, in words."""
 
     @property
     def unit(self) -> str:

@@ -4,35 +4,46 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vidpipe.errors import LabelsError, UsageError
+from vidpipe.errors import LabelsError, UsageError, count_of
 from vidpipe.records import LabeledVideo
 
 __all__ = ["group_by_pattern"]
 
 
-def group_by_pattern(videos: Sequence[LabeledVideo], pattern: str) -> list[LabeledVideo]:
+def group_by_pattern(
+    videos: Sequence[LabeledVideo], pattern: str, *, no_column: str = "there is no such column"
+) -> list[LabeledVideo]:
     r"""Group videos by what a regular expression finds in their ids.
 
     Args:
         videos: their groups are replaced.
         pattern: its first bracket is the group's name, or else all that it matches: `^[^/]+/(camera\d+)_` gives
             `camera7` of `fight/camera7_03.mp4`.
+        no_column: why the pattern is no column's name, for messages: `labels.csv has no such column`.
+
+    Returns:
+        the videos in the same order, each with its group.
 
     Raises:
         UsageError: it is no regular expression.
-        LabelsError: it matches nothing in some video's id.
+        LabelsError: it matches nothing in some video's id, or the same in all.
     """
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UsageError(
-            f"--group-by {pattern!r}: neither a column of the labels nor a regular expression ({error})"
-        ) from error
+        raise UsageError(f"--group-by {pattern!r}: {no_column}, and it is no regular expression ({error})") from error
     found = {video.video_id: compiled.search(video.video_id) for video in videos}
     if without := [video_id for video_id, match in found.items() if match is None]:
         raise LabelsError(
-            f"--group-by {pattern!r}: no column of the labels, and matches nothing in {len(without)} of {len(videos)} "
-            f"ids, such as {without[0]!r}; give a column's name, or an expression that every id matches"
+            f"--group-by {pattern!r}: {no_column}, and as a regular expression it matches nothing in {len(without)} of "
+            f"{count_of(len(videos), 'id')}, such as {without[0]!r}; "
+            "give a column's name, or an expression that every id matches"
         )
     names = {video_id: match[1 if compiled.groups else 0] for video_id, match in found.items() if match}
+    if len(videos) > 1 and len(set(names.values())) == 1:
+        raise LabelsError(
+            f"--group-by {pattern!r}: {no_column}, and as a regular expression it finds the same group "
+            f"{names[videos[0].video_id]!r} in all {len(videos)} ids; give a column's name, "
+            "or an expression that tells sources apart"
+        )
     return [replace(video, group=names[video.video_id] or None) for video in videos]

@@ -1,27 +1,36 @@
 """Which label each video of a store has: its folder's name, or what a CSV file or a data set's official lists say."""
 
-import csv
-import io
 import logging
+import re
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from vidpipe.datasets.official import LabelRow, read_official, read_text, ucf101_group
+from vidpipe.datasets.matching import Match, match_names, nearest_ids
+from vidpipe.datasets.official import LabelRow, is_official, read_official, ucf101_group
 from vidpipe.errors import LabelsError, UsageError, count_of, unknown_name
 from vidpipe.records import LabeledVideo
+from vidpipe.tables import Table, TableRow, is_url, read_table
 
-__all__ = ["csv_columns", "first_few", "labels_from_folders", "read_labels"]
+__all__ = ["first_few", "label_columns", "labels_from_folders", "read_labels", "warn"]
 
 logger = logging.getLogger(__name__)
 
+NONE_OF_THESE = "none of these"
+"""What `vidpipe predict --min-confidence` answers for a video of no class; no label to learn."""
+
 _COLUMNS = ("video", "label", "split", "group")
-_NEEDED_COLUMNS = ("video", "label")
-_KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+_KINETICS_COLUMNS = ("youtube_id", "time_start", "time_end")
+_PREDICTED_COLUMNS = re.compile(r"probability|path|status|error|rank|(?:label|probability)_\d+")
 _SPLITS = ("train", "val", "test")
 _OTHER_SPELLINGS = {"validation": "val", "validate": "val", "valid": "val"}
+
+
+def warn(message: str) -> None:
+    """Tell what a reader of labels should know, and go on."""
+    logger.warning("%s", message)
 
 
 def labels_from_folders(video_ids: Iterable[str]) -> list[LabeledVideo]:
@@ -41,14 +50,17 @@ def labels_from_folders(video_ids: Iterable[str]) -> list[LabeledVideo]:
     """
     video_ids = list(video_ids)
     splits = _splits_from_folders(video_ids)
-    folders = {video_id: PurePosixPath(video_id).parent.name for video_id in video_ids}
+    folders = {video_id: _as_label(PurePosixPath(video_id).parent.name) for video_id in video_ids}
     if bare := [video_id for video_id, folder in folders.items() if not folder or (splits and video_id.count("/") < 2)]:
         raise LabelsError(
             f"{count_of(len(bare), 'video')} in no folder whose name could be the label: {first_few(bare)}; "
             "put each class in a folder of its own, or give --labels FILE, a CSV with columns video,label"
         )
+    if alike := _alike_labels(Counter(folders.values())):
+        warn(f"labels that differ only in case or spacing are classes of their own: {alike}; rename the folders of one")
+    source = _folders_source(video_ids) if splits else ""
     return [
-        LabeledVideo(video_id, label, splits.get(video_id), ucf101_group(video_id))
+        LabeledVideo(video_id, label, splits.get(video_id), ucf101_group(video_id), source)
         for video_id, label in folders.items()
     ]
 
@@ -61,11 +73,12 @@ def read_labels(
     skip_missing: bool = False,
     failed_ids: Collection[str] = (),
     group_column: str = "group",
+    video_column: str | None = None,
+    label_column: str | None = None,
 ) -> list[LabeledVideo]:
     """Read labels from a file or folder, and match them with the videos of a store.
 
-    The name of a video matches an id that is the same, or else the one id that ends with `/` and the name: labels may
-    be relative to a folder below the one that was extracted. An extension may be left out, as Kinetics does.
+    `vidpipe.datasets.matching` says which names match which ids.
 
     Args:
         path: A CSV file with columns `video,label` and optionally `split` (train, val, test) and `group`; a Kinetics
@@ -75,36 +88,64 @@ def read_labels(
         skip_missing: Leave out, with a warning, videos that have a label but no features; else they are an error.
         failed_ids: The ids of videos known to be unreadable; these are always left out with a warning.
         group_column: The column of a CSV that names the groups.
+        video_column: The column of a CSV that names the videos; None takes `video`, or one that is named alike.
+        label_column: The column of a CSV that holds the labels; None takes `label`, or one that is named alike.
 
     Returns:
         A record for each video with label and features, in the order of the labels, under the store's id.
 
     Raises:
         LabelsError: The labels cannot be read, contradict one another, or do not fit the videos.
-        UsageError: No such path, or no such official split.
+        UsageError: No such path, no such official split, or no such column.
     """
+    _check_there(path)
     path = Path(path)
-    if not path.exists():
-        raise UsageError(f"{path}: no such file or folder; labels are a CSV file with columns video,label")
     rows = read_official(path, official_split=official_split)
     if rows is None:
-        rows = list(_csv_rows(path, group_column))
+        table = read_table(path, error=LabelsError)
+        rows = _csv_rows(table, group_column, video_column, label_column)
     if not rows:
         raise LabelsError(f"{path}: no rows; each video needs one, with its name and its label")
     return _match(rows, path, set(video_ids), set(failed_ids) - set(video_ids), skip_missing)
 
 
-def csv_columns(path: Path) -> list[str]:
-    """The columns that the first line of a CSV file names; none of a folder, or of a file that is not there."""
-    if not path.is_file():
-        return []
-    return [column.strip() for column in next(csv.reader(io.StringIO(read_text(path), newline="")), [])]
+def label_columns(path: Path | str) -> Table | None:
+    """The table that a labels file is; None for official lists, which have no columns.
+
+    Raises:
+        LabelsError: The file cannot be read.
+        UsageError: No such path.
+    """
+    _check_there(path)
+    return None if is_official(Path(path)) else read_table(Path(path), error=LabelsError)
 
 
-def first_few(names: Collection[str], limit: int = 3) -> str:
+def first_few(names: Collection[str], limit: int = 3, *, separator: str = ", ") -> str:
     """Name some, count the rest: `a, b, c and 7 more`."""
-    shown = ", ".join(list(names)[:limit])
+    shown = separator.join(list(names)[:limit])
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def _check_there(path: Path | str) -> None:
+    if is_url(str(path)):
+        raise UsageError(f"{path}: URLs are not read; download the file, and name it here")
+    if not Path(path).exists():
+        raise UsageError(f"{path}: no such file or folder; labels are a CSV file with columns video,label")
+
+
+def _as_label(text: str) -> str:
+    """A label without the spaces around it, its letters composed: what looks the same is the same."""
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def _alike_labels(num_videos: Mapping[str, int]) -> str:
+    """Labels that are probably one class, with their videos: `'Thin' (3 videos), 'thin' (1 video)`; or nothing."""
+    variants: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(num_videos):
+        variants[re.sub(r"[\s_-]+", " ", label.casefold())].append(label)
+    alike = [labels for labels in variants.values() if len(labels) > 1]
+    told = [", ".join(f"{label!r} ({count_of(num_videos[label], 'video')})" for label in labels) for labels in alike]
+    return first_few(told, separator="; ")
 
 
 def _splits_from_folders(video_ids: Collection[str]) -> dict[str, str]:
@@ -116,81 +157,106 @@ def _splits_from_folders(video_ids: Collection[str]) -> dict[str, str]:
     return splits if is_split else {}
 
 
+def _folders_source(video_ids: Collection[str]) -> str:
+    """`the folders train/ and test/`"""
+    *first, last = sorted({f"{video_id.split('/', 1)[0]}/" for video_id in video_ids}, reverse=True)
+    return f"the folders {', '.join(first)} and {last}"
+
+
 # Rows of a CSV file
 
 
-def _csv_rows(path: Path, group_column: str) -> Iterator[LabelRow]:
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
-    try:
-        columns = [column.strip() for column in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        is_kinetics = "youtube_id" in columns and "video" not in columns
-        _check_columns(path, columns, needed=_KINETICS_COLUMNS if is_kinetics else _NEEDED_COLUMNS)
-        known = {*_COLUMNS, group_column}
-        if not is_kinetics and (unread := [column for column in columns if column and column not in known]):
-            logger.warning("%s: columns that are not read: %s; known: %s", path, ", ".join(unread), ",".join(_COLUMNS))
-        for record in reader:
-            place = f"{path}, line {reader.line_num}"
-            cells = _checked_cells(record, place)
-            video = _kinetics_video(cells, place) if is_kinetics else _video(cells, place, group_column)
-            yield LabelRow(video, path, reader.line_num)
-    except csv.Error as error:
+def _csv_rows(table: Table, group_column: str, video_column: str | None, label_column: str | None) -> list[LabelRow]:
+    video = table.column("video", video_column)
+    is_kinetics = video is None and table.named("youtube_id") is not None
+    names = {name: _kinetics_column(table, name) for name in _KINETICS_COLUMNS} if is_kinetics else {}
+    columns = {
+        **(names or {"video": table.need("video", video)}),
+        "label": table.need("label", label_column),
+        "split": table.column("split"),
+        "group": table.named(group_column),
+    }
+    if not is_kinetics:
+        _warn_of_unread(table, columns.values())
+    read = _kinetics_video if is_kinetics else _video
+    rows = [LabelRow(read(_Cells(row, columns, table.path)), table.path, row.line) for row in table.rows()]
+    learnt = [row for row in rows if row.video.label != NONE_OF_THESE]
+    if num_unknown := len(rows) - len(learnt):
+        warn(f"{table.path}: {count_of(num_unknown, 'video')} labelled {NONE_OF_THESE!r}, as predict does; left out")
+    if alike := _alike_labels(Counter(row.video.label for row in learnt)):
         raise LabelsError(
-            f"{path}, line {reader.line_num}: not a CSV file: {error}; check its quotes and commas"
-        ) from error
-
-
-def _check_columns(path: Path, columns: list[str], needed: tuple[str, ...]) -> None:
-    if not columns:
-        raise LabelsError(f"{path}: empty; its first line must name the columns {','.join(needed)}")
-    if missing := [column for column in needed if column not in columns]:
-        raise LabelsError(
-            f"{path}: missing column {missing[0]!r}; found: {', '.join(columns)}; "
-            f"needed: {','.join(needed)} in the first line, separated by commas"
+            f"{table.path}: labels that differ only in case or spacing: {alike}; write each class in one way"
         )
-    if repeated := [column for column, times in Counter(columns).items() if column and times > 1]:
-        raise LabelsError(f"{path}: column {repeated[0]!r} stands there more than once; keep one")
+    return learnt
 
 
-def _checked_cells(record: dict[str | Any, str | Any], place: str) -> dict[str, str]:
-    if any(record.pop(None, ())):  # where csv puts what a line has beyond the header's columns
-        raise LabelsError(f"{place}: more cells than columns; put double quotes around a cell that holds a comma")
-    return {column: (cell or "").strip() for column, cell in record.items()}
+def _kinetics_column(table: Table, name: str) -> str:
+    found = table.named(name)
+    if found is None:
+        raise LabelsError(f"{table.path}: missing column {name!r}; a Kinetics CSV has {','.join(_KINETICS_COLUMNS)}")
+    return found
 
 
-def _video(cells: dict[str, str], place: str, group_column: str) -> LabeledVideo:
-    name = _needed(cells, "video", place).replace("\\", "/").removeprefix("./")
-    return LabeledVideo(name, _needed(cells, "label", place), _split(cells, place), cells.get(group_column) or None)
+def _warn_of_unread(table: Table, read: Iterable[str | None]) -> None:
+    known = set(read)
+    unread = [column for column in table.columns if column and column not in known]
+    if unread := [column for column in unread if not _PREDICTED_COLUMNS.fullmatch(column)]:
+        warn(f"{table.path}: columns that are not read: {', '.join(unread)}; known: {','.join(_COLUMNS)}")
 
 
-def _kinetics_video(cells: dict[str, str], place: str) -> LabeledVideo:
+@dataclass(frozen=True)
+class _Cells:
+    """One row's cells by what they mean."""
+
+    row: TableRow
+    columns: Mapping[str, str | None]
+    path: Path
+
+    @property
+    def place(self) -> str:
+        return f"{self.path}, line {self.row.line}"
+
+    def get(self, name: str) -> str:
+        column = self.columns[name]
+        return self.row.cells[column] if column is not None else ""
+
+    def need(self, name: str) -> str:
+        cell = self.get(name)
+        if not cell:
+            raise LabelsError(
+                f"{self.place}: the cell of column {self.columns[name]!r} is empty; fill it in, or remove the line"
+            )
+        return cell
+
+    def whole_seconds(self, name: str) -> int:
+        cell = self.need(name)
+        if not cell.isdecimal():
+            raise LabelsError(f"{self.place}: {name} is {cell!r}; Kinetics gives whole seconds, such as 12")
+        return int(cell)
+
+    def split(self) -> str | None:
+        cell = self.get("split").lower()
+        if not cell:
+            return None
+        split = _OTHER_SPELLINGS.get(cell, cell)
+        if split not in _SPLITS:
+            raise LabelsError(f"{self.place}: {unknown_name('split', cell, _SPLITS)}")
+        return split
+
+    def as_video(self, name: str, group: str | None) -> LabeledVideo:
+        source = f"the labels' column `{self.columns['split']}`"
+        return LabeledVideo(name, _as_label(self.need("label")), self.split(), group, source)
+
+
+def _video(cells: _Cells) -> LabeledVideo:
+    return cells.as_video(cells.need("video"), cells.get("group") or None)
+
+
+def _kinetics_video(cells: _Cells) -> LabeledVideo:
     """The file of a Kinetics clip is named `{youtube_id}_{time_start:06d}_{time_end:06d}`."""
-    youtube_id = _needed(cells, "youtube_id", place)
-    start, end = (_whole_seconds(cells, column, place) for column in ("time_start", "time_end"))
-    name = f"{youtube_id}_{start:06d}_{end:06d}"
-    return LabeledVideo(name, _needed(cells, "label", place), _split(cells, place), youtube_id)
-
-
-def _needed(cells: dict[str, str], column: str, place: str) -> str:
-    if not cells[column]:
-        raise LabelsError(f"{place}: the cell of column {column!r} is empty; fill it in, or remove the line")
-    return cells[column]
-
-
-def _whole_seconds(cells: dict[str, str], column: str, place: str) -> int:
-    if not cells[column].isdecimal():
-        raise LabelsError(f"{place}: {column} is {cells[column]!r}; Kinetics gives whole seconds, such as 12")
-    return int(cells[column])
-
-
-def _split(cells: dict[str, str], place: str) -> str | None:
-    cell = cells.get("split", "").lower()
-    if not cell:
-        return None
-    split = _OTHER_SPELLINGS.get(cell, cell)
-    if split not in _SPLITS:
-        raise LabelsError(f"{place}: {unknown_name('split', cell, _SPLITS)}")
-    return split
+    youtube_id = cells.need("youtube_id")
+    start, end = (cells.whole_seconds(column) for column in ("time_start", "time_end"))
+    return cells.as_video(f"{youtube_id}_{start:06d}_{end:06d}", cells.get("group") or youtube_id)
 
 
 # Rows and videos
@@ -202,16 +268,17 @@ def _match(
     """Give each row the id of its video; leave out, or refuse, what has no features."""
     rows_by_id: dict[str, LabelRow] = {}
     missing: list[str] = []
-    known = stored | failed
-    ids_by_name = _ids_by_name(known)
+    matches = match_names((row.video.video_id for row in rows), stored | failed)
     for row in rows:
-        video_id = row.video.video_id if row.video.video_id in known else _only_id(row, ids_by_name)
-        if video_id is None:
+        match = _only_match(row, matches[row.video.video_id])
+        if match is None:
             missing.append(row.video.video_id)
             continue
-        row = replace(row, video=replace(row.video, video_id=video_id))
-        _check_same(rows_by_id.setdefault(video_id, row), row)
-    labeled = [row.video for video_id, row in rows_by_id.items() if video_id in stored]
+        first = rows_by_id.setdefault(match.video_id, row)
+        _check_one_folder(match, first, matches[first.video.video_id][0], row)
+        _check_same(match.video_id, first, row)
+    _warn_of_folders(path, {found[0].folder for found in matches.values() if found} - {""})
+    labeled = [replace(row.video, video_id=video_id) for video_id, row in rows_by_id.items() if video_id in stored]
     _report_missing(path, missing, stored, skip_missing)
     _report_left_out(path, unreadable=failed & rows_by_id.keys(), unlabeled=stored - rows_by_id.keys())
     if not labeled:
@@ -219,35 +286,36 @@ def _match(
     return labeled
 
 
-def _ids_by_name(video_ids: Iterable[str]) -> dict[str, list[str]]:
-    """Every name that ids answer to: what follows any `/`, with or without the extension.
-
-    `set1/walk/a.mp4` answers to `walk/a.mp4`, `a.mp4`, `set1/walk/a`, `walk/a` and `a`; and to itself.
-    """
-    ids_by_name: dict[str, list[str]] = defaultdict(list)
-    for video_id in sorted(video_ids):
-        for name in {video_id, str(PurePosixPath(video_id).with_suffix(""))}:
-            parts = name.split("/")
-            for start in range(len(parts)):
-                ids_by_name["/".join(parts[start:])].append(video_id)
-    return ids_by_name
+def _only_match(row: LabelRow, matches: list[Match]) -> Match | None:
+    if len(matches) > 1:
+        ids = " or ".join(repr(match.video_id) for match in matches[:2])
+        raise LabelsError(f"{row.place}: {row.video.video_id!r} may be {ids}; write the whole id")
+    return matches[0] if matches else None
 
 
-def _only_id(row: LabelRow, ids_by_name: Mapping[str, list[str]]) -> str | None:
-    ids = ids_by_name.get(row.video.video_id, [])
-    if len(ids) > 1:
+def _check_one_folder(match: Match, first: LabelRow, first_match: Match, row: LabelRow) -> None:
+    """Two paths that end alike are two videos, of which one at most is the stored one."""
+    if match.folder != first_match.folder:
         raise LabelsError(
-            f"{row.place}: {row.video.video_id!r} may be {' or '.join(map(repr, ids[:2]))}; write the whole id"
+            f"{first.video.video_id!r} in {first.place} and {row.video.video_id!r} in {row.place} both end like the "
+            f"stored video {match.video_id!r}; extract the folder that holds both, or remove one of the lines"
         )
-    return ids[0] if ids else None
 
 
-def _check_same(first: LabelRow, second: LabelRow) -> None:
+def _warn_of_folders(path: Path, folders: Collection[str]) -> None:
+    if len(folders) > 1:
+        warn(
+            f"{path}: videos are found by the ends of their paths, whose beginnings differ: "
+            f"{first_few(sorted(folders))}; check that the store holds the videos of all these folders"
+        )
+
+
+def _check_same(video_id: str, first: LabelRow, second: LabelRow) -> None:
     for what in ("label", "split", "group"):
         one, other = getattr(first.video, what), getattr(second.video, what)
         if one != other:
             raise LabelsError(
-                f"video {first.video.video_id!r} has {what} {one!r} in {first.place}, "
+                f"video {video_id!r} has {what} {one!r} in {first.place}, "
                 f"and {what} {other!r} in {second.place}; remove one of the lines"
             )
 
@@ -256,18 +324,27 @@ def _report_missing(path: Path, missing: list[str], stored: set[str], skip_missi
     if not missing:
         return
     what = f"{path}: {count_of(len(missing), 'labelled video')} without features: {first_few(missing)}"
-    if not skip_missing:
-        example = f" (an id in the store looks like {min(stored)!r})" if stored else ""
-        raise LabelsError(f"{what}{example}; extract them, remove their rows, or pass --skip-missing")
-    logger.warning("%s; left out", what)
+    if skip_missing:
+        warn(f"{what}; left out{_offer(missing, stored)}")
+        return
+    example = f" (an id in the store looks like {min(stored)!r})" if stored else ""
+    urls = "; URLs are not read: download the videos first" if any(map(is_url, missing)) else ""
+    raise LabelsError(
+        f"{what}{_offer(missing, stored) or example}{urls}; extract them, remove their rows, or pass --skip-missing"
+    )
+
+
+def _offer(missing: list[str], stored: set[str]) -> str:
+    """`; did you mean 'fight/A.MP4' for 'fight/a.mp4'?`, where case or extension is all that differs."""
+    nearest = list(nearest_ids(missing, stored).items())
+    others = f" ({len(nearest) - 1} more differ in case or extension alone)" if len(nearest) > 1 else ""
+    return "".join(f"; did you mean {video_id!r} for {name!r}?{others}" for name, video_id in nearest[:1])
 
 
 def _report_left_out(path: Path, *, unreadable: Collection[str], unlabeled: Collection[str]) -> None:
     if unreadable:
         found = count_of(len(unreadable), "labelled video")
-        logger.warning(
-            "%s: %s could not be read when extracting: %s; left out", path, found, first_few(sorted(unreadable))
-        )
+        warn(f"{path}: {found} could not be read when extracting: {first_few(sorted(unreadable))}; left out")
     if unlabeled:
         found = count_of(len(unlabeled), "video")
-        logger.warning("%s: %s of the store without a label: %s; left out", path, found, first_few(sorted(unlabeled)))
+        warn(f"{path}: {found} of the store without a label: {first_few(sorted(unlabeled))}; left out")

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from vidpipe.errors import LabelsError, UsageError, unknown_name
 from vidpipe.records import LabeledVideo
+from vidpipe.tables import read_text
 
-__all__ = ["LabelRow", "read_official", "read_text", "ucf101_group"]
+__all__ = ["LabelRow", "is_official", "read_official", "ucf101_group"]
 
 _UCF101_LIST = re.compile(r"(?:train|test)list0(?P<split>[123])\.txt")
 _UCF101_LINE = re.compile(r"(?P<name>(?P<label>[^/\s]+)/[^/\s]+)(?:\s+\d+)?")
@@ -73,6 +74,11 @@ def read_official(path: Path, *, official_split: int) -> list[LabelRow] | None:
     return None
 
 
+def is_official(path: Path) -> bool:
+    """Whether a path is read as official lists: a folder, or a file that is named as one of them."""
+    return path.is_dir() or any(pattern.fullmatch(path.name) for pattern in (_UCF101_LIST, _HMDB51_LIST))
+
+
 def ucf101_group(video: str) -> str | None:
     """Name the source that a clip was cut from, where its file name follows UCF101's convention.
 
@@ -86,21 +92,6 @@ def ucf101_group(video: str) -> str | None:
     return found["group"] if found else None
 
 
-def read_text(path: Path) -> str:
-    """Read a whole text file, UTF-8 with or without a byte order mark.
-
-    Raises:
-        LabelsError: The file cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise LabelsError(f"{path}, line {line}: not UTF-8 text; save the file as plain text in UTF-8") from error
-    except OSError as error:
-        raise LabelsError(f"{path}: cannot be read: {error.strerror}") from error
-
-
 def _ucf101_rows(folder: Path, split: int) -> Iterator[LabelRow]:
     for part in ("train", "test"):
         path = folder / f"{part}list{split:02d}.txt"
@@ -109,7 +100,8 @@ def _ucf101_rows(folder: Path, split: int) -> Iterator[LabelRow]:
                 f"{path}: no such file; the train list and the test list of a UCF101 split are read together"
             )
         for line, found in _matching_lines(path, _UCF101_LINE, example="Class/video.avi 1"):
-            video = LabeledVideo(found["name"], found["label"], part, ucf101_group(found["name"]))
+            group = ucf101_group(found["name"])
+            video = LabeledVideo(found["name"], found["label"], part, group, f"UCF101's official lists, split {split}")
             yield LabelRow(video, path, line)
 
 
@@ -125,11 +117,12 @@ def _hmdb51_rows(folder: Path, split: int) -> Iterator[LabelRow]:
         for line, found in _matching_lines(path, _HMDB51_LINE, example="video.avi 1"):
             if part := _HMDB51_PARTS.get(found["part"]):
                 film = found["file"].rpartition(f"_{label}_")[0] or None
-                yield LabelRow(LabeledVideo(f"{label}/{found['file']}", label, part, film), path, line)
+                lists_name = f"HMDB51's official lists, split {split}"
+                yield LabelRow(LabeledVideo(f"{label}/{found['file']}", label, part, film, lists_name), path, line)
 
 
 def _matching_lines(path: Path, pattern: re.Pattern[str], *, example: str) -> Iterator[tuple[int, re.Match[str]]]:
-    for line, text in enumerate(read_text(path).splitlines(), start=1):
+    for line, text in enumerate(read_text(path, error=LabelsError).splitlines(), start=1):
         if not text.strip():
             continue
         found = pattern.fullmatch(text.strip())

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vidpipe.datasets.groups import group_by_pattern
-from vidpipe.datasets.labels import csv_columns, labels_from_folders, read_labels
+from vidpipe.datasets.labels import label_columns, labels_from_folders, read_labels
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
 
@@ -12,11 +12,13 @@ __all__ = ["label_store"]
 
 def label_store(
     store: FeatureStore,
-    labels: Path | None = None,
+    labels: Path | str | None = None,
     *,
     official_split: int = 1,
     skip_missing: bool = False,
     group_by: str | None = None,
+    video_column: str | None = None,
+    label_column: str | None = None,
 ) -> list[LabeledVideo]:
     """The label of each video of a store, from a labels file or else from the name of its folder.
 
@@ -26,6 +28,11 @@ def label_store(
         official_split: which split of official lists.
         skip_missing: leave out labels whose video is not in the store, rather than fail.
         group_by: a column of the CSV that names the groups, or else a regular expression over the videos' ids.
+        video_column: the column of the CSV that names the videos; None finds it by its usual names.
+        label_column: the column of the CSV that holds the labels; None finds it by its usual names.
+
+    Returns:
+        a record for each video that has a label and features.
 
     Raises:
         LabelsError: the labels cannot be read, or do not fit the store's videos.
@@ -33,14 +40,21 @@ def label_store(
     """
     if labels is None:
         videos = labels_from_folders(store.ids)
-        return videos if group_by is None else group_by_pattern(videos, group_by)
-    is_column = group_by is not None and group_by in csv_columns(labels)
+        no_column = "labels from folders have no columns"
+        return videos if group_by is None else group_by_pattern(videos, group_by, no_column=no_column)
+    table = label_columns(labels)
+    column = table.named(group_by) if table is not None and group_by is not None else None
     videos = read_labels(
         labels,
         video_ids=store.ids,
         official_split=official_split,
         skip_missing=skip_missing,
         failed_ids=[failure.video_id for failure in store.failures],
-        group_column=group_by if is_column and group_by else "group",
+        group_column=column or "group",
+        video_column=video_column,
+        label_column=label_column,
     )
-    return videos if group_by is None or is_column else group_by_pattern(videos, group_by)
+    if group_by is None or column is not None:
+        return videos
+    no_column = f"{labels} has no such column" if table is not None else "official lists have no columns"
+    return group_by_pattern(videos, group_by, no_column=no_column)

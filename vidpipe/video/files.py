@@ -1,6 +1,5 @@
 """Which videos a user means: files, folders, or a CSV with a column `video`."""
 
-import csv
 import logging
 import os
 import stat
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from vidpipe.errors import InputError, UsageError
 from vidpipe.records import VideoFile
+from vidpipe.tables import is_url, read_table
 
 __all__ = ["MEDIA_SUFFIXES", "find_videos"]
 
@@ -18,6 +18,7 @@ _VIDEO = """
     .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .m1v .m2ts .m2v .m4v .mj2 .mjpeg .mjpg .mkv .mov .mp4
     .mpe .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m
 """
+_TABLES = (".csv", ".tsv")
 _SOUND = ".aac .flac .m4a .mka .mp3 .oga .ogg .opus .wav .wma"
 MEDIA_SUFFIXES = frozenset((_VIDEO + _SOUND).split())
 """What a folder's walk takes for media. Sound files count: one that holds no video is reported, not passed over."""
@@ -30,7 +31,9 @@ def _warn(folder: Path, error: OSError) -> None:
     logger.warning("%s: this folder cannot be read (%s); what it holds is left out", folder, error.strerror)
 
 
-def find_videos(inputs: Sequence[Path], *, on_unreadable: OnUnreadable = _warn) -> list[VideoFile]:
+def find_videos(
+    inputs: Sequence[Path], *, on_unreadable: OnUnreadable = _warn, video_column: str | None = None
+) -> list[VideoFile]:
     """The videos that `inputs` name, sorted by id.
 
     A folder is walked and gives ids relative to itself; files given one by one give ids relative to the folder that
@@ -39,6 +42,7 @@ def find_videos(inputs: Sequence[Path], *, on_unreadable: OnUnreadable = _warn) 
     Args:
         inputs: files, folders and CSVs.
         on_unreadable: called with each folder on the way that cannot be read, and why; a warning is logged by default.
+        video_column: the column of the CSVs that names the videos; None takes `video`, or one that is named alike.
 
     Raises:
         UsageError: a path is not there, cannot be read or is no regular file, or two videos would have the same id.
@@ -51,7 +55,7 @@ def find_videos(inputs: Sequence[Path], *, on_unreadable: OnUnreadable = _warn) 
         if kind == "folder":
             found.extend(_from_folder(path, on_unreadable))
         elif kind == "csv":
-            found.extend(_from_csv(path))
+            found.extend(_from_csv(path, video_column))
     return _unique(found)
 
 
@@ -65,7 +69,7 @@ def _kind(path: Path) -> str:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     if stat.S_ISDIR(mode):
         return "folder"
-    if path.suffix.lower() != ".csv":
+    if path.suffix.lower() not in _TABLES:
         return "file"
     if not stat.S_ISREG(mode):
         raise UsageError(f"{path}: not a regular file; a list of videos is a CSV file")
@@ -129,24 +133,19 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _from_csv(path: Path) -> Iterator[VideoFile]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns, rows = reader.fieldnames or [], list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV: {error}") from error
-    if "video" not in columns:
-        raise InputError(f"{path}: a column 'video' is needed; found: {', '.join(columns) or 'nothing'}")
-    names = [row["video"] for row in rows if row["video"]]
+def _from_csv(path: Path, video_column: str | None) -> Iterator[VideoFile]:
+    table = read_table(path, error=InputError)
+    column = table.need("video", video_column)
+    names = {row.cells[column]: row.line for row in table.rows() if row.cells[column]}
     if not names:
-        raise InputError(f"{path}: the column 'video' is empty")
-    if impossible := next((name for name in names if "\0" in name), None):
-        raise InputError(f"{path}: {impossible!r} in the column 'video' holds a NUL byte, which no path can")
-    for name in dict.fromkeys(names):
-        yield VideoFile(
-            _as_id(os.path.normpath(name).lstrip("/")), (path.parent / name).absolute(), path.parent.absolute()
-        )
+        raise InputError(f"{path}: the column {column!r} is empty")
+    for name, line in names.items():
+        if "\0" in name:
+            raise InputError(f"{path}, line {line}: {name!r} holds a NUL byte, which no path can")
+        if is_url(name):
+            raise InputError(f"{path}, line {line}: {name}: URLs are not read; download the video, and name its file")
+        root = Path(Path(name).anchor) if Path(name).is_absolute() else path.parent.absolute()
+        yield VideoFile(_as_id(os.path.normpath(name).lstrip("/")), (path.parent / name).absolute(), root)
 
 
 def _as_id(relative: str) -> str:

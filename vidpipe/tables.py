@@ -1,0 +1,188 @@
+"""Tables of text, as programs and spreadsheets write them: CSV with any usual delimiter, encoding and header."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidpipe.errors import UsageError, VidpipeError
+
+__all__ = ["COLUMN_NAMES", "Table", "TableRow", "is_url", "read_table", "read_text"]
+
+COLUMN_NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "video": (("file", "file_name", "filename", "file_path", "filepath", "path", "video_path", "clip"), ("name",)),
+    "label": (("class", "class_name", "category", "action", "activity"),),
+    "split": (),
+    "group": (),
+}
+"""Other names of each column, those of one bracket as good as one another; the column's own name wins."""
+
+_DELIMITERS = ",;\t"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row of a table: its cells by column, without the spaces around them."""
+
+    line: int
+    """Counted from 1; the row's last one."""
+    cells: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A text file whose first line names the columns."""
+
+    path: Path
+    columns: tuple[str, ...]
+    text: str
+    delimiter: str
+    error: type[VidpipeError]
+    """What is raised where the table cannot be read."""
+
+    def rows(self) -> Iterator[TableRow]:
+        """Every row that is not empty, in order.
+
+        Raises:
+            VidpipeError: of the kind `error`: a row is no CSV, or has more cells than there are columns.
+        """
+        reader = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.delimiter, strict=True)
+        try:
+            is_header = True
+            for row in reader:
+                cells = [cell.strip() for cell in row]
+                if any(cells) and not is_header:
+                    yield TableRow(reader.line_num, self._by_column(cells, reader.line_num))
+                is_header = is_header and not any(cells)
+        except csv.Error as error:
+            raise self.error(
+                f"{self.path}, line {reader.line_num}: not a CSV file: {error}; check its quotes and commas"
+            ) from error
+
+    def _by_column(self, cells: list[str], line: int) -> dict[str, str]:
+        if any(cells[len(self.columns) :]):
+            raise self.error(
+                f"{self.path}, line {line}: more cells than columns; put double quotes around a cell that holds a comma"
+            )
+        cells += [""] * (len(self.columns) - len(cells))
+        return dict(zip(self.columns, cells, strict=False))
+
+    def named(self, name: str) -> str | None:
+        """The column of this name, or else the one that differs from it only in case, spaces or dashes."""
+        if name.strip() in self.columns:
+            return self._single(name.strip())
+        alike = [column for column in self.columns if _plain(column) == _plain(name)]
+        return self._single(alike[0]) if len(alike) == 1 else None
+
+    def column(self, kind: str, given: str | None = None) -> str | None:
+        """The column of one kind, by its own name or another usual one; None where there is none.
+
+        Args:
+            kind: A key of `COLUMN_NAMES`.
+            given: The column's name, where the user gives it.
+
+        Raises:
+            UsageError: There is no column of the name given.
+            VidpipeError: Of the kind `error`: several columns could be meant.
+        """
+        if given is not None:
+            if found := self.named(given):
+                return found
+            raise UsageError(f"--{kind}-column {given!r}: {self.path} has no such column; it has: {self._told_columns}")
+        for names in ((kind,), *COLUMN_NAMES[kind]):
+            if kind in names and (found := self.named(kind)):
+                return found
+            alike = list(dict.fromkeys(column for column in self.columns if _plain(column) in names))
+            if len(alike) > 1:
+                raise self.error(
+                    f"{self.path}: columns {alike[0]!r} and {alike[1]!r} could both be the {kind}; "
+                    f"say which with --{kind}-column"
+                )
+            if alike:
+                return self._single(alike[0])
+        return None
+
+    def need(self, kind: str, given: str | None = None) -> str:
+        """`column`, where the table is of no use without it."""
+        found = self.column(kind, given)
+        if found is None:
+            raise self.error(
+                f"{self.path}: missing column {kind!r}; found: {self._told_columns}; "
+                f"name it in the first line, or give --{kind}-column"
+            )
+        return found
+
+    @property
+    def _told_columns(self) -> str:
+        return ", ".join(self.columns)
+
+    def _single(self, column: str) -> str:
+        if self.columns.count(column) > 1:
+            raise self.error(f"{self.path}: column {column!r} stands there more than once; keep one")
+        return column
+
+
+def read_table(path: Path, *, error: type[VidpipeError]) -> Table:
+    """Read a CSV file: separated by commas, semicolons or tabs, in UTF-8, or UTF-16 with a byte order mark.
+
+    Args:
+        path: The file.
+        error: The kind of error for a file that is no table.
+
+    Returns:
+        The table; its rows are parsed when they are asked for.
+
+    Raises:
+        VidpipeError: Of the kind `error`: the file cannot be read, or is not text.
+    """
+    text = read_text(path, error=error)
+    delimiter = max(_DELIMITERS, key=lambda one: len(_header(text, one)))
+    columns = _header(text, delimiter)
+    if not columns:
+        raise error(f"{path}: empty; the first line of a table names its columns")
+    return Table(path, tuple(columns), text, delimiter, error)
+
+
+def read_text(path: Path, *, error: type[VidpipeError]) -> str:
+    """Read a whole text file: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Raises:
+        VidpipeError: Of the kind `error`: the file cannot be read, or is not such text.
+    """
+    try:
+        content = path.read_bytes()
+        return content.decode("utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = problem.object[: problem.start].count(b"\n") + 1
+        raise error(
+            f"{path}, line {line}: not {problem.encoding.upper()} text; save the file as plain text in UTF-8 "
+            "(a spreadsheet's `CSV UTF-8`)"
+        ) from problem
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {problem.strerror}") from problem
+
+
+def is_url(name: str) -> bool:
+    """Whether a name is a URL, such as `https://host/a.mp4`, and no path."""
+    return _URL.fullmatch(name) is not None
+
+
+def _header(text: str, delimiter: str) -> list[str]:
+    """The first line that is not empty, as cells."""
+    try:
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                return cells
+    except csv.Error:  # a cell without end; the table has no columns then
+        pass
+    return []
+
+
+def _plain(name: str) -> str:
+    """`Video Path` -> `video_path`"""
+    return re.sub(r"[\s_-]+", "_", name.strip().casefold())
