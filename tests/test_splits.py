@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vidpipe.datasets.labels import read_labels
+from vidpipe.datasets.labels import labels_from_folders, read_labels
 from vidpipe.datasets.splits import Split, make_split
 from vidpipe.errors import LabelsError, UsageError
 from vidpipe.records import LabeledVideo
@@ -183,7 +183,9 @@ def test_two_groups_give_one_to_test_and_say_that_none_is_left_for_val(caplog: p
     split = make_split(videos, val_fraction=0.2, test_fraction=0.2, seed=0)
     assert_sound(split, videos)
     assert (len(split.train), len(split.val), len(split.test)) == (10, 0, 10)
-    assert "no val video of a, b: all videos of the class are in one group, kept in train" in caplog.text
+    assert (
+        "a, b: all videos of each class outside test are in one group, so there is none to validate on" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -237,7 +239,7 @@ def test_a_given_split_is_kept() -> None:
     assert_sound(split, videos)
     for name, part in (("train", split.train), ("val", split.val), ("test", split.test)):
         assert {video.split for video in part} == {name}
-    assert split.grouping == "split as the labels give it"
+    assert split.grouping == "taken from the labels"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -265,7 +267,7 @@ def test_groups_on_both_sides_of_a_given_split_are_kept_and_named(caplog: pytest
 
 def test_a_split_for_only_some_videos_is_refused() -> None:
     videos = [*given_split(val=False), LabeledVideo("z.mp4", "a")]
-    with pytest.raises(LabelsError, match=r"1 of \d+ videos have no split, while others have one: z.mp4; fill in"):
+    with pytest.raises(LabelsError, match=r"1 of \d+ videos without a split, while others have one: z.mp4; fill in"):
         make_split(videos, val_fraction=0.2, test_fraction=0.2, seed=0)
 
 
@@ -294,7 +296,7 @@ def test_a_class_within_one_group_stays_in_train_with_a_warning(caplog: pytest.L
     split = make_split(videos, val_fraction=0, test_fraction=0.2, seed=0)
     assert_sound(split, videos)
     assert Counter(video.label for video in split.test) == {"a": 2, "b": 2}
-    assert "no test video of c: all videos of the class are in one group, kept in train" in caplog.text
+    assert "c: all videos of the class are in one group, so there is none to test on; all are used for" in caplog.text
 
 
 def test_a_class_within_one_group_does_not_change_how_much_is_drawn_of_the_others() -> None:
@@ -307,13 +309,37 @@ def test_a_class_within_one_group_does_not_change_how_much_is_drawn_of_the_other
 
 def test_a_class_too_small_for_the_fraction_is_said_to_be_untested(caplog: pytest.LogCaptureFixture) -> None:
     make_split(single_videos(a=97, b=3), val_fraction=0, test_fraction=0.1, seed=0)
-    assert "no test video of b: too few videos for the fraction asked" in caplog.text
+    assert "b has too few videos to test on; none is tested" in caplog.text
+
+
+def test_classes_without_groups_are_said_to_be_too_small_to_validate_on(caplog: pytest.LogCaptureFixture) -> None:
+    make_split(single_videos(a=10, go=2), val_fraction=0.2, test_fraction=0.2, seed=0)
+    assert "go has too few videos to validate on; all are used for training" in caplog.text
+    make_split(single_videos(a=10, go=2, run=2), val_fraction=0.2, test_fraction=0.2, seed=0)
+    assert "go, run have too few videos to validate on; all are used for training" in caplog.text
+    assert "group" not in caplog.text
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
 def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
     with pytest.raises(UsageError, match=r"val fraction .*: must be at least 0 and below 1"):
         make_split(single_videos(a=5, b=5), val_fraction=fraction, test_fraction=0.2, seed=0)
+
+
+def test_where_a_given_split_comes_from_is_said(tmp_path: Path) -> None:
+    def said(videos: list[LabeledVideo]) -> str:
+        return make_split(videos, val_fraction=0, test_fraction=0.2, seed=0).grouping
+
+    ids = [f"{part}/{label}/{n}.mp4" for part in ("train", "Test") for label in "ab" for n in range(2)]
+    assert said(labels_from_folders(ids)) == "taken from the folders train/ and Test/"
+    rows = [f"{video_id},{video_id.split('/')[1]},{video_id.split('/')[0]}" for video_id in ids]
+    (tmp_path / "labels.csv").write_text("\n".join(["video,label,Split", *rows]))
+    assert said(read_labels(tmp_path / "labels.csv", video_ids=ids)) == "taken from the labels' column `Split`"
+    for name in ("trainlist02.txt", "testlist02.txt"):
+        (tmp_path / name).write_text("".join(f"{label}/{name}{n}.avi\n" for label in "ab" for n in range(2)))
+    ids = [f"{label}/{name}{n}.avi" for name in ("trainlist02.txt", "testlist02.txt") for label in "ab" for n in (0, 1)]
+    official = read_labels(tmp_path / "trainlist02.txt", video_ids=ids)
+    assert said(official) == "taken from UCF101's official lists, split 2"
 
 
 def test_the_grouping_that_was_used_is_said() -> None:
@@ -326,7 +352,10 @@ def test_the_grouping_that_was_used_is_said() -> None:
         said(unequal_groups() + single_videos(a=3))
         == "groups from the labels: 40 groups, and 3 videos that stand alone"
     )
+    assert said([*unequal_groups(1, "ab"), *single_videos(a=1, b=0)]) == (
+        "groups from the labels: 1 group, and 1 video that stands alone"
+    )
     assert said(single_videos(a=5, b=5)).startswith("no groups: each video stands alone; clips cut from one source may")
     assert said(given_split(val=False)) == (
-        "split as the labels give it; val drawn from train; groups from the labels: 40 groups"
+        "taken from the labels; val drawn from train; groups from the labels: 40 groups"
     )

@@ -12,7 +12,7 @@ from random import Random
 
 from vidpipe.datasets.labels import first_few
 from vidpipe.datasets.official import ucf101_group
-from vidpipe.errors import LabelsError, UsageError
+from vidpipe.errors import LabelsError, UsageError, count_of
 from vidpipe.records import LabeledVideo
 
 __all__ = ["Split", "make_folds", "make_split"]
@@ -61,7 +61,7 @@ def make_split(videos: Iterable[LabeledVideo], *, val_fraction: float, test_frac
     _check_classes(videos)
     if any(video.split for video in videos):
         train, val, test = _given_parts(videos)
-        grouping = "split as the labels give it"
+        grouping = f"taken from {videos[0].split_source}"
         if val_fraction and not val:
             train, val = _draw(train, val_fraction, "val", Random(seed))
             grouping = f"{grouping}; val drawn from train; {_grouping(videos)}"
@@ -91,7 +91,10 @@ def make_folds(videos: Iterable[LabeledVideo], num_folds: int | None, val_fracti
     labels = [video.label for video in videos]
     groups = [video.unit for video in videos]
     if len(set(groups)) < (num_folds or 2):
-        raise LabelsError(f"{num_folds or 'leaving one group out'} folds need as many groups, found {len(set(groups))}")
+        what = f"{num_folds} folds need" if num_folds else "leaving one group out needs"
+        raise LabelsError(
+            f"{what} at least {num_folds or 2} groups, found {len(set(groups))}; give more videos or groups"
+        )
     splitter = LeaveOneGroupOut()
     if num_folds is not None:
         splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
@@ -114,7 +117,7 @@ def _check_fold(others: Sequence[LabeledVideo], labels: set[str]) -> None:
     if len(left) < 2:
         raise LabelsError(f"a fold leaves only {first_few(sorted(left))} to learn; take fewer folds, or other groups")
     if absent := sorted(labels - left):
-        logger.warning("a fold leaves no video of %s to learn from: it cannot be told there", first_few(absent))
+        logger.warning("a fold leaves no video of %s to learn from; all of that fold's are mistakes", first_few(absent))
 
 
 def _ordered(videos: Iterable[LabeledVideo]) -> tuple[LabeledVideo, ...]:
@@ -137,7 +140,8 @@ def _given_parts(videos: Sequence[LabeledVideo]) -> tuple[_Videos, _Videos, _Vid
     """The parts train, val and test that the labels give, checked."""
     if without := [video.video_id for video in videos if video.split is None]:
         raise LabelsError(
-            f"{len(without)} of {len(videos)} videos have no split, while others have one: {first_few(without)}; "
+            f"{len(without)} of {count_of(len(videos), 'video')} without a split, while others have one: "
+            f"{first_few(without)}; "
             "fill in the split column, or remove it to have a split drawn"
         )
     train, val, test = ([video for video in videos if video.split == part] for part in ("train", "val", "test"))
@@ -157,9 +161,9 @@ def _warn_of_leaks(parts: Mapping[str, Sequence[LabeledVideo]]) -> None:
             parts_of_group[group].append(part)
     if leaks := [f"{group} ({', '.join(where)})" for group, where in sorted(parts_of_group.items()) if len(where) > 1]:
         logger.warning(
-            "the labels' split has %d of %d groups in more than one part, so results may look better than they are: %s",
+            "the labels' split has %d of %s in more than one part, so results may look better than they are: %s",
             len(leaks),
-            len(parts_of_group),
+            count_of(len(parts_of_group), "group"),
             first_few(leaks),
         )
 
@@ -174,9 +178,13 @@ def _grouping(videos: Sequence[LabeledVideo]) -> str:
     from_names = all(video.group in (None, ucf101_group(video.video_id)) for video in videos)
     alone = sum(not video.group for video in videos)
     return (
-        f"{'groups from UCF101 file names' if from_names else 'groups from the labels'}: {len(groups)} groups"
-        f"{f', and {alone} videos that stand alone' if alone else ''}"
+        f"groups from {'UCF101 file names' if from_names else 'the labels'}: {count_of(len(groups), 'group')}"
+        f"{f', and {_standing_alone(alone)}' if alone else ''}"
     )
+
+
+def _standing_alone(num_videos: int) -> str:
+    return "1 video that stands alone" if num_videos == 1 else f"{num_videos} videos that stand alone"
 
 
 # Drawing
@@ -203,7 +211,8 @@ def _draw(
     draws = (_draw_in_order(order, num_videos, num_wanted) for order in _fold_orders(groups, fraction, rng))
     drawn = set(min(draws, key=distance, default=()))
     if tell:
-        _warn_of_absent(num_groups, {video.label for video in drawn}, part)
+        present = {video.label for video in drawn}
+        _warn_of_absent([video for video in videos if video.label not in present], num_groups, part)
     return [video for video in videos if video not in drawn], [video for video in videos if video in drawn]
 
 
@@ -247,11 +256,20 @@ def _draw_in_order(groups: Iterable[_Videos], num_videos: Counter[str], num_want
     return drawn
 
 
-def _warn_of_absent(num_groups: Mapping[str, int], present: set[str], part: str) -> None:
-    absent = sorted(num_groups.keys() - present)
-    if alone := [label for label in absent if num_groups[label] == 1]:
+def _warn_of_absent(videos: Sequence[LabeledVideo], num_groups: Mapping[str, int], part: str) -> None:
+    """Name the classes of which a part has no video, and why."""
+    labels = sorted({video.label for video in videos})
+    grouped = {video.label for video in videos if video.group and num_groups[video.label] == 1}
+    use = {"val": "validate", "test": "test"}[part]
+    if one_group := [label for label in labels if label in grouped]:
         logger.warning(
-            "no %s video of %s: all videos of the class are in one group, kept in train", part, first_few(alone)
+            "%s: all videos of %s%s are in one group, so there is none to %s on; all are used for training",
+            first_few(one_group),
+            "the class" if len(one_group) == 1 else "each class",
+            " outside test" if part == "val" else "",
+            use,
         )
-    if few := [label for label in absent if num_groups[label] > 1]:
-        logger.warning("no %s video of %s: too few videos for the fraction asked", part, first_few(few))
+    if few := [label for label in labels if label not in grouped]:
+        has = "has" if len(few) == 1 else "have"
+        used = "all are used for training" if part == "val" else "none is tested"
+        logger.warning("%s %s too few videos to %s on; %s", first_few(few), has, use, used)
