@@ -1,8 +1,9 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from vidpipe.config import SECTIONS, ExtractConfig, Sampling, TrainConfig, load_section, save_config
+from vidpipe.config import SECTIONS, ExtractConfig, LabelsConfig, Sampling, TrainConfig, load_section, save_config
 from vidpipe.errors import ConfigError, UsageError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
@@ -17,8 +18,9 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_that_ships_loads(path: Path) -> None:
-    for section, config in SECTIONS.items():
-        assert config(**load_section(path, section))
+    for section, configs in SECTIONS.items():
+        for config in configs:
+            assert config(**load_section(path, section, config=config))
 
 
 def test_there_are_configs() -> None:
@@ -30,14 +32,34 @@ def test_there_are_configs() -> None:
     [
         ("[extract]\nbackbon = 'resnet50'", "unknown key 'backbon'; did you mean 'backbone'?"),
         ("[extrakt]\nbackbone = 'resnet50'", "unknown table 'extrakt'; did you mean 'extract'?"),
-        ("backbone = 'resnet50'", "unknown table 'backbone'"),
+        ("head = 'lstm'", r"'head' stands outside a table; put it below \[train\]$"),
+        ("device = 'cpu'", r"'device' stands outside a table; put it below \[extract\] or \[train\] or \[evaluate\]$"),
+        ("had = 'lstm'", r"'had' stands outside a table; the tables are extract, train, evaluate, predict"),
+        ("train = 3", r"'train' is a table; write \[train\] on a line of its own"),
+        ("[train]\nsampling = 'fps'", r"\[train\]: 'sampling' is no setting of train; put it below \[extract\]"),
         ("[train]\nepochs = 0", "epochs = 0: 1 or more is needed"),
         ("[train]\ndropout = 2", r"dropout = 2.0: 0 to 0.95 is needed"),
         ("[train]\nlr = 0.0", r"lr = 0.0: above 0 is needed"),
-        ("[train]\nepochs = 'many'", "epochs = 'many': a int is needed"),
-        ("[train]\nbidirectional = 1", "bidirectional = 1: a bool is needed"),
+        ("[train]\nepochs = 'many'", 'epochs = "many": write a whole number without quotes'),
+        ("[train]\nepochs = '5'", 'epochs = "5": write a whole number without quotes'),
+        ("[train]\nepochs = 5.0", "epochs = 5.0: write a whole number without quotes"),
+        ("[train]\nlr = '0.1'", 'lr = "0.1": write a number without quotes'),
+        ("[train]\nbidirectional = 1", "bidirectional = 1: write true or false"),
+        ("[train]\nbidirectional = 'yes'", 'bidirectional = "yes": write true or false'),
+        ("[train]\nhead = 3", 'head = 3: write text in quotes, such as "auto"'),
+        ("[train]\nlabels = ['a.csv', 'b.csv']", r'labels = \["a.csv", "b.csv"\]: write text in quotes$'),
+        (
+            "[train]\nmotion = [1, 2]",
+            r'motion = .*: write names in quotes with commas between them, such as "raw,centred"',
+        ),
+        ("[train.epochs]\nmost = 3", "epochs = a table: write a whole number"),
         ("[extract]\nsampling = 'unifrom'", "did you mean 'uniform'?"),
-        ("[extract", "cannot be read as TOML"),
+        ("[extract]\nsampling = 'scene'\nfps = 2", r"\[extract\]: --fps goes with --sampling fps"),
+        ("[extract]\nnum_frames = 3\nfps = 2", r"\[extract\]: --num-frames goes with"),
+        ("[train]\nhead = 'mean'\nensemble = 3", r"\[train\]: --ensemble goes with neural heads"),
+        ("[train]\nfolds = 3\nleave_one_group_out = true", r"\[train\]: .*two protocols"),
+        ("[extract", r"not valid TOML: Expected .* \(at end of document\)"),
+        ("[extract]\nfps = two", r"not valid TOML: Invalid value \(at line 2, column 7\)"),
     ],
 )
 def test_a_wrong_config_file_is_told_with_its_name_and_the_remedy(tmp_path: Path, text: str, told: str) -> None:
@@ -45,6 +67,40 @@ def test_a_wrong_config_file_is_told_with_its_name_and_the_remedy(tmp_path: Path
     with pytest.raises(ConfigError, match=told) as raised:
         load_section(tmp_path / "c.toml", "extract")
     assert "c.toml" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: None, "no such file; --config names a TOML file"),
+        (lambda path: path.mkdir(), "a folder; --config names a TOML file"),
+        (lambda path: path.write_bytes(b"[train]\nhead = '\xe9'"), "line 2: not UTF-8 text"),
+        (lambda path: path.symlink_to(path), "cannot be read"),
+    ],
+)
+def test_a_config_that_is_no_file_of_text_is_told(tmp_path: Path, make: Callable[[Path], object], told: str) -> None:
+    make(tmp_path / "c.toml")
+    with pytest.raises(ConfigError, match=told) as raised:
+        load_section(tmp_path / "c.toml", "train")
+    assert "Errno" not in str(raised.value)
+    assert raised.value.exit_code == 2
+
+
+def test_a_list_of_names_may_be_written_as_one(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[train]\nmotion = ['raw', 'difference']\n")
+    assert load_section(tmp_path / "c.toml", "train") == {"motion": "raw,difference"}
+
+
+def test_a_config_saved_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_bytes("\ufeff[train]\nepochs = 3\n".encode())
+    assert load_section(tmp_path / "c.toml", "train") == {"epochs": 3}
+
+
+def test_labels_stand_beside_the_settings_of_training(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[train]\nepochs = 3\nlabels = 'l.csv'\ngroup_by = 'camera'\nsplit = '2'\n")
+    assert load_section(tmp_path / "c.toml", "train", config=TrainConfig) == {"epochs": 3}
+    labels = LabelsConfig(**load_section(tmp_path / "c.toml", "train", config=LabelsConfig))
+    assert labels == LabelsConfig(labels="l.csv", group_by="camera", split="2")
 
 
 def test_a_sampling_gets_its_own_default() -> None:

@@ -3,15 +3,16 @@
 [extract]                       [train]
 sampling = "uniform"            head = "statistics"
 num_frames = 16                 motion = "centred,magnitude"
-backbone = "resnet50"           …
+backbone = "resnet50"           labels = "labels.csv"
 """
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import tomli_w
 
@@ -21,7 +22,10 @@ __all__ = [
     "HEAD_NAMES",
     "LINEAR_HEADS",
     "SECTIONS",
+    "EvaluateConfig",
     "ExtractConfig",
+    "LabelsConfig",
+    "PredictConfig",
     "Sampling",
     "Setting",
     "TrainConfig",
@@ -52,6 +56,12 @@ class Setting:
     above: bool = False
     several: bool = False
     """Whether the value is a list of choices, with commas between them."""
+    is_path: bool = False
+    """Whether the value is a file or folder, relative to the working folder."""
+    metavar: str = ""
+    """What stands for the value in the help; empty for that of the type."""
+    flags: tuple[str, ...] = ()
+    """The option's other names."""
 
     def check(self, value: Any) -> Any:
         """The value, as the field's type.
@@ -63,15 +73,27 @@ class Setting:
             return None
         if self.type is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
+        if self.several and isinstance(value, list) and all(isinstance(one, str) for one in value):
+            value = ",".join(value)
         is_bool = isinstance(value, bool)
         if not isinstance(value, self.type) or is_bool != (self.type is bool):
-            raise ConfigError(f"{self.name} = {value!r}: a {self.type.__name__} is needed")
+            raise ConfigError(f"{self.name} = {_as_toml(value)}: write {self._how_to_write}")
         for chosen in str(value).split(",") if self.several else [value]:
             if self.choices and chosen not in self.choices:
                 raise ConfigError(unknown_name(self.name, str(chosen), self.choices))
         if not self._in_range(value):
             raise ConfigError(f"{self.name} = {value!r}: {self.allowed} is needed")
         return value
+
+    @property
+    def _how_to_write(self) -> str:
+        """A value of the type, as TOML wants it."""
+        if self.several:
+            return f'names in quotes with commas between them, such as "{",".join(self.choices[:2])}"'
+        if self.type is str:
+            return f'text in quotes, such as "{self.choices[0]}"' if self.choices else "text in quotes"
+        kinds = {int: "a whole number without quotes", float: "a number without quotes", bool: "true or false"}
+        return kinds[self.type]
 
     def _in_range(self, value: Any) -> bool:
         above_low = self.low is None or (value > self.low if self.above else value >= self.low)
@@ -85,6 +107,11 @@ class Setting:
         return f"above {self.low:g}" if self.above else f"{self.low:g} or more"
 
 
+def _as_toml(value: Any) -> str:
+    """A value as it stands in a file: `"many"`, `true`, `[1, 2]`."""
+    return "a table" if isinstance(value, dict) else json.dumps(value, ensure_ascii=False, default=str)
+
+
 def _setting(default: Any, help: str, **limits: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **limits})
 
@@ -95,6 +122,28 @@ class _Checked:
     def __post_init__(self) -> None:
         for setting in settings(type(self)):
             object.__setattr__(self, setting.name, setting.check(getattr(self, setting.name)))
+        self.check_together(dataclasses.asdict(self))  # type: ignore[call-overload]
+
+    @staticmethod
+    def check_together(values: Mapping[str, Any]) -> None:
+        """Refuse values that contradict one another; what is not among them is not known yet.
+
+        Raises:
+            UsageError: two of them do.
+        """
+
+    @staticmethod
+    def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
+        """The settings of a file that belong to a method which an option replaces.
+
+        Args:
+            from_file: what the file says.
+            given: what the options say; it wins over the file.
+
+        Returns:
+            names of settings, whose values in the file do not count.
+        """
+        return set()
 
 
 @dataclass(frozen=True)
@@ -161,13 +210,28 @@ class ExtractConfig(_Checked):
     )
     seal_videos: int = _setting(256, "Videos after which a shard is sealed: what a crash can cost.", low=1)
     seal_seconds: float = _setting(60.0, "Seconds after which a shard is sealed, if that comes first.", low=0)
+    video_column: str | None = _setting(
+        None,
+        "Column of an INPUT's CSV that names the videos; by default `video`, or a usual name such as filename or path.",
+        metavar="COLUMN",
+    )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.fps is not None and self.sampling != "fps":
-            raise UsageError(f"--fps goes with --sampling fps, not with --sampling {self.sampling}")
-        if self.num_frames is not None and self.sampling == "fps":
+    @staticmethod
+    def check_together(values: Mapping[str, Any]) -> None:
+        sampling = values.get("sampling", "uniform" if "fps" not in values else "fps")
+        if values.get("fps") is not None and sampling != "fps":
+            raise UsageError(f"--fps goes with --sampling fps, not with --sampling {sampling}")
+        if values.get("num_frames") is not None and sampling == "fps":
             raise UsageError("--num-frames goes with --sampling uniform or scene; with --sampling fps, give --fps")
+
+    @staticmethod
+    def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
+        sampling = given.get("sampling")
+        if sampling is None or sampling == from_file.get("sampling"):
+            return set()
+        if "sampling" in from_file:
+            return {"num_frames", "fps"}
+        return {"num_frames"} if sampling == "fps" else {"fps"}
 
     def resolve_sampling(self) -> Sampling:
         """The sampling method with its own parameter filled in."""
@@ -246,15 +310,24 @@ class TrainConfig(_Checked):
     seed: int = _setting(0, "Seed of the split, the weights and the order of the videos.", low=0)
     device: str = _setting("auto", "Where the head is trained.", choices=("auto", "cpu", "cuda"))
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ensemble > 1 and self.head in LINEAR_HEADS:
+    @staticmethod
+    def check_together(values: Mapping[str, Any]) -> None:
+        head = values.get("head")
+        if values.get("ensemble", 1) > 1 and head in LINEAR_HEADS:
             raise UsageError(
-                f"--ensemble goes with neural heads: the fit of {self.head} is the same for every seed; "
+                f"--ensemble goes with neural heads: the fit of {head} is the same for every seed; "
                 "take --ensemble 1, or another --head"
             )
-        if self.folds is not None and self.leave_one_group_out:
+        if values.get("folds") is not None and values.get("leave_one_group_out"):
             raise UsageError("--folds and --leave-one-group-out are two protocols; give one of them")
+
+    @staticmethod
+    def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
+        return {
+            *(["ensemble"] if given.get("head") in LINEAR_HEADS else []),
+            *(["leave_one_group_out"] if given.get("folds") is not None else []),
+            *(["folds"] if given.get("leave_one_group_out") else []),
+        }
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -267,8 +340,71 @@ class TrainConfig(_Checked):
         return tuple(self.statistics.split(","))
 
 
-SECTIONS: Mapping[str, type[ExtractConfig] | type[TrainConfig]] = {"extract": ExtractConfig, "train": TrainConfig}
-Config = TypeVar("Config", ExtractConfig, TrainConfig)
+@dataclass(frozen=True)
+class LabelsConfig(_Checked):
+    """Where `vidpipe train` and `vidpipe evaluate` have labels from."""
+
+    labels: str | None = _setting(
+        None,
+        "CSV with columns video,label and optionally split,group; or the official split files of UCF101, HMDB51 or "
+        "Kinetics. Without it, a video's label is the name of its folder.",
+        is_path=True,
+    )
+    video_column: str | None = _setting(
+        None,
+        "Column of --labels that names the videos; by default `video`, or a usual name such as filename or path.",
+        metavar="COLUMN",
+    )
+    label_column: str | None = _setting(
+        None,
+        "Column of --labels that holds the labels; by default `label`, or a usual name such as class.",
+        metavar="COLUMN",
+    )
+    group_by: str | None = _setting(
+        None,
+        "What tells which clips come from one source: a column of --labels, or a regular expression over the "
+        "video's id whose first bracket is the group.",
+        metavar="COLUMN|REGEX",
+    )
+    split: str = _setting(
+        "1",
+        "Which of UCF101's or HMDB51's splits to take, where --labels is their folder; all: each (train).",
+        choices=("1", "2", "3", "all"),
+        flags=("--official-split",),
+    )
+    skip_missing: bool = _setting(False, "Leave out labels whose video is not in the store.")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(_Checked):
+    """How `vidpipe evaluate` shows what a run is worth."""
+
+    device: str = _setting("auto", "Where the head runs.", choices=("auto", "cpu", "cuda"))
+    plot: str | None = _setting(None, "Write the confusion matrix to this PNG file.", is_path=True)
+    format: str = _setting("table", "Form of the output.", choices=("table", "json"))
+
+
+@dataclass(frozen=True)
+class PredictConfig(_Checked):
+    """What `vidpipe predict` tells of each video."""
+
+    top: int = _setting(5, "Classes to give for each video.", low=1)
+    min_confidence: float = _setting(
+        0.0, "Answer `none of these` where the first class is less probable.", low=0, high=1
+    )
+    store: str | None = _setting(None, "Use the features that this store holds.", is_path=True)
+    format: str = _setting("table", "Form of the output.", choices=("table", "json", "csv"))
+
+
+Config = ExtractConfig | TrainConfig | LabelsConfig | EvaluateConfig | PredictConfig
+
+SECTIONS: Mapping[str, tuple[type[Config], ...]] = {
+    "extract": (ExtractConfig,),
+    "train": (TrainConfig, LabelsConfig),
+    "evaluate": (EvaluateConfig, LabelsConfig),
+    "predict": (PredictConfig,),
+}
+"""The tables of a config file, and whose settings each may hold."""
 
 
 def settings(config: type) -> tuple[Setting, ...]:
@@ -284,39 +420,78 @@ def _plain_type(annotation: Any) -> type:
     return members[0]  # type: ignore[no-any-return]
 
 
-def load_section(path: Path, section: str) -> dict[str, Any]:
+def load_section(path: Path, section: str, *, config: type[Config] | None = None) -> dict[str, Any]:
     """The settings that a TOML config file names for one stage.
 
     Args:
         path: the file.
-        section: `extract` or `train`; the file may hold the other one too.
+        section: one of `SECTIONS`; the file may hold the others too.
+        config: leave out settings that are not of this class.
+
+    Returns:
+        the values by name, of the settings' types.
 
     Raises:
         ConfigError: the file does not parse, or holds an unknown table, key or value.
     """
+    document = _load_toml(path)
+    checked = {table: _checked_table(path, table, values) for table, values in document.items()}
+    names = [setting.name for one in SECTIONS[section] if config in (None, one) for setting in settings(one)]
+    return {name: value for name, value in checked.get(section, {}).items() if name in names}
+
+
+def _load_toml(path: Path) -> dict[str, Any]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
-    for table, values in document.items():
-        if table not in SECTIONS or not isinstance(values, dict):
-            raise ConfigError(f"{path}: {unknown_name('table', table, SECTIONS)}")
-        _check_table(path, table, values)
-    return dict(document.get(section, {}))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; --config names a TOML file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: a folder; --config names a TOML file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}, line {line}: not UTF-8 text; save the file as plain text in UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
 
-def _check_table(path: Path, table: str, values: Mapping[str, Any]) -> None:
-    known = {setting.name: setting for setting in settings(SECTIONS[table])}
-    for name, value in values.items():
+def _checked_table(path: Path, table: str, values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict) and table not in SECTIONS:
+        tables = _tables_with(table)
+        where = f"put it below {' or '.join(tables)}" if tables else f"the tables are {', '.join(SECTIONS)}"
+        raise ConfigError(f"{path}: {table!r} stands outside a table; {where}")
+    if table not in SECTIONS:
+        raise ConfigError(f"{path}: {unknown_name('table', table, SECTIONS)}")
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: {table!r} is a table; write [{table}] on a line of its own")
+    known = {setting.name: setting for config in SECTIONS[table] for setting in settings(config)}
+    for name in values:
+        if name not in known and (tables := _tables_with(name)):
+            raise ConfigError(
+                f"{path}, [{table}]: {name!r} is no setting of {table}; put it below {' or '.join(tables)}"
+            )
         if name not in known:
             raise ConfigError(f"{path}, [{table}]: {unknown_name('key', name, known)}")
-        try:
-            known[name].check(value)
-        except ConfigError as error:
-            raise ConfigError(f"{path}, [{table}]: {error}") from error
+    try:
+        checked = {name: known[name].check(value) for name, value in values.items()}
+        for config in SECTIONS[table]:
+            config.check_together(checked)
+    except UsageError as error:
+        raise ConfigError(f"{path}, [{table}]: {error}") from error
+    return checked
 
 
-def save_config(path: Path, **sections: ExtractConfig | TrainConfig) -> None:
+def _tables_with(name: str) -> list[str]:
+    """`[train]` for `head`: the tables that a setting may stand in."""
+    return [
+        f"[{table}]"
+        for table, configs in SECTIONS.items()
+        if any(setting.name == name for config in configs for setting in settings(config))
+    ]
+
+
+def save_config(path: Path, **sections: Config) -> None:
     """Write a config file that `--config` reads back; settings left at None are left out."""
     document = {
         name: {key: value for key, value in dataclasses.asdict(config).items() if value is not None}

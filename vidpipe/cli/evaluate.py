@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vidpipe.cli.options import evaluation_line, format_option, label_options, printable, vidpipe_command
+from vidpipe.cli.options import (
+    LocalPath,
+    evaluation_line,
+    label_options,
+    printable,
+    setting_options,
+    vidpipe_command,
+)
+from vidpipe.config import EvaluateConfig
 from vidpipe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,18 +22,10 @@ if TYPE_CHECKING:
 
 
 @vidpipe_command(name="evaluate", short_help="How well a run does on videos it has not seen.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("run", type=LocalPath())
+@click.argument("store", type=LocalPath())
 @label_options
-@click.option(
-    "--device",
-    type=click.Choice(("auto", "cpu", "cuda")),
-    default="auto",
-    show_default=True,
-    help="Where the head runs.",
-)
-@click.option("--plot", type=click.Path(path_type=Path), help="Write the confusion matrix to this PNG file.")
-@format_option("table", "json")
+@setting_options(EvaluateConfig, "evaluate")
 def command(
     run: Path,
     store: Path,
@@ -33,6 +33,8 @@ def command(
     official_split: str,
     group_by: str | None,
     skip_missing: bool,
+    video_column: str | None,
+    label_column: str | None,
     device: str,
     plot: Path | None,
     format_: str,
@@ -55,7 +57,13 @@ def command(
     if official_split == "all":
         raise UsageError("--split all goes with train; a run is evaluated on one split: 1, 2 or 3")
     videos = label_store(
-        opened_store, labels, official_split=int(official_split), skip_missing=skip_missing, group_by=group_by
+        opened_store,
+        labels,
+        official_split=int(official_split),
+        skip_missing=skip_missing,
+        group_by=group_by,
+        video_column=video_column,
+        label_column=label_column,
     )
     report = evaluate(opened_run, opened_store, videos, device=device)
     best, *baselines = report.evaluations.items()

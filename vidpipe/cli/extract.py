@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import SOME_VIDEOS_FAILED, find_inputs, printable, setting_options, vidpipe_command
+from vidpipe.cli.options import SOME_VIDEOS_FAILED, LocalPath, find_inputs, printable, setting_options, vidpipe_command
 from vidpipe.config import ExtractConfig
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 @vidpipe_command(name="extract", short_help="Videos -> features, in a store.")
-@click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=LocalPath())
 @click.option("-o", "--output", "store", required=True, type=click.Path(path_type=Path), help="The store's folder.")
 @click.option("--force", is_flag=True, help="Extract again what the store already holds.")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed in an earlier run.")
@@ -42,7 +42,7 @@ def command(inputs: tuple[Path, ...], store: Path, force: bool, retry_failed: bo
     from vidpipe.extract import extract
     from vidpipe.features.locks import Part
 
-    videos, unreadable = find_inputs(inputs)
+    videos, unreadable = find_inputs(inputs, video_column=config.video_column)
     extract_part = partial(extract, part=Part.parse(part), force=force, retry_failed=retry_failed)
     with extract_progress() as show:
         summary = extract_part(videos, store, config=config, on_progress=show)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from vidpipe.config import ExtractConfig, Setting, TrainConfig, load_section, settings
+from vidpipe.config import Config, LabelsConfig, Setting, load_section, settings
 from vidpipe.errors import ConfigError, VidpipeError
+from vidpipe.tables import is_url
 
 if TYPE_CHECKING:
     from vidpipe.metrics import Evaluation
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SOME_VIDEOS_FAILED",
+    "LocalPath",
     "evaluation_line",
     "find_inputs",
     "format_option",
@@ -54,12 +57,16 @@ def json_line(value: Any) -> str:
     return line if line.isprintable() else json.dumps(value)
 
 
-def find_inputs(inputs: Sequence[Path]) -> "tuple[list[VideoFile], list[str]]":
+def find_inputs(inputs: Sequence[Path], *, video_column: str | None = None) -> "tuple[list[VideoFile], list[str]]":
     """The videos that a command's INPUTs name, and what of them cannot be read, in words."""
     from vidpipe.video.files import find_videos
 
     unreadable: list[str] = []
-    videos = find_videos(inputs, on_unreadable=lambda path, error: unreadable.append(f"{path}: {error.strerror}"))
+    videos = find_videos(
+        inputs,
+        on_unreadable=lambda path, error: unreadable.append(f"{path}: {error.strerror}"),
+        video_column=video_column,
+    )
     return videos, [printable(f"cannot be read: {told}") for told in unreadable]
 
 
@@ -85,6 +92,19 @@ def vidpipe_command(**attributes: Any) -> Callable[[Callable[..., Any]], click.C
         return decorated
 
     return decorate
+
+
+class LocalPath(click.Path):
+    """A path of this machine: a URL is refused as it was typed, before it is taken for a path."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; wrong usage where the text is a URL."""
+        if isinstance(value, str) and is_url(value):
+            raise click.UsageError(printable(f"{value}: URLs are not read; download the file, and name it here"), ctx)
+        return super().convert(value, param, ctx)
 
 
 class _Told(click.ClickException):
@@ -122,52 +142,90 @@ def _configure_logging(*, quiet: bool, debug: bool) -> None:
     logger.setLevel(logging.DEBUG if debug else logging.ERROR if quiet else logging.INFO)
 
 
-def setting_options(
-    config: type[ExtractConfig] | type[TrainConfig], section: str, *, only: Sequence[str] = ()
-) -> Callable[[Function], Function]:
-    """An option for each setting of a config, and --config for a file of them."""
+def setting_options(config: type[Config], *sections: str, only: Sequence[str] = ()) -> Callable[[Function], Function]:
+    """An option for each setting of a config; and --config for a file of them, where `sections` names its tables.
+
+    Args:
+        config: the class whose settings become options.
+        sections: tables of the file that feed the command's options, the last one before the others.
+        only: the settings to take; empty for all.
+    """
+    chosen = [setting for setting in settings(config) if not only or setting.name in only]
 
     def decorate(function: Function) -> Function:
-        chosen = [setting for setting in settings(config) if not only or setting.name in only]
         for setting in reversed(chosen):
             function = _setting_option(setting)(function)
-        return click.option(
-            "--config",
-            type=click.Path(path_type=Path),
-            is_eager=True,
-            expose_value=False,
-            callback=functools.partial(_load_config, section=section, names={setting.name for setting in chosen}),
-            help=f"TOML file with a table [{section}]; options given here win over it.",
-        )(function)
+        function = _dropping_replaced(config, chosen)(function)
+        return _config_option(*sections)(function) if sections else function
 
     return decorate
 
 
-def _load_config(
-    ctx: click.Context, parameter: click.Parameter, path: Path | None, *, section: str, names: set[str]
-) -> None:
-    if path is not None:
-        try:
-            values = load_section(path, section)
-        except ConfigError as error:
-            raise _Told(str(error), error.exit_code) from error
-        ctx.default_map = {name: value for name, value in values.items() if name in names}
+def _dropping_replaced(config: type[Config], chosen: Sequence[Setting]) -> Callable[[Function], Function]:
+    """Forget what a config file says of a method that an option replaces."""
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def with_file(*args: Any, **kwargs: Any) -> Any:
+            ctx = click.get_current_context()
+            source = {setting.name: ctx.get_parameter_source(_parameter(setting.name)) for setting in chosen}
+            given = {name: kwargs[_parameter(name)] for name in source if source[name] is ParameterSource.COMMANDLINE}
+            replaced = config.replaced(ctx.default_map or {}, given)
+            for setting in chosen:
+                if setting.name in replaced and source[setting.name] is ParameterSource.DEFAULT_MAP:
+                    kwargs[_parameter(setting.name)] = setting.default
+            return function(*args, **kwargs)
+
+        return with_file  # type: ignore[return-value]
+
+    return decorate
+
+
+def _config_option(*sections: str) -> Callable[[Function], Function]:
+    tables = " and ".join(f"[{section}]" for section in sections)
+    return click.option(
+        "--config",
+        type=LocalPath(),
+        is_eager=True,
+        expose_value=False,
+        callback=functools.partial(_load_config, sections=sections),
+        help=f"TOML file with {'tables' if len(sections) > 1 else 'a table'} {tables}; options given here win over it. "
+        "Paths in it are relative to the working folder, as here.",
+    )
+
+
+def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | None, *, sections: Sequence[str]) -> None:
+    if path is None:
+        return
+    try:
+        values = {name: value for section in sections for name, value in load_section(path, section).items()}
+    except ConfigError as error:
+        raise _Told(str(error), error.exit_code) from error
+    ctx.default_map = {_parameter(name): value for name, value in values.items()}
+
+
+def _parameter(setting_name: str) -> str:
+    """What the commands' functions call a setting whose own name is taken."""
+    return {"format": "format_", "split": "official_split"}.get(setting_name, setting_name)
 
 
 def _setting_option(setting: Setting) -> Callable[[Function], Function]:
     flag = setting.name.replace("_", "-")
-    if setting.type is bool:
-        return click.option(f"--{flag}/--no-{flag}", default=setting.default, show_default=True, help=setting.help)
+    flags = (f"--{flag}/--no-{flag}" if setting.type is bool else f"--{flag}", *setting.flags)
     return click.option(
-        f"--{flag}",
-        type=_click_type(setting),
+        *flags,
+        _parameter(setting.name),
+        type=None if setting.type is bool else _click_type(setting),
         default=setting.default,
         show_default=setting.default is not None,
+        metavar=setting.metavar or None,
         help=setting.help,
     )
 
 
 def _click_type(setting: Setting) -> click.ParamType[Any] | type:
+    if setting.is_path:
+        return LocalPath()
     if setting.choices and not setting.several:
         return click.Choice(setting.choices)
     if setting.type is int:
@@ -202,31 +260,5 @@ def format_option(*formats: str) -> Callable[[Function], Function]:
     )
 
 
-def label_options(function: Function) -> Function:
-    """Where labels come from, for the commands that need them."""
-    for option in (
-        click.option("--skip-missing", is_flag=True, help="Leave out labels whose video is not in the store."),
-        click.option(
-            "--split",
-            "--official-split",
-            "official_split",
-            type=click.Choice(("1", "2", "3", "all")),
-            default="1",
-            show_default=True,
-            help="Which of UCF101's or HMDB51's splits to take, where --labels is their folder; all: each (train).",
-        ),
-        click.option(
-            "--group-by",
-            metavar="COLUMN|REGEX",
-            help="What tells which clips come from one source: a column of --labels, or a regular expression over the "
-            "video's id whose first bracket is the group.",
-        ),
-        click.option(
-            "--labels",
-            type=click.Path(path_type=Path),
-            help="CSV with columns video,label and optionally split,group; or the official split files of UCF101, "
-            "HMDB51 or Kinetics. Without it, a video's label is the name of its folder.",
-        ),
-    ):
-        function = option(function)
-    return function
+label_options = setting_options(LabelsConfig)
+"""Where labels come from, for the commands that need them."""

@@ -10,38 +10,27 @@ import click
 
 from vidpipe.cli.options import (
     SOME_VIDEOS_FAILED,
+    LocalPath,
     find_inputs,
-    format_option,
     json_line,
     printable,
     setting_options,
     vidpipe_command,
 )
-from vidpipe.config import ExtractConfig
+from vidpipe.config import ExtractConfig, PredictConfig
 
 if TYPE_CHECKING:
     from vidpipe.records import Prediction
 
-HOW_TO_EXTRACT = ("weights", "device", "engine", "decoder", "batch_size", "workers", "timeout")
+HOW_TO_EXTRACT = ("weights", "device", "engine", "decoder", "batch_size", "workers", "timeout", "video_column")
 """Settings of `vidpipe extract` that change no feature; the run has the others."""
 
 
 @vidpipe_command(name="predict", short_help="New videos -> labels.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to give for each video.")
-@click.option(
-    "--min-confidence",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    help="Answer `none of these` where the first class is less probable.",
-)
-@click.option("--store", type=click.Path(path_type=Path), help="Use the features that this store holds.")
-@format_option("table", "json", "csv")
-@setting_options(
-    ExtractConfig, "extract", only=("weights", "device", "engine", "decoder", "batch_size", "workers", "timeout")
-)
+@click.argument("run", type=LocalPath())
+@click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=LocalPath())
+@setting_options(PredictConfig)
+@setting_options(ExtractConfig, "extract", "predict", only=HOW_TO_EXTRACT)
 def command(
     run: Path,
     inputs: tuple[Path, ...],
@@ -67,7 +56,7 @@ def command(
     from vidpipe.run import Run
 
     opened_run = Run.open(run)
-    videos, unreadable = find_inputs(inputs)
+    videos, unreadable = find_inputs(inputs, video_column=config.video_column)
     opened_store = FeatureStore.open(store) if store is not None else None
     forms: dict[str, Callable[[Prediction], str]] = {
         "table": _TableLines(max(len(printable(video.id)) for video in videos)),

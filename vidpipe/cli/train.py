@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import evaluation_line, label_options, printable, setting_options, vidpipe_command
+from vidpipe.cli.options import LocalPath, evaluation_line, label_options, printable, setting_options, vidpipe_command
 from vidpipe.config import TrainConfig
 from vidpipe.errors import RunError, UsageError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @vidpipe_command(name="train", short_help="Features and labels -> a run.")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=LocalPath())
 @click.option("-o", "--output", "run", required=True, type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that the folder holds.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted training, with the same settings.")
@@ -35,6 +35,8 @@ def command(
     official_split: str,
     group_by: str | None,
     skip_missing: bool,
+    video_column: str | None,
+    label_column: str | None,
     **settings: Any,
 ) -> None:
     """Train a classifier on a store's features, and the mean-feature baseline beside it.
@@ -65,7 +67,15 @@ def command(
     opened = FeatureStore.open(store)
     numbers = (1, 2, 3) if official_split == "all" else (int(official_split),)
     videos, *more_splits = [
-        label_store(opened, labels, official_split=number, skip_missing=skip_missing, group_by=group_by)
+        label_store(
+            opened,
+            labels,
+            official_split=number,
+            skip_missing=skip_missing,
+            group_by=group_by,
+            video_column=video_column,
+            label_column=label_column,
+        )
         for number in numbers
     ]
     if more_splits and not any(video.split for video in videos):
