@@ -176,6 +176,12 @@ def test_the_plain_names_of_columns_win_over_others(tmp_path: Path) -> None:
     assert read_labels(path, video_ids=["a.mp4"]) == [LabeledVideo("a.mp4", "walk")]
 
 
+def test_the_delimiter_may_stand_on_a_line_of_its_own(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", "sep=|\r\nvideo|label\r\na.mp4|walk\r\nb.mp4|\r\n")
+    with pytest.raises(LabelsError, match="line 4: the cell of column 'label' is empty"):
+        read_labels(path, video_ids=["a.mp4"])
+
+
 def test_rows_of_nothing_but_delimiters_are_no_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "labels.csv", "\n;;\nvideo;label;note\na.mp4;walk;\n;;\n;;;;\n")
     assert read_labels(path, video_ids=["a.mp4"]) == [LabeledVideo("a.mp4", "walk")]
@@ -436,7 +442,8 @@ def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
         ("youtube_id,time_start,time_end\nabc,0,10\n", "missing column 'label'; found: youtube_id, time_start"),
         ("video,label\na.mp4,walk\nb.mp4, \n", "line 3: the cell of column 'label' is empty"),
         ("video,label\n,walk\n", "line 2: the cell of column 'video' is empty"),
-        ("video,label\na.mp4,walk, run\n", "line 2: more cells than columns; put double quotes"),
+        ("video,label\na.mp4,walk, run\n", "line 2: more cells than columns; put .* a cell that holds a comma"),
+        ("video;label\na.mp4;walk; run\n", "line 2: more cells than columns; put .* a cell that holds a semicolon"),
         ('video,label\na.mp4,"walk\n', "not a CSV file"),
         ("video,label,split\na.mp4,walk,tain\n", "line 2: unknown split 'tain'; did you mean 'train'"),
         ("video,label,split\na.mp4,walk,testing\n", "unknown split 'testing'; did you mean 'test'"),

@@ -9,7 +9,7 @@ import timm
 import torch
 import torchvision
 
-from vidpipe.errors import WeightsError
+from vidpipe.errors import UsageError, WeightsError
 from vidpipe.models.backbones import BACKBONES, find_backbone
 from vidpipe.models.frozen import load_backbone
 from vidpipe.models.weights import default_weights_path, find_weights, load_tensors
@@ -135,7 +135,7 @@ def test_weights_of_another_transformer_are_told_by_their_shapes(tmp_path: Path)
 
 
 def test_a_missing_file_is_told() -> None:
-    with pytest.raises(WeightsError, match="no such weights file"):
+    with pytest.raises(UsageError, match="no such weights file"):
         find_weights(LITE0, "nowhere.pth")
 
 

@@ -1,7 +1,7 @@
 """Every error that a user can meet.
 
     VidpipeError                 exit code 1: could not do it
-    ├── UsageError               exit code 2: the request itself is wrong
+    ├── UsageError               exit code 2: the request itself is wrong; any path named that is not there
     │   └── ConfigError          a config file, or a setting's value
     ├── InputError               an input path holds nothing that can be used
     ├── VideoError               one video cannot be read; the others go on
@@ -11,12 +11,12 @@
     │   ├── DecodeTimeoutError   decoding took longer than --timeout
     │   └── DecoderCrashError    the decoder took its process down
     ├── DecodingStoppedError     no decoding process starts, or answers
-    ├── StoreError               a feature store
+    ├── StoreError               a feature store, or a path that is there and holds none
     │   ├── KeyMismatchError     it was made with other settings
     │   └── ShardError           one of its HDF5 files is damaged
     ├── LabelsError              a labels file, or how labels and videos fit together
     ├── WeightsError             weights that cannot be had, or do not fit
-    ├── RunError                 a run folder
+    ├── RunError                 a run folder, or a path that is there and holds none
     ├── TrainingError            training that cannot go on
     └── InterruptedExtractionError  Ctrl-C; what was done is sealed
 
@@ -116,11 +116,11 @@ class LabelsError(VidpipeError):
 
 
 class WeightsError(VidpipeError):
-    """Weights cannot be found, fetched or loaded."""
+    """Weights cannot be fetched or loaded."""
 
 
 class RunError(VidpipeError):
-    """A run folder is missing, incomplete or does not fit what is asked of it."""
+    """A run folder is incomplete or does not fit what is asked of it."""
 
 
 class TrainingError(VidpipeError):

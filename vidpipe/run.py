@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from vidpipe.config import TrainConfig, save_config
-from vidpipe.errors import ConfigError, RunError
+from vidpipe.errors import ConfigError, RunError, UsageError
 from vidpipe.features.key import FeatureKey
 
 if TYPE_CHECKING:
@@ -79,14 +79,19 @@ class Run:
         """Read a run folder.
 
         Raises:
-            RunError: it is none, incomplete, or of another version.
+            UsageError: there is no such folder.
+            RunError: it is no run, incomplete, or of another version.
         """
         path = Path(path)
         try:
             document = json.loads((path / "run.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
-            what = "no run: it has no run.json" if path.exists() else "no such folder"
-            raise RunError(f"{path}: {what}; `vidpipe train STORE -o {path}` makes one") from None
+            remedy = f"`vidpipe train STORE -o {path}` makes a run"
+            if not path.exists():
+                raise UsageError(f"{path}: no such folder; {remedy}") from None
+            raise RunError(f"{path}: no run: it has no run.json; {remedy}") from None
+        except NotADirectoryError:
+            raise RunError(f"{path}: a file; a run is a folder") from None
         except (OSError, ValueError) as error:
             raise RunError(f"{path}: run.json cannot be read ({error})") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != VERSION:

@@ -19,7 +19,8 @@ COLUMN_NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 """Other names of each column, those of one bracket as good as one another; the column's own name wins."""
 
-_DELIMITERS = ",;\t"
+_DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+_SPREADSHEET_HINT = re.compile(r"sep=([,;|\t])\r?\n")
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.*", re.DOTALL)
 
@@ -60,13 +61,15 @@ class Table:
                 is_header = is_header and not any(cells)
         except csv.Error as error:
             raise self.error(
-                f"{self.path}, line {reader.line_num}: not a CSV file: {error}; check its quotes and commas"
+                f"{self.path}, line {reader.line_num}: not a CSV file: {error}; check its double quotes"
             ) from error
 
     def _by_column(self, cells: list[str], line: int) -> dict[str, str]:
         if any(cells[len(self.columns) :]):
+            delimiter = _DELIMITERS.get(self.delimiter, repr(self.delimiter))
             raise self.error(
-                f"{self.path}, line {line}: more cells than columns; put double quotes around a cell that holds a comma"
+                f"{self.path}, line {line}: more cells than columns; "
+                f"put double quotes around a cell that holds {delimiter}"
             )
         cells += [""] * (len(self.columns) - len(cells))
         return dict(zip(self.columns, cells, strict=False))
@@ -140,7 +143,10 @@ def read_table(path: Path, *, error: type[VidpipeError]) -> Table:
         VidpipeError: Of the kind `error`: the file cannot be read, or is not text.
     """
     text = read_text(path, error=error)
-    delimiter = max(_DELIMITERS, key=lambda one: len(_header(text, one)))
+    if hint := _SPREADSHEET_HINT.match(text):
+        text, delimiter = f"\n{text[hint.end() :]}", hint[1]
+    else:
+        delimiter = max(_DELIMITERS, key=lambda one: len(_header(text, one)))
     columns = _header(text, delimiter)
     if not columns:
         raise error(f"{path}: empty; the first line of a table names its columns")

@@ -16,6 +16,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 COMMANDS = ("extract", "train", "evaluate", "report", "predict", "info", "store", "backbones", "demo")
 
 
+INSTEAD = {
+    "version": "vidpipe --version",
+    "help": "vidpipe --help",
+    "models": "vidpipe backbones",
+    **{name: f"vidpipe store {name}" for name in ("verify", "repair", "merge", "compact", "export")},
+}
+"""What to type for names that are no commands, but are at home elsewhere."""
+
+
 class _LazyGroup(click.Group):
     """Finds each command in the module of its name."""
 
@@ -32,10 +41,18 @@ class _LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            from vidpipe.errors import unknown_name
-
-            raise click.UsageError(unknown_name("command", args[0], COMMANDS), ctx)
+            raise click.UsageError(_unknown_command(*args), ctx)
         return super().resolve_command(ctx, args)
+
+
+def _unknown_command(name: str, *arguments: str) -> str:
+    from vidpipe.errors import unknown_name
+
+    if name == "help" and arguments and arguments[0] in COMMANDS:
+        return f"unknown command 'help'; use `vidpipe {arguments[0]} --help`"
+    if name in INSTEAD:
+        return f"unknown command {name!r}; use `{INSTEAD[name]}`"
+    return unknown_name("command", name, COMMANDS)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -24,7 +24,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.errors import KeyMismatchError, ShardError, StoreError
+from vidpipe.errors import KeyMismatchError, ShardError, StoreError, UsageError
 from vidpipe.features.failures import FailureEntry, FailureLog, failure_of, stamp_of
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import WHOLE, Part, lock
@@ -63,15 +63,20 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         """Open a store that is there.
 
         Raises:
-            StoreError: there is none, or it is of another format.
+            UsageError: there is no such folder.
+            StoreError: the folder is no store, or one of another format.
         """
         path = Path(path)
         try:
             with (path / "store.json").open(encoding="utf-8") as stream:
                 document = json.loads(stream.read(MOST_DOCUMENT_LENGTH))
         except FileNotFoundError:
-            what = "no feature store: it has no store.json" if path.exists() else "no such folder"
-            raise StoreError(f"{path}: {what}; `vidpipe extract INPUT… -o {path}` makes one") from None
+            remedy = f"`vidpipe extract INPUT… -o {path}` makes a feature store"
+            if not path.exists():
+                raise UsageError(f"{path}: no such folder; {remedy}") from None
+            raise StoreError(f"{path}: no feature store: it has no store.json; {remedy}") from None
+        except NotADirectoryError:
+            raise StoreError(f"{path}: a file; a feature store is a folder") from None
         except (OSError, ValueError, RecursionError) as error:
             raise StoreError(f"{path}: store.json cannot be read ({error})") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidpipe.errors import WeightsError
+from vidpipe.errors import UsageError, WeightsError
 from vidpipe.models.downloads import (
     HUB,
     download_file,
@@ -73,15 +73,18 @@ def find_weights(spec: BackboneSpec, weights: str) -> WeightsFile:
         weights: `default`, `random`, or a file's path.
 
     Raises:
-        WeightsError: there is no such file, or it cannot be downloaded.
+        UsageError: there is no such file.
+        WeightsError: it is no file, or it cannot be downloaded.
     """
     if weights == "random":
         logger.warning("%s runs with RANDOM weights: its features mean nothing; for tests only", spec.name)
         return WeightsFile("random", None, "random")
     if weights != "default":
         path = Path(weights)
+        if not path.exists():
+            raise UsageError(f"{weights}: no such weights file; give a .pth, .pt or .safetensors file, or 'default'")
         if not path.is_file():
-            raise WeightsError(f"{weights}: no such weights file; give a .pth, .pt or .safetensors file, or 'default'")
+            raise WeightsError(f"{weights}: not a file; give a .pth, .pt or .safetensors file, or 'default'")
         return WeightsFile(sha256(path), path, f"file {path}")
     default = default_weights_path(spec)
     if default is None or not default.exists():
