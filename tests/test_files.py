@@ -45,6 +45,22 @@ def test_a_csv_gives_the_paths_in_its_column_relative_to_itself(folder: Path) ->
     ]
 
 
+def test_a_csv_of_ids_and_paths_gives_both(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(
+        f"video,label,path\nb/two.mp4,x,{folder}/b/two.mp4\nother.mkv,y,videos/a/one.AVI\n"
+    )
+    videos = {video.id: video for video in find_videos([tmp_path / "list.csv"])}
+    assert (videos["b/two.mp4"].path, videos["b/two.mp4"].root) == (folder / "b/two.mp4", folder)
+    assert (videos["other.mkv"].path, videos["other.mkv"].root) == (folder / "a/one.AVI", tmp_path)
+
+
+def test_the_root_of_an_absolute_path_in_a_csv_is_that_of_its_id(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"video\n{folder}/b/two.mp4\n")
+    (video,) = find_videos([tmp_path / "list.csv"])
+    assert video.root is not None
+    assert video.root / video.id == video.path == folder / "b/two.mp4"
+
+
 def test_a_loop_of_links_is_walked_once(folder: Path) -> None:
     (folder / "a" / "loop").symlink_to(folder)
     (folder / "linked").symlink_to(folder / "b")

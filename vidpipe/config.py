@@ -381,7 +381,7 @@ class EvaluateConfig(_Checked):
 
     device: str = _setting("auto", "Where the head runs.", choices=("auto", "cpu", "cuda"))
     plot: str | None = _setting(None, "Write the confusion matrix to this PNG file.", is_path=True)
-    format: str = _setting("table", "Form of the output.", choices=("table", "json"))
+    format: str = _setting("table", "Form of the output; json: one JSON object a line.", choices=("table", "json"))
 
 
 @dataclass(frozen=True)
@@ -393,7 +393,9 @@ class PredictConfig(_Checked):
         0.0, "Answer `none of these` where the first class is less probable.", low=0, high=1
     )
     store: str | None = _setting(None, "Use the features that this store holds.", is_path=True)
-    format: str = _setting("table", "Form of the output.", choices=("table", "json", "csv"))
+    format: str = _setting(
+        "table", "Form of the output; json: one JSON object a line.", choices=("table", "json", "csv")
+    )
 
 
 Config = ExtractConfig | TrainConfig | LabelsConfig | EvaluateConfig | PredictConfig

@@ -37,7 +37,8 @@ def find_videos(
     """The videos that `inputs` name, sorted by id.
 
     A folder is walked and gives ids relative to itself; files given one by one give ids relative to the folder that
-    holds them all; a CSV gives the paths in its column `video`, relative to the CSV's own folder.
+    holds them all; a CSV gives the paths in its column `video`, relative to the CSV's own folder. Where a CSV has a
+    column `path` too, as `vidpipe predict` writes it, that is where the file is, and `video` is its id.
 
     Args:
         inputs: files, folders and CSVs.
@@ -136,16 +137,32 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 def _from_csv(path: Path, video_column: str | None) -> Iterator[VideoFile]:
     table = read_table(path, error=InputError)
     column = table.need("video", video_column)
-    names = {row.cells[column]: row.line for row in table.rows() if row.cells[column]}
-    if not names:
+    place_column = table.named("path") or column
+    lines = {
+        (row.cells[column], row.cells[place_column] or row.cells[column]): row.line
+        for row in table.rows()
+        if row.cells[column]
+    }
+    if not lines:
         raise InputError(f"{path}: the column {column!r} is empty")
-    for name, line in names.items():
-        if "\0" in name:
-            raise InputError(f"{path}, line {line}: {name!r} holds a NUL byte, which no path can")
-        if is_url(name):
-            raise InputError(f"{path}, line {line}: {name}: URLs are not read; download the video, and name its file")
-        root = Path(Path(name).anchor) if Path(name).is_absolute() else path.parent.absolute()
-        yield VideoFile(_as_id(os.path.normpath(name).lstrip("/")), (path.parent / name).absolute(), root)
+    for (name, place), line in lines.items():
+        _check_path(name, f"{path}, line {line}")
+        _check_path(place, f"{path}, line {line}")
+        file, video_id = (path.parent / place).absolute(), _as_id(os.path.normpath(name).lstrip("/"))
+        yield VideoFile(video_id, file, _root_of(file, video_id) or path.parent.absolute())
+
+
+def _check_path(name: str, where: str) -> None:
+    if "\0" in name:
+        raise InputError(f"{where}: {name!r} holds a NUL byte, which no path can")
+    if is_url(name):
+        raise InputError(f"{where}: {name}: URLs are not read; download the video, and name its file")
+
+
+def _root_of(file: Path, video_id: str) -> Path | None:
+    """The folder that an id is relative to, where the file's path ends with the id."""
+    root = str(file).removesuffix(f"/{video_id}")
+    return Path(root or "/") if root != str(file) else None
 
 
 def _as_id(relative: str) -> str:
