@@ -1,17 +1,19 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
+import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from tests.media import write_video
 from vidpipe.errors import UsageError
 from vidpipe.models.backbones import BACKBONES
-from vidpipe.models.engines import Engine, export_path, load_engine
+from vidpipe.models.engines import Engine, _has_cuda, export_path, load_engine
 from vidpipe.models.weights import WeightsFile, find_weights
 
 LITE0 = BACKBONES["efficientnet_lite0"]
@@ -98,6 +100,48 @@ def test_a_damaged_export_is_made_anew() -> None:
     digits = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
     assert np.allclose(features(made_anew, digits), features(expected, digits), atol=1e-4)
     assert path.stat().st_size > 100_000
+
+
+def test_an_export_is_never_taken_for_that_of_other_preprocessing() -> None:
+    """LeNet-5 under two means: the graph that is exported normalises, so each needs its own."""
+    lenet5 = BACKBONES["lenet5"]
+    shifted = replace(lenet5, preprocessing=replace(lenet5.preprocessing, mean=(0.5, 0.5, 0.5)))
+    weights = find_weights(lenet5, "default")
+    digits = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
+    rows = {
+        (name, spec.preprocessing.mean): features(
+            load_engine(spec, weights=weights, pool="none", device="cpu", engine=name, num_frames=10**6), digits
+        )
+        for spec in (lenet5, shifted)
+        for name in ("onnx", "torch")
+    }
+    for mean in (lenet5.preprocessing.mean, shifted.preprocessing.mean):
+        assert np.allclose(rows["onnx", mean], rows["torch", mean], atol=1e-4)
+    assert not np.allclose(rows["torch", lenet5.preprocessing.mean], rows["torch", (0.5, 0.5, 0.5)], atol=1e-2)
+
+
+def test_an_exports_name_changes_with_all_that_the_graph_is_made_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    lenet5 = BACKBONES["lenet5"]
+    weights = find_weights(lenet5, "default")
+    others = [
+        export_path(replace(lenet5, **{name: value}), weights, "none")
+        for name, value in (("kind", "map"), ("feature_map", "layer1"), ("builder", "LeNet6"), ("dim", 85))
+    ]
+    others += [export_path(lenet5, replace(weights, id="1" * 64), "none"), export_path(lenet5, weights, "avg")]
+    own = export_path(lenet5, weights, "none")
+    monkeypatch.setattr("vidpipe.models.engines.version", lambda name: "99")
+    assert len({own, *others, export_path(lenet5, weights, "none")}) == len(others) + 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch is always asked")
+@pytest.mark.parametrize("name", ["nvidiactl", "dxg", "nvhost-gpu", "kfd"])
+def test_torch_is_asked_for_a_gpu_wherever_a_driver_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert not _has_cuda(tmp_path)
+    (tmp_path / name).touch()
+    assert _has_cuda(tmp_path)
 
 
 def test_auto_does_not_export_for_a_few_frames_or_for_random_weights(

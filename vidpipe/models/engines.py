@@ -1,14 +1,19 @@
 """What runs a backbone on frames: PyTorch, or ONNX Runtime, which does the same sums about twice as fast on a CPU.
 
-A backbone is exported once, in a process of its own, and the export is kept beside torch's weights, under the sha256 of
-the weights that it holds. An engine takes and gives NumPy arrays, so that a process that runs ONNX needs no torch.
+A backbone is exported once, in a process of its own, and the export is kept beside torch's weights, under a name that
+says what it was made from (`export_path`). An engine takes and gives NumPy arrays, so that a process that runs ONNX
+needs no torch.
 """
 
+import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from hashlib import sha256
+from importlib.metadata import version
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,12 +38,16 @@ __all__ = ["Engine", "Finish", "OnnxEngine", "TorchEngine", "export_path", "load
 
 logger = logging.getLogger(__name__)
 
-EXPORT_VERSION = 1
-"""Of the graph that is exported, beside what the weights and the pooling say."""
+EXPORT_VERSION = 2
+"""Of how vidpipe exports a graph; raise it when `_export` or a module of `vidpipe.models.frozen` changes."""
+EXPORTERS = ("torch", "torchvision", "timm", "onnxscript")
+"""The packages that build the network and write its graph; the last one may be missing."""
 EXPORT_PAYS_FRAMES = 1000
 """An export takes about as long as PyTorch takes for so many frames."""
 TOLERANCE = 1e-4
 """How much an export's features may differ from PyTorch's, of the largest one."""
+GPU_DEVICE_FILES = ("nvidiactl", "dxg", "nvhost-gpu", "nvgpu", "kfd")
+"""What the driver of a GPU that torch can use puts into /dev: NVIDIA's, WSL 2's, Jetson's (two of them) and ROCm's."""
 
 
 class Engine(Protocol):
@@ -185,9 +194,9 @@ def _onnx_pays(spec: BackboneSpec, weights: WeightsFile, pool: str, device: str,
     return export_path(spec, weights, pool).exists() or num_frames >= EXPORT_PAYS_FRAMES
 
 
-def _has_cuda() -> bool:
-    """Whether there is a CUDA device, by its driver's file: torch takes seconds to tell."""
-    if not Path("/dev/nvidiactl").exists():
+def _has_cuda(devices: Path = Path("/dev")) -> bool:
+    """Whether torch has a GPU to run on; on Linux torch, which takes seconds to tell, is asked only beside a driver."""
+    if sys.platform == "linux" and not any((devices / name).exists() for name in GPU_DEVICE_FILES):
         return False
     import torch
 
@@ -195,9 +204,19 @@ def _has_cuda() -> bool:
 
 
 def export_path(spec: BackboneSpec, weights: WeightsFile, pool: str) -> Path:
-    """Where a backbone's export lies, or would lie."""
+    """Where a backbone's export lies, or would lie: a name for all that the graph depends on.
+
+    The graph holds the weights, the pooling and the preprocessing's statistics and input size, as the versions of the
+    libraries at hand build and export it.
+    """
+    made_from = {
+        "backbone": [spec.library, spec.builder, spec.feature_map, spec.kind, spec.dim],
+        "preprocessing": spec.preprocessing.as_dict(),
+        "versions": [EXPORT_VERSION, *(version(name) for name in EXPORTERS if find_spec(name))],
+    }
+    digest = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     name = spec.name.replace("/", "_")
-    return torch_home() / "vidpipe" / f"{name}-{weights.id[:16]}-{pool}-{EXPORT_VERSION}.onnx"
+    return torch_home() / "vidpipe" / f"{name}-{weights.id[:16]}-{pool}-{digest[:16]}.onnx"
 
 
 def _load_onnx(spec: BackboneSpec, weights: WeightsFile, pool: str) -> OnnxEngine:
