@@ -123,10 +123,8 @@ def test_an_export_is_never_taken_for_that_of_other_preprocessing() -> None:
 def test_an_exports_name_changes_with_all_that_the_graph_is_made_from(monkeypatch: pytest.MonkeyPatch) -> None:
     lenet5 = BACKBONES["lenet5"]
     weights = find_weights(lenet5, "default")
-    others = [
-        export_path(replace(lenet5, **{name: value}), weights, "none")
-        for name, value in (("kind", "map"), ("feature_map", "layer1"), ("builder", "LeNet6"), ("dim", 85))
-    ]
+    specs = [replace(lenet5, kind="map"), replace(lenet5, builder="LeNet6"), replace(lenet5, feature_map="layer1")]
+    others = [export_path(spec, weights, "none") for spec in specs]
     others += [export_path(lenet5, replace(weights, id="1" * 64), "none"), export_path(lenet5, weights, "avg")]
     own = export_path(lenet5, weights, "none")
     monkeypatch.setattr("vidpipe.models.engines.version", lambda name: "99")
