@@ -172,6 +172,15 @@ def test_predict_gives_one_json_object_a_video_and_goes_on_after_a_bad_one(
     assert {entry["label"] for entry in good["predictions"]} == {"left", "right"}
 
 
+def test_predict_leaves_out_what_exclude_names(
+    trained: tuple[Path, Result], extracted: tuple[Path, Result], videos: Path
+) -> None:
+    options = ("--exclude", "left", "--exclude", "[2-9].mp4", "--store", extracted[0], "--format", "json")
+    result = run("predict", trained[0], videos, *options)
+    assert result.exit_code == 0, result.output
+    assert [json.loads(line)["video"] for line in result.stdout.splitlines()] == ["right/0.mp4", "right/1.mp4"]
+
+
 def test_predict_from_a_store_agrees_with_predict_from_the_video(
     trained: tuple[Path, Result], extracted: tuple[Path, Result], videos: Path
 ) -> None:

@@ -1,13 +1,14 @@
 import errno
 import os
 import subprocess
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from vidpipe.errors import InputError, UsageError
-from vidpipe.video.files import find_videos
+from vidpipe.video.files import Skipped, find_videos
 
 
 @pytest.fixture
@@ -71,6 +72,115 @@ def test_a_name_that_is_no_utf8_gets_an_id_that_is(folder: Path) -> None:
     (Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9 \n\xf0\x9f\x8e\xac.mp4"))).write_bytes(b"x")
     (found,) = [video_id for video_id in ids(folder) if video_id.startswith("caf")]
     assert found.encode("utf-8").decode("utf-8") == "caf\\xe9 \n🎬.mp4"
+
+
+def make_files(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+HIDDEN_FOLDERS = (".cache", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__MACOSX")
+
+
+@pytest.mark.parametrize("hidden", [*HIDDEN_FOLDERS, ".Trash-1000", "@EADIR"])
+def test_a_hidden_folder_is_searched_only_where_it_is_given(
+    hidden: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="vidpipe")
+    make_files(tmp_path, "a.mp4", f"b/{hidden}/c.mp4", f"b/{hidden}/d/._e.mp4", f"b/{hidden}/d/f.mp4")
+    assert ids(tmp_path) == ["a.mp4"]
+    assert f"skipped 1 hidden folder (b/{hidden}/)" in caplog.text
+    assert ids(tmp_path / "b" / hidden) == ["c.mp4", "d/f.mp4"]
+
+
+def test_a_link_is_hidden_by_its_own_name(tmp_path: Path) -> None:
+    make_files(tmp_path, "videos/a.mp4", "elsewhere/b.mp4", "videos/.store/c.mp4")
+    (tmp_path / "videos" / ".linked").symlink_to(tmp_path / "elsewhere")
+    assert ids(tmp_path / "videos") == ["a.mp4"]
+    (tmp_path / "videos" / "shown").symlink_to(".store")
+    assert ids(tmp_path / "videos") == ["a.mp4", "shown/c.mp4"]
+
+
+EXCLUDABLE = ("a.gif", "b.mp4", "rejected/c.mp4", "x/rejected/d.mp4", "x/rejected/deep/e.mp4", "x/y/f.GIF", "x/[g].gif")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"),
+    [
+        ("*.gif", ["b.mp4", "rejected/c.mp4", "x/rejected/d.mp4", "x/rejected/deep/e.mp4", "x/y/f.GIF"]),
+        ("rejected/*", ["a.gif", "b.mp4", "x/[g].gif", "x/rejected/d.mp4", "x/rejected/deep/e.mp4", "x/y/f.GIF"]),
+        ("./rejected/", ["a.gif", "b.mp4", "x/[g].gif", "x/rejected/d.mp4", "x/rejected/deep/e.mp4", "x/y/f.GIF"]),
+        ("/rejected", ["a.gif", "b.mp4", "x/[g].gif", "x/rejected/d.mp4", "x/rejected/deep/e.mp4", "x/y/f.GIF"]),
+        ("rejected", ["a.gif", "b.mp4", "x/[g].gif", "x/y/f.GIF"]),
+        ("**/rejected/", ["a.gif", "b.mp4", "x/[g].gif", "x/y/f.GIF"]),
+        ("*/rejected", ["a.gif", "b.mp4", "rejected/c.mp4", "x/[g].gif", "x/y/f.GIF"]),
+        ("x/*/deep", ["a.gif", "b.mp4", "rejected/c.mp4", "x/[g].gif", "x/rejected/d.mp4", "x/y/f.GIF"]),
+        ("x", ["a.gif", "b.mp4", "rejected/c.mp4"]),
+        ("[!a-w]", ["a.gif", "b.mp4", "rejected/c.mp4"]),
+        (
+            "[[]*",
+            ["a.gif", "b.mp4", "rejected/c.mp4", "x/rejected/d.mp4", "x/rejected/deep/e.mp4", "x/y/f.GIF"],
+        ),
+    ],
+)
+def test_exclude_leaves_out_names_anywhere_and_paths_from_the_input_on(
+    pattern: str, left: list[str], tmp_path: Path
+) -> None:
+    folder = make_files(tmp_path / "videos", *EXCLUDABLE)
+    found = find_videos([folder], exclude=[pattern])
+    assert [video.id for video in found] == left
+    (tmp_path / "list.csv").write_text("video\n" + "\n".join(EXCLUDABLE) + "\n")
+    assert [video.id for video in find_videos([tmp_path / "list.csv"], exclude=[pattern])] == left
+    files = [folder / name for name in EXCLUDABLE]
+    assert [video.id for video in find_videos(files, exclude=[pattern])] == left
+
+
+def test_an_excluded_folder_is_not_even_looked_into(tmp_path: Path) -> None:
+    make_files(tmp_path, "a.mp4", "old/b.mp4")
+    skipped: list[Skipped] = []
+    find_videos([tmp_path], exclude=["old"], on_skipped=skipped.append)
+    assert skipped == [Skipped("old/", "excluded by 'old'")]
+
+
+def test_exclude_takes_one_spelling_of_an_accent_for_the_other(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    make_files(tmp_path, "a.mp4", f"{decomposed}/b.mp4")
+    assert [video.id for video in find_videos([tmp_path], exclude=[composed])] == ["a.mp4"]
+
+
+def test_exclude_that_leaves_nothing_is_an_error_that_says_so(folder: Path) -> None:
+    for given in ([folder], [folder / "a", folder / "b"], [folder / "b" / "two.mp4"]):
+        with pytest.raises(InputError, match=r"--exclude '\*' leaves no video to take"):
+            find_videos(given, exclude=["*", "unused"])
+    with pytest.raises(UsageError, match="not a pattern"):
+        find_videos([folder], exclude=["/"])
+
+
+def test_exclude_that_matches_nothing_is_reported_with_a_path_as_it_is_held_against(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    find_videos([folder], exclude=["videos/b/*", "b"])
+    assert "--exclude 'videos/b/*' matches nothing" in caplog.text
+    assert "held against paths such as 'a/deep/er/three.mkv'" in caplog.text
+    assert "'b'" not in caplog.text
+
+
+def test_each_file_that_is_not_taken_is_reported_with_its_reason(folder: Path) -> None:
+    make_files(folder, "@eaDir/x.mp4", "b/old.mp4")
+    (folder / "b" / "again").symlink_to(folder)
+    skipped: list[Skipped] = []
+    taken = find_videos([folder], exclude=["old.*"], on_skipped=skipped.append)
+    assert {one.name: one.reason for one in skipped} == {
+        ".hidden.mp4": "hidden",
+        "@eaDir/": "system folder",
+        "README": "not a video by its name",
+        "labels.csv": "not a video by its name",
+        "b/again/": "link to a folder that is searched already",
+        "b/old.mp4": "excluded by 'old.*'",
+    }
+    assert [video.id for video in taken] == ["a/deep/er/three.mkv", "a/one.AVI", "b/two.mp4", "sound.wav"]
 
 
 def make_deep(folder: Path, name: str, depth: int) -> None:

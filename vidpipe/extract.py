@@ -3,6 +3,7 @@
 decode_videos (worker processes) ──FrameBatch──► _BatchModel (full batches across videos) ──► FeatureSequence ──► store
 """
 
+import stat
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -32,6 +33,7 @@ __all__ = [
     "extract_into",
     "iter_features",
     "load_configured_engine",
+    "preview",
 ]
 
 DEFAULT_BATCH_SIZE = {"cpu": 8, "cuda": 64}
@@ -168,6 +170,59 @@ def extract(
         seconds=progress.seconds,
         effort=effort,
     )
+
+
+def preview(
+    videos: Sequence[VideoFile],
+    store_path: Path,
+    *,
+    config: ExtractConfig,
+    part: Part = WHOLE,
+    force: bool = False,
+    retry_failed: bool = False,
+) -> dict[str, str]:
+    """What `extract` would do with each video. Writes nothing, and reads no weights.
+
+    Args:
+        videos: as for `extract`.
+        store_path: the store's folder; it need not be there.
+        config: as for `extract`.
+        part: as for `extract`.
+        force: as for `extract`.
+        retry_failed: as for `extract`.
+
+    Returns:
+        For each id why the video would be skipped, in words; empty where it would be extracted.
+
+    Raises:
+        StoreError: the store cannot be read, or was made with other settings.
+    """
+    store = None
+    if (store_path / "store.json").exists():
+        weights = WeightsFile(FeatureStore.open(store_path).key.weights, None, "not read")
+        store = FeatureStore.create(store_path, feature_key(config, weights))  # it is there: only the key is checked
+    return {
+        video.id: _why_not_extracted(video, store, part, force=force, retry_failed=retry_failed) for video in videos
+    }
+
+
+def _why_not_extracted(
+    video: VideoFile, store: FeatureStore | None, part: Part, *, force: bool, retry_failed: bool
+) -> str:
+    if not part.holds(video.id):
+        return f"not in part {part}"
+    try:
+        is_file = stat.S_ISREG(video.path.stat().st_mode)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if not is_file:
+        return "not a regular file"
+    if store is None or force:
+        return ""
+    if store.holds(video):
+        return "stored already"
+    known = None if retry_failed else store.known_failure(video)
+    return "" if known is None else "failed before; --retry-failed tries it again"
 
 
 def extract_into(

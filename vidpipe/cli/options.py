@@ -18,11 +18,13 @@ from vidpipe.tables import is_url
 if TYPE_CHECKING:
     from vidpipe.metrics import Evaluation
     from vidpipe.records import VideoFile
+    from vidpipe.video.files import Skipped
 
 __all__ = [
     "SOME_VIDEOS_FAILED",
     "LocalPath",
     "evaluation_line",
+    "exclude_option",
     "find_inputs",
     "format_option",
     "json_line",
@@ -57,17 +59,49 @@ def json_line(value: Any) -> str:
     return line if line.isprintable() else json.dumps(value)
 
 
-def find_inputs(inputs: Sequence[Path], *, video_column: str | None = None) -> "tuple[list[VideoFile], list[str]]":
-    """The videos that a command's INPUTs name, and what of them cannot be read, in words."""
+def find_inputs(
+    inputs: Sequence[Path],
+    *,
+    exclude: Sequence[str] = (),
+    video_column: str | None = None,
+    on_skipped: "Callable[[Skipped], None] | None" = None,
+) -> "tuple[list[VideoFile], list[str]]":
+    """The videos that a command's INPUTs name, and what of them cannot be read, in words.
+
+    Args:
+        inputs: files, folders and CSVs.
+        exclude: the patterns of --exclude.
+        video_column: the column of the CSVs that names the videos.
+        on_skipped: called with each file and folder that is left out.
+
+    Returns:
+        The videos, sorted by id, and a line for each folder that cannot be read.
+
+    Raises:
+        VidpipeError: as `vidpipe.video.files.find_videos` does.
+    """
     from vidpipe.video.files import find_videos
 
     unreadable: list[str] = []
     videos = find_videos(
         inputs,
+        exclude=exclude,
         on_unreadable=lambda path, error: unreadable.append(f"{path}: {error.strerror}"),
+        on_skipped=on_skipped or (lambda skipped: None),
         video_column=video_column,
     )
     return videos, [printable(f"cannot be read: {told}") for told in unreadable]
+
+
+def exclude_option(function: Function) -> Function:
+    """--exclude, for the commands that take INPUTs."""
+    return click.option(
+        "--exclude",
+        metavar="GLOB",
+        multiple=True,
+        help="Leave out videos by their path relative to INPUT, such as 'rejected/*'; without a / in it GLOB is held "
+        "against each name on the path, such as '*.gif'. Repeatable.",
+    )(function)
 
 
 def vidpipe_command(**attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:

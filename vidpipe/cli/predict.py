@@ -11,6 +11,7 @@ import click
 from vidpipe.cli.options import (
     SOME_VIDEOS_FAILED,
     LocalPath,
+    exclude_option,
     find_inputs,
     json_line,
     printable,
@@ -29,6 +30,7 @@ HOW_TO_EXTRACT = ("weights", "device", "engine", "decoder", "batch_size", "worke
 @vidpipe_command(name="predict", short_help="New videos -> labels.")
 @click.argument("run", type=LocalPath())
 @click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=LocalPath())
+@exclude_option
 @setting_options(PredictConfig)
 @setting_options(ExtractConfig, "extract", "predict", only=HOW_TO_EXTRACT)
 def command(
@@ -37,12 +39,13 @@ def command(
     top: int,
     min_confidence: float,
     store: Path | None,
+    exclude: tuple[str, ...],
     format_: str,
     **settings: Any,
 ) -> None:
     """Label videos with a trained run, by the run's own sampling and image model.
 
-    INPUT is a video, a folder (searched to any depth) or a CSV with a column `video`.
+    INPUT is a video, a folder (searched to any depth; hidden folders are skipped) or a CSV with a column `video`.
 
     \b
     vidpipe predict run new_video.mp4
@@ -56,7 +59,7 @@ def command(
     from vidpipe.run import Run
 
     opened_run = Run.open(run)
-    videos, unreadable = find_inputs(inputs, video_column=config.video_column)
+    videos, unreadable = find_inputs(inputs, exclude=exclude, video_column=config.video_column)
     opened_store = FeatureStore.open(store) if store is not None else None
     forms: dict[str, Callable[[Prediction], str]] = {
         "table": _TableLines(max(len(printable(video.id)) for video in videos)),

@@ -4,13 +4,15 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from vidpipe.errors import InputError, UsageError
+from vidpipe.errors import InputError, UsageError, count_of
 from vidpipe.records import VideoFile
 from vidpipe.tables import is_url, read_table
+from vidpipe.video.exclude import Exclude
 
-__all__ = ["MEDIA_SUFFIXES", "find_videos"]
+__all__ = ["MEDIA_SUFFIXES", "Skipped", "find_videos"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +24,29 @@ _TABLES = (".csv", ".tsv")
 _SOUND = ".aac .flac .m4a .mka .mp3 .oga .ogg .opus .wav .wma"
 MEDIA_SUFFIXES = frozenset((_VIDEO + _SOUND).split())
 """What a folder's walk takes for media. Sound files count: one that holds no video is reported, not passed over."""
+SYSTEM_FOLDERS = frozenset(
+    (
+        *("@eadir", "#recycle", "#snapshot", "@tmp", "@recycle", "@recently-snapshot"),  # Synology, QNAP
+        *("$recycle.bin", "system volume information", "lost+found", "__macosx"),  # Windows, ext4, zip on macOS
+    )
+)
+"""Folders of thumbnails and deleted files, in lower case: skipped like hidden ones."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What a search for videos left out."""
+
+    name: str
+    """Path relative to the INPUT, written as an id; a folder's ends with `/`."""
+    reason: str
 
 
 OnUnreadable = Callable[[Path, OSError], None]
+OnSkipped = Callable[[Skipped], None]
+HIDDEN, SYSTEM_FOLDER = "hidden", "system folder"
+OTHER_NAME = "not a video by its name"
+WALKED_ALREADY = "link to a folder that is searched already"
 
 
 def _warn(folder: Path, error: OSError) -> None:
@@ -32,32 +54,73 @@ def _warn(folder: Path, error: OSError) -> None:
 
 
 def find_videos(
-    inputs: Sequence[Path], *, on_unreadable: OnUnreadable = _warn, video_column: str | None = None
+    inputs: Sequence[Path],
+    *,
+    exclude: Sequence[str] = (),
+    on_unreadable: OnUnreadable = _warn,
+    on_skipped: OnSkipped = lambda skipped: None,
+    video_column: str | None = None,
 ) -> list[VideoFile]:
     """The videos that `inputs` name, sorted by id.
 
-    A folder is walked and gives ids relative to itself; files given one by one give ids relative to the folder that
+    A folder is searched and gives ids relative to itself; files given one by one give ids relative to the folder that
     holds them all; a CSV gives the paths in its column `video`, relative to the CSV's own folder. Where a CSV has a
-    column `path` too, as `vidpipe predict` writes it, that is where the file is, and `video` is its id.
+    column `path` too, as `vidpipe predict` writes it, that is where the file is, and `video` is its id. Hidden files
+    and folders below a folder are skipped.
 
     Args:
         inputs: files, folders and CSVs.
+        exclude: patterns for ids to leave out; see `vidpipe.video.exclude.Exclude`.
         on_unreadable: called with each folder on the way that cannot be read, and why; a warning is logged by default.
+        on_skipped: called with each file and folder that is left out, and why.
         video_column: the column of the CSVs that names the videos; None takes `video`, or one that is named alike.
+
+    Returns:
+        The videos, each with its own id.
 
     Raises:
         UsageError: a path is not there, cannot be read or is no regular file, or two videos would have the same id.
-        InputError: a folder holds no videos, or a CSV cannot be used.
+        InputError: a folder holds no videos, all are excluded, or a CSV cannot be used.
     """
+    excluded = Exclude(exclude)
     kinds = {path: _kind(path) for path in inputs}
     files = [path for path, kind in kinds.items() if kind == "file"]
-    found = list(_from_files(files))
+    named = list(_from_files(files))
+    found: list[VideoFile] = []
     for path, kind in kinds.items():
         if kind == "folder":
-            found.extend(_from_folder(path, on_unreadable))
+            found.extend(_from_folder(path, excluded, on_unreadable, on_skipped))
         elif kind == "csv":
-            found.extend(_from_csv(path, video_column))
+            named.extend(_from_csv(path, video_column))
+    found.extend(_not_excluded(named, excluded, on_skipped))
+    _check_excluded(excluded, found, inputs)
     return _unique(found)
+
+
+def _not_excluded(videos: Iterable[VideoFile], exclude: Exclude, on_skipped: OnSkipped) -> Iterator[VideoFile]:
+    for video in videos:
+        if (pattern := exclude.find(video.id)) is None:
+            yield video
+        else:
+            on_skipped(Skipped(video.id, _excluded_by(pattern)))
+
+
+def _excluded_by(pattern: str) -> str:
+    return f"excluded by {pattern!r}"
+
+
+def _check_excluded(exclude: Exclude, found: Sequence[VideoFile], inputs: Sequence[Path]) -> None:
+    """Report patterns that leave nothing, and those that do nothing.
+
+    Raises:
+        InputError: no video is left.
+    """
+    if exclude.used and not found:
+        patterns = " ".join(f"--exclude {pattern!r}" for pattern in exclude.used)
+        raise InputError(f"{', '.join(map(str, inputs))}: {patterns} leaves no video to take")
+    example = min((video.id for video in found), key=lambda name: ("/" not in name, name), default="fight/a.mp4")
+    for pattern in exclude.unused:
+        logger.warning("--exclude %r matches nothing; it is held against paths such as %r", pattern, example)
 
 
 def _kind(path: Path) -> str:
@@ -84,31 +147,54 @@ def _from_files(files: Sequence[Path]) -> Iterator[VideoFile]:
             yield VideoFile(_as_id(os.path.relpath(path.absolute(), folder)), path.absolute(), Path(folder))
 
 
-def _from_folder(folder: Path, on_unreadable: OnUnreadable) -> Iterator[VideoFile]:
+def _from_folder(
+    folder: Path, exclude: Exclude, on_unreadable: OnUnreadable, on_skipped: OnSkipped
+) -> Iterator[VideoFile]:
     empty, unreadable = True, ""
+    hidden: list[str] = []
 
     def note(parent: Path, error: OSError) -> None:
         nonlocal unreadable
         unreadable = unreadable or f"; {parent} cannot be read ({error.strerror})"
         on_unreadable(parent, error)
 
-    for path in _walk(folder, note):
-        if path.suffix.lower() in MEDIA_SUFFIXES and not path.name.startswith("."):
+    def skip(one: Skipped) -> None:
+        if one.reason in (HIDDEN, SYSTEM_FOLDER) and one.name.endswith("/"):
+            hidden.append(one.name)
+        on_skipped(one)
+
+    for path, video_id in _walk(folder, exclude, note, skip):
+        if path.suffix.lower() in MEDIA_SUFFIXES:
             empty = False
-            yield VideoFile(_as_id(os.path.relpath(path, folder)), path.absolute(), folder.absolute())
-    if empty:
+            yield VideoFile(video_id, path.absolute(), folder.absolute())
+        else:
+            skip(Skipped(video_id, OTHER_NAME))
+    if empty and not exclude.used:
+        suffixes = ", ".join(sorted(MEDIA_SUFFIXES)[:6])
         raise InputError(
-            f"{folder}: no videos in this folder (looked for {', '.join(sorted(MEDIA_SUFFIXES)[:6])}, …){unreadable}; "
-            "name files of other kinds one by one"
+            f"{folder}: no videos in this folder (looked for {suffixes}, …){unreadable}; "
+            f"{_told_hidden(hidden)}name files of other kinds one by one"
         )
+    if hidden:
+        logger.info("%s: %s", folder, _told_hidden(hidden).removesuffix("; "))
 
 
-def _walk(folder: Path, on_unreadable: OnUnreadable) -> Iterator[Path]:
-    """Every file below, links followed, no folder entered twice; however deep, for it does not recurse."""
+def _told_hidden(folders: Sequence[str]) -> str:
+    """`skipped 2 hidden folders (@eaDir/, .cache/), which are searched if given as INPUT; `, or nothing."""
+    if not folders:
+        return ""
+    names = ", ".join(folders[:3]) + ", …" * (len(folders) > 3)
+    return f"skipped {count_of(len(folders), 'hidden folder')} ({names}), searched only if given as INPUT; "
+
+
+def _walk(
+    folder: Path, exclude: Exclude, on_unreadable: OnUnreadable, on_skipped: OnSkipped
+) -> Iterator[tuple[Path, str]]:
+    """Every file below and its id, links followed, no folder entered twice; however deep, for it does not recurse."""
     entered = {os.path.realpath(folder)}
-    waiting = [(str(folder), os.path.realpath(folder))]
+    waiting = [(str(folder), "", os.path.realpath(folder))]
     while waiting:
-        parent, real_parent = waiting.pop()
+        parent, parent_id, real_parent = waiting.pop()
         try:
             with os.scandir(parent) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
@@ -117,14 +203,28 @@ def _walk(folder: Path, on_unreadable: OnUnreadable) -> Iterator[Path]:
             continue
         subfolders = []
         for entry in entries:
-            if not _is_folder(entry):
-                yield Path(entry.path)
+            is_folder, its_id = _is_folder(entry), parent_id + _as_id(entry.name)
+            reason = _why_skipped(entry.name, its_id, exclude, is_folder=is_folder)
+            if not is_folder and not reason:
+                yield Path(entry.path), its_id
                 continue
             real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real_parent, entry.name)
-            if real not in entered:
+            if reason or real in entered:
+                on_skipped(Skipped(its_id + "/" * is_folder, reason or WALKED_ALREADY))
+            else:
                 entered.add(real)
-                subfolders.append((entry.path, real))
+                subfolders.append((entry.path, f"{its_id}/", real))
         waiting.extend(reversed(subfolders))
+
+
+def _why_skipped(name: str, its_id: str, exclude: Exclude, *, is_folder: bool) -> str:
+    """Why a file or folder is left out, whatever it holds; empty where it is not."""
+    if name.startswith("."):
+        return HIDDEN
+    if is_folder and name.casefold() in SYSTEM_FOLDERS:
+        return SYSTEM_FOLDER
+    pattern = exclude.find(its_id)
+    return "" if pattern is None else _excluded_by(pattern)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -1,0 +1,65 @@
+"""Which paths `--exclude` leaves out."""
+
+import unicodedata
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from itertools import accumulate
+
+from vidpipe.errors import UsageError
+
+__all__ = ["Exclude"]
+
+
+class Exclude:
+    """Patterns for the paths to leave out, as in .gitignore, relative to the INPUT and with `/` between folders.
+
+    A pattern without a `/` is held against each name on the path, one with a `/` against the path from the INPUT on
+    and against each folder on it. `*` also stands for a `/`.
+
+        *.gif           every GIF            rejected/*      what is in rejected/ of the INPUT
+        rejected        every folder or file of that name, and what is in it
+
+    Args:
+        patterns: the patterns; case counts.
+
+    Raises:
+        UsageError: a pattern is empty.
+    """
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._patterns = {pattern: _normalised(pattern) for pattern in patterns}
+        self._used: set[str] = set()
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The patterns that have matched nothing so far."""
+        return tuple(pattern for pattern in self._patterns if pattern not in self._used)
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The patterns that have matched a path."""
+        return tuple(pattern for pattern in self._patterns if pattern in self._used)
+
+    def find(self, path: str) -> str | None:
+        """The first pattern that leaves out a path, or a folder on the way to it; None where there is none."""
+        if not self._patterns:
+            return None
+        names = unicodedata.normalize("NFC", path).split("/")
+        folders_and_path = list(accumulate(names, "{}/{}".format))  # a/b/c.mp4 -> a, a/b, a/b/c.mp4
+        for given, pattern in self._patterns.items():
+            for tried in folders_and_path if "/" in pattern else names:
+                if fnmatchcase(tried, pattern.removeprefix("/")):
+                    self._used.add(given)
+                    return given
+        return None
+
+
+def _normalised(pattern: str) -> str:
+    """`rejected/` -> `rejected`; `/a` and `./a` -> `/a`, where the `/` says that the INPUT's own `a` is meant."""
+    text = unicodedata.normalize("NFC", pattern).rstrip("/")
+    text = f"/{text[2:]}" if text.startswith("./") else text
+    if text.startswith("**/") and "/" not in text[3:]:
+        text = text[3:]
+    if not text or text == ".":
+        raise UsageError(f"--exclude {pattern!r}: not a pattern; give one such as '*.gif' or 'rejected/*'")
+    return text
