@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tests.media import read_number, repeat_video, write_video
 from vidpipe.config import Sampling
 from vidpipe.records import FrameBatch, Preprocessing, Reading, VideoFailure, VideoFile
+from vidpipe.video import decoding
 from vidpipe.video.decoding import decode_videos
 
 SMALL = Preprocessing(resize=32, crop=32, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
@@ -57,6 +58,29 @@ def test_frames_of_many_videos_come_whole_and_at_their_places(tmp_path: Path) ->
     for video in videos:
         numbers = [read_number(frame.transpose(1, 2, 0)) for frame in frames[video.id]]
         assert numbers == list(range(int(video.path.stem)))
+
+
+def test_the_pieces_of_one_long_video_are_shared_by_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "WORKER_START_SECONDS", 0.0)  # however quick this machine is, the video is long
+    video = VideoFile("a.mp4", write_video(tmp_path / "a.mp4", 128 * 9 + 1, width=48, height=48))
+    batches = decode([video], Sampling("fps", fps=25), workers=2)
+    numbers = [read_number(frame.transpose(1, 2, 0)) for frame in whole_videos(batches)["a.mp4"]]
+    assert numbers == list(range(128 * 9 + 1))
+    assert len({batch.worker for batch in batches if isinstance(batch, FrameBatch)}) == 2
+
+
+@pytest.mark.parametrize(("num_videos", "started"), [(1, 1), (2, 2), (4, 3)])
+def test_no_more_processes_start_than_there_are_pieces(num_videos: int, started: int, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 100)
+    videos = [VideoFile(f"{number}.mp4", path) for number in range(num_videos)]
+    most = 0
+    for _ in decode_videos(
+        videos, sampling=Sampling("fps", fps=25), preprocessing=SMALL, workers=3, timeout_seconds=60
+    ):
+        most = max(most, len(multiprocessing.active_children()))
+    assert most == started
 
 
 def test_a_bad_video_costs_itself_alone(tmp_path: Path) -> None:
@@ -157,24 +181,36 @@ def test_an_idle_worker_that_dies_costs_nothing(tmp_path: Path) -> None:
     assert [type(batch) for batch in batches] == [FrameBatch] * 40
 
 
-def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from pathlib import Path\n"
-        "from tests.test_decoding import SMALL, decode\n"
-        "from vidpipe.config import Sampling\n"
-        "from vidpipe.records import VideoFile\n"
-        "decode([VideoFile('a.mp4', Path('a.mp4'))], Sampling('uniform', num_frames=2))\n"
+def run_script(path: Path, *lines: str) -> "subprocess.CompletedProcess[str]":
+    """Run a script that decodes one file, in the lines given."""
+    imports = (
+        "import os",
+        "from pathlib import Path",
+        "from tests.test_decoding import SMALL, decode",
+        "from vidpipe.config import Sampling",
+        "from vidpipe.records import VideoFile",
     )
-    ended = subprocess.run(
-        [sys.executable, str(script)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": "."},
-        timeout=100,
-    )
+    path.write_text("\n".join([*imports, *lines]))
+    environment = {**os.environ, "PYTHONPATH": "."}
+    return subprocess.run([sys.executable, str(path)], capture_output=True, text=True, env=environment, timeout=100)
+
+
+DECODE = "decode([VideoFile('a.mp4', Path('a.mp4'))], Sampling('uniform', num_frames=2))"
+
+
+def test_a_script_without_a_main_guard_is_told_to_have_one(tmp_path: Path) -> None:
+    ended = run_script(tmp_path / "script.py", DECODE)
     assert ended.returncode == 1
-    assert "if __name__ == '__main__':" in ended.stderr.splitlines()[-1]
+    told = ended.stderr.splitlines()[-1]
+    assert "put what the script does under `if __name__ == '__main__':`" in told
+    assert "memory" not in told
+
+
+def test_processes_that_end_in_a_program_with_a_main_guard_are_said_to_lack_memory(tmp_path: Path) -> None:
+    lines = ("if __name__ == '__mp_main__':", "    os._exit(1)", "if __name__ == '__main__':", f"    {DECODE}")
+    ended = run_script(tmp_path / "script.py", *lines)
+    assert ended.returncode == 1
+    assert "is there memory left? Fewer --workers need less" in ended.stderr.splitlines()[-1]
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -50,6 +50,7 @@ class Effort:
     """Who waited for whom, while videos were extracted."""
 
     num_workers: int = 1
+    """Decoding processes that have decoded something."""
     started: float | None = None
     """When the first frames came, on the monotonic clock; what came before is start-up."""
     seconds: float = 0.0
@@ -313,7 +314,8 @@ def iter_features(
         effort: counts who waits for whom.
     """
     effort = effort or Effort()
-    effort.num_workers = config.workers or min(default_workers(engine.device), max(1, len(videos)))
+    most_workers = config.workers or default_workers(engine.device)
+    workers: set[int] = set()
     batch_size = config.batch_size or DEFAULT_BATCH_SIZE[engine.device]
     model = _BatchModel(engine, batch_size, np.dtype(config.dtype), effort)
     batches = decode_videos(
@@ -321,7 +323,7 @@ def iter_features(
         sampling=config.resolve_sampling(),
         preprocessing=engine.preprocessing,
         decoder=config.decoder,
-        workers=effort.num_workers,
+        workers=most_workers,
         timeout_seconds=config.timeout,
     )
     with closing(batches):
@@ -332,6 +334,8 @@ def iter_features(
             elif isinstance(batch, Reading):
                 yield model.reading(batch.video_id) or batch
             else:
+                workers.add(batch.worker)
+                effort.num_workers = min(len(workers), most_workers)  # they are renewed, and then have another id
                 effort.add(decoding_seconds=batch.seconds)
                 yield from model.add(batch)
         yield from model.flush()

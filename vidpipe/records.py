@@ -131,6 +131,8 @@ class FrameBatch:
     """(T, 3, H, W) RGB."""
     seconds: float = 0.0
     """What decoding them took."""
+    worker: int = 0
+    """The id of the process that decoded them."""
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != np.uint8:

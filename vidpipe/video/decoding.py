@@ -11,14 +11,18 @@ as it needs, but for `STEPS_PER_CHUNK` of them no longer than `timeout_seconds`.
 
 import logging
 import os
+import re
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -43,10 +47,9 @@ TICK_SECONDS = 1.0
 MOST_IDLE_SECONDS = 60.0
 """For starting a worker: longer than that, and the time that a chunk may take, and none will ever start."""
 MOST_BREAKS = 3
-NO_WORKERS = (
-    "the decoding processes do not start, or end at once: is there memory left? A script that calls vidpipe does its "
-    "work under `if __name__ == '__main__':`"
-)
+WORKER_START_SECONDS = 3.0
+"""About what starting a worker takes: it pays where a video's other pieces take longer."""
+NO_WORKERS = "the decoding processes do not start, or end at once"
 
 
 def default_workers(device: str = "cpu") -> int:
@@ -72,29 +75,33 @@ def decode_videos(
 
     The batches of one video may come in any order; `FrameBatch.start` says where each belongs. A video that turns out
     to be damaged half-way starts anew with another plan. At least once in `TICK_SECONDS` something is given: a
-    `Reading` where there is nothing else.
+    `Reading` where there is nothing else. Where there are fewer videos than workers, the others start once a video
+    turns out to be long: its pieces are then shared.
 
     Args:
         videos: what to read.
         sampling: which frames to take.
         preprocessing: how the backbone's weights want them resized and cropped.
         decoder: the reader to try first, one of `vidpipe.video.reader.METHODS`.
-        workers: number of processes.
+        workers: most processes to run.
         timeout_seconds: how long one chunk of work may take.
 
     Raises:
         DecodingStoppedError: no process can be got to work.
     """
-    pool = _Workers(workers)
+    fresh = iter(videos)
+    first = list(islice(fresh, workers))
+    pool = _Workers(workers, num_videos=len(first))
     try:
-        yield from _Schedule(pool, methods_from(decoder), sampling, preprocessing, timeout_seconds).run(videos)
+        schedule = _Schedule(pool, methods_from(decoder), sampling, preprocessing, timeout_seconds)
+        yield from schedule.run(chain(first, fresh))
     finally:
         pool.stop()
 
 
 @dataclass
 class _Running:
-    """A piece in a worker's hands, or waiting at its door."""
+    """A piece that runs in a worker, or is queued for it."""
 
     piece: Piece
     slot: int
@@ -106,43 +113,64 @@ class _Running:
 
 
 class _Workers:
-    """The processes that decode, and the memory in which they count."""
+    """The processes that decode, and the memory in which they count.
 
-    def __init__(self, count: int) -> None:
+    A pool starts its processes when it gets its first piece. There are two: one with a worker for each video at hand,
+    and one with the rest, for videos in many pieces.
+
+    Args:
+        count: number of processes, both pools together.
+        num_videos: how many videos are at hand.
+    """
+
+    def __init__(self, count: int, *, num_videos: int) -> None:
         self._count = count
+        self._num_first = min(count, max(1, num_videos))
         self._context = get_context("spawn")
-        self.counts: Array[c_longlong] = self._context.RawArray("q", 2 * count + 1)
-        """A slot for each piece that runs or waits at a worker's door."""
-        self._pool = self._new_pool()
+        slots = range(2 * count + 1)  # a piece that runs and one that is queued for each worker, and one more
+        self.counts: Array[c_longlong] = self._context.RawArray("q", len(slots))
+        self.first_slots = [slot for slot in slots if self._is_first(slot)]
+        self.other_slots = [slot for slot in slots if not self._is_first(slot)]
+        self._pools = self._new_pools()
 
-    def _new_pool(self) -> ProcessPool:
+    def _is_first(self, slot: int) -> bool:
+        """Whether a slot belongs to the first pool. Of 3 workers, 2 at first: `110110` and a last 1."""
+        return slot % self._count < self._num_first
+
+    def _new_pools(self) -> tuple[ProcessPool, ProcessPool]:
+        return self._new_pool(self._num_first), self._new_pool(self._count - self._num_first)
+
+    def _new_pool(self, num_workers: int) -> ProcessPool:
         return ProcessPool(
-            max_workers=self._count,
+            max_workers=num_workers,
             max_tasks=PIECES_PER_WORKER,
             context=self._context,
             initializer=start_worker,
             initargs=(self.counts, os.getpid()),
         )
 
-    def submit(self, function: Callable[..., "Decoded"], *args: Any) -> "Future[Decoded]":
+    def submit(self, slot: int, function: Callable[..., "Decoded"], *args: Any) -> "Future[Decoded]":
         """Have a worker call a function.
 
         Raises:
             BrokenProcessPool: a worker died that had nothing to do, and with it the pool.
         """
+        first, others = self._pools
         try:
-            return self._pool.schedule(function, args=args)
+            return (first if self._is_first(slot) else others).schedule(function, args=args)
         except RuntimeError as error:
             raise BrokenProcessPool(str(error)) from error
 
     def restart(self) -> None:
         """Start all processes anew; what they had in hand is lost."""
         self.stop()
-        self._pool = self._new_pool()
+        self._pools = self._new_pools()
 
     def stop(self) -> None:
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
+        for pool in self._pools:
+            pool.stop()  # type: ignore[no-untyped-call]
+        for pool in self._pools:
+            pool.join()
 
 
 class _Schedule:
@@ -159,7 +187,9 @@ class _Schedule:
         self._workers, self._methods = workers, methods
         self._settings = (sampling, preprocessing)
         self._timeout_seconds = timeout_seconds
-        self._free_slots = list(range(len(workers.counts)))
+        self._free_slots = sorted(workers.first_slots, reverse=True)
+        self._held_slots = workers.other_slots
+        """Those of workers that need not start as long as no video is long."""
         self._waiting: deque[Piece] = deque()
         self._running: dict[Future[Decoded], _Running] = {}
         self._is_broken = False
@@ -182,7 +212,7 @@ class _Schedule:
             signs = [*self._collect(done), *self._look_after_the_others()]
             idle_seconds = 0.0 if signs else idle_seconds + tick_seconds
             if idle_seconds > MOST_IDLE_SECONDS + self._timeout_seconds:
-                raise DecodingStoppedError(NO_WORKERS)
+                raise DecodingStoppedError(_why_no_workers())
             yield from signs
 
     def _fill(self, fresh: Iterator[VideoFile]) -> None:
@@ -194,7 +224,7 @@ class _Schedule:
             slot = self._free_slots[-1]
             self._workers.counts[slot] = 0
             try:
-                future = self._workers.submit(decode_piece, self._waiting[0], slot, *self._settings)
+                future = self._workers.submit(slot, decode_piece, self._waiting[0], slot, *self._settings)
             except BrokenProcessPool:
                 self._is_broken = True
                 return
@@ -205,7 +235,7 @@ class _Schedule:
         self._is_broken = False
         self._num_breaks += 1
         if self._num_breaks > MOST_BREAKS:
-            raise DecodingStoppedError(NO_WORKERS)
+            raise DecodingStoppedError(_why_no_workers())
         self._waiting.extendleft(self._take(future) for future in list(self._running))
         self._workers.restart()
 
@@ -257,9 +287,16 @@ class _Schedule:
                 piece = replace(piece, opened=(decoded.info, decoded.plan), methods=(decoded.method,))
                 starts = range(PIECE_FRAMES, len(decoded.plan), PIECE_FRAMES)
                 self._waiting.extend(replace(piece, start=start) for start in starts)
+                if len(starts) > 1 and len(starts) * decoded.seconds >= WORKER_START_SECONDS:
+                    self._share()
             assert piece.opened is not None
             info, plan = piece.opened
-            yield FrameBatch(piece.video, info, plan, piece.start, decoded.frames, decoded.seconds)
+            yield FrameBatch(piece.video, info, plan, piece.start, decoded.frames, decoded.seconds, decoded.worker)
+
+    def _share(self) -> None:
+        """Let all workers take pieces, each one before any takes a second."""
+        self._free_slots = sorted([*self._free_slots, *self._held_slots], reverse=True)
+        self._held_slots = []
 
     def _fail(self, piece: Piece, error: VideoError) -> VideoFailure:
         self._forget(piece.video)
@@ -271,6 +308,28 @@ class _Schedule:
         for future in [future for future, running in self._running.items() if running.piece.video == video]:
             future.cancel()
             self._take(future)
+
+
+def _why_no_workers() -> str:
+    """That no worker can be started, and the likeliest reason."""
+    if _lacks_main_guard():
+        return (
+            f"{NO_WORKERS}: each one imports the script that calls vidpipe; put what the script does under "
+            "`if __name__ == '__main__':`"
+        )
+    return f"{NO_WORKERS}; is there memory left? Fewer --workers need less"
+
+
+def _lacks_main_guard() -> bool:
+    """Whether the program is a script that does its work also when a new process imports it."""
+    main = sys.modules["__main__"]
+    path = getattr(main, "__file__", None)
+    if path is None or Path(path).name == "__main__.py":  # these are not imported
+        return False
+    try:
+        return re.search("__name__.*__main__", Path(path).read_text(encoding="utf-8", errors="replace")) is None
+    except OSError:
+        return False
 
 
 def _exit_reason(exitcode: int | None) -> str:

@@ -54,6 +54,8 @@ class Decoded:
     method: str
     """The reader that gave them."""
     seconds: float
+    worker: int
+    """The id of the process that decoded them."""
 
 
 class ReaderError(DecodeError):
@@ -112,7 +114,7 @@ def decode_piece(piece: Piece, slot: int, sampling: Sampling, preprocessing: Pre
         raise DecodeError(f"{type(error).__name__}: {error}") from error
     try:
         plan, frames = _plan_and_decode(reader, piece, sampling, preprocessing)
-        return Decoded(reader.info, plan, frames, reader.method, time.monotonic() - started)
+        return Decoded(reader.info, plan, frames, reader.method, time.monotonic() - started, os.getpid())
     except Exception as error:
         message = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
         raise ReaderError(message, methods_from(reader.method)[1:]) from error
