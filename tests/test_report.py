@@ -352,14 +352,21 @@ def test_a_run_that_is_not_whole_is_one_line(
     assert not (copy / "report.html").exists()
 
 
-@pytest.mark.parametrize("output", [".", "no/such/folder.html", "/dev/null"])
+@pytest.mark.parametrize(
+    ("output", "exit_code", "told"),
+    [
+        (".", 2, "is a folder"),
+        ("no/such/folder.html", 1, "the report cannot be written"),
+        ("/dev/null", 1, "the report cannot be written"),
+    ],
+)
 def test_an_output_that_cannot_be_written_is_one_line(
-    hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+    hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, exit_code: int, told: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = run("report", hostile, "-o", output)
-    assert result.exit_code == 1
-    assert "the report cannot be written" in result.stderr
+    assert result.exit_code == exit_code
+    assert told in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
     assert Path("/dev/null").is_char_device()

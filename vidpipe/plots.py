@@ -9,7 +9,12 @@ import matplotlib.figure
 import numpy as np
 from numpy.typing import NDArray
 
+from vidpipe import __version__
+
 __all__ = ["Filmstrip", "plot_confusion", "plot_filmstrips", "plot_history"]
+
+PNG_METADATA = {"Software": f"vidpipe {__version__}"}
+"""By this a command knows a picture that it may replace."""
 
 
 def plot_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
@@ -30,7 +35,7 @@ def plot_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
         axes.set(xlabel="epoch", title=title)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, metadata=PNG_METADATA)
 
 
 def plot_confusion(path: Path, confusion: Sequence[Sequence[int]], class_names: Sequence[str], title: str) -> None:
@@ -53,7 +58,7 @@ def plot_confusion(path: Path, confusion: Sequence[Sequence[int]], class_names: 
             shade = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade, fontsize=font_size)
     figure.colorbar(image, shrink=0.8, label="share of the label's videos")
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, metadata=PNG_METADATA)
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def plot_filmstrips(path: Path, filmstrips: Sequence[Filmstrip]) -> None:
             axes.imshow(_square(frame))
         row[0].text(-0.08, 0.5, strip.label, transform=row[0].transAxes, ha="right", va="center", parse_math=False)
         _plot_bars(row[-1], strip)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100, metadata=PNG_METADATA)
 
 
 def _square(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

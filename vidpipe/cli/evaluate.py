@@ -14,6 +14,7 @@ from vidpipe.cli.options import (
     setting_options,
     vidpipe_command,
 )
+from vidpipe.cli.outputs import check_replaceable, is_own_picture
 from vidpipe.config import EvaluateConfig
 from vidpipe.errors import UsageError
 
@@ -53,6 +54,8 @@ def command(
     from vidpipe.features.store import FeatureStore
     from vidpipe.run import Run
 
+    if plot is not None:
+        check_replaceable(plot, "a confusion matrix", is_own=is_own_picture)
     opened_run, opened_store = Run.open(run), FeatureStore.open(store)
     if official_split == "all":
         raise UsageError("--split all goes with train; a run is evaluated on one split: 1, 2 or 3")

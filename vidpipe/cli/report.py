@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from vidpipe.cli.options import SOME_VIDEOS_FAILED, printable, vidpipe_command
+from vidpipe.cli.outputs import check_replaceable, is_own_page
 
 
 @vidpipe_command(name="report", short_help="A run as one HTML page.")
@@ -30,8 +31,9 @@ def command(run: Path, output: Path | None, videos: tuple[Path, ...]) -> None:
     from vidpipe.report.page import write_report
     from vidpipe.run import Run
 
-    report = collect_report(Run.open(run), videos=videos)
     path = output or run / "report.html"
+    check_replaceable(path, "a report", is_own=is_own_page)
+    report = collect_report(Run.open(run), videos=videos)
     write_report(report, path)
     num_shown = sum(bool(mistake.stills) for mistake in report.mistakes)
     frames = f", {num_shown} of them with frames" if report.shows_frames else ""
