@@ -59,6 +59,29 @@ def test_a_class_that_does_not_occur_has_no_average_precision_and_counts_for_no_
     assert result.mean_average_precision == pytest.approx(expected)
 
 
+def test_a_class_without_videos_has_no_figures_and_is_in_no_mean() -> None:
+    truth, predicted, present = TRUTH % 8, LOGITS.argmax(1), range(8)
+    assert 8 in predicted
+    result = evaluate_logits(LOGITS, truth, NAMES, GROUPS)
+    last = result.per_class[8]
+    assert (last.precision, last.recall, last.f1, last.num_videos) == (None, None, None, 0)
+    assert result.num_classes_tested == 8
+    assert result.macro_f1 == pytest.approx(f1_score(truth, predicted, labels=present, average="macro"))
+    assert result.macro_f1 > f1_score(truth, predicted, average="macro")  # counts class 8 as 0
+    recalls = [np.mean(predicted[truth == index] == index) for index in present]
+    assert result.balanced_accuracy == pytest.approx(np.mean(recalls))
+    probabilities = softmax(LOGITS, axis=1)
+    areas = [average_precision_score(truth == index, probabilities[:, index]) for index in present]
+    assert result.mean_average_precision == pytest.approx(np.mean(areas))
+
+
+@pytest.mark.parametrize(("num_classes", "has_top5"), [(2, False), (5, False), (6, True)])
+def test_top5_is_given_where_there_are_more_than_five_classes(num_classes: int, has_top5: bool) -> None:
+    truth = TRUTH % num_classes
+    result = evaluate_logits(LOGITS[:, :num_classes], truth, NAMES[:num_classes], GROUPS)
+    assert (result.top5 is not None) == has_top5
+
+
 def test_an_interval_by_group_is_wider_where_videos_of_a_group_agree() -> None:
     groups = [f"g{i // 20}" for i in range(200)]
     agreeing = np.repeat(np.arange(10) % 2, 20).astype(float)

@@ -158,6 +158,60 @@ def test_a_class_has_its_recall_and_precision(hostile: Path) -> None:
         assert table[shown(label)][2:4] == expected
 
 
+@pytest.fixture(scope="module")
+def half_tested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three classes, whose given test part holds two."""
+    folder, random = tmp_path_factory.mktemp("half"), np.random.default_rng(0)
+    sequences, videos = [], []
+    for number in range(24):
+        label, split = "abc"[number % 3], "test" if number >= 15 and number % 3 < 2 else "train"
+        sequence = make_sequence(f"{label}/{number}.mp4", length=4, dim=8, seed=number)
+        sequence.features[:] = random.standard_normal(8)
+        sequences.append(sequence)
+        videos.append(LabeledVideo(sequence.video_id, label, split=split))
+    config = TrainConfig(head="statistics", motion="raw", device="cpu")
+    train(make_store(folder / "store", sequences), videos, folder / "run", config=config)
+    rows = (f"{video.video_id},{video.label}" for video in videos if video.split == "test")
+    (folder / "labels.csv").write_text("\n".join(["video,label", *rows]))
+    return folder / "run"
+
+
+@pytest.mark.parametrize("written_by", ["this version", "an earlier version"])
+def test_a_class_without_test_videos_shows_dashes_and_is_left_out_of_the_means(
+    half_tested: Path, tmp_path: Path, written_by: str
+) -> None:
+    copied = copy_run(half_tested, tmp_path / "run")
+    document = json.loads((copied / "run.json").read_text())
+    told = document["metrics"]["test"]["statistics"]
+    assert [row["f1"] is None for row in told["per_class"]] == [False, False, True]
+    if written_by == "an earlier version":
+        for head in document["metrics"]["test"].values():
+            head["per_class"][2] |= {"precision": 0.0, "recall": 0.0, "f1": 0.0}
+            head["top5"] = 1.0
+        (copied / "run.json").write_text(json.dumps(document))
+    page = report(copied)
+    table = {line[0]: line[1:] for line in page.tables["per-class"][1:]}
+    assert table["c"] == ["0", "–", "–", "–", "–", "–"]
+    f1 = [row["f1"] for row in told["per_class"][:2]]
+    assert f"{np.mean(f1):.3f}" in page.tables["scores"][1]
+    assert "1 class has no video there" in page.text
+    assert "2 of 3 in the test part" in page.text
+    assert "top-5" not in page.text
+
+
+def test_evaluate_shows_a_class_without_videos_as_dashes_and_says_so(half_tested: Path) -> None:
+    store, labels = half_tested.parent / "store", half_tested.parent / "labels.csv"
+    result = run("evaluate", half_tested, store, "--labels", labels)
+    assert result.exit_code == 0, result.output
+    lines = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.strip()}
+    assert lines["c"][1:6] == ["–", "–", "–", "–", "0"]
+    assert "over 2 of 3 classes" in result.stdout
+    assert "1 class of 3 without a video: –, and not in the means" in result.stdout
+    assert "top-5" not in result.stdout
+    found = json.loads(run("evaluate", half_tested, store, "--labels", labels, "--format", "json").stdout)
+    assert (found["top5"], found["per_class"][2]["f1"], found["baseline"]["mean"]["top5"]) == (None, None, None)
+
+
 def test_the_model_stands_beside_its_baseline_and_a_guess(folded: Path) -> None:
     rows = read_rows(folded / "folds.csv")
     scores = {(line[0], line[1]): line for line in report(folded).tables["scores"][1:]}

@@ -8,10 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ClassMetrics", "Estimate", "Evaluation", "ReliabilityBin", "bootstrap_interval", "evaluate_logits"]
+__all__ = [
+    "MOST_CLASSES_WITHOUT_TOP5",
+    "ClassMetrics",
+    "Estimate",
+    "Evaluation",
+    "ReliabilityBin",
+    "bootstrap_interval",
+    "evaluate_logits",
+]
 
 NUM_BINS = 10
 FEWEST_GROUPS = 5
+MOST_CLASSES_WITHOUT_TOP5 = 5
+"""Of so few classes, the right one is always among the five most probable."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +29,13 @@ class ClassMetrics:
     """One class's share of an evaluation."""
 
     label: str
-    precision: float
-    recall: float
-    f1: float
+    precision: float | None
+    recall: float | None
+    f1: float | None
     average_precision: float | None
-    """Area under precision over recall, this class against all others; None where it does not occur."""
+    """Area under the precision-recall curve, this class against all others."""
     num_videos: int
+    """Videos with this label; without any, there is nothing to measure, and the four metrics are None."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +57,18 @@ class Evaluation:
     """Share of videos whose most probable class is right."""
     top1_interval: tuple[float, float] | None
     """95 % confidence interval of it, by drawing groups anew; None of so few groups that they say nothing of others."""
-    top5: float
-    """Share of videos whose class is among the five most probable (all of them, where there are fewer)."""
+    top5: float | None
+    """Share of videos whose class is among the five most probable; None of five classes or fewer, where all are."""
     macro_f1: float
-    """Mean F1 over the classes that occur."""
+    """Mean F1 over the classes that have videos here: scikit-learn's `f1_score` with those classes as `labels`.
+
+    Its default counts a class that is predicted and has no video as an F1 of 0. Here, such a prediction lowers the
+    recall, and so the F1, of the class that the video belongs to.
+    """
     balanced_accuracy: float
-    """Mean recall over the classes that occur."""
+    """Mean recall over the classes that have videos here."""
     mean_average_precision: float
-    """Over the classes that occur."""
+    """Mean over the classes that have videos here."""
     log_loss: float
     """Mean of -log(probability of the right class)."""
     calibration_error: float
@@ -64,6 +79,11 @@ class Evaluation:
     """Videos of class row that were predicted as class column."""
     reliability: tuple[ReliabilityBin, ...]
     """Bins that hold videos, least confident first."""
+
+    @property
+    def num_classes_tested(self) -> int:
+        """How many classes have videos here: those that the means over classes are of."""
+        return sum(row.num_videos > 0 for row in self.per_class)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -96,42 +116,61 @@ def _evaluate(
     groups: Sequence[str],
 ) -> Evaluation:
     from scipy.special import softmax
-    from sklearn.metrics import balanced_accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
+    from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, log_loss
 
     classes = np.arange(len(class_names))
     probabilities = softmax(logits.astype(np.float64), axis=1)  # (N, K)
     predicted = logits.argmax(axis=1)
-    five_best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-    precision, recall, f1, support = precision_recall_fscore_support(
-        class_index, predicted, labels=classes, zero_division=0
-    )
-    areas = [_average_precision(class_index == index, probabilities[:, index]) for index in classes]
+    per_class = _per_class(class_index, predicted, probabilities, class_names)
+    areas = [row.average_precision for row in per_class if row.average_precision is not None]
     is_right = predicted == class_index
     reliability = _reliability(probabilities.max(axis=1), is_right)
-    balanced = balanced_accuracy_score(class_index, predicted)
-    rows = zip(class_names, precision, recall, f1, areas, support, strict=True)
     return Evaluation(
         top1=float(is_right.mean()),
         top1_interval=bootstrap_interval(is_right.astype(float), groups, seed=0)
         if len(set(groups)) >= FEWEST_GROUPS
         else None,
-        top5=float((five_best == class_index[:, None]).any(axis=1).mean()),
-        macro_f1=float(f1[support > 0].mean()),
-        balanced_accuracy=float(balanced),
-        mean_average_precision=float(np.mean([area for area in areas if area is not None])),
+        top5=_top5(logits, class_index),
+        macro_f1=float(
+            f1_score(class_index, predicted, labels=np.unique(class_index), average="macro", zero_division=0)
+        ),
+        balanced_accuracy=float(balanced_accuracy_score(class_index, predicted)),
+        mean_average_precision=float(np.mean(areas)),
         log_loss=float(log_loss(class_index, probabilities, labels=classes)),
         calibration_error=sum(abs(b.confidence - b.top1) * b.num_videos for b in reliability) / len(class_index),
         num_videos=len(class_index),
-        per_class=tuple(ClassMetrics(name, float(p), float(r), float(f), a, int(n)) for name, p, r, f, a, n in rows),
+        per_class=per_class,
         confusion=tuple(tuple(map(int, row)) for row in confusion_matrix(class_index, predicted, labels=classes)),
         reliability=reliability,
     )
 
 
-def _average_precision(is_class: NDArray[np.bool_], probability: NDArray[np.float64]) -> float | None:
-    from sklearn.metrics import average_precision_score
+def _top5(logits: NDArray[np.floating[Any]], class_index: NDArray[np.int64]) -> float | None:
+    if logits.shape[1] <= MOST_CLASSES_WITHOUT_TOP5:
+        return None
+    five_best = np.argsort(-logits, axis=1, kind="stable")[:, :5]  # (N, 5)
+    return float((five_best == class_index[:, None]).any(axis=1).mean())
 
-    return float(average_precision_score(is_class, probability)) if is_class.any() else None
+
+def _per_class(
+    class_index: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    class_names: Sequence[str],
+) -> tuple[ClassMetrics, ...]:
+    from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+
+    columns = precision_recall_fscore_support(
+        class_index, predicted, labels=np.arange(len(class_names)), zero_division=0
+    )
+    rows = []
+    for index, (name, precision, recall, f1, num_videos) in enumerate(zip(class_names, *columns, strict=True)):
+        if num_videos:
+            area = float(average_precision_score(class_index == index, probabilities[:, index]))
+            rows.append(ClassMetrics(name, float(precision), float(recall), float(f1), area, int(num_videos)))
+        else:
+            rows.append(ClassMetrics(name, None, None, None, None, 0))
+    return tuple(rows)
 
 
 def _reliability(confidence: NDArray[np.float64], is_right: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:

@@ -8,7 +8,7 @@ import click
 
 from vidpipe.cli.options import (
     LocalPath,
-    evaluation_line,
+    evaluation_lines,
     label_options,
     printable,
     setting_options,
@@ -16,7 +16,7 @@ from vidpipe.cli.options import (
 )
 from vidpipe.cli.outputs import check_replaceable, is_own_picture
 from vidpipe.config import EvaluateConfig
-from vidpipe.errors import UsageError
+from vidpipe.errors import UsageError, count_of
 
 if TYPE_CHECKING:
     from vidpipe.metrics import Evaluation
@@ -43,7 +43,8 @@ def command(
     """Hold a run's predictions against labels: accuracy, per-class precision, recall and F1, confusion matrix.
 
     Videos that the run learned from are left out: after `train`, these are all but the test part that the labels name,
-    or the one that train --no-refit kept.
+    or the one that train --no-refit kept. Macro F1, balanced accuracy and mean average precision are means over the
+    classes that have videos here; a class without any shows –, in JSON null. Top-5 is given from six classes on.
 
     \b
     vidpipe evaluate run other_features --labels other_labels.csv
@@ -80,16 +81,16 @@ def command(
         click.echo(json.dumps({**best[1].as_dict(), "class_names": opened_run.class_names, "baseline": beside}))
         return
     if report.num_seen:
-        click.echo(f"{report.num_seen} videos left out: the run learned from them, or was chosen by them", err=True)
-    for name, evaluation in report.evaluations.items():
-        click.echo(evaluation_line(name, evaluation, is_baseline=name != best[0]))
+        click.echo(f"excluded {count_of(report.num_seen, 'video')} used for training or model selection", err=True)
+    for line in evaluation_lines(report.evaluations, own=best[0]):
+        click.echo(line)
     evaluation = best[1]
     click.echo(
         f"balanced accuracy {evaluation.balanced_accuracy:.3f}  mean average precision "
         f"{evaluation.mean_average_precision:.3f}  log loss {evaluation.log_loss:.3f}  "
         f"calibration error {evaluation.calibration_error:.3f}"
     )
-    _print_classes(best[1])
+    _print_classes(evaluation)
 
 
 def _print_classes(evaluation: "Evaluation") -> None:
@@ -100,9 +101,17 @@ def _print_classes(evaluation: "Evaluation") -> None:
     heading = "  predicted as " + " ".join(f"{name[:9]:>9}" for name in names) if fits else ""
     click.echo(f"\n{'class':<{width}}  precision  recall    F1    AP  videos{heading}")
     for name, metrics, row in zip(names, evaluation.per_class, evaluation.confusion, strict=True):
-        area = "   –" if metrics.average_precision is None else f"{metrics.average_precision:.2f}"
         counts = " " * 15 + " ".join(f"{count:>9}" for count in row) if fits else ""
-        click.echo(
-            f"{name:<{width}}  {metrics.precision:>9.3f}  {metrics.recall:>6.3f}  {metrics.f1:.2f}  {area}  "
-            f"{metrics.num_videos:>6}{counts}"
+        figures = (
+            f"{_figure(metrics.precision, 3):>9}  {_figure(metrics.recall, 3):>6}  {_figure(metrics.f1, 2):>4}  "
+            f"{_figure(metrics.average_precision, 2):>4}"
         )
+        click.echo(f"{name:<{width}}  {figures}  {metrics.num_videos:>6}{counts}")
+    num_untested = len(names) - evaluation.num_classes_tested
+    if num_untested:
+        left_out = f"{count_of(num_untested, 'class')} of {len(names)} without a video: –, and not in the means"
+        click.echo(f"{left_out} (macro F1, balanced accuracy, mean average precision)")
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -4,7 +4,7 @@ import functools
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from vidpipe.config import Config, LabelsConfig, Setting, load_section, settings
-from vidpipe.errors import ConfigError, VidpipeError
+from vidpipe.errors import ConfigError, VidpipeError, count_of
 from vidpipe.tables import is_url
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SOME_VIDEOS_FAILED",
     "LocalPath",
-    "evaluation_line",
+    "evaluation_lines",
     "exclude_option",
     "find_inputs",
     "format_option",
@@ -270,16 +270,28 @@ def _click_type(setting: Setting) -> click.ParamType[Any] | type:
     return setting.type
 
 
-def evaluation_line(name: str, evaluation: "Evaluation", *, is_baseline: bool) -> str:
-    """`lstm       top-1 0.650 (95 % by group 0.512 to 0.794)  top-5 1.000  macro F1 0.642  40 videos`"""
+def evaluation_lines(evaluations: "Mapping[str, Evaluation]", *, own: str) -> Iterator[str]:
+    """A line a head, aligned: `lstm top-1 0.650 (95 % by group 0.512 to 0.794)  macro F1 0.642  40 videos`.
+
+    Args:
+        evaluations: by head, all on the same videos.
+        own: the run's own head; the others are baselines.
+    """
+    width = max(map(len, evaluations))
+    for name, evaluation in evaluations.items():
+        yield f"{name:<{width}} {_figures(evaluation)}{'  (baseline)' * (name != own)}"
+
+
+def _figures(evaluation: "Evaluation") -> str:
     interval = "too few groups for an interval"
     if evaluation.top1_interval is not None:
         interval = "95 % by group {:.3f} to {:.3f}".format(*evaluation.top1_interval)
-    return (
-        f"{name:<10} top-1 {evaluation.top1:.3f} ({interval})  "
-        f"top-5 {evaluation.top5:.3f}  macro F1 {evaluation.macro_f1:.3f}  {evaluation.num_videos} videos"
-        f"{'  (baseline)' * is_baseline}"
-    )
+    figures = [f"top-1 {evaluation.top1:.3f} ({interval})"]
+    if evaluation.top5 is not None:
+        figures.append(f"top-5 {evaluation.top5:.3f}")
+    num_tested, num_classes = evaluation.num_classes_tested, len(evaluation.per_class)
+    some = f" over {num_tested} of {num_classes} classes" if num_tested < num_classes else ""
+    return "  ".join([*figures, f"macro F1 {evaluation.macro_f1:.3f}{some}", count_of(evaluation.num_videos, "video")])
 
 
 def format_option(*formats: str) -> Callable[[Function], Function]:
@@ -290,7 +302,7 @@ def format_option(*formats: str) -> Callable[[Function], Function]:
         type=click.Choice(formats),
         default=formats[0],
         show_default=True,
-        help="Form of the output.",
+        help="Form of the output" + "; json: one JSON object a line, see docs/output.md" * ("json" in formats) + ".",
     )
 
 

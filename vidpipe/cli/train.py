@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import LocalPath, evaluation_line, label_options, printable, setting_options, vidpipe_command
+from vidpipe.cli.options import LocalPath, evaluation_lines, label_options, printable, setting_options, vidpipe_command
 from vidpipe.config import TrainConfig
-from vidpipe.errors import RunError, UsageError
+from vidpipe.errors import RunError, UsageError, count_of
 
 if TYPE_CHECKING:
     from vidpipe.crossvalidate import CrossValidation
@@ -113,7 +113,9 @@ def _log_epoch(head: str, epoch: "Epoch") -> None:
 def _print_result(result: "TrainResult") -> None:
     split, head = result.split, result.run.config.head
     num_learned, num_train = len(result.run.learned), len(split.train)
-    click.echo(f"{result.run.path}: learned from {num_learned} videos, {len(result.run.class_names)} classes")
+    click.echo(
+        f"{result.run.path}: learned from {count_of(num_learned, 'video')}, {len(result.run.class_names)} classes"
+    )
     click.echo(f"split: {printable(split.grouping)}")
     if num_learned > num_train:
         click.echo(f"the figures are of the head when it had learned from {num_train} of them")
@@ -122,16 +124,19 @@ def _print_result(result: "TrainResult") -> None:
     if result.cross_validation is not None:
         _print_folds(result.cross_validation, head)
     for part, by_head in result.evaluations.items():
-        for name, evaluation in by_head.items():
-            click.echo(f"{part:<5} {evaluation_line(name, evaluation, is_baseline=name != head)}")
+        for line in evaluation_lines(by_head, own=head):
+            click.echo(f"{part:<5} {line}")
     for warning in result.run.warnings:
         click.echo(printable(f"warning: {warning}"), err=True)
 
 
 def _print_folds(found: "CrossValidation", head: str) -> None:
-    for name in dict.fromkeys(result.head for result in found.results):
+    names = list(dict.fromkeys(result.head for result in found.results))
+    width = max(map(len, names))
+    for name in names:
         num_parts, num_videos = len(found.of(name)), len(found.is_right(name))
         click.echo(
-            f"folds {name:<10} top-1 {found.estimate(name)}  {num_videos} videos, {num_parts} test parts"
+            f"folds {name:<{width}} top-1 {found.estimate(name)}  {count_of(num_videos, 'video')}, "
+            f"{count_of(num_parts, 'test part')}"
             f"{'  (baseline)' * (name != head)}"
         )

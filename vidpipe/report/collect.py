@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidpipe.errors import RunError
-from vidpipe.metrics import ClassMetrics, Estimate, Evaluation, ReliabilityBin
+from vidpipe.metrics import MOST_CLASSES_WITHOUT_TOP5, ClassMetrics, Estimate, Evaluation, ReliabilityBin
 from vidpipe.report.stills import Still, read_stills
 from vidpipe.run import Run
 from vidpipe.video.files import find_videos
@@ -220,9 +220,17 @@ def _guess(judge: str, evaluation: Evaluation, labels: Mapping[str, int]) -> Sco
 def _evaluation(figures: Mapping[str, Any]) -> Evaluation:
     """Back from `Evaluation.as_dict`, whatever else stands beside it."""
     values = {field.name: figures[field.name] for field in fields(Evaluation)}
-    values["per_class"] = tuple(ClassMetrics(**row) for row in figures["per_class"])
+    values["per_class"] = tuple(map(_class_metrics, figures["per_class"]))
+    values["top5"] = None if len(values["per_class"]) <= MOST_CLASSES_WITHOUT_TOP5 else values["top5"]
     values["reliability"] = tuple(ReliabilityBin(**row) for row in figures["reliability"])
     return Evaluation(**values)
+
+
+def _class_metrics(row: Mapping[str, Any]) -> ClassMetrics:
+    """A class's metrics. Runs of earlier versions say 0 for a class without videos, where nothing was measured."""
+    if row["num_videos"]:
+        return ClassMetrics(**row)
+    return ClassMetrics(row["label"], None, None, None, None, 0)
 
 
 def _folds(run: Run) -> Iterator[Folds]:

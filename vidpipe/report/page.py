@@ -210,6 +210,8 @@ def _render(report: Report) -> str:
         baseline=baseline,
         guess=report.score_of("guess"),
         evaluation=evaluation,
+        untested=len(evaluation.per_class) - evaluation.num_classes_tested if evaluation else 0,
+        shows_top5=any(score.evaluation and score.evaluation.top5 is not None for score in report.scores),
         baseline_of={row.label: row for row in baseline.evaluation.per_class}
         if baseline and baseline.evaluation
         else {},
