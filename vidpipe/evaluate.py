@@ -1,5 +1,6 @@
 """Stage 3: how well a run does on labelled videos that it has not seen."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import LabelsError, RunError
+from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
 from vidpipe.fit import compute_logits, seen_by
 from vidpipe.metrics import Evaluation, evaluate_logits
@@ -18,6 +20,8 @@ from vidpipe.run import Run
 
 __all__ = ["EvaluationReport", "check_key", "evaluate", "evaluate_part", "logits_of"]
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class EvaluationReport:
@@ -26,7 +30,7 @@ class EvaluationReport:
     evaluations: dict[str, Evaluation]
     """By head: the run's own first, then the baseline."""
     num_seen: int
-    """Videos left out because the run learned from them, or was chosen by them."""
+    """Videos excluded because they were used for training or model selection."""
 
 
 def evaluate(
@@ -55,8 +59,8 @@ def evaluate(
     unseen = [video for video in videos if (video.video_id, store.info(video.video_id).size_bytes) not in seen]
     if not unseen:
         raise RunError(
-            f"{run.path}: the run learned from every one of these {len(videos)} videos; give others. How well it did "
-            f"on its test part before that, `vidpipe info {run.path}` tells; train --no-refit keeps that part apart"
+            f"{run.path}: the run learned from all of the videos given ({len(videos)}); give others. "
+            f"`vidpipe info {run.path}` shows the metrics of its own test part; train --no-refit keeps that part unseen"
         )
     dataset = SequenceDataset(store, unseen, run.class_names)
     heads = run.load_heads(choose_device(device))
@@ -78,10 +82,36 @@ def evaluate_part(logits: NDArray[np.float32], dataset: SequenceDataset, class_n
 
 
 def check_key(run: Run, store: FeatureStore) -> None:
-    """Raise a RunError where a store's features are not of the kind that a run was trained on."""
-    if store.key != run.key:
-        raise RunError(
-            f"{store.path}: these are not the features that {run.path} was trained on "
-            f"({store.key.difference(run.key)}); "
-            "extract the videos with the run's own settings"
-        )
+    """Check that a store's features are of the kind that a run was trained on.
+
+    Raises:
+        RunError: they are not; it names the backbones, or else the settings that differ.
+    """
+    if store.key == run.key:
+        return
+    logger.debug("%s and %s: %s", store.path, run.path, store.key.difference(run.key))
+    held, needed = store.key.backbone, run.key.backbone
+    if held == needed:
+        held, needed = (", ".join(settings) for settings in _differing_settings(store.key, run.key))
+    raise RunError(
+        f"{store.path} holds {held} features; {run.path} needs {needed}. Extract the videos with the run's settings "
+        f"(`vidpipe info {run.path}`), or give another store; --debug shows all that differs"
+    )
+
+
+def _differing_settings(key: FeatureKey, other: FeatureKey) -> tuple[list[str], list[str]]:
+    """What two keys of one backbone differ in, in words: `["uniform, 16 frames"], ["2 fps"]`."""
+    pairs = [
+        (str(key.resolve_sampling()), str(other.resolve_sampling())),
+        (f"weights {key.weights[:8]}…", f"weights {other.weights[:8]}…"),
+        (f"pooling {key.pooling}", f"pooling {other.pooling}"),
+        (key.dtype, other.dtype),
+        (f"{key.precision} precision", f"{other.precision} precision"),
+    ]
+    if key.preprocessing != other.preprocessing:
+        pairs += [
+            (f"{name} {key.preprocessing.get(name)}", f"{name} {other.preprocessing.get(name)}")
+            for name in sorted({*key.preprocessing, *other.preprocessing})
+        ]
+    differing = [pair for pair in pairs if pair[0] != pair[1]]
+    return [one for one, _ in differing], [two for _, two in differing]
