@@ -30,7 +30,24 @@ def test_a_folder_is_searched_to_any_depth_and_gives_ids_relative_to_itself(fold
 
 def test_files_give_ids_relative_to_the_folder_that_holds_them_all(folder: Path) -> None:
     assert ids(folder / "b/two.mp4") == ["two.mp4"]
-    assert ids(folder / "b/two.mp4", folder / "a/one.AVI") == ["a/one.AVI", "b/two.mp4"]
+    assert ids(folder / "b/two.mp4", folder / "a/one.AVI") == ["b/two.mp4", "a/one.AVI"]
+
+
+def test_videos_come_in_the_order_of_the_inputs(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("video\nvideos/b/two.mp4\nvideos/a/one.AVI\n")
+    (tmp_path / "zero.mp4").write_bytes(b"x")
+    in_folder = ["deep/er/three.mkv", "one.AVI"]
+    in_csv = ["videos/b/two.mp4", "videos/a/one.AVI"]
+    assert ids(tmp_path / "zero.mp4", folder / "a", tmp_path / "list.csv") == ["zero.mp4", *in_folder, *in_csv]
+    assert ids(tmp_path / "list.csv", folder / "a", tmp_path / "zero.mp4") == [*in_csv, *in_folder, "zero.mp4"]
+
+
+def test_a_csv_with_a_column_path_gives_ids_and_files(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(f"video,label,path\nb/two.mp4,x,{folder}/b/two.mp4\nc.mp4,x,videos/README\n")
+    assert [(video.id, video.path, video.root) for video in find_videos([tmp_path / "labels.csv"])] == [
+        ("b/two.mp4", folder / "b/two.mp4", folder),
+        ("c.mp4", folder / "README", tmp_path),
+    ]
 
 
 def test_a_file_named_by_the_user_is_taken_whatever_its_suffix(folder: Path) -> None:
@@ -41,8 +58,8 @@ def test_a_csv_gives_the_paths_in_its_column_relative_to_itself(folder: Path) ->
     (folder / "list.csv").write_text("label,video\nx,b/two.mp4\ny,./a/one.AVI\nx,b/two.mp4\n")
     videos = find_videos([folder / "list.csv"])
     assert [(video.id, video.path) for video in videos] == [
-        ("a/one.AVI", folder / "a/one.AVI"),
         ("b/two.mp4", folder / "b/two.mp4"),
+        ("a/one.AVI", folder / "a/one.AVI"),
     ]
 
 

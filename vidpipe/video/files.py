@@ -61,7 +61,7 @@ def find_videos(
     on_skipped: OnSkipped = lambda skipped: None,
     video_column: str | None = None,
 ) -> list[VideoFile]:
-    """The videos that `inputs` name, sorted by id.
+    """The videos that `inputs` name, in the order of the inputs; those of a folder sorted by id.
 
     A folder is searched and gives ids relative to itself; files given one by one give ids relative to the folder that
     holds them all; a CSV gives the paths in its column `video`, relative to the CSV's own folder. Where a CSV has a
@@ -85,14 +85,15 @@ def find_videos(
     excluded = Exclude(exclude)
     kinds = {path: _kind(path) for path in inputs}
     files = [path for path, kind in kinds.items() if kind == "file"]
-    named = list(_from_files(files))
+    by_file = dict(zip(files, _from_files(files), strict=True))
     found: list[VideoFile] = []
     for path, kind in kinds.items():
         if kind == "folder":
-            found.extend(_from_folder(path, excluded, on_unreadable, on_skipped))
-        elif kind == "csv":
-            named.extend(_from_csv(path, video_column))
-    found.extend(_not_excluded(named, excluded, on_skipped))
+            inside = _from_folder(path, excluded, on_unreadable, on_skipped)
+            found.extend(sorted(inside, key=lambda video: video.id))
+        else:
+            named = [by_file[path]] if kind == "file" else _from_csv(path, video_column)
+            found.extend(_not_excluded(named, excluded, on_skipped))
     _check_excluded(excluded, found, inputs)
     return _unique(found)
 
@@ -279,4 +280,4 @@ def _unique(videos: Iterable[VideoFile]) -> list[VideoFile]:
                 f"two videos would have the id {video.id!r}: {other.path} and {video.path}; "
                 "give the folder that holds both, or use a store for each"
             )
-    return sorted(by_id.values(), key=lambda video: video.id)
+    return list(by_id.values())
