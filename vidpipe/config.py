@@ -388,9 +388,20 @@ class EvaluateConfig(_Checked):
 class PredictConfig(_Checked):
     """What `vidpipe predict` tells of each video."""
 
-    top: int = _setting(5, "Classes to give for each video.", low=1)
+    top: int | None = _setting(
+        None,
+        "Classes in the ranking of each video; with csv, adds columns label_1,probability_1 and so on. [default: 5; "
+        "csv: no ranking]",
+        low=1,
+    )
     min_confidence: float = _setting(
         0.0, "Answer `none of these` where the first class is less probable.", low=0, high=1
+    )
+    uncertain: int | None = _setting(
+        None,
+        "Print the N least certain videos only (lowest probability of the first class), least certain first, as csv "
+        "unless --format says otherwise: to correct and to train on.",
+        low=1,
     )
     store: str | None = _setting(None, "Use the features that this store holds.", is_path=True)
     format: str = _setting(

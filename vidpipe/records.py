@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "NONE_OF_THESE",
     "FeatureSequence",
     "FrameBatch",
     "FramePlan",
@@ -20,6 +21,9 @@ __all__ = [
     "VideoFile",
     "VideoInfo",
 ]
+
+NONE_OF_THESE = "none of these"
+"""The answer where no class is as probable as was asked for."""
 
 
 @dataclass(frozen=True)
@@ -221,11 +225,32 @@ class Prediction:
     error: str | None = None
     is_unknown: bool = False
     """Whether no class is as probable as was asked for: none of these. The classes are given all the same."""
+    is_learned: bool = False
+    """Whether the run learned from a video of the same file name and size."""
+    num_frames: int = 0
+    """T, the sampled frames; 0 where the video failed."""
+    duration_seconds: float = 0.0
+    """Of the video; 0 where it failed."""
 
     @property
     def status(self) -> str:
         """`ok`, `unknown` or `failed`."""
         return "failed" if self.error is not None else "unknown" if self.is_unknown else "ok"
+
+    @property
+    def label(self) -> str | None:
+        """The answer: the most probable class, or `NONE_OF_THESE`; None where the video failed."""
+        return None if self.error is not None else NONE_OF_THESE if self.is_unknown else self.labels[0]
+
+    @property
+    def probability(self) -> float | None:
+        """Of the most probable class, whether it is the answer or not; None where the video failed."""
+        return self.probabilities[0] if self.probabilities else None
+
+    @property
+    def seconds_between_frames(self) -> float | None:
+        """The video's duration divided by its sampled frames; None where it failed."""
+        return self.duration_seconds / self.num_frames if self.num_frames else None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,16 @@
 """vidpipe predict"""
 
 import csv
+import heapq
 import io
-from collections.abc import Callable, Iterator
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from vidpipe.cli.options import (
     SOME_VIDEOS_FAILED,
@@ -18,41 +22,66 @@ from vidpipe.cli.options import (
     setting_options,
     vidpipe_command,
 )
+from vidpipe.cli.outputs import OutputLines, check_replaceable
 from vidpipe.config import ExtractConfig, PredictConfig
+from vidpipe.errors import InterruptedExtractionError, UsageError, count_of
 
 if TYPE_CHECKING:
-    from vidpipe.records import Prediction
+    from vidpipe.records import Prediction, VideoFile
+    from vidpipe.run import Run
+
+logger = logging.getLogger(__name__)
 
 HOW_TO_EXTRACT = ("weights", "device", "engine", "decoder", "batch_size", "workers", "timeout", "video_column")
 """Settings of `vidpipe extract` that change no feature; the run has the others."""
+DEFAULT_TOP = 5
+CSV_COLUMNS = ("video", "label", "probability", "path")
+MAX_SECONDS_BETWEEN_FRAMES = 10.0
+"""A video whose sampled frames lie further apart is named, for an action in between is not seen."""
+NUM_NAMES_SHOWN = 3
+FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 
 
 @vidpipe_command(name="predict", short_help="New videos -> labels.")
 @click.argument("run", type=LocalPath())
 @click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=LocalPath())
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write to this .csv or .json file; FILE.partial until done."
+)
 @exclude_option
 @setting_options(PredictConfig)
 @setting_options(ExtractConfig, "extract", "predict", only=HOW_TO_EXTRACT)
 def command(
     run: Path,
     inputs: tuple[Path, ...],
-    top: int,
+    top: int | None,
     min_confidence: float,
+    uncertain: int | None,
     store: Path | None,
     exclude: tuple[str, ...],
+    output: Path | None,
     format_: str,
     **settings: Any,
 ) -> None:
     """Label videos with a trained run, by the run's own sampling and image model.
 
     INPUT is a video, a folder (searched to any depth; hidden folders are skipped) or a CSV with a column `video`.
+    Predictions come in the order of the inputs. csv has a row for each video that was read:
+    video,label,probability,path.
 
     \b
     vidpipe predict run new_video.mp4
     vidpipe predict run new_videos/ --format csv > labels.csv
     vidpipe predict run new_videos/ --min-confidence 0.6
+    vidpipe predict run new_videos/ --uncertain 20 -o to_correct.csv
     """
     config = ExtractConfig(**settings)
+    ctx = click.get_current_context()
+    if ctx.get_parameter_source("format_") is ParameterSource.DEFAULT:
+        by_default = "table" if uncertain is None else "csv"
+        format_ = FORMAT_OF_SUFFIX.get(output.suffix.lower(), by_default) if output else by_default
+    if output is not None:
+        _check_output(output, format_, uncertain)
 
     from vidpipe.features.store import FeatureStore
     from vidpipe.predict import predict
@@ -61,71 +90,179 @@ def command(
     opened_run = Run.open(run)
     videos, unreadable = find_inputs(inputs, exclude=exclude, video_column=config.video_column)
     opened_store = FeatureStore.open(store) if store is not None else None
-    forms: dict[str, Callable[[Prediction], str]] = {
-        "table": _TableLines(max(len(printable(video.id)) for video in videos)),
-        "json": _json,
-        "csv": _CsvLines(),
-    }
-    any_failed = False
-    for prediction in predict(
-        opened_run, videos, top=top, min_confidence=min_confidence, store=opened_store, config=config
-    ):
-        any_failed |= prediction.error is not None
-        click.echo(forms[format_](prediction))
-        if prediction.error is not None and format_ != "table":
-            click.echo(printable(f"failed: {prediction.video_id}: {prediction.error}"), err=True)
+    form = _form(format_, videos, opened_run, top)
+    seen = _Seen(opened_run, len(videos), is_table=format_ == "table")
+    predictions = seen.watch(
+        predict(
+            opened_run,
+            videos,
+            top=top or DEFAULT_TOP,
+            min_confidence=min_confidence,
+            store=opened_store,
+            config=config,
+        )
+    )
+    with OutputLines(output, form.header) as lines:
+        try:
+            for prediction in _least_certain(predictions, uncertain) if uncertain else predictions:
+                if (line := form.line(prediction)) is not None:
+                    lines.write(line)
+        except KeyboardInterrupt:
+            raise InterruptedExtractionError(_where_it_stands(seen, lines)) from None
+    seen.report()
     for told in unreadable:
         click.echo(told, err=True)
-    if any_failed or unreadable:
-        click.get_current_context().exit(SOME_VIDEOS_FAILED)
+    if seen.num_failed or unreadable:
+        ctx.exit(SOME_VIDEOS_FAILED)
 
 
-def _json(prediction: "Prediction") -> str:
+def _check_output(output: Path, format_: str, uncertain: int | None) -> None:
+    """Check that a file can take the output and replaces nothing but older predictions."""
+    if format_ == "table":
+        raise UsageError(f"-o {output}: a file takes csv or json; add --format csv")
+    if uncertain is not None and output.is_file() and output.stat().st_size:
+        raise UsageError(f"{output}: exists, and may hold your corrections; choose another file")
+    first_columns, first_key = ",".join(CSV_COLUMNS).encode(), b'{"video": '
+    is_own = {
+        "csv": lambda first: first.startswith(first_columns),
+        "json": lambda first: first.startswith(first_key) and b'"seconds_between_frames": ' in first,
+    }
+    check_replaceable(output, f"predictions as {format_}", is_own=is_own[format_])
+
+
+def _least_certain(predictions: "Iterable[Prediction]", count: int) -> "list[Prediction]":
+    """The videos whose most probable class has the lowest probability, lowest first."""
+    labelled = (prediction for prediction in predictions if prediction.error is None)
+    return heapq.nsmallest(count, labelled, key=lambda prediction: prediction.probabilities[0])
+
+
+def _where_it_stands(seen: "_Seen", lines: OutputLines) -> str:
+    kept = f" Those written so far are in {lines.partial}." if lines.partial and lines.num_lines else ""
+    return (
+        f"stopped after {seen.num_seen} of {count_of(seen.num_videos, 'video')}.{kept} The same command starts anew; "
+        "to be able to go on, extract the videos into a store first (`vidpipe extract`) and give it with --store"
+    )
+
+
+class _Seen:
+    """Counts predictions as they pass by, reports each video that failed, and what to know of the others."""
+
+    def __init__(self, run: "Run", num_videos: int, *, is_table: bool) -> None:
+        self.num_videos = num_videos
+        self.num_seen = self.num_failed = 0
+        self._is_table = is_table
+        self._has_own_rate = run.key.resolve_sampling().method == "fps"
+        self._learned: list[str] = []
+        self._sparse: list[Prediction] = []
+
+    def watch(self, predictions: "Iterable[Prediction]") -> "Iterator[Prediction]":
+        """The same predictions."""
+        for prediction in predictions:
+            self.num_seen += 1
+            if prediction.error is not None:
+                self.num_failed += 1
+                if not self._is_table:  # which has a row for it
+                    click.echo(printable(f"failed: {prediction.video_id}: {prediction.error}"), err=True)
+            if prediction.is_learned:
+                self._learned.append(prediction.video_id)
+            if not self._has_own_rate and (prediction.seconds_between_frames or 0) > MAX_SECONDS_BETWEEN_FRAMES:
+                self._sparse.append(prediction)
+            yield prediction
+
+    def report(self) -> None:
+        """Log which videos the run learned from, and which are long for the frames that were sampled."""
+        if self._learned:
+            logger.warning(
+                "the run learned from %s (same file name and size): %s; predictions of these say nothing about new "
+                "videos",
+                f"{len(self._learned)} of {count_of(self.num_videos, 'video')}",
+                _first_names(self._learned),
+            )
+        for prediction in self._sparse[:NUM_NAMES_SHOWN]:
+            logger.warning(
+                "%s: %s of %s, one every %.0f s; what happens between them is not seen",
+                prediction.video_id,
+                count_of(prediction.num_frames, "frame"),
+                _duration(prediction.duration_seconds),
+                prediction.seconds_between_frames,
+            )
+        if self._sparse:
+            more = len(self._sparse) - NUM_NAMES_SHOWN
+            logger.warning(
+                "%sfor long videos, extract and train with --sampling fps",
+                f"{count_of(more, 'more video')} like this; " if more > 0 else "",
+            )
+
+
+def _first_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:NUM_NAMES_SHOWN]) + ", …" * (len(names) > NUM_NAMES_SHOWN)
+
+
+def _duration(seconds: float) -> str:
+    """`1 h 02 min`, `12 min 30 s`"""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+class _Form(NamedTuple):
+    """How predictions look."""
+
+    header: str | None
+    line: "Callable[[Prediction], str | None]"
+    """None where the form has no line for a prediction."""
+
+
+def _form(format_: str, videos: "Sequence[VideoFile]", run: "Run", top: int | None) -> _Form:
+    paths = {video.id: video.path for video in videos}
+    if format_ == "csv":
+        num_ranked = min(top or 0, len(run.class_names))
+        ranking = [f"{name}_{rank}" for rank in range(1, num_ranked + 1) for name in ("label", "probability")]
+        return _Form(_csv_line([*CSV_COLUMNS, *ranking]), lambda prediction: _csv_row(prediction, paths, num_ranked))
+    if format_ == "json":
+        return _Form(None, lambda prediction: _json(prediction, paths))
+    width = min(max(len(printable(video.id)) for video in videos), 60)
+    return _Form(None, lambda prediction: _table_line(prediction, width))
+
+
+def _table_line(prediction: "Prediction", width: int) -> str:
+    """`waving/a.mp4   waving 97.1 %   jumping 1.2 %`"""
+    ranked = zip(prediction.labels, prediction.probabilities, strict=True)
+    told = "   ".join(f"{label} {100 * probability:.1f} %" for label, probability in ranked)
+    told = f"{prediction.label}   ({told})" if prediction.is_unknown else told
+    told = told or f"failed: {prediction.error}"
+    mark = "   [learned from]" if prediction.is_learned else ""
+    return f"{printable(prediction.video_id):<{width}}   {printable(told)}{mark}"
+
+
+def _json(prediction: "Prediction", paths: Mapping[str, Path]) -> str:
     ranked = zip(prediction.labels, prediction.probabilities, strict=True)
     return json_line(
         {
             "video": prediction.video_id,
+            "path": str(paths[prediction.video_id]),
             "status": prediction.status,
+            "label": prediction.label,
+            "probability": prediction.probability,
             "predictions": [{"label": label, "probability": probability} for label, probability in ranked],
+            "learned": prediction.is_learned,
+            "seconds_between_frames": prediction.seconds_between_frames,
             "error": prediction.error,
         }
     )
 
 
-class _TableLines:
-    """`waving/a.mp4   waving 97.1 %   jumping 1.2 %`"""
-
-    def __init__(self, width: int) -> None:
-        self._width = min(width, 60)
-
-    def __call__(self, prediction: "Prediction") -> str:
-        ranked = zip(prediction.labels, prediction.probabilities, strict=True)
-        told = "   ".join(f"{label} {100 * probability:.1f} %" for label, probability in ranked)
-        told = f"none of these   ({told})" if prediction.is_unknown else told
-        told = told or f"failed: {prediction.error}"
-        return f"{printable(prediction.video_id):<{self._width}}   {printable(told)}"
+def _csv_row(prediction: "Prediction", paths: Mapping[str, Path], num_ranked: int) -> str | None:
+    """A row for a video with a label. A failed one has none: the rows are labels to train on."""
+    if prediction.error is not None:
+        return None
+    path = os.fsencode(paths[prediction.video_id]).decode("utf-8", "backslashreplace")
+    ranked = zip(prediction.labels[:num_ranked], prediction.probabilities, strict=False)
+    ranking = [value for label, probability in ranked for value in (label, f"{probability:.6f}")]
+    return _csv_line([prediction.video_id, prediction.label, f"{prediction.probability:.6f}", path, *ranking])
 
 
-class _CsvLines:
-    """A line for each class given; the header before the first."""
-
-    COLUMNS = ("video", "status", "rank", "label", "probability", "error")
-
-    def __init__(self) -> None:
-        self._header: tuple[tuple[Any, ...], ...] = (self.COLUMNS,)
-
-    def __call__(self, prediction: "Prediction") -> str:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows(self._header)
-        self._header = ()
-        writer.writerows(self._rows(prediction))
-        return text.getvalue().removesuffix("\n")
-
-    @staticmethod
-    def _rows(prediction: "Prediction") -> Iterator[tuple[Any, ...]]:
-        if prediction.error is not None:
-            yield prediction.video_id, "failed", "", "", "", printable(prediction.error)
-        ranked = zip(prediction.labels, prediction.probabilities, strict=True)
-        for rank, (label, probability) in enumerate(ranked, start=1):
-            yield prediction.video_id, prediction.status, rank, label, f"{probability:.6f}", ""
+def _csv_line(values: Sequence[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return text.getvalue()
