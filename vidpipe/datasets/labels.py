@@ -14,7 +14,7 @@ from vidpipe.errors import LabelsError, UsageError, count_of, unknown_name
 from vidpipe.records import LabeledVideo
 from vidpipe.tables import Table, TableRow, is_url, read_table
 
-__all__ = ["first_few", "label_columns", "labels_from_folders", "read_labels", "warn"]
+__all__ = ["first_few", "labels_from_folders", "labels_table", "read_labels", "warn"]
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def read_labels(
     return _match(rows, path, set(video_ids), set(failed_ids) - set(video_ids), skip_missing)
 
 
-def label_columns(path: Path | str) -> Table | None:
+def labels_table(path: Path | str) -> Table | None:
     """The table that a labels file is; None for official lists, which have no columns.
 
     Raises:

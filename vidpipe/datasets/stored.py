@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vidpipe.datasets.groups import group_by_pattern
-from vidpipe.datasets.labels import label_columns, labels_from_folders, read_labels
+from vidpipe.datasets.labels import labels_from_folders, labels_table, read_labels
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
 
@@ -42,7 +42,7 @@ def label_store(
         videos = labels_from_folders(store.ids)
         no_column = "labels from folders have no columns"
         return videos if group_by is None else group_by_pattern(videos, group_by, no_column=no_column)
-    table = label_columns(labels)
+    table = labels_table(labels)
     column = table.named(group_by) if table is not None and group_by is not None else None
     videos = read_labels(
         labels,
