@@ -1,3 +1,5 @@
+import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -8,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 from tests.media import read_number, repeat_video, write_video
 from vidpipe.config import Sampling
 from vidpipe.records import FrameBatch, Preprocessing, Reading, VideoFailure, VideoFile
-from vidpipe.video import decoding
+from vidpipe.video import decoding, worker
 from vidpipe.video.decoding import decode_videos
 
 SMALL = Preprocessing(resize=32, crop=32, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
@@ -81,6 +84,45 @@ def test_no_more_processes_start_than_there_are_pieces(num_videos: int, started:
     ):
         most = max(most, len(multiprocessing.active_children()))
     assert most == started
+
+
+def open_containers() -> int:
+    return sum(type(thing) is av.container.InputContainer for thing in gc.get_objects())
+
+
+def test_a_worker_frees_a_video_when_it_opens_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers refer to themselves: without a collection they would pile up, with what FFmpeg holds for each."""
+    monkeypatch.setattr(worker._Worker, "counts", [0], raising=False)
+    gc.collect()
+    before = open_containers()
+    gc.disable()
+    try:
+        for number in range(5):
+            video = VideoFile(f"{number}.mp4", write_video(tmp_path / f"{number}.mp4", 5))
+            worker.decode_piece(worker.Piece(video, ("pyav",)), 0, Sampling("uniform", num_frames=3), SMALL)
+            assert open_containers() <= before + 1
+    finally:
+        gc.enable()
+        worker._Worker.close()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc gives memory back when asked")
+def test_memory_that_the_c_library_holds_is_given_back() -> None:
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    blocks = [libc.malloc(16_000) for _ in range(4000)]
+    for block in blocks:
+        ctypes.memset(block, 1, 16_000)
+    for block in blocks[:-1]:  # the last one keeps the C library from giving the others back by itself
+        libc.free(block)
+    held = resident_bytes()
+    worker._trim_native_memory()
+    assert held - resident_bytes() > 40_000_000
+    libc.free(blocks[-1])
 
 
 def test_a_bad_video_costs_itself_alone(tmp_path: Path) -> None:
