@@ -124,3 +124,29 @@ def rotate_mp4(path: Path, degrees: int) -> Path:
     struct.pack_into(">9i", content, header + 40, a, b, 0, c, d, 0, 0, 0, 0x40000000)
     path.write_bytes(content)
     return path
+
+
+def tag_in_latin_1(path: Path, tagged: Path, *, options: dict[str, str] | None = None, extras: bool = False) -> Path:
+    """The video's packets with text beside them, of the file and of its stream, that is Latin-1 and no UTF-8.
+
+    Args:
+        path: the video.
+        tagged: where to write; its suffix says which format.
+        options: of the muxer.
+        extras: a chapter and an attached file, each with such a name, too.
+    """
+    with av.open(str(path)) as source, av.open(str(tagged), "w", options=options or {}) as container:
+        for name in ("title", "artist", "comment", "keyQZ"):
+            container.metadata[name] = "cafQZ"
+        stream = container.add_stream_from_template(source.streams.video[0])
+        stream.metadata.update({"title": "cafQZ", "handler_name": "cafQZ"})
+        if extras:
+            container.add_attachment("cafQZ.ttf", "application/x-truetype-font", b"font")
+            chapter = {"id": 1, "start": 0, "end": 100, "time_base": MILLISECOND, "metadata": {"title": "cafQZ"}}
+            container.set_chapters([chapter])  # type: ignore[list-item]
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    tagged.write_bytes(tagged.read_bytes().replace(b"QZ", b"\xe9\xff"))
+    return tagged

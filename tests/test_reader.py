@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.media import numbered_frame, read_number, rotate_mp4, write_frames, write_sound, write_video
+from tests.media import (
+    numbered_frame,
+    read_number,
+    rotate_mp4,
+    tag_in_latin_1,
+    write_frames,
+    write_sound,
+    write_video,
+)
 from vidpipe.errors import DecodeError, NotAVideoError, VideoError
 from vidpipe.video.packets import open_source
 from vidpipe.video.reader import METHODS, VideoReader, open_video, read_frames
@@ -79,6 +87,29 @@ def test_times_of_a_variable_frame_rate_are_the_containers(open_with: Open, tmp_
 def test_a_late_start_keeps_the_containers_times(tmp_path: Path) -> None:
     reader = open_video(write_video(tmp_path / "late.mkv", 3, pts_ms=[2000, 2040, 2080]))
     assert reader.pts_seconds.tolist() == pytest.approx([2.0, 2.04, 2.08])
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options", "extras"),
+    [
+        ("a.avi", "mpeg4", {}, False),
+        ("a.mov", "libx264", {}, False),
+        ("a.mp4", "libx264", {"movflags": "use_metadata_tags"}, False),
+        ("a.mkv", "libx264", {}, True),
+    ],
+)
+def test_text_that_is_no_utf8_changes_no_frame(
+    open_with: Open, tmp_path: Path, name: str, codec: str, options: dict[str, str], extras: bool
+) -> None:
+    clean = write_video(tmp_path / f"clean_{name}", 20, codec=codec, options={"bf": "0"})
+    tagged = tag_in_latin_1(clean, tmp_path / name, options=options, extras=extras)
+    with pytest.raises(UnicodeDecodeError):  # the text is really there
+        av.open(str(tagged))
+    reader, expected = open_with(tagged), open_with(clean)
+    every = list(range(20))
+    assert numbers_of(reader, every) == every
+    assert np.array_equal(frames_of(reader, every), frames_of(expected, every))
+    assert reader.pts_seconds.tolist() == pytest.approx(expected.pts_seconds.tolist(), abs=1e-3)
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
