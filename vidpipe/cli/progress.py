@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vidpipe.cli.options import printable
+from vidpipe.errors import count_of
 
 if TYPE_CHECKING:
     from vidpipe.extract import ExtractProgress
@@ -69,7 +70,7 @@ def _rates(progress: "ExtractProgress") -> str:
     """`12 of 200 videos, 3 failed, 2.1 videos/s, 33 frames/s, lecture.mp4: 1280 of 20000 frames`"""
     seconds = max(progress.seconds, 1e-9)
     finished = progress.num_done + progress.num_failed
-    told = [f"{finished} of {progress.num_videos} videos"]
+    told = [f"{finished} of {count_of(progress.num_videos, 'video')}"]
     if progress.num_failed:
         told.append(f"{progress.num_failed} failed")
     told += [f"{finished / seconds:.1f} videos/s", f"{progress.num_frames / seconds:.0f} frames/s"]
@@ -81,7 +82,7 @@ def _rates(progress: "ExtractProgress") -> str:
 def _place(reading: "Reading") -> str:
     if reading.num_planned is None:
         return f"{reading.num_done} packets and frames read"
-    return f"{reading.num_done} of {reading.num_planned} frames"
+    return f"{reading.num_done} of {count_of(reading.num_planned, 'frame')}"
 
 
 def _fraction(reading: "Reading") -> float:

@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.errors import DecodeError
+from vidpipe.errors import DecodeError, count_of
 from vidpipe.records import VideoInfo
 from vidpipe.video.packets import Packets, Source
 from vidpipe.video.pyav_reader import PyavReader
@@ -93,7 +93,7 @@ def _check_packets(packets: Packets) -> None:
 def _check_times(starts: NDArray[np.float64], packets: Packets) -> None:
     pts_seconds = packets.pts_seconds
     if len(starts) != len(pts_seconds):
-        raise DecodeError(f"decord counts {len(starts)} frames, the packets {len(pts_seconds)}")
+        raise DecodeError(f"decord counts {count_of(len(starts), 'frame')}, the packets {len(pts_seconds)}")
     difference = (starts - starts[0]) - (pts_seconds - pts_seconds[0])
     if not np.all(np.abs(difference) < TIME_TOLERANCE_SECONDS):
         raise DecodeError("decord's frame times are not those of the packets")

@@ -17,7 +17,7 @@ import numpy as np
 from av.video.frame import PictureType
 from numpy.typing import NDArray
 
-from vidpipe.errors import DecodeError
+from vidpipe.errors import DecodeError, count_of
 from vidpipe.records import VideoInfo
 from vidpipe.video.container import open_container, video_stream
 from vidpipe.video.packets import Source
@@ -218,7 +218,7 @@ class SurveyReader:
             survey.add(frame)
         num_frames = len(survey.pts)
         if survey.picture is None:
-            raise DecodeError(f"none of the {len(packets.ticks)} packets of the video stream can be decoded")
+            raise DecodeError(f"none of the video stream's {count_of(len(packets.ticks), 'packet')} can be decoded")
         lost_packets = max(packets.num_pictures - num_frames, packets.num_announced - num_frames, 0)
         if lost_packets > num_frames:
             raise DecodeError(f"damaged: only {num_frames} of its {num_frames + lost_packets} frames can be decoded")
