@@ -103,6 +103,21 @@ def test_a_folder_without_videos_still_shows_what_is_there(tmp_path: Path) -> No
     assert "skipped 1 hidden folder (.b/), searched only if given as INPUT" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("", "the path is empty; is a variable of the shell not set?"),
+        ("https://example.org/a.mp4", "https://example.org/a.mp4: URLs are not read"),
+    ],
+)
+def test_what_no_file_can_be_called_is_refused(given: str, told: str, tmp_path: Path) -> None:
+    for command in (("extract", given, "-o", tmp_path / "s"), ("predict", tmp_path, given)):
+        result = CliRunner().invoke(main, [*map(str, command)])
+        assert result.exit_code == 2
+        assert told in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_any_name_is_printed_on_one_line_and_no_torch_is_loaded(tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     folder.mkdir()

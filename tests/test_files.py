@@ -251,7 +251,8 @@ def test_the_same_video_named_twice_counts_once(folder: Path) -> None:
     ("make", "error", "told"),
     [
         (lambda folder: folder / "nowhere", UsageError, "no such file or folder"),
-        (lambda folder: _empty_folder(folder), InputError, "no videos in this folder"),
+        (lambda folder: folder / "*.mp4", UsageError, "the shell found no file for this pattern"),
+        (lambda folder: _empty_folder(folder), InputError, r"no videos in this folder \(looked for \.mp4, "),
         (lambda folder: _csv(folder, ""), InputError, "empty; the first line of a table names its columns"),
         (lambda folder: _csv(folder, "title,label\na,b\n"), InputError, "missing column 'video'; found: title, label"),
         (lambda folder: _csv(folder, "video,label\n"), InputError, "is empty"),

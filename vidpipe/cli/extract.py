@@ -11,9 +11,9 @@ import click
 
 from vidpipe.cli.options import (
     SOME_VIDEOS_FAILED,
-    LocalPath,
     exclude_option,
     find_inputs,
+    inputs_argument,
     printable,
     setting_options,
     vidpipe_command,
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @vidpipe_command(name="extract", short_help="Videos -> features, in a store.")
-@click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=LocalPath())
+@inputs_argument
 @click.option("-o", "--output", "store", required=True, type=click.Path(path_type=Path), help="The store's folder.")
 @click.option("--force", is_flag=True, help="Extract again what the store already holds.")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed in an earlier run.")

@@ -27,6 +27,7 @@ __all__ = [
     "exclude_option",
     "find_inputs",
     "format_option",
+    "inputs_argument",
     "json_line",
     "label_options",
     "printable",
@@ -93,6 +94,11 @@ def find_inputs(
     return videos, [printable(f"cannot be read: {told}") for told in unreadable]
 
 
+def inputs_argument(function: Function) -> Function:
+    """INPUT…, for the commands that read videos."""
+    return click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=LocalPath())(function)
+
+
 def exclude_option(function: Function) -> Function:
     """--exclude, for the commands that take INPUTs."""
     return click.option(
@@ -129,13 +135,15 @@ def vidpipe_command(**attributes: Any) -> Callable[[Callable[..., Any]], click.C
 
 
 class LocalPath(click.Path):
-    """A path of this machine: a URL is refused as it was typed, before it is taken for a path."""
+    """A path of this machine: refuses a URL as it was typed, and an empty text, which a `Path` would take for `.`."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path; wrong usage where the text is a URL."""
+        """The path; wrong usage where the text is empty or a URL."""
+        if value == "":
+            self.fail("the path is empty; is a variable of the shell not set? '.' is this folder", param, ctx)
         if isinstance(value, str) and is_url(value):
             raise click.UsageError(printable(f"{value}: URLs are not read; download the file, and name it here"), ctx)
         return super().convert(value, param, ctx)

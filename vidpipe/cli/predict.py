@@ -17,6 +17,7 @@ from vidpipe.cli.options import (
     LocalPath,
     exclude_option,
     find_inputs,
+    inputs_argument,
     json_line,
     printable,
     setting_options,
@@ -44,7 +45,7 @@ FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 
 @vidpipe_command(name="predict", short_help="New videos -> labels.")
 @click.argument("run", type=LocalPath())
-@click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=LocalPath())
+@inputs_argument
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write to this .csv or .json file; FILE.partial until done."
 )

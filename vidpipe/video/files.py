@@ -129,7 +129,8 @@ def _kind(path: Path) -> str:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{path}: no such file or folder") from None
+        hint = "; the shell found no file for this pattern" if set("*?[") & set(path.name) else ""
+        raise UsageError(f"{path}: no such file or folder{hint}") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     if stat.S_ISDIR(mode):
@@ -171,9 +172,8 @@ def _from_folder(
         else:
             skip(Skipped(video_id, OTHER_NAME))
     if empty and not exclude.used:
-        suffixes = ", ".join(sorted(MEDIA_SUFFIXES)[:6])
         raise InputError(
-            f"{folder}: no videos in this folder (looked for {suffixes}, …){unreadable}; "
+            f"{folder}: no videos in this folder (looked for .mp4, .mov, .avi, .mkv, .webm, …){unreadable}; "
             f"{_told_hidden(hidden)}name files of other kinds one by one"
         )
     if hidden:
