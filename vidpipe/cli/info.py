@@ -1,19 +1,20 @@
 """vidpipe info"""
 
+import stat
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vidpipe.cli.options import format_option, json_line, printable, vidpipe_command
-from vidpipe.errors import InputError, UsageError
+from vidpipe.errors import InputError, UsageError, VideoError
 
 
 @vidpipe_command(name="info", short_help="What a store, a run or a video holds.")
 @click.argument("path", type=click.Path(path_type=Path))
 @format_option("table", "json")
 def command(path: Path, format_: str) -> None:
-    """Tell what a store, a run or a video holds.
+    """Show what a store, a run or a video holds.
 
     \b
     vidpipe info features
@@ -31,9 +32,13 @@ def command(path: Path, format_: str) -> None:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise UsageError(f"{path}: no such file or folder")
-    if path.is_file():
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{path}: no such file or folder") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    if not is_folder:
         return _video_facts(path)
     if (path / "store.json").exists():
         return _store_facts(path)
@@ -47,7 +52,10 @@ def _video_facts(path: Path) -> dict[str, Any]:
 
     from vidpipe.video.reader import open_video
 
-    reader = open_video(path)
+    try:
+        reader = open_video(path)
+    except VideoError as error:
+        raise type(error)(f"{path}: {error}") from error
     return {
         "kind": "video",
         "path": str(path),
@@ -78,13 +86,16 @@ def _store_facts(path: Path) -> dict[str, Any]:
 def _run_facts(path: Path) -> dict[str, Any]:
     from collections import Counter
 
+    from vidpipe.report.collect import find_judge, find_verdict
     from vidpipe.run import Run
 
     run = Run.open(path)
-    part, heads = ([("none", {}), *run.metrics.items()])[-1]
+    judge, verdict = find_judge(run), find_verdict(run)
+    top1 = {name: round(metrics["top1"], 4) for name, metrics in run.metrics.get(judge, {}).items()}
     return {
         "kind": "run",
         "path": str(path),
+        **({"verdict": verdict} if verdict else {}),
         "head": run.config.head,
         "classes": len(run.class_names),
         "class_names": run.class_names,
@@ -93,6 +104,6 @@ def _run_facts(path: Path) -> dict[str, Any]:
         "grouping": run.grouping,
         **({"choice": run.choice} if run.choice else {}),
         **({"warnings": run.warnings} if run.warnings else {}),
-        f"{part}_top1": {name: round(metrics["top1"], 4) for name, metrics in heads.items()},
+        **({f"{judge}_top1": top1} if judge else {}),
         **run.key.as_dict(),
     }

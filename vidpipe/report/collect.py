@@ -5,6 +5,7 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,18 @@ from vidpipe.report.stills import Still, read_stills
 from vidpipe.run import Run
 from vidpipe.video.files import find_videos
 
-__all__ = ["JUDGES", "Folds", "Group", "Mistake", "Part", "Report", "Score", "collect_report"]
+__all__ = [
+    "JUDGES",
+    "Folds",
+    "Group",
+    "Mistake",
+    "Part",
+    "Report",
+    "Score",
+    "collect_report",
+    "find_judge",
+    "find_verdict",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +117,8 @@ class Report:
     num_mistakes: int
     leaks: tuple[Mapping[str, str], ...]
     shows_frames: bool
+    verdict: str
+    """From `find_verdict`."""
 
     def score_of(self, kind: str) -> Score | None:
         """The model's, the baseline's or the guess's, by `judge`."""
@@ -123,19 +137,18 @@ def collect_report(run: Run, *, videos: Sequence[Path] = ()) -> Report:
         UsageError: a path of `videos` is not there.
         InputError: one holds no videos.
     """
-    judge = next((judge for judge in JUDGES if judge in run.metrics), "")
+    judge = find_judge(run)
     predictions = _read_predictions(run, judge)
     own = [row for row in predictions if row["head"] == run.config.head]
-    try:
+    with _told_if_not_whole(run):
         wrong = sorted((row for row in own if row["right"] == "0"), key=lambda row: -float(row["probability"]))
         mistakes = tuple(_mistakes(wrong, predictions, run.config.head))
         scores, folds = tuple(_scores(run)), tuple(_folds(run))
         history, leaks = tuple(_history(run)), tuple(_leaks(run))
+        verdict = find_verdict(run)
         versions = dict(json.loads((run.path / "run.json").read_text(encoding="utf-8"))["versions"])
         if videos:
             mistakes = tuple(_with_stills(mistakes, run, videos))
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run.path}: the run is not whole ({type(error).__name__}: {error}); train it again") from error
     return Report(
         run=run,
         versions=versions,
@@ -149,7 +162,43 @@ def collect_report(run: Run, *, videos: Sequence[Path] = ()) -> Report:
         num_mistakes=len({row["video"] for row in wrong}),
         leaks=leaks,
         shows_frames=bool(videos),
+        verdict=verdict,
     )
+
+
+@contextmanager
+def _told_if_not_whole(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run.path}: the run is not whole ({type(error).__name__}: {error}); train it again") from error
+
+
+def find_judge(run: Run) -> str:
+    """By what a run is judged: the first key of `JUDGES` that it has metrics of, or nothing."""
+    return next((judge for judge in JUDGES if judge in run.metrics), "")
+
+
+def find_verdict(run: Run) -> str:
+    """The headline of a model that its baseline, or a guess, beats: `the baseline (0.153) beats lstm (0.024): …`.
+
+    Returns:
+        a sentence without a full stop; empty where neither has a greater top-1.
+
+    Raises:
+        RunError: a file of the run is missing or damaged.
+    """
+    with _told_if_not_whole(run):
+        scores = [score for score in _scores(run) if score.judge == find_judge(run)]
+    model = next((score for score in scores if score.kind == "model"), None)
+    if model is None:
+        return ""
+    better = [score for score in scores if score.kind != "model" and score.top1 > model.top1]
+    if not better:
+        return ""
+    best = max(better, key=lambda score: score.top1)
+    name = "the baseline" if best.kind == "baseline" else f"to guess {best.head}"
+    return f"{name} ({best.top1:.3f}) beats {model.head} ({model.top1:.3f}): do not rely on this model"
 
 
 def _read(run: Run, name: str) -> list[dict[str, str]]:
