@@ -302,6 +302,19 @@ def test_what_was_trained_on_what_is_told(hostile: Path) -> None:
         assert (int(num_videos), int(num_groups)) == (len(groups), len(set(groups)))
 
 
+def test_a_group_in_two_parts_is_counted_once_and_said_to_be_divided(tmp_path: Path) -> None:
+    sequences = [make_sequence(f"{number}.mp4", length=4, dim=8, seed=number) for number in range(24)]
+    videos = []
+    for number in range(24):
+        group, split = "alone" if number < 4 else f"g{number % 3}", "test" if number >= 16 else "train"
+        videos.append(LabeledVideo(f"{number}.mp4", "ab"[number % 2], split=split, group=group))
+    config = TrainConfig(head="mean", device="cpu")
+    train(make_store(tmp_path / "store", sequences), videos, tmp_path / "run", config=config)
+    page = report(tmp_path / "run")
+    assert "4 groups, and how the model did on each" in page.text
+    assert "3 of 4 groups are in more than one part" in page.text
+
+
 def test_names_are_text_wherever_they_come_from(hostile: Path) -> None:
     page = report(hostile)
     assert page.open == []

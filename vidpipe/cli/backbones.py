@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vidpipe.cli.options import format_option, json_line, vidpipe_command
+from vidpipe.cli.tables import show_table
 
 if TYPE_CHECKING:
     from vidpipe.models.spec import BackboneSpec
@@ -93,22 +94,20 @@ def _source(weights: str) -> str:
 
 
 def _show(rows: Sequence[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*COLUMNS, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(
-            row["name"],
-            str(row["dim"]),
-            f"{row['parameters'] / 1e6:.1f} M",
-            f"{row['gmacs']:.2f}",
-            f"{row['input_size']}×{row['input_size']}",
-            "–" if row["top1"] is None else f"{row['top1']:.1f}",
-            _told(row["here"]),
-            _source(row["weights"]),
-            row["licence"],
-        )
-    console = Console()
-    console.width = max(console.width, 200) if not console.is_terminal else console.width
-    console.print(table)
+    show_table(
+        COLUMNS,
+        [
+            (
+                row["name"],
+                str(row["dim"]),
+                f"{row['parameters'] / 1e6:.1f} M",
+                f"{row['gmacs']:.2f}",
+                f"{row['input_size']}×{row['input_size']}",
+                "–" if row["top1"] is None else f"{row['top1']:.1f}",
+                _told(row["here"]),
+                _source(row["weights"]),
+                row["licence"],
+            )
+            for row in rows
+        ],
+    )

@@ -1,42 +1,116 @@
 """vidpipe report"""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vidpipe.cli.options import SOME_VIDEOS_FAILED, printable, vidpipe_command
 from vidpipe.cli.outputs import check_replaceable, is_own_page
+from vidpipe.cli.tables import show_table
+from vidpipe.errors import UsageError, count_of
+
+if TYPE_CHECKING:
+    from vidpipe.report.compare import ComparedRun, Pair
+
+COMPARISON = Path("comparison.html")
+COLUMNS = (
+    *("run", "top-1", "95 % interval", "baseline", "macro F1", "tested by", "warnings"),
+    *("head", "motion", "backbone", "sampling", "videos"),
+)
 
 
-@vidpipe_command(name="report", short_help="A run as one HTML page.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The page to write.  [default: RUN/report.html]")
+@vidpipe_command(name="report", short_help="A run as one HTML page; or several beside each other.")
+@click.argument("runs", metavar="RUN…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--compare", is_flag=True, help="Set two runs or more beside each other.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The page to write.  [default: RUN/report.html; with --compare, comparison.html]",
+)
 @click.option(
     "--videos",
     multiple=True,
     type=click.Path(path_type=Path),
     help="What was given to extract, a folder for example: shows frames of the worst mistakes. May be given again.",
 )
-def command(run: Path, output: Path | None, videos: tuple[Path, ...]) -> None:
+def command(runs: tuple[Path, ...], compare: bool, output: Path | None, videos: tuple[Path, ...]) -> None:
     """Write what a run is worth as one HTML page, which opens from disk and needs no network.
 
-    It tells what was trained on what, the figures beside the baseline's, which class is taken for which, how far
-    confidence can be believed, and the worst mistakes.
+    It shows what was trained on what, the metrics beside the baseline's, which class is taken for which, how far
+    confidence can be believed, and the worst mistakes. Macro F1, balanced accuracy and mean average precision are means
+    over the classes that have test videos.
 
     \b
     vidpipe report run
     vidpipe report run -o fights.html --videos videos/
+    vidpipe report --compare run run2 run3
     """
+    if compare:
+        if len(runs) < 2 or videos:
+            raise UsageError("--compare takes two runs or more, and no --videos")
+        _compare(runs, output or COMPARISON)
+    elif len(runs) > 1:
+        raise UsageError("several runs: set them beside each other with --compare, or write a report of each")
+    else:
+        _report(runs[0], output or runs[0] / "report.html", videos)
+
+
+def _report(run: Path, path: Path, videos: tuple[Path, ...]) -> None:
     from vidpipe.report.collect import collect_report
     from vidpipe.report.page import write_report
     from vidpipe.run import Run
 
-    path = output or run / "report.html"
     check_replaceable(path, "a report", is_own=is_own_page)
     report = collect_report(Run.open(run), videos=videos)
     write_report(report, path)
     num_shown = sum(bool(mistake.stills) for mistake in report.mistakes)
     frames = f", {num_shown} of them with frames" if report.shows_frames else ""
-    click.echo(printable(f"{path}: {len(report.mistakes)} worst of {report.num_mistakes} mistakes{frames}"))
+    mistakes = f"{len(report.mistakes)} worst of {count_of(report.num_mistakes, 'mistake')}"
+    click.echo(printable(f"{path}: {mistakes}{frames}"))
     if any(mistake.problem for mistake in report.mistakes):
         click.get_current_context().exit(SOME_VIDEOS_FAILED)
+
+
+def _compare(runs: Sequence[Path], path: Path) -> None:
+    from vidpipe.report.compare import compare_runs
+    from vidpipe.report.page import write_comparison
+    from vidpipe.run import Run
+
+    check_replaceable(path, "a report", is_own=is_own_page)
+    comparison = compare_runs([Run.open(run) for run in runs])
+    write_comparison(comparison, path)
+    show_table(COLUMNS, map(_row, comparison.runs))
+    click.echo()
+    for pair in comparison.pairs:
+        click.echo(printable(_told(pair)))
+    click.echo(printable(f"{path}: {count_of(len(runs), 'run')} beside each other, with their warnings"))
+
+
+def _row(run: "ComparedRun") -> tuple[str, ...]:
+    config, evaluation = run.run.config, run.model.evaluation if run.model else None
+    return (
+        printable(run.name),
+        f"{run.model.top1:.3f}" if run.model else "–",
+        "{:.3f} to {:.3f}".format(*run.interval) if run.interval else "–",
+        f"{run.baseline.top1:.3f}" if run.baseline else "–",
+        f"{evaluation.macro_f1:.3f}" if evaluation else "–",
+        run.protocol,
+        str(len(run.warnings)),
+        config.head,
+        config.motion,
+        run.run.key.backbone,
+        str(run.run.key.resolve_sampling()),
+        str(len(run.run.splits)),
+    )
+
+
+def _told(pair: "Pair") -> str:
+    one, other = pair.one.name, pair.other.name
+    if pair.reason:
+        return f"{one} and {other} cannot be compared: {pair.reason}"
+    p_value = "" if pair.p_value is None else f"; McNemar's exact p {pair.p_value:.3f}"
+    counts = f"{pair.num_only_one} right only in {one}, {pair.num_only_other} only in {other}"
+    return f"{one} and {other}, on the same {count_of(pair.num_videos, 'video')}: {counts}{p_value}"

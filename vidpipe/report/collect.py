@@ -27,6 +27,10 @@ __all__ = [
     "collect_report",
     "find_judge",
     "find_verdict",
+    "read_folds",
+    "read_predictions",
+    "read_scores",
+    "told_if_not_whole",
 ]
 
 logger = logging.getLogger(__name__)
@@ -138,12 +142,12 @@ def collect_report(run: Run, *, videos: Sequence[Path] = ()) -> Report:
         InputError: one holds no videos.
     """
     judge = find_judge(run)
-    predictions = _read_predictions(run, judge)
+    predictions = read_predictions(run, judge)
     own = [row for row in predictions if row["head"] == run.config.head]
-    with _told_if_not_whole(run):
+    with told_if_not_whole(run):
         wrong = sorted((row for row in own if row["right"] == "0"), key=lambda row: -float(row["probability"]))
         mistakes = tuple(_mistakes(wrong, predictions, run.config.head))
-        scores, folds = tuple(_scores(run)), tuple(_folds(run))
+        scores, folds = tuple(read_scores(run)), tuple(read_folds(run))
         history, leaks = tuple(_history(run)), tuple(_leaks(run))
         verdict = find_verdict(run)
         versions = dict(json.loads((run.path / "run.json").read_text(encoding="utf-8"))["versions"])
@@ -167,7 +171,8 @@ def collect_report(run: Run, *, videos: Sequence[Path] = ()) -> Report:
 
 
 @contextmanager
-def _told_if_not_whole(run: Run) -> Iterator[None]:
+def told_if_not_whole(run: Run) -> Iterator[None]:
+    """Raise a RunError where a file of the run does not hold what it should."""
     try:
         yield
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -188,8 +193,8 @@ def find_verdict(run: Run) -> str:
     Raises:
         RunError: a file of the run is missing or damaged.
     """
-    with _told_if_not_whole(run):
-        scores = [score for score in _scores(run) if score.judge == find_judge(run)]
+    with told_if_not_whole(run):
+        scores = [score for score in read_scores(run) if score.judge == find_judge(run)]
     model = next((score for score in scores if score.kind == "model"), None)
     if model is None:
         return ""
@@ -210,7 +215,7 @@ def _read(run: Run, name: str) -> list[dict[str, str]]:
         raise RunError(f"{run.path}: {name}.csv cannot be read ({error}); train it again") from error
 
 
-def _read_predictions(run: Run, judge: str) -> list[dict[str, str]]:
+def read_predictions(run: Run, judge: str) -> list[dict[str, str]]:
     """What each head said of the videos that the run is judged by."""
     if not judge:
         return []
@@ -243,14 +248,14 @@ def _parts(run: Run) -> Iterator[Part]:
 def _groups(run: Run, own: Sequence[Mapping[str, str]]) -> Iterator[Group]:
     videos, rights = Counter((row.group, row.split) for row in run.splits if row.group), defaultdict(list)
     for row in own:
-        rights[row["group"]].append(row["right"] == "1")
+        rights[row["group"], row.get("split")].append(row["right"] == "1")  # the folds' rows have no split
     for (name, part), num_videos in sorted(videos.items()):
-        told = rights.get(name)
+        told = rights.get((name, part)) or rights.get((name, None))
         yield Group(name, part, num_videos, sum(told) / len(told) if told else None)
 
 
-def _scores(run: Run) -> Iterator[Score]:
-    """By each judge, each head and a guess."""
+def read_scores(run: Run) -> Iterator[Score]:
+    """Each head's score by each judge, and that of a guess."""
     for judge in (judge for judge in JUDGES if judge in run.metrics):
         evaluations = {head: _evaluation(figures) for head, figures in run.metrics[judge].items()}
         for head, evaluation in evaluations.items():
@@ -282,7 +287,8 @@ def _class_metrics(row: Mapping[str, Any]) -> ClassMetrics:
     return ClassMetrics(row["label"], None, None, None, None, 0)
 
 
-def _folds(run: Run) -> Iterator[Folds]:
+def read_folds(run: Run) -> Iterator[Folds]:
+    """Each head over the splits of the cross-validation; nothing where there was none."""
     for head, figures in run.metrics.get("folds", {}).items():
         rows = tuple({name: row[name] for name in ("fold", "seed", "top1", "num_videos")} for row in figures["folds"])
         yield Folds(head, Estimate(**figures["estimate"]), rows)

@@ -1,4 +1,6 @@
-"""A report -> one HTML page that opens from disk, asks the network for nothing, and is whole without its script.
+"""A report, or a comparison of runs -> one HTML page that opens from disk and asks the network for nothing.
+
+The page is whole without its script.
 
 All names are the user's: Jinja2 escapes each, and what cannot be seen in one (a change of writing direction, a control
 character) is shown as its escape.
@@ -7,6 +9,7 @@ character) is shown as its escape.
 import base64
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,9 +27,10 @@ from vidpipe.errors import RunError
 from vidpipe.metrics import Evaluation
 from vidpipe.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, span
 from vidpipe.report.collect import JUDGES, Report
+from vidpipe.report.compare import Comparison
 from vidpipe.report.stills import STILL_PIXELS
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_report"]
 
 MOST_PAIRS = 20
 MOST_LEAKS = 50
@@ -73,12 +77,24 @@ class Pair:
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write the page, aside first: a page that is there is whole.
+    """Write the page of a run, aside first: a page that is there is whole.
 
     Raises:
         RunError: it cannot be written.
     """
-    page = _render(report)
+    _write(_render("report.html", **_of_report(report)), path)
+
+
+def write_comparison(comparison: Comparison, path: Path) -> None:
+    """Write the page that sets runs beside each other, aside first: a page that is there is whole.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    _write(_render("compare.html", comparison=comparison, chart=_top1_chart()), path)
+
+
+def _write(page: str, path: Path) -> None:
     target = path.resolve()
     aside = target.with_name(f".{target.name}.partial")
     try:
@@ -188,7 +204,13 @@ def _notes(report: Report) -> list[str]:
     return notes
 
 
-def _render(report: Report) -> str:
+def _top1_chart() -> Chart:
+    """Room for marks on an axis of top-1."""
+    return Chart("Top-1", Axis("top-1", 0, 1, UNIT), Axis("", 0, 1, ()), ())
+
+
+def _render(template: str, **values: Any) -> str:
+    """A page of a template, with what all pages share."""
     folder = files("vidpipe.report") / "templates"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     environment = Environment(
@@ -199,32 +221,8 @@ def _render(report: Report) -> str:
         lstrip_blocks=True,
         finalize=_visible,
     )
-    model, baseline = report.score_of("model"), report.score_of("baseline")
-    evaluation = model.evaluation if model else None
-    return environment.get_template("report.html").render(
-        report=report,
-        run=report.run,
-        name=report.run.path.resolve().name,
-        judges=JUDGES,
-        model=model,
-        baseline=baseline,
-        guess=report.score_of("guess"),
-        evaluation=evaluation,
-        untested=len(evaluation.per_class) - evaluation.num_classes_tested if evaluation else 0,
-        shows_top5=any(score.evaluation and score.evaluation.top5 is not None for score in report.scores),
-        baseline_of={row.label: row for row in baseline.evaluation.per_class}
-        if baseline and baseline.evaluation
-        else {},
-        confusion=_confusion(evaluation) if evaluation else None,
-        pairs=_pairs(evaluation) if evaluation else [],
-        reliability=_reliability(evaluation) if evaluation else None,
-        curves=_curves(report.history),
-        folds_chart=Chart("Folds", Axis("top-1", 0, 1, UNIT), Axis("", 0, 1, ()), ()),
-        settings=_settings(report.run.config),
-        notes=_notes(report),
-        still_pixels=STILL_PIXELS,
-        most_leaks=MOST_LEAKS,
-        most_rows=MOST_ROWS,
+    return environment.get_template(template).render(
+        **values,
         width=WIDTH,
         height=HEIGHT,
         vidpipe_version=__version__,
@@ -233,6 +231,39 @@ def _render(report: Report) -> str:
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
+
+
+def _of_report(report: Report) -> dict[str, Any]:
+    model, baseline = report.score_of("model"), report.score_of("baseline")
+    evaluation = model.evaluation if model else None
+    groups = Counter(group.name for group in report.groups)
+    return {
+        "report": report,
+        "run": report.run,
+        "name": report.run.path.resolve().name,
+        "judges": JUDGES,
+        "model": model,
+        "baseline": baseline,
+        "guess": report.score_of("guess"),
+        "evaluation": evaluation,
+        "num_groups": len(groups),
+        "num_divided": sum(num_parts > 1 for num_parts in groups.values()),
+        "untested": len(evaluation.per_class) - evaluation.num_classes_tested if evaluation else 0,
+        "shows_top5": any(score.evaluation and score.evaluation.top5 is not None for score in report.scores),
+        "baseline_of": {row.label: row for row in baseline.evaluation.per_class}
+        if baseline and baseline.evaluation
+        else {},
+        "confusion": _confusion(evaluation) if evaluation else None,
+        "pairs": _pairs(evaluation) if evaluation else [],
+        "reliability": _reliability(evaluation) if evaluation else None,
+        "curves": _curves(report.history),
+        "folds_chart": _top1_chart(),
+        "settings": _settings(report.run.config),
+        "notes": _notes(report),
+        "still_pixels": STILL_PIXELS,
+        "most_leaks": MOST_LEAKS,
+        "most_rows": MOST_ROWS,
+    }
 
 
 def _hash(text: str) -> str:
