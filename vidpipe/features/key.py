@@ -1,6 +1,7 @@
 """What a feature depends on. Two features may be compared, or used in one model, only if their keys are equal."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -9,6 +10,8 @@ from vidpipe.config import Sampling
 from vidpipe.records import Preprocessing
 
 __all__ = ["FeatureKey"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,42 @@ class FeatureKey:
         """The sampling that made these features."""
         return Sampling(**self.sampling)
 
+    def contrast(self, other: "FeatureKey") -> tuple[str, str]:
+        """What each of two keys says where they differ.
+
+        Returns:
+            This key's words and the other's: `efficientnet_lite1 features, sampled uniform, 16 frames`. Weights and
+            preprocessing are not named where they go with another backbone. The debug log has both keys whole.
+        """
+        logger.debug("two keys differ:\n%s\n%s", self.as_json(), other.as_json())
+        ours, theirs = self._words(other), other._words(self)
+        return ", ".join(ours), ", ".join(theirs)
+
     def difference(self, other: "FeatureKey") -> str:
-        """Where two keys differ, in words: `sampling: {…} here, {…} asked for`."""
-        ours, theirs = ({"precision": "full", **key.as_dict()} for key in (self, other))
-        return "; ".join(
-            f"{name}: {json.dumps(ours[name])} here, {json.dumps(theirs[name])} asked for"
-            for name in ours
-            if ours[name] != theirs[name]
-        )
+        """Where two keys differ: `resnet50 features here, resnet101 features asked for`."""
+        return "{} here, {} asked for".format(*self.contrast(other))
+
+    def _words(self, other: "FeatureKey") -> list[str]:
+        """What this key says where the other says something else, the features first."""
+        differs = [name for name, value in vars(self).items() if value != getattr(other, name)]
+        if "backbone" in differs:
+            differs = [name for name in differs if name not in ("weights", "preprocessing")]
+        words = {
+            "sampling": f"sampled {self._sampling_words()}",
+            "weights": "random weights" if self.weights == "random" else f"weights {self.weights[:8]}…",
+            "pooling": f"{self.pooling} pooling",
+            "preprocessing": ", ".join(
+                f"{name} {value}"
+                for name, value in self.preprocessing.items()
+                if other.preprocessing.get(name) != value
+            ),
+            "precision": f"{self.precision} precision",
+            "dtype": self.dtype,
+        }
+        return [f"{self.backbone} features", *(word for name, word in words.items() if name in differs)]
+
+    def _sampling_words(self) -> str:
+        try:
+            return str(self.resolve_sampling())
+        except TypeError:  # another program's store
+            return json.dumps(dict(self.sampling))
