@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -14,8 +15,11 @@ import numpy as np
 import pytest
 
 from tests.stores import KEY, assert_same, make_sequence, make_store
+from vidpipe.config import ExtractConfig
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError
+from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
+from vidpipe.models.backbones import BACKBONES
 from vidpipe.records import VideoFailure, VideoFile
 
 
@@ -106,7 +110,7 @@ def test_a_shard_is_read_with_h5py_alone(tmp_path: Path) -> None:
 def test_a_store_of_another_key_is_refused_and_untouched(tmp_path: Path) -> None:
     make_store(tmp_path / "s", [make_sequence("a.mp4")])
     before = sorted((path, path.read_bytes()) for path in (tmp_path / "s").rglob("*") if path.is_file())
-    with pytest.raises(KeyMismatchError, match=r'pooling: "avg" here, "max" asked for'):
+    with pytest.raises(KeyMismatchError, match=r"s holds resnet50 features, avg pooling; you asked for .* max pooling"):
         FeatureStore.create(tmp_path / "s", replace(KEY, pooling="max"))
     assert before == sorted((path, path.read_bytes()) for path in (tmp_path / "s").rglob("*") if path.is_file())
 
@@ -116,8 +120,41 @@ def test_every_part_of_the_key_counts(tmp_path: Path, field: str) -> None:
     make_store(tmp_path / "s", [])
     changed: dict[str, Any] = {field: {"other": 1} if field in ("sampling", "preprocessing") else "other"}
     other = replace(KEY, **changed)
-    with pytest.raises(KeyMismatchError, match=f"{field}: "):
+    with pytest.raises(KeyMismatchError, match=WORDS_OF_OTHER[field]):
         FeatureStore.create(tmp_path / "s", other)
+
+
+WORDS_OF_OTHER = {
+    "sampling": 'features, sampled {"other": 1}',
+    "backbone": "resnet50 features; you asked for other features; ",
+    "weights": "features, weights 00000000…; .* features, weights other…",
+    "pooling": "avg pooling; .* other pooling",
+    "preprocessing": "resize 232, crop 224, .*; .* resnet50 features, other 1; ",
+    "dtype": "float32; .* other; ",
+    "precision": "full precision; .* other precision",
+}
+
+
+def test_two_keys_are_contrasted_in_a_few_words_and_whole_in_the_debug_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store(tmp_path / "fs1", [])
+    asked = FeatureKey.of(
+        ExtractConfig(sampling="fps").resolve_sampling(),
+        backbone="efficientnet_lite0",
+        weights_id="f" * 64,
+        pooling="avg",
+        preprocessing=BACKBONES["efficientnet_lite0"].preprocessing,
+        dtype="float32",
+    )
+    with caplog.at_level(logging.DEBUG, "vidpipe"), pytest.raises(KeyMismatchError) as raised:
+        FeatureStore.create(store.path, asked)
+    assert str(raised.value) == (
+        f"{store.path} holds resnet50 features, sampled uniform, 16 frames; you asked for efficientnet_lite0 features, "
+        "sampled 2 fps; choose another folder for the new settings, or give the old ones"
+    )
+    assert "f" * 64 in caplog.text
+    assert "interpolation" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -378,3 +415,34 @@ def test_a_shard_is_sealed_when_its_first_video_has_waited_long_enough(tmp_path:
         time.sleep(0.25)
         writer.add(make_sequence("c.mp4"))
         assert len(FeatureStore.open(store.path)) == 3
+
+
+def test_adding_a_video_looks_at_its_size_alone_and_not_at_all_that_are_held(
+    tmp_path: Path,
+) -> None:
+    num_looks = 0
+
+    class Counted(np.ndarray[Any, Any]):
+        @property
+        def nbytes(self) -> int:
+            nonlocal num_looks
+            num_looks += 1
+            return super().nbytes
+
+    store = FeatureStore.create(tmp_path / "s", KEY)
+    with store.writer(most_videos=1000) as writer:
+        for number in range(200):
+            sequence = make_sequence(f"{number}.mp4")
+            writer.add(replace(sequence, features=sequence.features.view(Counted)))
+        looks = num_looks
+    assert looks <= 400
+    assert len(FeatureStore.open(store.path)) == 200
+
+
+def test_a_shard_is_sealed_by_size_again_and_again(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "s", KEY)
+    num_bytes = make_sequence("a.mp4").features.nbytes
+    with store.writer(most_bytes=2 * num_bytes) as writer:
+        for name in "abcde":
+            writer.add(make_sequence(f"{name}.mp4"))
+    assert [len(shard.videos) for shard in FeatureStore.open(store.path).shards] == [2, 2, 1]

@@ -16,13 +16,25 @@ from numpy.typing import NDArray
 
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import InterruptedExtractionError
+from vidpipe.features.care import drop
+from vidpipe.features.inventory import Reused, find_gone, find_moved, refuse_other_collections, reuse_features
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import WHOLE, Part
+from vidpipe.features.sources import fingerprint_of, sources_of, stamp_of
 from vidpipe.features.store import FeatureStore
 from vidpipe.models.backbones import find_backbone
 from vidpipe.models.engines import Engine, Finish, load_engine
 from vidpipe.models.weights import WeightsFile, find_weights
-from vidpipe.records import FeatureSequence, FrameBatch, FramePlan, Reading, VideoFailure, VideoFile, VideoInfo
+from vidpipe.records import (
+    FeatureSequence,
+    FrameBatch,
+    FramePlan,
+    Reading,
+    VideoFailure,
+    VideoFile,
+    VideoInfo,
+    VideoSource,
+)
 from vidpipe.video.decoding import decode_videos, default_workers
 
 __all__ = [
@@ -110,6 +122,14 @@ class ExtractSummary:
     """Videos that failed in an earlier run and were not tried again."""
     seconds: float
     effort: Effort
+    num_replaced: int = 0
+    """Of the videos that were stored: those in place of an older version."""
+    reused: tuple[Reused, ...] = ()
+    """Videos that were stored without being decoded: a file of the same content was stored under another id."""
+    moved: tuple[str, ...] = ()
+    """Old ids of moved files, which were dropped."""
+    gone: tuple[str, ...] = ()
+    """Stored videos of these folders whose files are no longer there."""
 
 
 def extract(
@@ -124,6 +144,9 @@ def extract(
 ) -> ExtractSummary:
     """Put the features of videos into a store, those that it does not hold yet.
 
+    A moved file's features are stored under its new id without decoding it. Its old id is dropped, but not with a
+    `part`, for then other processes may be writing.
+
     Args:
         videos: from `vidpipe.video.files.find_videos`.
         store_path: the store's folder; made if it is not there.
@@ -134,7 +157,8 @@ def extract(
         on_progress: called whenever a video is done, and about once a second.
 
     Raises:
-        StoreError: the folder is no store, has another key, cannot be written, or another process writes this part.
+        StoreError: the folder is no store, has another key, cannot be written, holds other videos under the same ids
+            (see `vidpipe.features.inventory.refuse_other_collections`), or another process writes this part.
         WeightsError: the backbone's weights cannot be had.
         InterruptedExtractionError: Ctrl-C; what was finished is in the store.
     """
@@ -142,13 +166,14 @@ def extract(
     spec.resolve_pool(config.pool)  # a pooling that does not go with it is told before anything is downloaded
     weights = find_weights(spec, config.weights)
     store = FeatureStore.create(store_path, feature_key(config, weights))
-    videos = [video for video in videos if part.holds(video.id)]
     with store.lock(part):
         if part == WHOLE:
             store.clear_leftovers()
-        missing = [video for video in videos if force or not store.holds(video)]
+        stock = _take_stock(store, videos, part, force=force)
+        missing = stock.missing
         known = {video.id: store.known_failure(video) for video in missing if not (force or retry_failed)}
         to_do = [video for video in missing if known.get(video.id) is None]
+        old_ids = {video.id for video in to_do if video.id in store}
         progress, effort = ExtractProgress(len(to_do)), Effort()
         failures: list[VideoFailure] = []
         if to_do:
@@ -164,12 +189,48 @@ def extract(
                 ) from None
     return ExtractSummary(
         num_stored=progress.num_done,
-        num_skipped=len(videos) - len(missing),
+        num_skipped=stock.num_held,
         num_frames=progress.num_frames,
         failures=tuple(sorted(failures, key=lambda failure: failure.video_id)),
         known_failures=tuple(failure for failure in known.values() if failure is not None),
         seconds=progress.seconds,
         effort=effort,
+        num_replaced=len(old_ids - {failure.video_id for failure in failures}),
+        reused=stock.reused,
+        moved=stock.moved,
+        gone=stock.gone,
+    )
+
+
+@dataclass(frozen=True)
+class _Stock:
+    """What there is to do, after what could be done without decoding."""
+
+    missing: list[VideoFile]
+    num_held: int
+    reused: tuple[Reused, ...]
+    moved: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+def _take_stock(store: FeatureStore, videos: Sequence[VideoFile], part: Part, *, force: bool) -> _Stock:
+    """Compare the files with the store, and let it follow those that were moved."""
+    held = set() if force else {video.id for video in videos if store.holds(video)}
+    if not force:
+        refuse_other_collections(store, videos, held)
+    missing = [video for video in videos if part.holds(video.id) and video.id not in held]
+    reused = [] if force else reuse_features(store, missing)
+    gone = find_gone(store, videos)
+    moved = find_moved(store, videos, gone) if part == WHOLE else []
+    if moved:
+        drop(store, moved)
+    known_ids = {one.video_id for one in reused}
+    return _Stock(
+        missing=[video for video in missing if video.id not in known_ids],
+        num_held=sum(part.holds(video_id) for video_id in held),
+        reused=tuple(reused),
+        moved=tuple(moved),
+        gone=tuple(video_id for video_id in gone if video_id not in set(moved)),
     )
 
 
@@ -247,6 +308,7 @@ def extract_into(
         StoreError: the store cannot be written.
     """
     by_id = {video.id: video for video in videos}
+    sources = sources_of(videos)
     started = time.monotonic()
     progress = ExtractProgress(len(videos))
     with (
@@ -261,11 +323,18 @@ def extract_into(
                 writer.fail(result, by_id[result.video_id])
                 progress = replace(progress, num_failed=progress.num_failed + 1, failure=result)
             else:
-                writer.add(result)
+                writer.add(_with_source(result, by_id[result.video_id], sources[result.video_id]))
                 num_frames = progress.num_frames + len(result)
                 progress = replace(progress, num_done=progress.num_done + 1, num_frames=num_frames)
             writer.seal_if_due()
             yield progress
+
+
+def _with_source(sequence: FeatureSequence, video: VideoFile, source: VideoSource) -> FeatureSequence:
+    """A sequence with where its file lies, and its fingerprint unless the file has changed since it was decoded."""
+    is_as_decoded = stamp_of(video) == (sequence.info.size_bytes, sequence.info.mtime_ns)
+    fingerprint = fingerprint_of(video.path) if is_as_decoded else ""
+    return replace(sequence, source=replace(source, fingerprint=fingerprint))
 
 
 def feature_key(config: ExtractConfig, weights: WeightsFile) -> FeatureKey:

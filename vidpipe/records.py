@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "NONE_OF_THESE",
+    "UNKNOWN_SOURCE",
     "FeatureSequence",
     "FrameBatch",
     "FramePlan",
@@ -20,6 +21,7 @@ __all__ = [
     "VideoFailure",
     "VideoFile",
     "VideoInfo",
+    "VideoSource",
 ]
 
 NONE_OF_THESE = "none of these"
@@ -99,6 +101,21 @@ class VideoInfo:
 
 
 @dataclass(frozen=True)
+class VideoSource:
+    """Where a stored video's file was found, and what tells it from other files; empty texts where it is not known."""
+
+    root: str = ""
+    """The folder that the id is relative to: absolute, links resolved."""
+    path: str = ""
+    """The file's path relative to `root`, or its absolute path where it does not lie below."""
+    fingerprint: str = ""
+    """sha256 of the file's size and of parts of its content; see `vidpipe.features.sources.fingerprint_of`."""
+
+
+UNKNOWN_SOURCE = VideoSource()
+
+
+@dataclass(frozen=True)
 class FramePlan:
     """Which frames of a video to decode, in presentation order."""
 
@@ -168,6 +185,7 @@ class FeatureSequence:
     """(T, D)"""
     plan: FramePlan
     info: VideoInfo
+    source: VideoSource = UNKNOWN_SOURCE
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or len(self.features) != len(self.plan):

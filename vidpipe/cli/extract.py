@@ -1,8 +1,9 @@
 """vidpipe extract"""
 
 import logging
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from vidpipe.cli.options import (
     exclude_option,
     find_inputs,
     inputs_argument,
+    prefix_option,
     printable,
     setting_options,
     vidpipe_command,
@@ -28,11 +30,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_NAMES = 3
+"""Of the videos that a line names."""
+
 
 @vidpipe_command(name="extract", short_help="Videos -> features, in a store.")
 @inputs_argument
 @click.option("-o", "--output", "store", required=True, type=click.Path(path_type=Path), help="The store's folder.")
-@click.option("--force", is_flag=True, help="Extract again what the store already holds.")
+@prefix_option
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Extract again what the store already holds, also in place of another folder's videos.",
+)
 @click.option("--retry-failed", is_flag=True, help="Try again what failed in an earlier run.")
 @click.option(
     "--part", metavar="N/COUNT", default="1/1", help="Do one of COUNT equal parts of the work, for job arrays."
@@ -43,6 +53,7 @@ logger = logging.getLogger(__name__)
 def command(
     inputs: tuple[Path, ...],
     store: Path,
+    prefix: str,
     force: bool,
     retry_failed: bool,
     part: str,
@@ -53,13 +64,16 @@ def command(
     """Extract features of videos into a store.
 
     INPUT is a video, a folder (searched to any depth; hidden folders are skipped) or a CSV with a column `video`. Skips
-    videos that are stored, and videos that failed before, so the same command goes on after a stop.
+    videos that are stored, and videos that failed before, so the same command goes on after a stop. A moved or renamed
+    video keeps its features. Videos of a second folder that have the ids of stored ones are refused, unless --prefix
+    tells them apart.
 
     \b
     vidpipe extract videos/ -o features
     vidpipe extract videos/ -o features --backbone efficientnet_lite0 --sampling fps --fps 2
     vidpipe extract videos/ -o features --part 3/8
     vidpipe extract videos/ -o features --exclude 'rejected/*' --dry-run
+    vidpipe extract more_videos/ -o features --prefix more
     """
     config = ExtractConfig(**settings)
 
@@ -68,7 +82,7 @@ def command(
     from vidpipe.features.locks import Part
 
     selection: dict[str, Any] = {"part": Part.parse(part), "force": force, "retry_failed": retry_failed}
-    find = partial(find_inputs, inputs, exclude=exclude, video_column=config.video_column)
+    find = partial(find_inputs, inputs, prefix=prefix, exclude=exclude, video_column=config.video_column)
     if dry_run:
         _show_dry_run(find, partial(preview, store_path=store, config=config, **selection))
         return
@@ -76,6 +90,7 @@ def command(
     with extract_progress() as show:
         summary = extract(videos, store, config=config, on_progress=show, **selection)
     _show(store, summary, unreadable)
+    _show_files(store, inputs, prefix, summary)
     if summary.failures or summary.known_failures or unreadable:
         click.get_current_context().exit(SOME_VIDEOS_FAILED)
 
@@ -113,9 +128,14 @@ def _show_lines(reasons: "Iterable[tuple[str, str]]") -> None:
 
 def _show(store: Path, summary: "ExtractSummary", unreadable: list[str]) -> None:
     known = len(summary.known_failures)
+    replaced, reused = summary.num_replaced, len(summary.reused)
+    frames = count_of(summary.num_frames, "frame")
     click.echo(
-        f"{store}: {summary.num_stored} videos stored ({summary.num_frames} frames, {summary.seconds:.1f} s), "
-        f"{summary.num_skipped} were there already, {len(summary.failures)} failed"
+        f"{store}: {count_of(summary.num_stored, 'video')} stored ({frames}, {summary.seconds:.1f} s"
+        + (f"; {replaced} in place of an older version" if replaced else "")
+        + f"), {summary.num_skipped} were there already"
+        + (f", {reused} known by content and not computed again" if reused else "")
+        + f", {len(summary.failures)} failed"
         + (f", {known} failed before and were not tried again (--retry-failed)" if known else "")
     )
     if summary.num_stored:
@@ -124,6 +144,36 @@ def _show(store: Path, summary: "ExtractSummary", unreadable: list[str]) -> None
         click.echo(printable(f"failed: {failure.video_id}: {failure.message}"), err=True)
     for told in unreadable:
         click.echo(told, err=True)
+
+
+def _show_files(store: Path, inputs: tuple[Path, ...], prefix: str, summary: "ExtractSummary") -> None:
+    """What became of stored videos whose files were moved, are gone, or are stored twice."""
+    if summary.moved:
+        click.echo(f"moved: {count_of(len(summary.moved), 'old id')} dropped ({_few(summary.moved)})", err=True)
+    if summary.gone:
+        places = " ".join(shlex.quote(str(path)) for path in inputs) + (
+            f" --prefix {shlex.quote(prefix)}" * bool(prefix)
+        )
+        are = "stored video is" if len(summary.gone) == 1 else "stored videos are"
+        click.echo(
+            f"{len(summary.gone)} {are} no longer in {places} ({_few(summary.gone)}); "
+            f"`vidpipe store prune {shlex.quote(str(store))} {places}` drops what is gone",
+            err=True,
+        )
+    twice = [one for one in summary.reused if one.is_same_path and one.old_id not in summary.moved]
+    if twice:
+        click.echo(
+            f"warning: {count_of(len(twice), 'file')} stored under two ids, found from two folders or with two "
+            f"prefixes: {_few([f'{one.old_id} and {one.video_id}' for one in twice])}. Training counts them twice; "
+            "to keep one id each, extract one of the folders into a new store",
+            err=True,
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    """`a, b, c and 7 more`, on one line."""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return printable(", ".join(names[:MAX_NAMES])) + more
 
 
 def _bottleneck(summary: "ExtractSummary") -> str:

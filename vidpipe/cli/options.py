@@ -30,6 +30,7 @@ __all__ = [
     "inputs_argument",
     "json_line",
     "label_options",
+    "prefix_option",
     "printable",
     "setting_options",
     "vidpipe_command",
@@ -63,6 +64,7 @@ def json_line(value: Any) -> str:
 def find_inputs(
     inputs: Sequence[Path],
     *,
+    prefix: str = "",
     exclude: Sequence[str] = (),
     video_column: str | None = None,
     on_skipped: "Callable[[Skipped], None] | None" = None,
@@ -71,12 +73,13 @@ def find_inputs(
 
     Args:
         inputs: files, folders and CSVs.
+        prefix: put before each id, as a folder.
         exclude: the patterns of --exclude.
         video_column: the column of the CSVs that names the videos.
         on_skipped: called with each file and folder that is left out.
 
     Returns:
-        The videos, sorted by id, and a line for each folder that cannot be read.
+        The videos in the order of the inputs, and a line for each folder that cannot be read.
 
     Raises:
         VidpipeError: as `vidpipe.video.files.find_videos` does.
@@ -86,6 +89,7 @@ def find_inputs(
     unreadable: list[str] = []
     videos = find_videos(
         inputs,
+        prefix=prefix,
         exclude=exclude,
         on_unreadable=lambda path, error: unreadable.append(f"{path}: {error.strerror}"),
         on_skipped=on_skipped or (lambda skipped: None),
@@ -107,6 +111,16 @@ def exclude_option(function: Function) -> Function:
         multiple=True,
         help="Leave out videos by their path relative to INPUT, such as 'rejected/*'; without a / in it GLOB is held "
         "against each name on the path, such as '*.gif'. Repeatable.",
+    )(function)
+
+
+def prefix_option(function: Function) -> Function:
+    """--prefix, for the commands that take INPUTs and a store."""
+    return click.option(
+        "--prefix",
+        metavar="NAME",
+        default="",
+        help="Put NAME/ before the videos' ids, to tell folders of one store apart.",
     )(function)
 
 

@@ -19,6 +19,7 @@ from vidpipe.cli.options import (
     find_inputs,
     inputs_argument,
     json_line,
+    prefix_option,
     printable,
     setting_options,
     vidpipe_command,
@@ -49,6 +50,7 @@ FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write to this .csv or .json file; FILE.partial until done."
 )
+@prefix_option
 @exclude_option
 @setting_options(PredictConfig)
 @setting_options(ExtractConfig, "extract", "predict", only=HOW_TO_EXTRACT)
@@ -59,6 +61,7 @@ def command(
     min_confidence: float,
     uncertain: int | None,
     store: Path | None,
+    prefix: str,
     exclude: tuple[str, ...],
     output: Path | None,
     format_: str,
@@ -89,7 +92,7 @@ def command(
     from vidpipe.run import Run
 
     opened_run = Run.open(run)
-    videos, unreadable = find_inputs(inputs, exclude=exclude, video_column=config.video_column)
+    videos, unreadable = find_inputs(inputs, prefix=prefix, exclude=exclude, video_column=config.video_column)
     opened_store = FeatureStore.open(store) if store is not None else None
     form = _form(format_, videos, opened_run, top)
     seen = _Seen(opened_run, len(videos), is_table=format_ == "table")

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vidpipe.cli.options import SOME_VIDEOS_FAILED, format_option, json_line, printable, vidpipe_command
+from vidpipe.cli.options import (
+    SOME_VIDEOS_FAILED,
+    find_inputs,
+    format_option,
+    json_line,
+    prefix_option,
+    printable,
+    vidpipe_command,
+)
+from vidpipe.errors import count_of
 
 if TYPE_CHECKING:
     from vidpipe.features.care import StoreSize
@@ -39,7 +48,8 @@ def verify(store: Path, format_: str) -> None:
         click.echo("\n".join(printable(str(one)) for one in damage))
         click.echo(f"{len(damage)} damaged; `vidpipe store repair {store}` drops them", err=True)
     else:
-        click.echo(f"{store}: {len(opened)} videos in {len(opened.shards)} shards, all as they were written")
+        where = f"{count_of(len(opened), 'video')} in {count_of(len(opened.shards), 'shard')}"
+        click.echo(f"{store}: {where}, all as they were written")
     if damage:
         click.get_current_context().exit(SOME_VIDEOS_FAILED)
 
@@ -78,7 +88,7 @@ def merge(stores: tuple[Path, ...], output: Path) -> None:
     from vidpipe.features.store import FeatureStore
 
     num_videos = care.merge([FeatureStore.open(store) for store in stores], output)
-    click.echo(f"{output}: {num_videos} videos of {len(stores)} stores")
+    click.echo(f"{output}: {count_of(num_videos, 'video')} of {count_of(len(stores), 'store')}")
 
 
 @vidpipe_command(name="compact", short_help="Free the room of replaced features; join small shards.")
@@ -99,7 +109,45 @@ def compact(store: Path) -> None:
 
 
 def _told(size: "StoreSize") -> str:
-    return f"{size.num_shards} shards, {size.num_sequences} sequences, {size.size_bytes / 1e6:.1f} MB"
+    shards, sequences = count_of(size.num_shards, "shard"), count_of(size.num_sequences, "sequence")
+    return f"{shards}, {sequences}, {size.size_bytes / 1e6:.1f} MB"
+
+
+@vidpipe_command(name="prune", short_help="Drop the videos whose files are gone.")
+@store_argument
+@click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@prefix_option
+@click.option("--yes", is_flag=True, help="Drop them; without it they are only listed.")
+def prune(store: Path, inputs: tuple[Path, ...], prefix: str, yes: bool) -> None:
+    """Drop the stored videos of INPUT whose files are gone, and what is known of failed files that are gone.
+
+    Give the INPUT and --prefix that were given to extract. Videos of other folders or prefixes stay. Without --yes it
+    only lists what it would drop. Refused while something else writes to the store.
+
+    
+    vidpipe store prune features videos/
+    vidpipe store prune features videos/ --yes
+    """
+    from vidpipe.features import inventory
+    from vidpipe.features.store import FeatureStore
+
+    opened = FeatureStore.open(store)
+    videos, unreadable = find_inputs(inputs, prefix=prefix)
+    gone, failures = inventory.prune(opened, videos, dry_run=not yes)
+    verb = "dropped" if yes else "gone"
+    for video_id in gone:
+        click.echo(f"{verb}: {printable(video_id)}")
+    for video_id in failures:
+        click.echo(f"{verb}: {printable(video_id)} (failed)")
+    for told in unreadable:
+        click.echo(told, err=True)
+    found = count_of(len(gone), "video") + (f" and {count_of(len(failures), 'failure')}" if failures else "")
+    if not gone and not failures:
+        click.echo(f"{store}: nothing to drop; the files of all stored videos of these folders are there")
+    elif yes:
+        click.echo(f"{store}: {found} dropped; {count_of(len(opened), 'video')} left")
+    else:
+        click.echo(f"{store}: {found} to drop; --yes drops what is listed")
 
 
 @vidpipe_command(name="export", short_help="Features as plain files, for other programs.")
@@ -121,12 +169,12 @@ def export(store: Path, output: Path, format_: str) -> None:
     from vidpipe.features.store import FeatureStore
 
     num_videos = plain.export(FeatureStore.open(store), output, form=format_)
-    click.echo(f"{output}: {num_videos} videos")
+    click.echo(f"{output}: {count_of(num_videos, 'video')}")
 
 
 command = click.Group(
     "store",
-    commands=[verify, repair, merge, compact, export],
-    short_help="Check, mend, join, tidy and export feature stores.",
-    help="Check, mend, join, tidy and export feature stores.",
+    commands=[verify, repair, merge, compact, prune, export],
+    short_help="Check, mend, join, tidy, prune and export feature stores.",
+    help="Check, mend, join, tidy, prune and export feature stores.",
 )

@@ -1,13 +1,18 @@
 """The labelled videos of a feature store."""
 
+import logging
 from pathlib import Path
 
 from vidpipe.datasets.groups import group_by_pattern
-from vidpipe.datasets.labels import labels_from_folders, labels_table, read_labels
+from vidpipe.datasets.labels import first_few, labels_from_folders, labels_table, read_labels, warn
+from vidpipe.errors import count_of
+from vidpipe.features.inventory import find_gone_in_place
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
 
 __all__ = ["label_store"]
+
+logger = logging.getLogger(__name__)
 
 
 def label_store(
@@ -21,6 +26,8 @@ def label_store(
     label_column: str | None = None,
 ) -> list[LabeledVideo]:
     """The label of each video of a store, from a labels file or else from the name of its folder.
+
+    Where folders give the labels, a video whose file is gone from its folder is left out, with a warning.
 
     Args:
         store: the features.
@@ -39,7 +46,13 @@ def label_store(
         UsageError: there is no such labels file.
     """
     if labels is None:
-        videos = labels_from_folders(store.ids)
+        gone = set(find_gone_in_place(store))
+        if gone:
+            warn(
+                f"{count_of(len(gone), 'video')} left out: the file is no longer where it was extracted from: "
+                f"{first_few(sorted(gone))} (`vidpipe store prune STORE INPUT…` drops it from the store)"
+            )
+        videos = labels_from_folders(video_id for video_id in store.ids if video_id not in gone)
         no_column = "labels from folders have no columns"
         return videos if group_by is None else group_by_pattern(videos, group_by, no_column=no_column)
     table = labels_table(labels)

@@ -8,7 +8,7 @@ store, so that nobody else writes to it meanwhile.
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +18,17 @@ from uuid import uuid4
 
 import numpy as np
 
-from vidpipe.errors import KeyMismatchError, ShardError, StoreError
+from vidpipe.errors import KeyMismatchError, ShardError, StoreError, count_of
 from vidpipe.features.locks import remove_leftovers
 from vidpipe.features.shard import REMEDY, Shard, fault, write_shard
+from vidpipe.features.sources import file_of
 from vidpipe.features.store import MOST_BYTES, MOST_VIDEOS, FeatureStore
 from vidpipe.records import FeatureSequence
 
-__all__ = ["Damage", "StoreSize", "compact", "find_damage", "merge", "new_folder", "repair", "sound_sequences"]
+__all__ = ["Damage", "StoreSize", "compact", "drop", "find_damage", "merge", "new_folder", "repair", "sound_sequences"]
+
+MAX_CONFLICTS = 3
+"""Of the conflicts that a message names."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,27 @@ def _drop(store: FeatureStore, damaged: AbstractSet[tuple[Path, str]]) -> None:
     _rewrite(store, touched, leave_out=lost)
 
 
+def drop(store: FeatureStore, video_ids: Collection[str], *, failures: Collection[str] = ()) -> None:
+    """Drop some videos, by whoever holds the whole store's lock.
+
+    Args:
+        store: what to drop from.
+        video_ids: stored videos. Their older sequences are dropped too.
+        failures: videos whose entries in failures.jsonl are dropped.
+
+    Raises:
+        ShardError: a sequence that lies in the same shard is damaged; `repair` comes first.
+        StoreError: the folder cannot be written.
+    """
+    with _writing(store.path):
+        if video_ids or failures:  # before the drop, which must not revive a dropped video's
+            kept = [entry for entry in store.failure_entries() if entry["video"] not in {*failures}]
+            store.failure_log.rewrite(kept)
+        dropped = frozenset(video_ids)
+        touched = [shard for shard in store.shards if any(row.id in dropped for row in shard.videos)]
+        _rewrite(store, touched, leave_out=dropped)
+
+
 def _quarantine(store: FeatureStore, path: Path) -> None:
     folder = store.path / "quarantine"
     folder.mkdir(exist_ok=True)
@@ -175,14 +200,16 @@ def _batches(
 ) -> Iterator[tuple[list[FeatureSequence], Path, list[Path]]]:
     """For each new shard its sequences, the newest shard they come from, and the shards that are then done with."""
     batch: list[FeatureSequence] = []
+    batch_bytes = 0
     finished: list[Path] = []
     for shard in shards:  # oldest first
         kept = [video_id for video_id in _current_ids(store, shard) if video_id not in leave_out]
         for sequence in sound_sequences(store, kept):
             batch.append(sequence)
-            if len(batch) >= MOST_VIDEOS or sum(held.features.nbytes for held in batch) >= MOST_BYTES:
+            batch_bytes += sequence.features.nbytes
+            if len(batch) >= MOST_VIDEOS or batch_bytes >= MOST_BYTES:
                 yield batch, shard.path, finished
-                batch, finished = [], []
+                batch, batch_bytes, finished = [], 0, []
         finished.append(shard.path)
     if finished:
         yield batch, finished[-1], finished
@@ -214,14 +241,15 @@ def merge(sources: Sequence[FeatureStore], destination: Path) -> int:
     Raises:
         KeyMismatchError: the stores were made with different settings.
         ShardError: something is damaged; `repair` comes first.
-        StoreError: two stores hold different features of a video, or the destination cannot be written.
+        StoreError: two stores hold different features under one id, or the destination cannot be written.
     """
     first = sources[0]
     for source in sources:
         if source.key != first.key:
+            theirs, ours = source.key.contrast(first.key)
             raise KeyMismatchError(
-                f"{source.path}: made with other settings than {first.path}, so their features cannot be mixed "
-                f"({source.key.difference(first.key)})"
+                f"{source.path} holds {theirs}; {first.path} holds {ours}; such features cannot be mixed: "
+                "extract the videos again with the same settings"
             )
     holders = _holders(sources)
     with new_folder(destination) as folder:
@@ -239,16 +267,26 @@ def merge(sources: Sequence[FeatureStore], destination: Path) -> int:
 def _holders(sources: Sequence[FeatureStore]) -> dict[str, int]:
     """Each video, and the number of the first store that holds it."""
     holders: dict[str, int] = {}
+    conflicts: list[str] = []
     for number, source in enumerate(sources):
         for video_id in source:
             holder = sources[holders.setdefault(video_id, number)]
             if not _hold_alike(holder, source, video_id):
-                raise StoreError(
-                    f"{video_id}: {holder.path} and {source.path} hold different features of it. If these are two "
-                    "videos, extract them from a folder above both, so that their ids differ; if one, extract it "
-                    "again into both"
-                )
+                conflicts.append(f"{video_id} ({_origin(holder, video_id)}; {_origin(source, video_id)})")
+    if conflicts:
+        shown = ", ".join(conflicts[:MAX_CONFLICTS]) + ", …" * (len(conflicts) > MAX_CONFLICTS)
+        raise StoreError(
+            f"{count_of(len(conflicts), 'video')} of the same id with different features: {shown}. If these are "
+            "different videos, extract one folder again with --prefix NAME, which gives its videos ids of their own; "
+            "if they are the same, extract them again into both stores"
+        )
     return holders
+
+
+def _origin(store: FeatureStore, video_id: str) -> str:
+    """Which store holds a video, and the file it was made from, where that is known."""
+    source = store.place(video_id)[1].source
+    return f"{store.path} from {file_of(source)}" if source.root else str(store.path)
 
 
 def _hold_alike(one: FeatureStore, other: FeatureStore, video_id: str) -> bool:

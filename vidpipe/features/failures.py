@@ -10,12 +10,13 @@ from uuid import uuid4
 
 from vidpipe.errors import StoreError
 from vidpipe.features.shard import write_new
-from vidpipe.records import VideoFailure, VideoFile
+from vidpipe.records import UNKNOWN_SOURCE, VideoFailure, VideoSource
 
-__all__ = ["FailureEntry", "FailureLog", "failure_of", "stamp_of"]
+__all__ = ["FailureEntry", "FailureLog", "failure_of", "source_of_entry"]
 
 FailureEntry = dict[str, Any]
-"""`video`, `error`, `message`, `time`; `size_bytes` and `mtime_ns` of the file, or None."""
+"""`video`, `error`, `message`, `time`; `size_bytes` and `mtime_ns` of the file, or None; `root` and `path`, where they
+are known, as `vidpipe.records.VideoSource` says."""
 
 
 class FailureLog:
@@ -29,8 +30,10 @@ class FailureLog:
         self._folder = folder
         self._path = folder / "failures.jsonl"
 
-    def append(self, failure: VideoFailure, stamp: tuple[int, int] | None) -> None:
-        """Note a failure, and the size and time of the video's file.
+    def append(
+        self, failure: VideoFailure, stamp: tuple[int, int] | None, source: VideoSource = UNKNOWN_SOURCE
+    ) -> None:
+        """Note a failure, with the size and time of the video's file and where it lies.
 
         Raises:
             StoreError: the note cannot be written.
@@ -43,6 +46,7 @@ class FailureLog:
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "size_bytes": size_bytes,
             "mtime_ns": mtime_ns,
+            **({"root": source.root, "path": source.path} if source.root else {}),
         }
         try:
             _append_line(self._path, _line(entry))
@@ -67,7 +71,11 @@ class FailureLog:
         return {entry["video"]: entry for entry in map(_parse, lines) if entry is not None}
 
     def rewrite(self, entries: Iterable[FailureEntry]) -> None:
-        """Put a new list in the place of this one."""
+        """Put a new list in the place of this one.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         lines = b"".join(map(_line, entries))
         if lines or self._path.exists():
             aside = self._path.with_suffix(f".{uuid4().hex[:8]}")
@@ -83,13 +91,9 @@ def failure_of(entry: FailureEntry) -> VideoFailure:
     return VideoFailure(entry["video"], entry["error"], entry["message"])
 
 
-def stamp_of(video: VideoFile) -> tuple[int, int] | None:
-    """The size in bytes and the time in ns by which a file is known again; None where it cannot be looked at."""
-    try:
-        stat = video.path.stat()
-    except (OSError, ValueError):
-        return None
-    return stat.st_size, stat.st_mtime_ns
+def source_of_entry(entry: FailureEntry) -> VideoSource:
+    """Where an entry's file was found."""
+    return VideoSource(entry.get("root", ""), entry.get("path", ""))
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
@@ -118,6 +122,7 @@ def _parse(line: str) -> FailureEntry | None:
     try:
         entry = json.loads(line)
         texts = {name: str(entry[name]) for name in ("video", "error", "message", "time")}
+        texts |= {name: str(entry[name]) for name in ("root", "path") if name in entry}
         return texts | {name: entry.get(name) for name in ("size_bytes", "mtime_ns")}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None

@@ -4,10 +4,12 @@
     pts_seconds  (ΣT,)    float64
     frame_index  (ΣT,)    int64
     scene_index  (ΣT,)    int32
-    videos/      one array a column, one row a video: id, start, length, num_frames, …, checksum
+    videos/      one array a column, one row a video: id, start, length, num_frames, …, checksum;
+                 optional columns: root, path, fingerprint, source_checksum
     attributes   key (JSON), vidpipe version, created
 
-Row `i` of `videos/` says that its video's sequence is rows [start, start + length) of the arrays above.
+Row `i` of `videos/` says that its video's sequence is rows [start, start + length) of the arrays above. An optional
+column may be missing; then, and where its text is empty, nothing is known.
 
 A shard that is read may be anything: what lies outside it (links, external and virtual arrays) is refused, and so is an
 array that claims more than the file holds, before any of it is read.
@@ -19,7 +21,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from numpy.typing import NDArray
 from vidpipe import __version__
 from vidpipe.errors import ShardError, StoreError
 from vidpipe.features.key import FeatureKey
-from vidpipe.records import FeatureSequence, FramePlan, VideoInfo
+from vidpipe.records import UNKNOWN_SOURCE, FeatureSequence, FramePlan, VideoInfo, VideoSource
 
 __all__ = ["Shard", "VideoRow", "checksum", "fault", "write_new", "write_plain", "write_shard"]
 
@@ -44,6 +46,9 @@ COLUMNS: dict[str, Any] = {
     **{field.name: field.type for field in fields(VideoInfo)},
     "checksum": str,
 }
+SOURCE_COLUMNS = tuple(field.name for field in fields(VideoSource))
+OPTIONAL_COLUMNS: dict[str, Any] = {**dict.fromkeys(SOURCE_COLUMNS, str), "source_checksum": str}
+"""A column is written where one of its values is not the type's empty one, and that stands for a column not there."""
 ROW_ARRAYS: dict[str, tuple[Any, ...]] = {
     "features": (np.float32, np.float16),
     "pts_seconds": (np.float64,),
@@ -77,10 +82,12 @@ class VideoRow:
     length: int
     info: VideoInfo
     checksum: str
+    source: VideoSource = UNKNOWN_SOURCE
+    source_checksum: str = ""
 
 
 def checksum(sequence: FeatureSequence) -> str:
-    """sha256 over all that a shard holds of a video, but for where.
+    """sha256 over all that a shard's required arrays hold of a video, but for where.
 
     Over the JSON text `[id, num_frames, …, mtime_ns, dtype, T, D]` in the columns' order, then the rows of each array.
     """
@@ -90,6 +97,13 @@ def checksum(sequence: FeatureSequence) -> str:
     for array in _row_arrays(sequence):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def source_checksum(sequence: FeatureSequence) -> str:
+    """sha256 over the JSON text `[id, root, path, fingerprint]`; an empty text where no source is known."""
+    if sequence.source == UNKNOWN_SOURCE:
+        return ""
+    return hashlib.sha256(json.dumps([sequence.video_id, *astuple(sequence.source)]).encode()).hexdigest()
 
 
 def _can_be_used(features: NDArray[np.floating[Any]]) -> bool:
@@ -103,6 +117,8 @@ def fault(sequence: FeatureSequence, row: VideoRow) -> str | None:
     """What is wrong with a sequence that was read from a row; None where it is what was written, and can be used."""
     if checksum(sequence) != row.checksum:
         return "it is not what was written"
+    if source_checksum(sequence) != row.source_checksum:
+        return "what it says of its file is not what was written"
     if not _can_be_used(sequence.features):
         return "its features are not finite, or too large to compute with"
     if not np.isfinite(sequence.pts_seconds).all() or np.any(np.diff(sequence.pts_seconds) < 0):
@@ -162,10 +178,13 @@ def _write_arrays(file: h5py.File, sequences: Sequence[FeatureSequence]) -> None
         "start": np.cumsum(lengths) - lengths,
         "length": lengths,
         "checksum": [checksum(sequence) for sequence in sequences],
+        "source_checksum": [source_checksum(sequence) for sequence in sequences],
         **{name: [getattr(sequence.info, name) for sequence in sequences] for name in INFO_COLUMNS},
+        **{name: [getattr(sequence.source, name) for sequence in sequences] for name in SOURCE_COLUMNS},
     }
+    optional = {name: kind for name, kind in OPTIONAL_COLUMNS.items() if any(table[name])}
     videos = file.create_group("videos")
-    for name, kind in COLUMNS.items():
+    for name, kind in (COLUMNS | optional).items():
         values = _fixed_text(table[name]) if kind is str else np.array(table[name], DTYPES[kind])
         videos.create_dataset(name, data=values)
 
@@ -295,8 +314,12 @@ class Shard:
                 if wrong is not None:
                     yield row, wrong
 
-    def features(self, rows: Sequence[VideoRow]) -> list[NDArray[np.floating[Any]]]:
+    def features(self, rows: Sequence[VideoRow], *, check: bool = True) -> list[NDArray[np.floating[Any]]]:
         """The features of some of this shard's videos, each (T, D): mapped, so that they take no memory of their own.
+
+        Args:
+            rows: of which videos.
+            check: read them all and refuse those that cannot be computed with; without it, nothing is read yet.
 
         Raises:
             StoreError: a feature is not finite, or too large to compute with.
@@ -304,7 +327,9 @@ class Shard:
         with self._open() as file:
             mapped = _mapped(self.path, file)
         found = [mapped[row.start : row.start + row.length] for row in rows]
-        if not all(_can_be_used(mapped[start : start + ROWS_AT_ONCE]) for start in range(0, len(mapped), ROWS_AT_ONCE)):
+        if check and not all(
+            _can_be_used(mapped[start : start + ROWS_AT_ONCE]) for start in range(0, len(mapped), ROWS_AT_ONCE)
+        ):
             for row, features in zip(rows, found, strict=True):
                 if not _can_be_used(features):
                     raise StoreError(
@@ -370,12 +395,14 @@ def _read_form(file: h5py.File) -> tuple[int, int, "np.dtype[Any]"]:
 def _read_table(file: h5py.File, num_rows: int) -> Iterator[VideoRow]:
     videos = _inside(file, "videos", h5py.h5g.GroupID)
     table = [_read_column(videos, name, kind) for name, kind in COLUMNS.items()]
-    for video_id, start, length, *known, digest in zip(*table, strict=True):
+    optional = [_read_optional_column(videos, name, kind, len(table[0])) for name, kind in OPTIONAL_COLUMNS.items()]
+    for required, (*source, source_digest) in zip(zip(*table, strict=True), zip(*optional, strict=True), strict=True):
+        video_id, start, length, *known, digest = required
         if not video_id:
             raise ValueError("a video has no id")
         if not 0 <= start <= start + length <= num_rows:
             raise ValueError(f"the rows of {video_id} lie outside the file's {num_rows}")
-        yield VideoRow(video_id, start, length, VideoInfo(*known), digest)
+        yield VideoRow(video_id, start, length, VideoInfo(*known), digest, VideoSource(*source), source_digest)
 
 
 def _open_row_arrays(file: h5py.File) -> list[h5py.Dataset]:
@@ -391,6 +418,12 @@ def _read_column(videos: h5py.h5g.GroupID, name: str, kind: Any) -> list[Any]:
     array.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
     column = values.tolist()
     return [text.decode() for text in column] if kind is str else column
+
+
+def _read_optional_column(videos: h5py.h5g.GroupID, name: str, kind: Any, num_videos: int) -> list[Any]:
+    if not videos.links.exists(name.encode()):
+        return [kind()] * num_videos
+    return _read_column(videos, name, kind)
 
 
 def _is_fixed_text(dtype: np.dtype[Any]) -> bool:
@@ -437,7 +470,7 @@ def _read_sequence(arrays: Sequence[h5py.Dataset], row: VideoRow) -> FeatureSequ
     place = slice(row.start, row.start + row.length)
     features, pts_seconds, frame_index, scene_index = (array[place] for array in arrays)
     plan = FramePlan(frame_index=frame_index, pts_seconds=pts_seconds, scene_index=scene_index)
-    return FeatureSequence(row.id, features, plan, row.info)
+    return FeatureSequence(row.id, features, plan, row.info, row.source)
 
 
 def _mapped(path: Path, file: h5py.File) -> NDArray[np.floating[Any]]:

@@ -3,7 +3,8 @@
 features/
   store.json        {"format": "vidpipe-features", "version": 1, "key": {…}}
   shards/*.h5       sealed
-  failures.jsonl    {"video", "error", "message", "time", "size_bytes", "mtime_ns"}, a line a failure
+  failures.jsonl    {"video", "error", "message", "time", "size_bytes", "mtime_ns"}, a line a failure;
+                    "root" and "path" too where the video was found in a folder
   locks/            who writes; see `vidpipe.features.locks`
 """
 
@@ -24,11 +25,12 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.errors import KeyMismatchError, ShardError, StoreError, UsageError
-from vidpipe.features.failures import FailureEntry, FailureLog, failure_of, stamp_of
+from vidpipe.errors import KeyMismatchError, ShardError, StoreError, UsageError, count_of
+from vidpipe.features.failures import FailureEntry, FailureLog, failure_of
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import WHOLE, Part, lock
 from vidpipe.features.shard import REMEDY, Shard, VideoRow, write_new, write_shard
+from vidpipe.features.sources import fingerprint_of, sources_of, stamp_of
 from vidpipe.records import FeatureSequence, VideoFailure, VideoFile, VideoInfo
 
 __all__ = ["FeatureStore", "StoreWriter"]
@@ -108,9 +110,10 @@ class FeatureStore(Mapping[str, FeatureSequence]):
             raise StoreError(f"{path}: a feature store cannot be made here ({error})") from error
         store = cls.open(path)
         if store.key != key:
+            holds, wanted = store.key.contrast(key)
             raise KeyMismatchError(
-                f"{path}: this store was made with other settings ({store.key.difference(key)}); "
-                "choose another folder for the new settings, or give the old ones"
+                f"{path} holds {holds}; you asked for {wanted}; choose another folder for the new settings, or give "
+                "the old ones"
             )
         return store
 
@@ -192,13 +195,14 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         for number, group in groupby(places, key=lambda place: place[0]):
             yield from self.shards[number].sequences([row for _, row in group])
 
-    def features(self, video_ids: Sequence[str]) -> list[NDArray[np.floating[Any]]]:
+    def features(self, video_ids: Sequence[str], *, check: bool = True) -> list[NDArray[np.floating[Any]]]:
         """The features of some videos, (T, D) each, float32 or float16 as stored.
 
         They are mapped: only what is touched is read, and the system may forget it again.
 
         Args:
             video_ids: which; each must be in the store.
+            check: read them all and refuse those that cannot be computed with; without it, nothing is read yet.
 
         Raises:
             StoreError: a feature is not finite or too large to compute with, or shards differ in D.
@@ -209,7 +213,8 @@ class FeatureStore(Mapping[str, FeatureSequence]):
             rows[number].append(row)
         found: dict[str, NDArray[np.floating[Any]]] = {}
         for number, its_rows in rows.items():
-            found |= zip((row.id for row in its_rows), self._shard_of_one_size(number).features(its_rows), strict=True)
+            mapped = self._shard_of_one_size(number).features(its_rows, check=check)
+            found |= zip((row.id for row in its_rows), mapped, strict=True)
         return [found[video_id] for video_id in video_ids]
 
     def _shard_of_one_size(self, number: int) -> Shard:
@@ -219,9 +224,24 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         return shard
 
     def holds(self, video: VideoFile) -> bool:
-        """Whether the store has this very file: same id, size and time."""
+        """Whether the store has this very file: same id, and same size and time.
+
+        Where the file was stored from another folder, of a data set that was moved or copied, its time may differ if
+        its fingerprint is the same.
+        """
         place = self._places.get(video.id)
-        return place is not None and stamp_of(video) == (place[1].info.size_bytes, place[1].info.mtime_ns)
+        stamp = stamp_of(video)
+        if place is None or stamp is None:
+            return False
+        info, source = place[1].info, place[1].source
+        if stamp == (info.size_bytes, info.mtime_ns):
+            return True
+        return (
+            stamp[0] == info.size_bytes
+            and source.fingerprint != ""
+            and sources_of([video])[video.id].root not in ("", source.root)
+            and fingerprint_of(video.path) == source.fingerprint
+        )
 
     def known_failure(self, video: VideoFile) -> VideoFailure | None:
         """The latest failure of this very file (same id, size and time), where trying again would change nothing.
@@ -304,6 +324,7 @@ class StoreWriter:
         self._store = store
         self._most_videos, self._most_bytes, self._most_seconds = most_videos, most_bytes, most_seconds
         self._held: list[FeatureSequence] = []
+        self._held_bytes = 0
         self._held_since = 0.0
 
     def add(self, sequence: FeatureSequence) -> None:
@@ -314,8 +335,8 @@ class StoreWriter:
         """
         self._held_since = self._held_since if self._held else time.monotonic()
         self._held.append(sequence)
-        held_bytes = sum(held.features.nbytes for held in self._held)
-        if len(self._held) >= self._most_videos or held_bytes >= self._most_bytes:
+        self._held_bytes += sequence.features.nbytes
+        if len(self._held) >= self._most_videos or self._held_bytes >= self._most_bytes:
             self.seal()
         self.seal_if_due()
 
@@ -329,12 +350,12 @@ class StoreWriter:
             self.seal()
 
     def fail(self, failure: VideoFailure, video: VideoFile) -> None:
-        """Note a video that could not be read, and its file's size and time.
+        """Note a video that could not be read, with its file's size and time and where it lies.
 
         Raises:
             StoreError: the note cannot be written.
         """
-        self._store.failure_log.append(failure, stamp_of(video))
+        self._store.failure_log.append(failure, stamp_of(video), sources_of([video])[video.id])
 
     def seal(self) -> None:
         """Put what is held on the disk, as a shard.
@@ -351,8 +372,9 @@ class StoreWriter:
                 f"{self._store.path}: a shard cannot be written ({error}); what was sealed before is safe: "
                 "make room, and run the same command again"
             ) from error
-        logger.debug("sealed %s: %d videos", path, len(self._held))
+        logger.debug("sealed %s: %s", path, count_of(len(self._held), "video"))
         self._held.clear()
+        self._held_bytes = 0
         self._store.refresh()
 
     def __enter__(self) -> Self:

@@ -4,7 +4,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidpipe.errors import InputError, UsageError, count_of
@@ -56,6 +56,7 @@ def _warn(folder: Path, error: OSError) -> None:
 def find_videos(
     inputs: Sequence[Path],
     *,
+    prefix: str = "",
     exclude: Sequence[str] = (),
     on_unreadable: OnUnreadable = _warn,
     on_skipped: OnSkipped = lambda skipped: None,
@@ -70,7 +71,8 @@ def find_videos(
 
     Args:
         inputs: files, folders and CSVs.
-        exclude: patterns for ids to leave out; see `vidpipe.video.exclude.Exclude`.
+        prefix: put before each id, as a folder: `old` makes `old/walk/a.mp4` of `walk/a.mp4`.
+        exclude: patterns for ids to leave out, without the prefix; see `vidpipe.video.exclude.Exclude`.
         on_unreadable: called with each folder on the way that cannot be read, and why; a warning is logged by default.
         on_skipped: called with each file and folder that is left out, and why.
         video_column: the column of the CSVs that names the videos; None takes `video`, or one that is named alike.
@@ -79,7 +81,8 @@ def find_videos(
         The videos, each with its own id.
 
     Raises:
-        UsageError: a path is not there, cannot be read or is no regular file, or two videos would have the same id.
+        UsageError: a path is not there, cannot be read or is no regular file, two videos would have the same id, or the
+            prefix cannot be part of a path.
         InputError: a folder holds no videos, all are excluded, or a CSV cannot be used.
     """
     excluded = Exclude(exclude)
@@ -95,7 +98,7 @@ def find_videos(
             named = [by_file[path]] if kind == "file" else _from_csv(path, video_column)
             found.extend(_not_excluded(named, excluded, on_skipped))
     _check_excluded(excluded, found, inputs)
-    return _unique(found)
+    return _unique(_prefixed(found, prefix))
 
 
 def _not_excluded(videos: Iterable[VideoFile], exclude: Exclude, on_skipped: OnSkipped) -> Iterator[VideoFile]:
@@ -271,6 +274,14 @@ def _as_id(relative: str) -> str:
     return os.fsencode(relative).decode("utf-8", "backslashreplace").replace(os.sep, "/")
 
 
+def _prefixed(videos: Iterable[VideoFile], prefix: str) -> Iterator[VideoFile]:
+    parts = prefix.strip("/").split("/")
+    if prefix and (not prefix.isprintable() or {"", ".", ".."} & set(parts)):
+        raise UsageError(f"prefix {prefix!r}: a name, or several with `/` between them, is needed, such as 'old'")
+    for video in videos:
+        yield replace(video, id="/".join([*parts, video.id])) if prefix else video
+
+
 def _unique(videos: Iterable[VideoFile]) -> list[VideoFile]:
     by_id: dict[str, VideoFile] = {}
     for video in videos:
@@ -278,6 +289,7 @@ def _unique(videos: Iterable[VideoFile]) -> list[VideoFile]:
         if other.path != video.path:
             raise UsageError(
                 f"two videos would have the id {video.id!r}: {other.path} and {video.path}; "
-                "give the folder that holds both, or use a store for each"
+                "give the folder that holds both, or extract one input after the other, with --prefix NAME for the "
+                "second"
             )
     return list(by_id.values())

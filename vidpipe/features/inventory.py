@@ -1,0 +1,315 @@
+"""How a store's videos and the files that are there now fit together: other collections, moved files, files gone.
+
+    extract col1 -o fa, then extract col2 -o fa, each with its own clip1.mp4   refused: see `refuse_other_collections`
+    mv col1/walk/a.mp4 col1/run/a.mp4                                          its features are stored under the new id,
+                                                                               then the old id is dropped
+    rm col1/walk/a.mp4                                                         reported, until `store prune` drops it
+
+Where a step is stopped between the two, the next extract finds the video under both ids and drops the old one.
+"""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vidpipe.errors import StoreError, count_of
+from vidpipe.features.care import drop
+from vidpipe.features.failures import source_of_entry
+from vidpipe.features.shard import Shard, VideoRow, fault
+from vidpipe.features.sources import file_of, fingerprint_of, is_gone, prefix_of, sources_of, stamp_of
+from vidpipe.features.store import FeatureStore
+from vidpipe.records import FeatureSequence, VideoFile, VideoSource
+
+__all__ = [
+    "Reused",
+    "find_gone",
+    "find_gone_in_place",
+    "find_moved",
+    "prune",
+    "refuse_other_collections",
+    "reuse_features",
+]
+
+NS_PER_SECOND = 10**9
+MAX_NAMES = 3
+"""Of the videos that a message names."""
+
+
+def refuse_other_collections(store: FeatureStore, videos: Sequence[VideoFile], held: AbstractSet[str]) -> None:
+    """Refuse videos that have the ids of other videos, stored from another folder.
+
+    A changed file in its old folder is a new version of the video and is not refused. Nor are videos of a store that
+    was made before stores noted the folder.
+
+    Args:
+        store: where the videos are to go.
+        videos: the files of an extraction.
+        held: ids of the videos whose very file the store holds.
+
+    Raises:
+        StoreError: there are some; the message names the first.
+    """
+    sources = sources_of(videos)
+    others = [
+        (video, old)
+        for video in videos
+        if video.id in store and video.id not in held
+        for old in [store.place(video.id)[1].source]
+        if old.root and sources[video.id].root not in ("", old.root)
+    ]
+    if others:
+        pairs = [f"{video.id} ({file_of(old)}, now {video.path})" for video, old in others]
+        name = Path(others[0][0].root or "").name or "NAME"
+        raise StoreError(
+            f"{store.path}: {count_of(len(others), 'video')} would replace another folder's video of the same id: "
+            f"{_few(pairs)}. Nothing was changed. `--prefix {name}` gives this folder's videos ids of their own "
+            f"({name}/{others[0][0].id}), or choose another store; if they are new versions of the same videos, "
+            "--force replaces the old ones"
+        )
+
+
+def _few(names: Collection[str]) -> str:
+    """`a, b, c and 7 more`"""
+    shown = ", ".join(list(names)[:MAX_NAMES])
+    return f"{shown} and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else shown
+
+
+@dataclass(frozen=True)
+class Reused:
+    """A video that was stored without being decoded, for a file of the same content was stored under another id."""
+
+    video_id: str
+    old_id: str
+    is_same_path: bool
+    """Whether it is the very same file, found from another folder."""
+
+
+def reuse_features(store: FeatureStore, videos: Sequence[VideoFile]) -> list[Reused]:
+    """Store videos whose content is stored under another id, such as moved files, with the features that are there.
+
+    Args:
+        store: where to look, and where to.
+        videos: files that the store does not hold.
+
+    Returns:
+        What was stored so.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    reused = []
+    twins = list(_find_twins(store, videos))  # before the first is written: from then on an id may mean another file
+    with store.writer() as writer:
+        for twin in twins:
+            if (sequence := twin.sequence()) is not None:
+                writer.add(sequence)
+                reused.append(Reused(twin.video.id, twin.row.id, twin.is_same_path()))
+    return reused
+
+
+@dataclass(frozen=True)
+class _Twin:
+    """A file, and the stored row of a file of the same content."""
+
+    video: VideoFile
+    source: VideoSource
+    """Of the file."""
+    mtime_ns: int
+    shard: Shard
+    row: VideoRow
+
+    def sequence(self) -> FeatureSequence | None:
+        """The row's sequence as the file's own; None where it is damaged."""
+        sequence = self.shard.sequence(self.row)
+        if fault(sequence, self.row) is not None:
+            return None
+        info = replace(sequence.info, mtime_ns=self.mtime_ns)
+        return replace(sequence, video_id=self.video.id, info=info, source=self.source)
+
+    def is_same_path(self) -> bool:
+        """Whether the row was made from this very file, found from another folder."""
+        old, new = self.row.source, self.source
+        return bool(old.root and new.root) and os.path.realpath(file_of(old)) == os.path.realpath(file_of(new))
+
+
+def _find_twins(store: FeatureStore, videos: Sequence[VideoFile]) -> Iterator[_Twin]:
+    index = _Index(store)
+    stamps = {video.id: stamp_of(video) for video in videos}
+    num_like = Counter(_stamp_key(video_id, *stamp) for video_id, stamp in stamps.items() if stamp)
+    sources = sources_of(videos)
+    for video in videos:
+        size_bytes, mtime_ns = stamps[video.id] or (-1, 0)
+        if size_bytes in index.sizes:
+            source = replace(sources[video.id], fingerprint=fingerprint_of(video.path))
+            found = index.same_content(video.id, size_bytes, mtime_ns, source)
+            key = _stamp_key(video.id, size_bytes, mtime_ns)
+            if found is None and num_like[key] == 1 and video.id not in store:
+                found = index.same_stamp(key, source)
+            if found is not None:
+                yield _Twin(video, source, mtime_ns, *found)
+
+
+class _Index:
+    """A store's rows by what their files were."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        places = [store.place(video_id) for video_id in store.ids]
+        self.sizes = {row.info.size_bytes for _, row in places}
+        self._by_content: dict[tuple[int, str], list[tuple[Shard, VideoRow]]] = defaultdict(list)
+        self._by_stamp: dict[tuple[int, int, str], list[tuple[Shard, VideoRow]]] = defaultdict(list)
+        for shard, row in places:
+            if row.source.fingerprint:
+                self._by_content[row.info.size_bytes, row.source.fingerprint].append((shard, row))
+            else:
+                self._by_stamp[_row_stamp(row)].append((shard, row))
+
+    def same_content(
+        self, video_id: str, size_bytes: int, mtime_ns: int, source: VideoSource
+    ) -> tuple[Shard, VideoRow] | None:
+        """A row that was made from this content under another id. A fingerprint alone does not say so, for it has not
+        seen all of the file: the time must be the same, or the row's own file gone, as of one that was moved."""
+        for shard, row in self._by_content.get((size_bytes, source.fingerprint), ()):
+            if row.id != video_id and (row.info.mtime_ns == mtime_ns or is_gone(row.source)):
+                return shard, row
+        return None
+
+    def same_stamp(self, key: tuple[int, int, str], source: VideoSource) -> tuple[Shard, VideoRow] | None:
+        """The one row without a fingerprint that has a file's size and time, if its own file is not in that folder."""
+        found = self._by_stamp.get(key, [])
+        return found[0] if len(found) == 1 and is_gone(VideoSource(source.root, found[0][1].id)) else None
+
+
+def _stamp_key(video_id: str, size_bytes: int, mtime_ns: int) -> tuple[int, int, str]:
+    """By what a file is known again whose fingerprint is not known. A time in whole seconds, as archives keep it, is
+    shared by many files, so that the name must be the same too."""
+    return size_bytes, mtime_ns, "" if mtime_ns % NS_PER_SECOND else video_id.rpartition("/")[2]
+
+
+def _row_stamp(row: VideoRow) -> tuple[int, int, str]:
+    return _stamp_key(row.id, row.info.size_bytes, row.info.mtime_ns)
+
+
+def find_gone(store: FeatureStore, videos: Sequence[VideoFile]) -> list[str]:
+    """The stored videos of some folders whose files are no longer there.
+
+    Args:
+        store: what to look through.
+        videos: what was found in these folders now. Stored videos of other folders, or with another prefix, are left
+            alone, and so are those of a store that was made before stores noted the folder.
+
+    Returns:
+        Their ids, sorted. A file that cannot be looked at is not gone.
+    """
+    sources = sources_of(videos)
+    given = {(source.root, prefix_of(video_id, source)) for video_id, source in sources.items() if source.root}
+    new_roots = _new_roots(store, videos, sources)
+    gone = []
+    for video_id in store.ids:
+        source = store.place(video_id)[1].source
+        if source.root and video_id not in sources:
+            prefix = prefix_of(video_id, source)
+            roots = {root for root in (source.root, *new_roots[source.root]) if (root, prefix) in given}
+            places = [source, *(VideoSource(root, source.path) for root in roots)]
+            if roots and all(map(is_gone, places)):
+                gone.append(video_id)
+    return gone
+
+
+def _new_roots(
+    store: FeatureStore, videos: Iterable[VideoFile], sources: dict[str, VideoSource]
+) -> defaultdict[str, set[str]]:
+    """Where data sets went that were moved as a whole: for the folder that the store notes, the one found now."""
+    new_roots: defaultdict[str, set[str]] = defaultdict(set)
+    for video in videos:
+        if video.id in store and sources[video.id].root:
+            old = store.place(video.id)[1].source
+            new_root = sources[video.id].root
+            is_news = old.root not in ("", new_root) and new_root not in new_roots[old.root]
+            if is_news and is_gone(old) and store.holds(video):
+                new_roots[old.root].add(new_root)
+    return new_roots
+
+
+def find_moved(store: FeatureStore, videos: Sequence[VideoFile], gone: Iterable[str]) -> list[str]:
+    """The ids that files had before they were moved: gone ones whose features are stored under a found id too.
+
+    Args:
+        store: what to look through.
+        videos: what was found now.
+        gone: from `find_gone`. Videos of a store that was made before stores noted the folder are looked at besides.
+
+    Returns:
+        Ids that may be dropped without losing anything.
+    """
+    found_ids = {video.id for video in videos}
+    there = [store.place(video_id)[1] for video_id in found_ids if video_id in store]
+    by_content = {(row.info.size_bytes, row.source.fingerprint): row for row in there if row.source.fingerprint}
+    by_stamp = {_row_stamp(row): row for row in there if row.source.root}
+    of_gone = [store.place(video_id)[1] for video_id in gone]
+    pairs = [(row, by_content.get((row.info.size_bytes, row.source.fingerprint))) for row in of_gone]
+    for row in (store.place(video_id)[1] for video_id in store.ids if video_id not in found_ids):
+        other = by_stamp.get(_row_stamp(row)) if not row.source.root else None
+        if other is not None and is_gone(VideoSource(other.source.root, row.id)):
+            pairs.append((row, other))
+    return [row.id for row, other in pairs if other is not None and _have_same_features(store, row.id, other.id)]
+
+
+def _have_same_features(store: FeatureStore, video_id: str, other_id: str) -> bool:
+    return np.array_equal(store[video_id].features, store[other_id].features)
+
+
+def find_gone_in_place(store: FeatureStore) -> list[str]:
+    """The stored videos whose files are gone while the folder they were stored from is there, with others of them.
+
+    A folder that is not there, or holds none of its videos, is on another machine or not mounted: nothing is gone then.
+    """
+    by_root: dict[str, list[str]] = defaultdict(list)
+    for video_id in store.ids:
+        by_root[store.place(video_id)[1].source.root].append(video_id)
+    gone: list[str] = []
+    for root, video_ids in by_root.items():
+        if root and os.path.isdir(root):
+            without = [video_id for video_id in video_ids if is_gone(store.place(video_id)[1].source)]
+            gone += without if len(without) < len(video_ids) else []
+    return sorted(gone)
+
+
+def prune(store: FeatureStore, videos: Sequence[VideoFile], *, dry_run: bool) -> tuple[list[str], list[str]]:
+    """Drop the stored videos of some folders whose files are no longer there, and the failures of such files.
+
+    Args:
+        store: what to prune.
+        videos: what these folders hold now; see `find_gone`.
+        dry_run: only say what would be dropped.
+
+    Returns:
+        The ids of the stored videos and of the failures that were dropped, or would be.
+
+    Raises:
+        ShardError: something is damaged; `repair` comes first.
+        StoreError: another process writes to the store, or the folder cannot be written.
+    """
+    if dry_run:
+        return _find_prunable(store, videos)
+    with store.lock():
+        store.refresh()
+        gone, failures = _find_prunable(store, videos)
+        drop(store, gone, failures=failures)
+    return gone, failures
+
+
+def _find_prunable(store: FeatureStore, videos: Sequence[VideoFile]) -> tuple[list[str], list[str]]:
+    sources = sources_of(videos)
+    given = {(source.root, prefix_of(video_id, source)) for video_id, source in sources.items()}
+    failures = []
+    for entry in store.failure_entries():
+        source = source_of_entry(entry)
+        if (source.root, prefix_of(entry["video"], source)) in given and is_gone(source):
+            failures.append(entry["video"])
+    gone = find_gone(store, videos)
+    return sorted({*gone, *find_moved(store, videos, gone)}), failures
