@@ -17,7 +17,7 @@ from vidpipe.checkpoints import Journal, begin_anew, chosen_before, describe, di
 from vidpipe.choose import choose_head
 from vidpipe.config import LINEAR_HEADS, TrainConfig
 from vidpipe.crossvalidate import CrossValidation, cross_validate, predictions_table, select_parts
-from vidpipe.datasets.leaks import Leak, find_leaks
+from vidpipe.datasets.leaks import Leak, find_leaks, refuse_mislabeled
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import Split, make_folds, make_split
 from vidpipe.evaluate import evaluate_part, logits_of
@@ -57,6 +57,7 @@ def train(
     more_splits: Sequence[Sequence[LabeledVideo]] = (),
     resume: bool = False,
     tensorboard: bool = False,
+    skip_conflicts: bool = False,
     on_epoch: Callable[[str, Epoch], None] = lambda head, epoch: None,
 ) -> TrainResult:
     """Train a head, and the baseline, on a store's features, and test them once; then fit them to all videos.
@@ -73,13 +74,17 @@ def train(
         more_splits: the same videos with other given splits, such as UCF101's second and third, to cross-validate over.
         resume: go on from what an interrupted training left in the folder.
         tensorboard: write TensorBoard's events beside history.csv.
+        skip_conflicts: leave out videos that have the features of another one under another label, rather than fail.
         on_epoch: called with the head's name after each epoch.
 
     Raises:
-        LabelsError: the labels cannot be split.
+        LabelsError: the labels cannot be split, or two videos have identical features and different labels.
         RunError: the folder cannot be written, or its checkpoint is of another training.
         TrainingError: a loss is not finite.
     """
+    videos = refuse_mislabeled(store, videos, skip=skip_conflicts)
+    kept_ids = {video.video_id for video in videos}
+    more_splits = [[video for video in labelled if video.video_id in kept_ids] for labelled in more_splits]
     split = _draw_split(videos, config)
     whole = [*split.train, *split.val, *split.test]
     class_names = tuple(sorted({video.label for video in [*split.train, *split.val]}))

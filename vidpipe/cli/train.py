@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 @click.option(
     "--tensorboard", is_flag=True, help="Write TensorBoard's events too (pip install 'vidpipe[tensorboard]')."
 )
+@click.option(
+    "--skip-conflicts", is_flag=True, help="Leave out videos that have identical features but different labels."
+)
 @label_options
 @setting_options(TrainConfig, "train")
 def command(
@@ -31,6 +34,7 @@ def command(
     overwrite: bool,
     resume: bool,
     tensorboard: bool,
+    skip_conflicts: bool,
     labels: Path | None,
     official_split: str,
     group_by: str | None,
@@ -90,6 +94,7 @@ def command(
         more_splits=more_splits,
         resume=resume,
         tensorboard=tensorboard,
+        skip_conflicts=skip_conflicts,
         on_epoch=_log_epoch,
     )
     _print_result(result)
