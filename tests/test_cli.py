@@ -416,7 +416,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None
     assert "Traceback" not in stderr
     store = FeatureStore.open(tmp_path / "s")
     assert 0 < len(store) < 1000
-    assert f"{len(store)} of 1000 videos are in" in stderr
+    assert f"{len(store)} of 1000 videos stored in" in stderr
     store.verify()
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.config import ExtractConfig
-from vidpipe.errors import InterruptedExtractionError
+from vidpipe.errors import InterruptedExtractionError, count_of
 from vidpipe.features.care import drop
 from vidpipe.features.inventory import Reused, find_gone, find_moved, refuse_other_collections, reuse_features
 from vidpipe.features.key import FeatureKey
@@ -184,7 +184,7 @@ def extract(
                     on_progress(progress)
             except KeyboardInterrupt:
                 raise InterruptedExtractionError(
-                    f"stopped; {progress.num_done} of {len(to_do)} videos are in {store_path}. "
+                    f"stopped; {progress.num_done} of {count_of(len(to_do), 'video')} stored in {store_path}. "
                     "The same command goes on from there"
                 ) from None
     return ExtractSummary(

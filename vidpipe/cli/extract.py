@@ -134,7 +134,7 @@ def _show(store: Path, summary: "ExtractSummary", unreadable: list[str]) -> None
         f"{store}: {count_of(summary.num_stored, 'video')} stored ({frames}, {summary.seconds:.1f} s"
         + (f"; {replaced} in place of an older version" if replaced else "")
         + f"), {summary.num_skipped} were there already"
-        + (f", {reused} known by content and not computed again" if reused else "")
+        + (f", {reused} recognised by content and not computed again" if reused else "")
         + f", {len(summary.failures)} failed"
         + (f", {known} failed before and were not tried again (--retry-failed)" if known else "")
     )

@@ -60,7 +60,7 @@ def refuse_other_collections(store: FeatureStore, videos: Sequence[VideoFile], h
         for video in videos
         if video.id in store and video.id not in held
         for old in [store.place(video.id)[1].source]
-        if old.root and sources[video.id].root not in ("", old.root)
+        if old.root and sources[video.id].root not in ("", old.root) and not _is_same_path(old, sources[video.id])
     ]
     if others:
         pairs = [f"{video.id} ({file_of(old)}, now {video.path})" for video, old in others]
@@ -77,6 +77,10 @@ def _few(names: Collection[str]) -> str:
     """`a, b, c and 7 more`"""
     shown = ", ".join(list(names)[:MAX_NAMES])
     return f"{shown} and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else shown
+
+
+def _is_same_path(one: VideoSource, other: VideoSource) -> bool:
+    return bool(one.root and other.root) and os.path.realpath(file_of(one)) == os.path.realpath(file_of(other))
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,7 @@ class _Twin:
 
     def is_same_path(self) -> bool:
         """Whether the row was made from this very file, found from another folder."""
-        old, new = self.row.source, self.source
-        return bool(old.root and new.root) and os.path.realpath(file_of(old)) == os.path.realpath(file_of(new))
+        return _is_same_path(self.row.source, self.source)
 
 
 def _find_twins(store: FeatureStore, videos: Sequence[VideoFile]) -> Iterator[_Twin]:
