@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from tests.stores import KEY, make_sequence, make_store
 from tests.test_files import make_files
 from vidpipe.cli import main
-from vidpipe.features.failures import FailureLog, stamp_of
+from vidpipe.features.failures import FailureLog
+from vidpipe.features.sources import stamp_of
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import VideoFailure, VideoFile
 

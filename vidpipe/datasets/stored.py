@@ -1,6 +1,5 @@
 """The labelled videos of a feature store."""
 
-import logging
 from pathlib import Path
 
 from vidpipe.datasets.groups import group_by_pattern
@@ -11,8 +10,6 @@ from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
 
 __all__ = ["label_store"]
-
-logger = logging.getLogger(__name__)
 
 
 def label_store(
