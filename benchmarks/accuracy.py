@@ -44,6 +44,6 @@ def _scores(name: str, labels: Path, folder: Path) -> dict[str, list[tuple[float
 
 def _row(name: str, head: str, scores: list[tuple[float, float]]) -> str:
     told = [
-        f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in zip(np.mean(scores, 0), np.std(scores, 0), strict=True)
+        f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in zip(np.mean(scores, 0), np.std(scores, 0, ddof=1), strict=True)
     ]
     return f"| {name} | {head} | {' | '.join(told)} |"

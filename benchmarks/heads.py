@@ -155,7 +155,7 @@ def calibration(sets: Sequence[LabelledSet]) -> list[str]:
             found, losses = np.array([draw[name] for draw in draws]).T
             lines.append(
                 f"| {labelled.name} | {name} | {found.min():.2f} to {found.max():.2f} | "
-                f"{losses.mean():.3f} ± {losses.std():.3f} |"
+                f"{losses.mean():.3f} ± {losses.std(ddof=1):.3f} |"
             )
     return lines
 

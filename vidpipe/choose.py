@@ -95,5 +95,4 @@ def _why(best: str, tried: Mapping[str, CrossValidation], left: Sequence[str], n
 
 
 def _told(found: CrossValidation, name: str) -> str:
-    estimate = found.estimate(name)
-    return f"{estimate.mean:.3f} ± {estimate.deviation:.3f}"
+    return found.estimate(name).figure

@@ -55,11 +55,12 @@ class CrossValidation:
         return {video: float(np.mean(rights)) for video, rights in told.items()}
 
     def estimate(self, head: str) -> Estimate:
-        """Top-1 over all videos, its deviation between the splits, and its interval by group."""
+        """Top-1 over all videos, its sample deviation between the splits, and its interval by group."""
         rights = self.is_right(head)
         units = [video.unit for video in rights]
         values = np.array(list(rights.values()))
-        deviation = float(np.std([result.evaluation.top1 for result in self.of(head)]))
+        of_split = [result.evaluation.top1 for result in self.of(head)]
+        deviation = float(np.std(of_split, ddof=1)) if len(of_split) > 1 else None
         return Estimate(float(values.mean()), deviation, *bootstrap_interval(values, units, seed=0))
 
     def pooled(self, head: str) -> Evaluation:

@@ -187,14 +187,19 @@ class Estimate:
     """A figure over folds and seeds."""
 
     mean: float
-    deviation: float
-    """Between the folds (or seeds)."""
+    deviation: float | None
+    """Sample standard deviation (n - 1) of the folds (or seeds); None where there is one alone."""
     low: float
     high: float
     """95 % confidence interval of the mean, by drawing groups anew."""
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.deviation:.3f} (95 % by group {self.low:.3f} to {self.high:.3f})"
+        return f"{self.figure} (95 % by group {self.low:.3f} to {self.high:.3f})"
+
+    @property
+    def figure(self) -> str:
+        """`0.705 ± 0.092`, or the mean alone."""
+        return f"{self.mean:.3f}" + ("" if self.deviation is None else f" ± {self.deviation:.3f}")
 
 
 def bootstrap_interval(
