@@ -23,10 +23,10 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """Tests run side by side, one a core."""
-    threads = torch.get_num_threads()
+    """Tests run side by side, one a core: so they, and the trainings in them that ask for no number, take a thread."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vidpipe.threads.MAX_THREADS", 1)
+        yield

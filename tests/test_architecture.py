@@ -16,7 +16,7 @@ MODULES = {
     ".".join(("vidpipe", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-TRAINING = ("fit", "fit_linear", "calibration", "crossvalidate", "choose", "checkpoints")
+TRAINING = ("fit", "fit_linear", "calibration", "crossvalidate", "choose", "checkpoints", "threads")
 STAGES = ("extract", *TRAINING, "train", "evaluate", "predict", "report", "demo")
 NOUNS = ("datasets", "features", "models", "video")
 RESULTS = ("run", "metrics", "plots")

@@ -163,7 +163,16 @@ def test_a_training_that_was_broken_off_goes_on_to_the_same_model(
     for name in ("model.safetensors", "history.csv", "history_refit.csv"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not list((tmp_path / "parts").glob("checkpoint*"))
-    assert Run.open(tmp_path / "parts").config == config
+    assert Run.open(tmp_path / "parts").config == replace(config, threads=1)
+
+
+def test_a_training_that_goes_on_keeps_its_number_of_threads(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
+    with pytest.raises(BrokenOffError):
+        train(*made, tmp_path / "run", config=replace(QUICK, epochs=2, threads=2), on_epoch=break_off_after(1))
+    assert train(*made, tmp_path / "run", config=replace(QUICK, epochs=2), resume=True).run.config.threads == 2
 
 
 def test_a_training_that_goes_on_does_not_choose_its_head_again(

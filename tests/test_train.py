@@ -18,6 +18,7 @@ from vidpipe.models.motion import masked_mean
 from vidpipe.predict import predict
 from vidpipe.records import FeatureSequence, LabeledVideo, VideoFile
 from vidpipe.run import Run
+from vidpipe.threads import default_num_threads
 from vidpipe.train import train
 
 QUICK = TrainConfig(
@@ -86,7 +87,8 @@ def test_a_run_folder_is_complete_and_holds_no_pickle(trained: Trained) -> None:
     assert document["class_names"] == ["falling", "rising"]
     assert document["feature_key"] == store.key.as_dict()
     assert torch.__version__.startswith(document["versions"]["torch"])
-    assert TrainConfig(**load_section(run_path / "config.toml", "train")) == QUICK == Run.open(run_path).config
+    assert TrainConfig(**load_section(run_path / "config.toml", "train")) == Run.open(run_path).config
+    assert Run.open(run_path).config == replace(QUICK, threads=default_num_threads())
     assert (run_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
     with (run_path / "history.csv").open() as stream:
         history = list(csv.DictReader(stream))

@@ -13,8 +13,9 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from vidpipe.config import TrainConfig
 from vidpipe.errors import RunError, UsageError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["Journal", "begin_anew", "chosen_before", "describe", "discard_checkpoints"]
+__all__ = ["Interrupted", "Journal", "begin_anew", "describe", "discard_checkpoints"]
 
 SECONDS_BETWEEN = 10.0
 """Of training, which a crash can cost."""
@@ -124,17 +125,27 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[s
         raise RunError(f"{path}: cannot be read ({error}); delete it to begin anew") from error
 
 
-def chosen_before(folder: Path) -> tuple[str, str] | None:
-    """The head that --head auto chose before the training was broken off, and why; None where it did not.
+@dataclass(frozen=True)
+class Interrupted:
+    """What an interrupted training had settled, for --resume to keep to."""
 
-    Raises:
-        RunError: the checkpoint cannot be read.
-    """
-    path = folder / "checkpoint.safetensors"
-    if not path.exists():
-        return None
-    about, _, _ = _read_checkpoint(path)
-    return (about["config"]["head"], about["choice"]) if about["choice"] else None
+    head: str
+    choice: str
+    """Why --head auto took the head; empty where it was asked for."""
+    threads: int
+
+    @classmethod
+    def find(cls, folder: Path) -> Self | None:
+        """Read it from the folder's checkpoint; None where there is none.
+
+        Raises:
+            RunError: the checkpoint cannot be read.
+        """
+        path = folder / "checkpoint.safetensors"
+        if not path.exists():
+            return None
+        about, _, _ = _read_checkpoint(path)
+        return cls(about["config"]["head"], about["choice"], about["config"]["threads"])
 
 
 def _summary_writer(folder: Path) -> "SummaryWriter":

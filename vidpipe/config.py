@@ -309,6 +309,12 @@ class TrainConfig(_Checked):
     )
     seed: int = _setting(0, "Seed of the split, the weights and the order of the videos.", low=0)
     device: str = _setting("auto", "Where the head is trained.", choices=("auto", "cpu", "cuda"))
+    threads: int = _setting(
+        0,
+        "CPU threads to train with; 0 takes one for each available core, up to 16. Another number of threads may give "
+        "a slightly different model.",
+        low=0,
+    )
 
     @staticmethod
     def check_together(values: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.calibration import FEW_TO_CALIBRATE
-from vidpipe.checkpoints import Journal, begin_anew, chosen_before, describe, discard_checkpoints
+from vidpipe.checkpoints import Interrupted, Journal, begin_anew, describe, discard_checkpoints
 from vidpipe.choose import choose_head
 from vidpipe.config import LINEAR_HEADS, TrainConfig
 from vidpipe.crossvalidate import CrossValidation, cross_validate, predictions_table, select_parts
@@ -28,6 +28,7 @@ from vidpipe.models.heads import Head, LinearHead
 from vidpipe.plots import plot_confusion, plot_history
 from vidpipe.records import LabeledVideo
 from vidpipe.run import BASELINE, Run, SplitRow, save_run
+from vidpipe.threads import default_num_threads, use_threads
 
 __all__ = ["TrainResult", "train"]
 
@@ -85,21 +86,41 @@ def train(
     videos = refuse_mislabeled(store, videos, skip=skip_conflicts)
     kept_ids = {video.video_id for video in videos}
     more_splits = [[video for video in labelled if video.video_id in kept_ids] for labelled in more_splits]
+    before = Interrupted.find(run_path) if resume else None
+    config = replace(config, threads=config.threads or (before.threads if before else default_num_threads()))
+    recorder = _Recorder(run_path, "", resume, tensorboard, on_epoch)
+    with use_threads(config.threads):
+        return _train(store, videos, run_path, config, more_splits, before, recorder)
+
+
+def _train(
+    store: FeatureStore,
+    videos: Sequence[LabeledVideo],
+    run_path: Path,
+    config: TrainConfig,
+    more_splits: Sequence[Sequence[LabeledVideo]],
+    before: Interrupted | None,
+    recorder: "_Recorder",
+) -> TrainResult:
+    """See `train`; `before` is what an interrupted training had settled."""
     split = _draw_split(videos, config)
     whole = [*split.train, *split.val, *split.test]
     class_names = tuple(sorted({video.label for video in [*split.train, *split.val]}))
     dataset = SequenceDataset(store, whole, class_names)
     parts = select_parts(dataset, split)
     leaks = find_leaks(parts)
-    if not resume:
+    if not recorder.resume:
         begin_anew(run_path)
     choice = ""
     if config.head == "auto":
-        before = chosen_before(run_path) if resume else None
-        head_name, choice = before or choose_head(parts["train"], split.train, class_names, config)
+        head_name, choice = (
+            (before.head, before.choice)
+            if before and before.choice
+            else choose_head(parts["train"], split.train, class_names, config)
+        )
         config = replace(config, head=head_name)
         logger.info("head: %s", choice)
-    recorder = _Recorder(run_path, choice, resume, tensorboard, on_epoch)
+    recorder = replace(recorder, choice=choice)
     heads, history = _fit_heads(parts, class_names, config, recorder)
     cross_validation = _cross_validate(dataset, videos, more_splits, class_names, config, whole)
     logits = {
