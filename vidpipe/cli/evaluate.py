@@ -1,6 +1,5 @@
 """vidpipe evaluate"""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +8,7 @@ import click
 from vidpipe.cli.options import (
     LocalPath,
     evaluation_lines,
+    json_line,
     label_options,
     printable,
     setting_options,
@@ -71,6 +71,8 @@ def command(
     )
     report = evaluate(opened_run, opened_store, videos, device=device)
     best, *baselines = report.evaluations.items()
+    if report.num_seen:
+        click.echo(f"excluded {count_of(report.num_seen, 'video')} used for training or model selection", err=True)
     if plot is not None:
         from vidpipe.plots import plot_confusion
 
@@ -78,10 +80,9 @@ def command(
     if format_ == "json":
         figures = ("top1", "top5", "macro_f1", "balanced_accuracy", "log_loss", "calibration_error")
         beside = {name: {figure: getattr(e, figure) for figure in figures} for name, e in baselines}
-        click.echo(json.dumps({**best[1].as_dict(), "class_names": opened_run.class_names, "baseline": beside}))
+        more = {"num_excluded": report.num_seen, "class_names": opened_run.class_names, "baseline": beside}
+        click.echo(json_line({**best[1].as_dict(), **more}))
         return
-    if report.num_seen:
-        click.echo(f"excluded {count_of(report.num_seen, 'video')} used for training or model selection", err=True)
     for line in evaluation_lines(report.evaluations, own=best[0]):
         click.echo(line)
     evaluation = best[1]

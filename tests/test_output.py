@@ -1,0 +1,133 @@
+"""The JSON that commands print is what docs/output.md says, key by key."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.stores import make_store
+from tests.test_cli import run
+from tests.test_predict import LENET, made
+from tests.test_report import half_tested
+from vidpipe.cli import main
+from vidpipe.features.store import FeatureStore
+
+__all__ = ["half_tested", "made"]
+
+DOCUMENT = (Path(__file__).parents[1] / "docs/output.md").read_text(encoding="utf-8")
+SECTION = re.compile(r"^## `vidpipe (.*?)`\n.*?^```json schema\n(.*?)^```\n\n^```json example\n(.*?)^```", re.M | re.S)
+SECTIONS = {title: (json.loads(schema), example) for title, schema, example in SECTION.findall(DOCUMENT)}
+
+
+def problems(title: str, document: Any) -> list[str]:
+    """What of a document its section of docs/output.md does not allow."""
+    return [error.message for error in Draft202012Validator(SECTIONS[title][0]).iter_errors(document)]
+
+
+def objects_below(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every schema of an object with named keys, at any depth."""
+    if isinstance(schema, dict):
+        if "properties" in schema:
+            yield schema
+        for value in schema.values():
+            yield from objects_below(value)
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_a_schema_is_valid_names_every_key_and_fits_its_example(title: str) -> None:
+    schema, example = SECTIONS[title]
+    Draft202012Validator.check_schema(schema)
+    assert len(example.splitlines()) == 1
+    assert problems(title, json.loads(example)) == []
+    for one in objects_below(schema):
+        assert one["additionalProperties"] is False
+    assert problems(title, {**json.loads(example), "new_key": 1}) != []
+
+
+def commands_with_json(command: click.Command, name: str = "") -> Iterator[str]:
+    context = click.Context(command)
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            found = command.get_command(context, below)
+            assert found is not None
+            yield from commands_with_json(found, f"{name} {below}".strip())
+    for parameter in command.params:
+        if "--format" in parameter.opts and "json" in getattr(parameter.type, "choices", ()):
+            yield name
+
+
+def test_every_command_that_prints_json_is_described() -> None:
+    described = {re.match(r"[a-z ]+[a-z]", title)[0] for title in SECTIONS}  # type: ignore[index]
+    assert set(commands_with_json(main)) == described
+
+
+def check(title: str, *arguments: object, exit_code: int = 0) -> list[dict[str, Any]]:
+    """The objects that a command prints; each fits its section."""
+    result = run(*arguments, "--format", "json")
+    assert result.exit_code == exit_code, result.output
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert found
+    for one in found:
+        assert problems(title, one) == []
+    return found
+
+
+def test_predictions_are_as_described(made: Path) -> None:
+    chosen = ("predict", made / "run", made / "new", "--device", "cpu", "--workers", 1, "--min-confidence", 0.9)
+    assert {one["status"] for one in check("predict RUN INPUT…", *chosen, exit_code=3)} >= {"failed"}
+    stored = ("predict", made / "run", made / "videos", "--store", made / "features", "--min-confidence", 1)
+    assert {one["status"] for one in check("predict RUN INPUT…", *stored)} == {"unknown"}
+
+
+def test_an_evaluation_is_as_described(half_tested: Path) -> None:
+    folder = half_tested.parent
+    (found,) = check("evaluate RUN STORE", "evaluate", half_tested, folder / "store", "--labels", folder / "labels.csv")
+    assert found["per_class"][2]["f1"] is None
+    assert found["num_excluded"] == 0
+    baseline = ("evaluate", folder / "mean", folder / "store", "--labels", folder / "labels.csv")
+    assert run("train", folder / "store", "-o", folder / "mean", "--head", "mean", "--no-refit").exit_code == 0
+    (found,) = check("evaluate RUN STORE", *baseline)
+    assert (found["baseline"], found["num_excluded"] > 0) == ({}, True)
+
+
+def test_what_info_tells_is_as_described(made: Path, half_tested: Path, tmp_path: Path) -> None:
+    check("info STORE", "info", made / "features")
+    check("info STORE", "info", half_tested.parent / "store")
+    check("info VIDEO", "info", made / "new/a.mp4")
+    for number, (more, top1) in enumerate(
+        (
+            ((), ["test_top1"]),
+            (("--folds", 2, "--head", "auto", "--budget", 0), ["folds_top1"]),
+            (("--test-fraction", 0), ["val_top1"]),
+            (("--test-fraction", 0, "--val-fraction", 0), []),
+        )
+    ):
+        path = tmp_path / str(number)
+        quick = ("--epochs", 1, "--hidden-size", 4, "--device", "cpu")
+        trained = run("train", made / "features", "-o", path, *more, *quick)
+        assert trained.exit_code == 0, trained.output
+        assert [key for one in check("info RUN", "info", path) for key in one if key.endswith("_top1")] == top1
+    half = ("--sampling", "fps", "--fps", 4, "--dtype", "float16", *LENET)
+    assert run("extract", made / "new/a.mp4", "-o", tmp_path / "half", *half).exit_code == 0
+    check("info STORE", "info", tmp_path / "half")
+    make_store(tmp_path / "empty", [])
+    check("info STORE", "info", tmp_path / "empty")
+
+
+def test_backbones_are_as_described() -> None:
+    assert len(check("backbones", "backbones")) > 50
+    check("backbones", "backbones", "timm/test_vit.r160_in1k")
+
+
+def test_what_verify_finds_is_as_described(made: Path, tmp_path: Path) -> None:
+    check("store verify STORE", "store", "verify", made / "features")
+    assert run("extract", made / "videos/left", "-o", tmp_path / "s", "--num-frames", 2, *LENET).exit_code == 0
+    (shard,) = FeatureStore.open(tmp_path / "s").shard_paths
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    (found,) = check("store verify STORE", "store", "verify", tmp_path / "s", exit_code=3)
+    assert found["damage"]
