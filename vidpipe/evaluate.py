@@ -58,8 +58,9 @@ def evaluate(
     seen = {(row.video, row.size_bytes) for row in run.splits if row.split in {*run.learned_parts, "val"}}
     unseen = [video for video in videos if (video.video_id, store.info(video.video_id).size_bytes) not in seen]
     if not unseen:
+        given = f"every one of these {len(videos)} videos" if len(videos) > 1 else "the one video given"
         raise RunError(
-            f"{run.path}: the run learned from all of the videos given ({len(videos)}); give others. "
+            f"{run.path}: the run learned from {given}; give others. "
             f"`vidpipe info {run.path}` shows the metrics of its own test part; train --no-refit keeps that part unseen"
         )
     dataset = SequenceDataset(store, unseen, run.class_names)
