@@ -69,7 +69,7 @@ def test_folds_are_told_as_estimates_and_the_run_learns_from_all(made: Made, tmp
             for fold in range(8)
         ]
         assert [fold["top1"] for fold in found[head]["folds"]] == pytest.approx(of_fold)
-        assert found[head]["estimate"]["deviation"] == pytest.approx(statistics.stdev(of_fold))
+        assert found[head]["estimate"]["deviation"] == pytest.approx(statistics.stdev(map(float, of_fold)))
         assert found[head]["estimate"]["low"] <= np.mean(rights) <= found[head]["estimate"]["high"]
     assert found["statistics"]["estimate"]["mean"] == 1.0 > found["mean"]["estimate"]["mean"]
 

@@ -1,5 +1,6 @@
 """vidpipe evaluate"""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,9 +84,14 @@ def command(
         more = {"num_excluded": report.num_seen, "class_names": opened_run.class_names, "baseline": beside}
         click.echo(json_line({**best[1].as_dict(), **more}))
         return
-    for line in evaluation_lines(report.evaluations, own=best[0]):
+    _print_metrics(report.evaluations, best[0])
+
+
+def _print_metrics(evaluations: "Mapping[str, Evaluation]", own: str) -> None:
+    """A line a head, then the own head's other metrics and its classes."""
+    for line in evaluation_lines(evaluations, own=own):
         click.echo(line)
-    evaluation = best[1]
+    evaluation = evaluations[own]
     click.echo(
         f"balanced accuracy {evaluation.balanced_accuracy:.3f}  mean average precision "
         f"{evaluation.mean_average_precision:.3f}  log loss {evaluation.log_loss:.3f}  "

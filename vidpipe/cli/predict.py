@@ -96,23 +96,9 @@ def command(
     opened_store = FeatureStore.open(store) if store is not None else None
     form = _form(format_, videos, opened_run, top)
     seen = _Seen(opened_run, len(videos), is_table=format_ == "table")
-    predictions = seen.watch(
-        predict(
-            opened_run,
-            videos,
-            top=top or DEFAULT_TOP,
-            min_confidence=min_confidence,
-            store=opened_store,
-            config=config,
-        )
-    )
-    with OutputLines(output, form.header) as lines:
-        try:
-            for prediction in _least_certain(predictions, uncertain) if uncertain else predictions:
-                if (line := form.line(prediction)) is not None:
-                    lines.write(line)
-        except KeyboardInterrupt:
-            raise InterruptedExtractionError(_where_it_stands(seen, lines)) from None
+    answer: dict[str, Any] = {"top": top or DEFAULT_TOP, "min_confidence": min_confidence}
+    predictions = seen.watch(predict(opened_run, videos, **answer, store=opened_store, config=config))
+    _write(output, form, _least_certain(predictions, uncertain) if uncertain else predictions, seen)
     seen.report()
     for told in unreadable:
         click.echo(told, err=True)
@@ -134,10 +120,20 @@ def _check_output(output: Path, format_: str, uncertain: int | None) -> None:
     check_replaceable(output, f"predictions as {format_}", is_own=is_own[format_])
 
 
-def _least_certain(predictions: "Iterable[Prediction]", count: int) -> "list[Prediction]":
+def _least_certain(predictions: "Iterable[Prediction]", count: int) -> "Iterator[Prediction]":
     """The videos whose most probable class has the lowest probability, lowest first."""
     labelled = (prediction for prediction in predictions if prediction.error is None)
-    return heapq.nsmallest(count, labelled, key=lambda prediction: prediction.probabilities[0])
+    yield from heapq.nsmallest(count, labelled, key=lambda prediction: prediction.probabilities[0])
+
+
+def _write(output: Path | None, form: "_Form", predictions: "Iterable[Prediction]", seen: "_Seen") -> None:
+    with OutputLines(output, form.header) as lines:
+        try:
+            for prediction in predictions:
+                if (line := form.line(prediction)) is not None:
+                    lines.write(line)
+        except KeyboardInterrupt:
+            raise InterruptedExtractionError(_where_it_stands(seen, lines)) from None
 
 
 def _where_it_stands(seen: "_Seen", lines: OutputLines) -> str:
