@@ -95,6 +95,42 @@ def test_several_given_splits_are_each_tested_on_their_own_part(made: Made, tmp_
         assert {v.video_id for v in found.videos} == {v.video_id for v in labelled if v.split == "test"}
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [(False, "no test videos are drawn.*raise --test-fraction"), (True, "the labels name no test videos.*name some")],
+)
+def test_repeats_without_a_test_part_are_refused_before_training(
+    made: Made, tmp_path: Path, given: bool, told: str
+) -> None:
+    videos = [replace(v, split=("train", "val")[i % 16 < 4]) for i, v in enumerate(made[1])] if given else made[1]
+    with pytest.raises(UsageError, match=told):
+        train(made[0], videos, tmp_path / "run", config=replace(LINEAR, repeats=2, test_fraction=0.0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_single_split_has_no_deviation(made: Made, tmp_path: Path) -> None:
+    given = [replace(v, split="test" if i < 16 else "train") for i, v in enumerate(made[1])]
+    result = train(made[0], given, tmp_path / "run", config=LINEAR, more_splits=[given])
+    assert result.cross_validation is not None
+    assert result.cross_validation.estimate("mean").deviation == 0
+    alone = replace(result.cross_validation, results=result.cross_validation.results[:2])
+    assert alone.estimate("mean").deviation is None
+    assert "±" not in str(alone.estimate("mean"))
+
+
+def test_a_single_test_video_and_a_baseline_that_wins_are_warned_of(made: Made, tmp_path: Path) -> None:
+    given = [replace(v, split="test" if i == 0 else "train") for i, v in enumerate(made[1])]
+    poor = replace(LINEAR, head="lstm", epochs=1, hidden_size=2, lr=1e-9)
+    result = train(made[0], given, tmp_path / "run", config=poor)
+    assert any("only 1 test video: " in warning for warning in result.run.warnings)
+    own, baseline = (result.evaluations["test"][name].top1 for name in ("lstm", "mean"))
+    told = {1: "beats", 0: "is as good as"}.get(int(baseline - own))
+    found = [warning for warning in result.run.warnings if warning.endswith("do not rely on this model")]
+    assert found == (
+        [f"the baseline ({baseline:.3f}) {told} lstm ({own:.3f}): do not rely on this model"] if told else []
+    )
+
+
 def test_auto_takes_a_head_that_earns_it_and_says_why(made: Made, tmp_path: Path) -> None:
     config = replace(LINEAR, head="auto", budget=0.0)
     result = train(*made, tmp_path / "run", config=config)

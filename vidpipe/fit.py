@@ -81,6 +81,8 @@ def fit_head(
     num_classes: int,
     config: TrainConfig,
     watcher: Watcher | None = None,
+    *,
+    num_epochs: int | None = None,
 ) -> tuple[Head, list[Epoch]]:
     """Build a head and fit it to `parts["train"]`.
 
@@ -91,7 +93,11 @@ def fit_head(
         parts: `train` and `val`; val may be empty.
         num_classes: K.
         config: the settings.
-        watcher: told how it goes.
+        watcher: called after each epoch and each checkpoint.
+        num_epochs: where a neural head stops in the schedule of `config.epochs`; None for its end.
+
+    Returns:
+        The head, ready to use, and its epochs.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -109,7 +115,7 @@ def fit_head(
             history = [Epoch(1, *_loss_and_top1(head, seen["train"]), *validated)]
             watcher.on_epoch(history[0])
         else:
-            history = _fit_members(head.to(device), seen, config, watcher)
+            history = _fit_members(head.to(device), seen, config, watcher, num_epochs or config.epochs)
             if config.calibrate:
                 head.get_buffer("temperature").fill_(fit_temperature(head, seen["val"]))
     return head.to(device).eval(), history
@@ -121,7 +127,7 @@ def seen_by(name: str, dataset: SequenceDataset) -> SequenceDataset:
 
 
 def _fit_members(
-    head: Head, parts: Mapping[str, SequenceDataset], config: TrainConfig, watcher: Watcher
+    head: Head, parts: Mapping[str, SequenceDataset], config: TrainConfig, watcher: Watcher, num_epochs: int
 ) -> list[Epoch]:
     """Train the head, or one member of an ensemble after the other."""
     members = head.heads if isinstance(head, Ensemble) else [head]
@@ -131,7 +137,7 @@ def _fit_members(
     for number in range(state.member, len(members)):
         if number > state.member:
             state = Checkpoint(number, history=state.history)
-        _fit_member(head, members[number], parts, config, watcher, state)
+        _fit_member(head, members[number], parts, config, watcher, state, num_epochs)
     return state.history
 
 
@@ -142,6 +148,7 @@ def _fit_member(
     config: TrainConfig,
     watcher: Watcher,
     state: Checkpoint,
+    num_epochs: int,
 ) -> None:
     """Train until the validation loss stops falling, and go back to where it was lowest.
 
@@ -152,7 +159,7 @@ def _fit_member(
     best = _unprefixed(state.tensors, "best.") or copy.deepcopy(head.state_dict())
     _load_optimiser(optimiser, state.tensors)
     first = 1 + max((epoch.epoch for epoch in state.history if epoch.member == state.member), default=0)
-    for number in range(first, config.epochs + 1):
+    for number in range(first, num_epochs + 1):
         if len(validation) and number - 1 - state.best_epoch >= config.patience:
             break
         shuffle = np.random.default_rng((config.seed, state.member, number))

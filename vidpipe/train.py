@@ -20,6 +20,7 @@ from vidpipe.crossvalidate import CrossValidation, cross_validate, predictions_t
 from vidpipe.datasets.leaks import Leak, find_leaks, refuse_mislabeled
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import Split, make_folds, make_split
+from vidpipe.errors import UsageError, count_of
 from vidpipe.evaluate import evaluate_part, logits_of
 from vidpipe.features.store import FeatureStore
 from vidpipe.fit import Epoch, Watcher, fit_head, fit_temperature, seen_by
@@ -104,6 +105,7 @@ def _train(
 ) -> TrainResult:
     """See `train`; `before` is what an interrupted training had settled."""
     split = _draw_split(videos, config)
+    _check_repeats(split, config)
     whole = [*split.train, *split.val, *split.test]
     class_names = tuple(sorted({video.label for video in [*split.train, *split.val]}))
     dataset = SequenceDataset(store, whole, class_names)
@@ -170,6 +172,18 @@ def _draw_split(videos: Sequence[LabeledVideo], config: TrainConfig) -> Split:
     return make_split(videos, val_fraction=config.val_fraction, test_fraction=test_fraction, seed=config.seed)
 
 
+def _check_repeats(split: Split, config: TrainConfig) -> None:
+    """Refuse to repeat a test that there is none of."""
+    crosses = config.folds is not None or config.leave_one_group_out
+    if config.repeats > 1 and not crosses and not split.test:
+        why = "the labels name no test videos" if any(v.split for v in split.train) else "no test videos are drawn"
+        raise UsageError(
+            f"--repeats {config.repeats}: {why}, so there is nothing to repeat; cross-validate with --folds 5, "
+            f"{'name some in the labels' if any(v.split for v in split.train) else 'raise --test-fraction'}, or leave "
+            "--repeats out"
+        )
+
+
 def _parts_to_learn(split: Split, config: TrainConfig, *, is_given: bool) -> tuple[str, ...]:
     """What the head that is kept learns from: all videos, but for a test part that the labels give."""
     if not config.refit:
@@ -199,6 +213,7 @@ def _fit_heads(
     config: TrainConfig,
     recorder: _Recorder,
     suffix: str = "",
+    num_epochs: int | None = None,
 ) -> tuple[dict[str, Head], list[Epoch]]:
     """The head asked for, then the baseline; and the first one's epochs."""
     with closing(recorder.open(suffix, config, parts)) as journal:
@@ -208,7 +223,7 @@ def _fit_heads(
             recorder.on_epoch(config.head, epoch)
 
         watcher = Watcher(on_own_epoch, journal.on_checkpoint, journal.resumed)
-        head, history = fit_head(config.head, parts, len(class_names), config, watcher)
+        head, history = fit_head(config.head, parts, len(class_names), config, watcher, num_epochs=num_epochs)
     heads = {config.head: head}
     if config.head != BASELINE:
         baseline = Watcher(lambda epoch: recorder.on_epoch(BASELINE, epoch))
@@ -225,7 +240,7 @@ def _fit_again(
     config: TrainConfig,
     recorder: _Recorder,
 ) -> dict[str, Head]:
-    """The heads fitted anew to more videos, for as many epochs as were best before.
+    """The heads fitted anew to more videos, up to the epoch of the same schedule that was best before.
 
     A neural head's temperature is found by what the tested one, which knows the first `num_known` videos, says of the
     others.
@@ -233,7 +248,7 @@ def _fit_again(
     logger.info("fitting the head that is kept to all %d videos (--no-refit keeps the tested one)", len(videos))
     parts = {"train": videos, "val": videos.part([])}
     unseen = videos.part(range(num_known, len(videos)))
-    heads, _ = _fit_heads(parts, class_names, replace(config, epochs=_best_epochs(history)), recorder, "_refit")
+    heads, _ = _fit_heads(parts, class_names, config, recorder, "_refit", _best_epochs(history))
     for name, head in heads.items():
         if config.calibrate and not isinstance(head, LinearHead):
             head.get_buffer("temperature").fill_(fit_temperature(tested[name], seen_by(name, unseen)))
@@ -291,37 +306,43 @@ def _warnings(
     cross_validation: CrossValidation | None,
     head: str,
 ) -> Iterator[str]:
-    """What stands against taking the figures at their word."""
+    """Caveats about the metrics."""
     videos = [*split.train, *split.val, *split.test]
     num_groups = len({video.group for video in videos if video.group})
     if num_groups == 0:
-        yield "no groups are known: clips of one source may be on both sides; --group-by says how to tell them"
+        yield "no groups are known: clips of one source may be in train and test; --group-by names the groups"
     elif num_groups < FEW_GROUPS:
-        yield f"only {num_groups} groups: the figures depend on which of them are in the test part"
+        yield f"only {count_of(num_groups, 'group')}: the metrics depend on which of them are in the test part"
     elif cross_validation is None and split.test and (few := len({video.unit for video in split.test})) < FEW_GROUPS:
-        yield f"only {few} of {num_groups} groups are in the test part: --folds 5 tests them all"
+        yield f"only {few} of {num_groups} groups are in the test part; --folds 5 tests on all of them"
+    if cross_validation is None and len(split.test) == 1:
+        yield "only 1 test video: its metrics say next to nothing; --folds 5 tests on all videos"
     counts = Counter(video.label for video in videos)
     (most, most_videos), *_, (least, least_videos) = counts.most_common()
     if most_videos > GREAT_IMBALANCE * least_videos:
-        yield f"{most_videos} videos of {most}, {least_videos} of {least}: see the balanced accuracy, and --balance"
+        yield (
+            f"{count_of(most_videos, 'video')} of {most}, {least_videos} of {least}: see the balanced accuracy, and "
+            "--balance"
+        )
     calibrated_by = {*learned_parts, "val"} - {"train"} if head not in LINEAR_HEADS else learned_parts
     num_videos = sum(len(getattr(split, part)) for part in calibrated_by)
     if 0 < num_videos < FEW_TO_CALIBRATE:
         yield (
-            f"{num_videos} videos are too few to calibrate probabilities by (at least {FEW_TO_CALIBRATE}): "
-            "do not take them at their word"
+            f"{count_of(num_videos, 'video')} to calibrate probabilities on, fewer than {FEW_TO_CALIBRATE}: do not "
+            "rely on the probabilities"
         )
     if leaks:
         first = leaks[0]
         yield (
-            f"{len(leaks)} pairs of videos look alike on two sides of the split, such as {first.video} ({first.split}) "
-            f"and {first.other} ({first.other_split}), cosine {first.cosine:.3f}; leaks.csv has all"
+            f"{count_of(len(leaks), 'pair')} of videos look alike across the split, such as {first.video} "
+            f"({first.split}) and {first.other} ({first.other_split}), cosine {first.cosine:.3f}; leaks.csv lists all"
         )
     by_head = cross_validation.as_dict() if cross_validation else {}
     tops = {name: figures["top1"] for name, figures in by_head.items()}
     tops = tops or {name: evaluation.top1 for name, evaluation in evaluations.get("test", {}).items()}
     if head != BASELINE and tops and tops[BASELINE] >= tops[head]:
-        yield f"the baseline is as good as {head}: {tops[BASELINE]:.3f} and {tops[head]:.3f} top-1"
+        how = "beats" if tops[BASELINE] > tops[head] else "is as good as"
+        yield f"the baseline ({tops[BASELINE]:.3f}) {how} {head} ({tops[head]:.3f}): do not rely on this model"
 
 
 def _predictions(

@@ -118,12 +118,14 @@ def _log_epoch(head: str, epoch: "Epoch") -> None:
 def _print_result(result: "TrainResult") -> None:
     split, head = result.split, result.run.config.head
     num_learned, num_train = len(result.run.learned), len(split.train)
-    click.echo(
-        f"{result.run.path}: learned from {count_of(num_learned, 'video')}, {len(result.run.class_names)} classes"
-    )
+    classes = count_of(len(result.run.class_names), "class")
+    click.echo(f"{result.run.path}: trained on {count_of(num_learned, 'video')}, {classes}")
     click.echo(f"split: {printable(split.grouping)}")
     if num_learned > num_train:
-        click.echo(f"the figures are of the head when it had learned from {num_train} of them")
+        click.echo(
+            f"measured after training on {num_train} of {count_of(num_learned, 'video')}; the saved model was then "
+            f"refitted on all {num_learned}"
+        )
     if result.run.choice:
         click.echo(f"head: {result.run.choice}")
     if result.cross_validation is not None:
