@@ -25,6 +25,7 @@ NAMES = (
     "memory",
     "fuzz",
     "kills",
+    "run_kills",
     "accuracy",
 )
 PACKAGES = ("vidpipe", "torch", "torchvision", "timm", "onnxruntime", "decord2", "av", "scikit-learn")

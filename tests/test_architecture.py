@@ -19,7 +19,7 @@ MODULES = {
 TRAINING = ("fit", "fit_linear", "calibration", "crossvalidate", "choose", "checkpoints", "threads")
 STAGES = ("extract", *TRAINING, "train", "evaluate", "predict", "report", "demo")
 NOUNS = ("datasets", "features", "models", "video")
-RESULTS = ("run", "metrics", "plots")
+RESULTS = ("run", "run_folder", "metrics", "plots")
 RECORDS = ("records", "config", "tables")
 LAYERS = {"cli": 5, **dict.fromkeys(STAGES, 4), **dict.fromkeys(RESULTS, 3), **dict.fromkeys(NOUNS, 2)}
 LAYERS |= {**dict.fromkeys(RECORDS, 1), "errors": 0}
@@ -29,6 +29,7 @@ HOMES = {
     "av": {"vidpipe.video.container", "vidpipe.video.packets", "vidpipe.video.pyav_reader", "vidpipe.demo.videos"},
     "scenedetect": {"vidpipe.video.scenes"},
     "h5py": {"vidpipe.features.shard"},
+    "threadpoolctl": {"vidpipe.threads"},
     "filelock": {"vidpipe.features.locks", "vidpipe.models.downloads"},
     "huggingface_hub": {"vidpipe.models.downloads"},
     "pebble": {"vidpipe.video.decoding"},

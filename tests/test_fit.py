@@ -157,14 +157,15 @@ def test_a_training_that_was_broken_off_goes_on_to_the_same_model(
     train(*made, tmp_path / "whole", config=config)
     with pytest.raises(BrokenOffError):
         train(*made, tmp_path / "parts", config=config, on_epoch=break_off_after(number))
-    assert list((tmp_path / "parts").glob("checkpoint*.safetensors"))
-    assert len((tmp_path / "parts/history.csv").read_text().splitlines()) >= 5
+    assert list((tmp_path / "parts.training").glob("checkpoint*.safetensors"))
+    assert len((tmp_path / "parts.training/history.csv").read_text().splitlines()) >= 5
+    assert not (tmp_path / "parts").exists()
     with pytest.raises(RunError, match="other settings or videos"):
         train(*made, tmp_path / "parts", config=replace(config, lr=0.5), resume=True)
     train(*made, tmp_path / "parts", config=config, resume=True)
     for name in ("model.safetensors", "history.csv", "history_refit.csv"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert not list((tmp_path / "parts").glob("checkpoint*"))
+    assert {path.name for path in tmp_path.iterdir()} == {"parts", "whole"}
     assert Run.open(tmp_path / "parts").config == replace(config, threads=1)
 
 

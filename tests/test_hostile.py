@@ -471,7 +471,8 @@ def untrained_run(path: Path, class_names: tuple[str, ...]) -> Path:
     heads = {name: build_head(name, 1280, len(class_names), config) for name in (config.head, BASELINE)}
     splits = [SplitRow("a.mp4", class_names[0], "train", "", 1)]
     run = Run(path, config, class_names, key, 1280, {}, "none", ("train",))
-    save_run(run, heads=heads, splits=splits, history=[{"epoch": 1}])
+    path.mkdir()
+    save_run(run, path, heads=heads, splits=splits, history=[{"epoch": 1}])
     return path
 
 

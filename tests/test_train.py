@@ -194,10 +194,10 @@ def test_a_run_that_replaces_another_leaves_nothing_of_it(trained: Trained, tmp_
     config = TrainConfig(head="mean", device="cpu")
     train(store, videos, tmp_path / "run", config=replace(config, folds=2))
     assert {"history_refit.csv", "folds.csv"} <= {path.name for path in (tmp_path / "run").iterdir()}
-    (tmp_path / "run/checkpoint.safetensors").write_bytes(b"of another training")
+    (tmp_path / "run/report.html").write_bytes(b"of the older run")
     untested = replace(config, refit=False, val_fraction=0.0, test_fraction=0.0)
     for name in ("run", "new"):
-        train(store, videos, tmp_path / name, config=untested)
+        train(store, videos, tmp_path / name, config=untested, overwrite=True)
     assert {p.name for p in (tmp_path / "run").iterdir()} == {p.name for p in (tmp_path / "new").iterdir()}
 
 

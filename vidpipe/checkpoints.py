@@ -1,6 +1,6 @@
-"""What training leaves in the run folder as it goes: history.csv, TensorBoard's events, and what --resume goes on from.
+"""What training writes as it goes: history.csv, TensorBoard's events, and what --resume goes on from.
 
-run/
+RUN.training/              see `vidpipe.run_folder`
   history.csv              a line after each epoch
   checkpoint.safetensors   weights and optimiser; aside and renamed, so that it is whole
                            its metadata holds the settings and the epochs so far
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["Interrupted", "Journal", "begin_anew", "describe", "discard_checkpoints"]
+__all__ = ["SECONDS_BETWEEN", "Interrupted", "Journal", "describe"]
 
 SECONDS_BETWEEN = 10.0
 """Of training, which a crash can cost."""
@@ -35,7 +35,7 @@ class Journal:
     """Writes down one fit of one head.
 
     Args:
-        folder: the run's.
+        folder: the training's.
         suffix: of the files' names: "" or "_refit".
         about: what the training depends on: one that differs is not gone on with.
         resume: whether to go on from what the folder holds.
@@ -53,7 +53,6 @@ class Journal:
         self._last_seconds = time.monotonic()
         self._events = _summary_writer(folder / f"tensorboard{suffix}") if tensorboard else None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             self.resumed = self._read() if resume else None
             self._stream = (folder / f"history{suffix}.csv").open("w", newline="", encoding="utf-8")
         except OSError as error:
@@ -90,13 +89,13 @@ class Journal:
         self._stream.flush()
 
     def _write(self, state: Checkpoint) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         numbers = {"member": state.member, "best_loss": state.best_loss, "best_epoch": state.best_epoch}
         progress = json.dumps({**numbers, "history": [dataclasses.asdict(epoch) for epoch in state.history]})
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in state.tensors.items()}
         aside = self._path.with_suffix(".partial")
-        save_file(tensors, aside, {"about": self._about, "progress": progress})
+        aside.write_bytes(save(tensors, {"about": self._about, "progress": progress}))
         aside.replace(self._path)
 
     def _read(self) -> Checkpoint | None:
@@ -154,22 +153,6 @@ def _summary_writer(folder: Path) -> "SummaryWriter":
     except ImportError as error:
         raise UsageError("--tensorboard: pip install 'vidpipe[tensorboard]' first") from error
     return SummaryWriter(str(folder))
-
-
-def discard_checkpoints(folder: Path) -> None:
-    """Remove what a training that is done would have gone on from."""
-    _discard(folder, "checkpoint*.safetensors")
-
-
-def begin_anew(folder: Path) -> None:
-    """Remove what another training left and this one may not write again."""
-    for pattern in ("checkpoint*.safetensors", "history*.csv", "confusion.png"):
-        _discard(folder, pattern)
-
-
-def _discard(folder: Path, pattern: str) -> None:
-    for path in folder.glob(pattern):
-        path.unlink(missing_ok=True)
 
 
 def describe(config: TrainConfig, video_ids: Sequence[str], choice: str) -> dict[str, Any]:

@@ -18,7 +18,8 @@
     ├── WeightsError             weights that cannot be had, or do not fit
     ├── RunError                 a run folder, or a path that is there and holds none
     ├── TrainingError            training that cannot go on
-    └── InterruptedExtractionError  Ctrl-C; what was done is sealed
+    ├── InterruptedExtractionError  Ctrl-C; what was done is sealed
+    └── InterruptedTrainingError    Ctrl-C; the last checkpoint is kept
 
 A message says what is wrong, with which file or value, what is allowed, and what to do.
 """
@@ -34,6 +35,7 @@ __all__ = [
     "DecodingStoppedError",
     "InputError",
     "InterruptedExtractionError",
+    "InterruptedTrainingError",
     "KeyMismatchError",
     "LabelsError",
     "NotAVideoError",
@@ -129,6 +131,10 @@ class TrainingError(VidpipeError):
 
 class InterruptedExtractionError(VidpipeError):
     """The user stopped an extraction; everything finished is in the store."""
+
+
+class InterruptedTrainingError(VidpipeError):
+    """The user stopped a training; its last checkpoint is kept, and the older run is as it was."""
 
 
 def count_of(count: int, noun: str) -> str:

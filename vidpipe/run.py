@@ -5,13 +5,15 @@ run/
   run.json             config, class_names, feature key, metrics, versions
   config.toml          the settings, as --config reads them
   splits.csv           which video stood in which part; itself a labels file
-  history.csv          a line an epoch, written as training goes on; history_refit.csv: of the fit to all videos
+  history.csv          a line an epoch; history_refit.csv: of the fit to all videos
   metrics.json         validation and test, head and baseline
   predictions.csv      what the head and the baseline say of each validation and test video
   folds.csv            with --folds: the same of each video, by the fold that did not see it
   leaks.csv            videos that look alike on two sides of the split, if any do
   history.png  confusion.png
-  checkpoint.*         while training: what --resume goes on from
+  report.html          if `vidpipe report` wrote it; tensorboard/ if --tensorboard did
+
+It is written aside and put in place whole; see `vidpipe.run_folder`.
 """
 
 import csv
@@ -28,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Self
 from vidpipe.config import TrainConfig, save_config
 from vidpipe.errors import ConfigError, RunError, UsageError
 from vidpipe.features.key import FeatureKey
+from vidpipe.run_folder import RUN_FORMAT, find_training_folder, finish_replacement
 
 if TYPE_CHECKING:
     import torch
@@ -37,10 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BASELINE", "Run", "SplitRow", "save_run"]
 
-FORMAT, VERSION = "vidpipe-run", 3
+VERSION = 3
 BASELINE = "mean"
 """The head that is always trained too and reported beside the one asked for."""
-TABLES = ("predictions", "folds", "leaks")
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,13 @@ class Run:
             RunError: it is no run, incomplete, or of another version.
         """
         path = Path(path)
+        finish_replacement(path)
         try:
             document = json.loads((path / "run.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             remedy = f"`vidpipe train STORE -o {path}` makes a run"
+            if (training := find_training_folder(path)).is_dir():
+                remedy = f"an unfinished training is in {training}: `vidpipe train` with --resume goes on with it"
             if not path.exists():
                 raise UsageError(f"{path}: no such folder; {remedy}") from None
             raise RunError(f"{path}: no run: it has no run.json; {remedy}") from None
@@ -94,7 +99,7 @@ class Run:
             raise RunError(f"{path}: a file; a run is a folder") from None
         except (OSError, ValueError) as error:
             raise RunError(f"{path}: run.json cannot be read ({error})") from error
-        if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != VERSION:
+        if not isinstance(document, dict) or document.get("format") != RUN_FORMAT or document.get("version") != VERSION:
             found = document.get("version") if isinstance(document, dict) else None
             raise RunError(
                 f"{path}: run.json is not that of a run of version {VERSION} (found: {found}); "
@@ -164,16 +169,18 @@ class Run:
 
 def save_run(
     run: Run,
+    folder: Path,
     *,
     heads: "Mapping[str, Head]",
     splits: Sequence[SplitRow],
     history: Sequence[Mapping[str, float]],
     tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> None:
-    """Write a run folder; run.json comes last, so that a folder with one is whole.
+    """Write a run's files.
 
     Args:
         run: what run.json holds.
+        folder: an empty folder.
         heads: by name, the head and the baseline.
         splits: each video's part.
         history: a row an epoch.
@@ -183,7 +190,7 @@ def save_run(
         RunError: the folder cannot be written.
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {
         f"{name}.{key}": tensor.cpu().clone(memory_format=torch.contiguous_format)  # an ensemble shares some
@@ -191,18 +198,15 @@ def save_run(
         for key, tensor in head.state_dict().items()
     }
     try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        (run.path / "run.json").unlink(missing_ok=True)  # while an older run is replaced, the folder holds none
-        save_file(tensors, run.path / "model.safetensors")
-        save_config(run.path / "config.toml", train=run.config)
-        _write_csv(run.path / "splits.csv", [dataclasses.asdict(row) for row in splits])
-        _write_csv(run.path / "history.csv", history)
-        for name in TABLES:
-            (run.path / f"{name}.csv").unlink(missing_ok=True)
-            if rows := (tables or {}).get(name):
-                _write_csv(run.path / f"{name}.csv", rows)
-        _write_json(run.path / "metrics.json", run.metrics)
-        _write_json(run.path / "run.json", _document(run))
+        (folder / "model.safetensors").write_bytes(save(tensors))  # save_file's files are their owner's alone
+        save_config(folder / "config.toml", train=run.config)
+        _write_csv(folder / "splits.csv", [dataclasses.asdict(row) for row in splits])
+        _write_csv(folder / "history.csv", history)
+        for name, rows in (tables or {}).items():
+            if rows:
+                _write_csv(folder / f"{name}.csv", rows)
+        _write_json(folder / "metrics.json", run.metrics)
+        _write_json(folder / "run.json", _document(run))
     except (OSError, UnicodeEncodeError) as error:  # a folder's name, and so a label, may be no text
         raise RunError(f"{run.path}: the run cannot be written ({error})") from error
 
@@ -210,7 +214,7 @@ def save_run(
 def _document(run: Run) -> dict[str, Any]:
     packages = ("vidpipe", "torch", "numpy", "scikit-learn")
     return {
-        "format": FORMAT,
+        "format": RUN_FORMAT,
         "version": VERSION,
         "config": dataclasses.asdict(run.config),
         "class_names": run.class_names,

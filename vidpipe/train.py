@@ -6,21 +6,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.calibration import FEW_TO_CALIBRATE
-from vidpipe.checkpoints import Interrupted, Journal, begin_anew, describe, discard_checkpoints
+from vidpipe.checkpoints import SECONDS_BETWEEN, Interrupted, Journal, describe
 from vidpipe.choose import choose_head
 from vidpipe.config import LINEAR_HEADS, TrainConfig
 from vidpipe.crossvalidate import CrossValidation, cross_validate, predictions_table, select_parts
 from vidpipe.datasets.leaks import Leak, find_leaks, refuse_mislabeled
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import Split, make_folds, make_split
-from vidpipe.errors import UsageError, count_of
+from vidpipe.errors import InterruptedTrainingError, UsageError, count_of
 from vidpipe.evaluate import evaluate_part, logits_of
 from vidpipe.features.store import FeatureStore
 from vidpipe.fit import Epoch, Watcher, fit_head, fit_temperature, seen_by
@@ -29,6 +30,7 @@ from vidpipe.models.heads import Head, LinearHead
 from vidpipe.plots import plot_confusion, plot_history
 from vidpipe.records import LabeledVideo
 from vidpipe.run import BASELINE, Run, SplitRow, save_run
+from vidpipe.run_folder import TrainingFolder, check_apart_from_store, open_training_folder
 from vidpipe.threads import default_num_threads, use_threads
 
 __all__ = ["TrainResult", "train"]
@@ -58,46 +60,57 @@ def train(
     config: TrainConfig,
     more_splits: Sequence[Sequence[LabeledVideo]] = (),
     resume: bool = False,
+    overwrite: bool = False,
     tensorboard: bool = False,
     skip_conflicts: bool = False,
     on_epoch: Callable[[str, Epoch], None] = lambda head, epoch: None,
 ) -> TrainResult:
     """Train a head, and the baseline, on a store's features, and test them once; then fit them to all videos.
 
-    The figures are of the heads that had learned from the training part alone. The ones that are kept learn from every
-    video, but for a test part that the labels give, unless `config.refit` is off.
+    The metrics are of heads trained on the training part alone. The saved heads are refitted on every video, except a
+    test part that the labels give, unless `config.refit` is off.
 
     Args:
         store: the features.
         videos: labelled videos, each in the store.
-        run_path: the folder to write.
+        run_path: the folder to write; it is replaced as a whole at the end.
         config: the settings. With `folds` or `leave_one_group_out`, every video outside a given test part is tested by
             cross-validation first; then the run is trained on all of them.
         more_splits: the same videos with other given splits, such as UCF101's second and third, to cross-validate over.
-        resume: go on from what an interrupted training left in the folder.
+        resume: go on from what an interrupted training left beside the folder.
+        overwrite: replace the run, or the interrupted training, that is there.
         tensorboard: write TensorBoard's events beside history.csv.
         skip_conflicts: leave out videos that have the features of another one under another label, rather than fail.
         on_epoch: called with the head's name after each epoch.
 
+    Returns:
+        the run, and how well its heads do.
+
     Raises:
         LabelsError: the labels cannot be split, or two videos have identical features and different labels.
-        RunError: the folder cannot be written, or its checkpoint is of another training.
+        UsageError: the folder holds something else than a run, or the settings do not fit the videos.
+        RunError: the folder cannot be written, its checkpoint is of another training, or another process trains it.
         TrainingError: a loss is not finite.
+        InterruptedTrainingError: Ctrl-C; the last checkpoint is kept.
     """
+    check_apart_from_store(run_path, store.path)
     videos = refuse_mislabeled(store, videos, skip=skip_conflicts)
     kept_ids = {video.video_id for video in videos}
     more_splits = [[video for video in labelled if video.video_id in kept_ids] for labelled in more_splits]
-    before = Interrupted.find(run_path) if resume else None
-    config = replace(config, threads=config.threads or (before.threads if before else default_num_threads()))
-    recorder = _Recorder(run_path, "", resume, tensorboard, on_epoch)
-    with use_threads(config.threads):
-        return _train(store, videos, run_path, config, more_splits, before, recorder)
+    with open_training_folder(run_path, resume=resume, overwrite=overwrite) as folder:
+        before = Interrupted.find(folder.path) if resume else None
+        config = replace(config, threads=config.threads or (before.threads if before else default_num_threads()))
+        recorder = _Recorder(folder, resume, tensorboard, on_epoch)
+        try:
+            with use_threads(config.threads):
+                return _train(store, videos, config, more_splits, before, recorder)
+        except KeyboardInterrupt:
+            raise _interrupted(recorder) from None
 
 
 def _train(
     store: FeatureStore,
     videos: Sequence[LabeledVideo],
-    run_path: Path,
     config: TrainConfig,
     more_splits: Sequence[Sequence[LabeledVideo]],
     before: Interrupted | None,
@@ -106,25 +119,12 @@ def _train(
     """See `train`; `before` is what an interrupted training had settled."""
     split = _draw_split(videos, config)
     _check_repeats(split, config)
-    whole = [*split.train, *split.val, *split.test]
-    class_names = tuple(sorted({video.label for video in [*split.train, *split.val]}))
-    dataset = SequenceDataset(store, whole, class_names)
-    parts = select_parts(dataset, split)
-    leaks = find_leaks(parts)
-    if not recorder.resume:
-        begin_anew(run_path)
-    choice = ""
-    if config.head == "auto":
-        head_name, choice = (
-            (before.head, before.choice)
-            if before and before.choice
-            else choose_head(parts["train"], split.train, class_names, config)
-        )
-        config = replace(config, head=head_name)
-        logger.info("head: %s", choice)
-    recorder = replace(recorder, choice=choice)
+    material = _Material.load(store, split)
+    parts, class_names = material.parts, material.class_names
+    leaks = tuple(find_leaks(parts))
+    config = _with_head(config, material, before, recorder)
     heads, history = _fit_heads(parts, class_names, config, recorder)
-    cross_validation = _cross_validate(dataset, videos, more_splits, class_names, config, whole)
+    cross_validation = _cross_validate(material, videos, more_splits, config, recorder)
     logits = {
         part: {name: logits_of(name, head, parts[part]) for name, head in heads.items()}
         for part in ("val", "test")
@@ -136,33 +136,79 @@ def _train(
     }
     learned_parts = _parts_to_learn(split, config, is_given=any(video.split == "test" for video in videos))
     if len(learned_parts) > 1:
-        learned = dataset.part(range(sum(len(getattr(split, part)) for part in learned_parts)))
+        learned = material.dataset.part(range(sum(len(getattr(split, part)) for part in learned_parts)))
         heads = _fit_again(heads, history, learned, len(split.train), class_names, config, recorder)
     run = Run(
-        path=run_path,
+        path=recorder.folder.run_path,
         config=config,
         class_names=class_names,
         key=store.key,
-        dim=dataset.dim,
+        dim=material.dataset.dim,
         metrics=_metrics(evaluations, cross_validation),
         grouping=split.grouping,
         learned_parts=learned_parts,
-        choice=choice,
+        choice=recorder.choice,
         warnings=tuple(_warnings(split, learned_parts, leaks, evaluations, cross_validation, config.head)),
     )
+    result = TrainResult(run, split, evaluations, cross_validation, leaks)
+    recorder.folder.put_in_place(partial(_write_run, store, result, heads, history, logits))
+    return result
+
+
+@dataclass(frozen=True)
+class _Material:
+    """The videos to learn from and to test on."""
+
+    split: Split
+    class_names: tuple[str, ...]
+    dataset: SequenceDataset
+    """All videos: those of train, of val, then of test."""
+    parts: Mapping[str, SequenceDataset]
+
+    @classmethod
+    def load(cls, store: FeatureStore, split: Split) -> Self:
+        """Read the features of a split's videos."""
+        class_names = tuple(sorted({video.label for video in [*split.train, *split.val]}))
+        dataset = SequenceDataset(store, [*split.train, *split.val, *split.test], class_names)
+        return cls(split, class_names, dataset, select_parts(dataset, split))
+
+
+def _with_head(
+    config: TrainConfig, material: _Material, before: Interrupted | None, recorder: "_Recorder"
+) -> TrainConfig:
+    """The config with the head that --head auto chooses, or chose before the training was interrupted."""
+    if config.head != "auto":
+        return config
+    if before is not None and before.choice:
+        head, recorder.choice = before.head, before.choice
+    else:
+        recorder.stage = "while comparing heads"
+        head, recorder.choice = choose_head(material.parts["train"], material.split.train, material.class_names, config)
+    logger.info("head: %s", recorder.choice)
+    return replace(config, head=head)
+
+
+def _write_run(
+    store: FeatureStore,
+    result: TrainResult,
+    heads: Mapping[str, Head],
+    history: Sequence[Epoch],
+    logits: Mapping[str, Mapping[str, NDArray[np.float32]]],
+    folder: Path,
+) -> None:
+    """Fill a run's folder."""
+    run, evaluations, folds = result.run, result.evaluations, result.cross_validation
     rows = [epoch.as_row() for epoch in history]
     tables: dict[str, Sequence[Mapping[str, Any]]] = {
-        "predictions": list(_predictions(split, logits, class_names)),
-        "folds": list(cross_validation.rows()) if cross_validation else [],
-        "leaks": [dataclasses.asdict(leak) for leak in leaks],
+        "predictions": list(_predictions(result.split, logits, run.class_names)),
+        "folds": list(folds.rows()) if folds else [],
+        "leaks": [dataclasses.asdict(leak) for leak in result.leaks],
     }
-    save_run(run, heads=heads, splits=_split_rows(store, split), history=rows, tables=tables)
-    discard_checkpoints(run_path)
-    plot_history(run_path / "history.png", rows)
+    save_run(run, folder, heads=heads, splits=_split_rows(store, result.split), history=rows, tables=tables)
+    plot_history(folder / "history.png", rows)
     for part in [part for part in ("test", "val") if part in evaluations][:1]:
-        best = evaluations[part][config.head]
-        plot_confusion(run_path / "confusion.png", best.confusion, class_names, f"{config.head}, {part} videos")
-    return TrainResult(run, split, evaluations, cross_validation, tuple(leaks))
+        best = evaluations[part][run.config.head]
+        plot_confusion(folder / "confusion.png", best.confusion, run.class_names, f"{run.config.head}, {part} videos")
 
 
 def _draw_split(videos: Sequence[LabeledVideo], config: TrainConfig) -> Split:
@@ -192,19 +238,41 @@ def _parts_to_learn(split: Split, config: TrainConfig, *, is_given: bool) -> tup
     return ("train", *(part for part, videos in more if videos))
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Recorder:
-    """Where the epochs of a fit are written down, and who is told of them."""
+    """Where the epochs of a fit are written down, who is told of them, and how far the training is."""
 
-    folder: Path
-    choice: str
+    folder: TrainingFolder
     resume: bool
     tensorboard: bool
     on_epoch: Callable[[str, Epoch], None]
+    choice: str = ""
+    """Why --head auto took the head."""
+    stage: str = "before the first epoch"
 
     def open(self, suffix: str, config: TrainConfig, parts: Mapping[str, SequenceDataset]) -> Journal:
+        """Begin to write down a fit."""
         about = describe(config, [*parts["train"].video_ids, "", *parts["val"].video_ids], self.choice)
-        return Journal(self.folder, suffix, about=about, resume=self.resume, tensorboard=self.tensorboard)
+        return Journal(self.folder.path, suffix, about=about, resume=self.resume, tensorboard=self.tensorboard)
+
+    def record(self, head: str, epoch: Epoch, *, is_refit: bool) -> None:
+        """Note an epoch, and pass it on."""
+        self.stage = f"after epoch {epoch.epoch} of {head}{', refitted on all videos' * is_refit}"
+        self.on_epoch(head, epoch)
+
+
+def _interrupted(recorder: _Recorder) -> InterruptedTrainingError:
+    folder, run_path = recorder.folder, recorder.folder.run_path
+    kept = f"; the run in {run_path} is as it was" if (run_path / "run.json").exists() else ""
+    if folder.has_checkpoint:
+        return InterruptedTrainingError(
+            f"stopped {recorder.stage}; the last checkpoint is in {folder.path}{kept}. "
+            "The same command with --resume goes on from there"
+        )
+    return InterruptedTrainingError(
+        f"stopped {recorder.stage}, before the first checkpoint (there is one every {SECONDS_BETWEEN:g} s of fitting)"
+        f"{kept}. The same command starts anew"
+    )
 
 
 def _fit_heads(
@@ -220,13 +288,13 @@ def _fit_heads(
 
         def on_own_epoch(epoch: Epoch) -> None:
             journal.on_epoch(epoch)
-            recorder.on_epoch(config.head, epoch)
+            recorder.record(config.head, epoch, is_refit=bool(suffix))
 
         watcher = Watcher(on_own_epoch, journal.on_checkpoint, journal.resumed)
         head, history = fit_head(config.head, parts, len(class_names), config, watcher, num_epochs=num_epochs)
     heads = {config.head: head}
     if config.head != BASELINE:
-        baseline = Watcher(lambda epoch: recorder.on_epoch(BASELINE, epoch))
+        baseline = Watcher(lambda epoch: recorder.record(BASELINE, epoch, is_refit=bool(suffix)))
         heads[BASELINE] = fit_head(BASELINE, parts, len(class_names), replace(config, ensemble=1), baseline)[0]
     return heads, history
 
@@ -266,12 +334,11 @@ def _best_epochs(history: Sequence[Epoch]) -> int:
 
 
 def _cross_validate(
-    dataset: SequenceDataset,
+    material: _Material,
     videos: Sequence[LabeledVideo],
     more_splits: Sequence[Sequence[LabeledVideo]],
-    class_names: Sequence[str],
     config: TrainConfig,
-    whole: Sequence[LabeledVideo],
+    recorder: _Recorder,
 ) -> CrossValidation | None:
     """The protocol that the config asks for; None where one split is all."""
     crosses = config.folds is not None or config.leave_one_group_out
@@ -280,12 +347,14 @@ def _cross_validate(
     splits: list[tuple[int, Split]] = []
     for seed in range(config.seed, config.seed + config.repeats):
         if crosses:
-            kept = [video for video in whole if video.split != "test"]
+            kept = [video for video in videos if video.split != "test"]
             splits += [(seed, split) for split in make_folds(kept, config.folds, config.val_fraction, seed=seed)]
         else:
             drawn = replace(config, seed=seed)
             splits += [(seed, _draw_split(labelled, drawn)) for labelled in (videos, *more_splits)]
-    return cross_validate(dataset, splits, class_names, config, list(dict.fromkeys((config.head, BASELINE))))
+    recorder.stage = "during cross-validation"
+    heads = list(dict.fromkeys((config.head, BASELINE)))
+    return cross_validate(material.dataset, splits, material.class_names, config, heads)
 
 
 def _metrics(

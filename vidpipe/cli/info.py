@@ -32,6 +32,9 @@ def command(path: Path, format_: str) -> None:
 
 
 def _facts(path: Path) -> dict[str, Any]:
+    from vidpipe.run_folder import finish_replacement
+
+    finish_replacement(path)
     try:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

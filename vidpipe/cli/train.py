@@ -7,7 +7,7 @@ import click
 
 from vidpipe.cli.options import LocalPath, evaluation_lines, label_options, printable, setting_options, vidpipe_command
 from vidpipe.config import TrainConfig
-from vidpipe.errors import RunError, UsageError, count_of
+from vidpipe.errors import UsageError, count_of
 
 if TYPE_CHECKING:
     from vidpipe.crossvalidate import CrossValidation
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 @vidpipe_command(name="train", short_help="Features and labels -> a run.")
 @click.argument("store", type=LocalPath())
 @click.option("-o", "--output", "run", required=True, type=click.Path(path_type=Path), help="The run's folder.")
-@click.option("--overwrite", is_flag=True, help="Replace the run that the folder holds.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted training, with the same settings.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that the folder holds, once the new one is whole.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with an interrupted training (RUN.training/), with the same settings."
+)
 @click.option(
     "--tensorboard", is_flag=True, help="Write TensorBoard's events too (pip install 'vidpipe[tensorboard]')."
 )
@@ -56,13 +58,6 @@ def command(
     vidpipe train features -o run --head lstm --motion raw,difference --ensemble 3
     """
     config = TrainConfig(**settings)
-    if resume and (run / "run.json").exists():
-        raise RunError(f"{run}: this training is done; there is nothing to resume")
-    if run.exists() and any(run.iterdir() if run.is_dir() else [run]) and not (overwrite or resume):
-        raise RunError(
-            f"{run}: there is something already; choose another folder, or replace it with --overwrite"
-            + " (--resume goes on with an interrupted training)" * (not (run / "run.json").exists())
-        )
 
     from vidpipe.datasets.stored import label_store
     from vidpipe.features.store import FeatureStore
@@ -93,6 +88,7 @@ def command(
         config=config,
         more_splits=more_splits,
         resume=resume,
+        overwrite=overwrite,
         tensorboard=tensorboard,
         skip_conflicts=skip_conflicts,
         on_epoch=_log_epoch,

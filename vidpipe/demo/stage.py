@@ -58,7 +58,7 @@ def run_demo(
     summary = extract(find_videos([folder / "videos"]), folder / "features", config=EXTRACT, on_progress=on_progress)
     logger.info("3. training the LSTM, and the baseline that sees no order")
     store = FeatureStore.open(folder / "features")
-    trained = train(store, label_store(store, labels), folder / "run", config=TRAIN)
+    trained = train(store, label_store(store, labels), folder / "run", config=TRAIN, overwrite=True)
     logger.info("4. predicting videos that it has not trained on")
     test = trained.split.test
     test_ids = {video.video_id for video in test}

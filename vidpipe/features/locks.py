@@ -33,7 +33,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from vidpipe.errors import StoreError, UsageError
 
-__all__ = ["WHOLE", "Part", "lock", "remove_leftovers"]
+__all__ = ["WHOLE", "HeldError", "Part", "hold", "lock", "release", "remove_leftovers"]
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def lock(store_path: Path, part: Part) -> Iterator[None]:
         try:
             _refuse_beside_others(store_path, folder, part)
         except BaseException:
-            _release(own)
+            release(own)
             raise
         _write_note(note, part)
     try:
@@ -116,7 +116,7 @@ def lock(store_path: Path, part: Part) -> Iterator[None]:
     finally:
         with suppress(OSError):
             note.unlink(missing_ok=True)
-        _release(own)
+        release(own)
 
 
 def remove_leftovers(store_path: Path) -> None:
@@ -137,8 +137,8 @@ def _gate(store_path: Path, folder: Path) -> Iterator[None]:
     """One process at a time: of several that start together, none takes another's look at a lock for a writer."""
     try:
         folder.mkdir(exist_ok=True)
-        gate = _hold(folder / "gate.lock", timeout_seconds=GATE_SECONDS)
-    except _HeldError as held:
+        gate = hold(folder / "gate.lock", timeout_seconds=GATE_SECONDS)
+    except HeldError as held:
         raise StoreError(
             f"{store_path}: another vidpipe has been about to write here for {GATE_SECONDS:g} s; stop it{held.remedy}"
         ) from None
@@ -147,7 +147,7 @@ def _gate(store_path: Path, folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _release(gate)
+        release(gate)
 
 
 def _take(store_path: Path, folder: Path, wanted: Part, part: Part) -> BaseFileLock | None:
@@ -157,8 +157,8 @@ def _take(store_path: Path, folder: Path, wanted: Part, part: Part) -> BaseFileL
         StoreError: it is held.
     """
     try:
-        return _hold(folder / f"{part.name}.lock", timeout_seconds=0)
-    except _HeldError as held:
+        return hold(folder / f"{part.name}.lock", timeout_seconds=0)
+    except HeldError as held:
         why, then = "", "--part"
         if part != wanted:
             why = f"; part {wanted}, asked for now, may share videos with it, being counted differently"
@@ -180,10 +180,10 @@ def _refuse_beside_others(store_path: Path, folder: Path, part: Part) -> None:
     for path in sorted(folder.iterdir()):
         match = re.fullmatch(r"([0-9]{1,6})-of-([0-9]{1,6})\.lock", path.name)
         if match is not None and 1 <= int(match[1]) <= int(match[2]) != part.count:
-            _release(_take(store_path, folder, part, Part(int(match[1]), int(match[2]))))
+            release(_take(store_path, folder, part, Part(int(match[1]), int(match[2]))))
 
 
-class _HeldError(Exception):
+class HeldError(Exception):
     """A lock that another process holds."""
 
     def __init__(self, lock: BaseFileLock) -> None:
@@ -192,18 +192,18 @@ class _HeldError(Exception):
         self.remedy = f". If it runs no more, remove {lock.lock_file}" if is_marker else ""
 
 
-def _hold(path: Path, *, timeout_seconds: float) -> BaseFileLock | None:
+def hold(path: Path, *, timeout_seconds: float) -> BaseFileLock | None:
     """A lock that is now ours; None where the file system has no kind of it.
 
     Raises:
-        _HeldError: another process has it, and did not give it up in time.
+        HeldError: another process has it, and did not give it up in time.
         OSError: the file cannot be made.
     """
     for lock in (FileLock(path), SoftFileLock(path.with_suffix(".marker"))):
         try:
             lock.acquire(timeout=timeout_seconds)
         except Timeout:
-            raise _HeldError(lock) from None
+            raise HeldError(lock) from None
         except NotImplementedError:
             continue
         except OSError as error:
@@ -215,7 +215,8 @@ def _hold(path: Path, *, timeout_seconds: float) -> BaseFileLock | None:
     return None
 
 
-def _release(lock: BaseFileLock | None) -> None:
+def release(lock: BaseFileLock | None) -> None:
+    """Give up a lock from `hold`."""
     if lock is not None:
         lock.release()
 
