@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
@@ -24,7 +25,7 @@ KEY = FeatureKey.of(
 def make_sequence(
     video_id: str, length: int = 3, dim: int = 4, *, seed: int = 0, path: Path | None = None
 ) -> FeatureSequence:
-    random = np.random.default_rng([seed, len(video_id), length])
+    random = np.random.default_rng([seed, crc32(video_id.encode()), length])
     plan = FramePlan(
         frame_index=np.sort(random.choice(1000, length, replace=False)).astype(np.int64),
         pts_seconds=np.sort(random.random(length)),

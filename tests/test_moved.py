@@ -390,7 +390,7 @@ def test_a_video_that_is_gone_is_reported_kept_left_out_of_training_and_pruned(
     assert f"2 stored videos are no longer in {places}; `vidpipe store prune {store} {videos}` drops" in result.stderr
     labels = [video.video_id for video in label_store(FeatureStore.open(store))]
     assert labels == ["run/b.mp4", "walk/d.mp4", "x/gone.mp4"]
-    assert "3 videos left out, for the file is no longer in the folder" in caplog.text
+    assert "3 videos left out: the file is no longer where" in caplog.text
 
     before = files_below(store)
     listed = run("store", "prune", store, videos)

@@ -74,9 +74,9 @@ def check_apart_from_store(run_path: Path, store_path: Path) -> None:
 
 def finish_replacement(run_path: Path) -> None:
     """Put a run in place whose replacing was interrupted between two renames; otherwise do nothing."""
-    new, target = find_training_folder(run_path) / "new", run_path.resolve()
-    if not target.exists() and (new / "run.json").exists():
-        with suppress(OSError):  # another process does the same, or the folder cannot be written: then it stays away
+    with suppress(OSError):  # no such path can be, another process does the same, or the folder cannot be written
+        new, target = find_training_folder(run_path) / "new", run_path.resolve()
+        if not target.exists() and (new / "run.json").exists():
             new.rename(target)
 
 

@@ -410,8 +410,11 @@ def _warnings(
     tops = {name: figures["top1"] for name, figures in by_head.items()}
     tops = tops or {name: evaluation.top1 for name, evaluation in evaluations.get("test", {}).items()}
     if head != BASELINE and tops and tops[BASELINE] >= tops[head]:
-        how = "beats" if tops[BASELINE] > tops[head] else "is as good as"
-        yield f"the baseline ({tops[BASELINE]:.3f}) {how} {head} ({tops[head]:.3f}): do not rely on this model"
+        baseline, own = f"the baseline ({tops[BASELINE]:.3f})", f"{head} ({tops[head]:.3f})"
+        if tops[BASELINE] > tops[head]:
+            yield f"{baseline} beats {own}: do not rely on this model"
+        else:
+            yield f"{baseline} is as good as {own}: this head gains nothing over the mean feature"
 
 
 def _predictions(
