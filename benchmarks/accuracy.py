@@ -43,6 +43,8 @@ def _scores(name: str, labels: Path, folder: Path) -> dict[str, list[tuple[float
 
 
 def _row(name: str, head: str, scores: list[tuple[float, float]]) -> str:
-    estimates = zip(np.mean(scores, 0), np.std(scores, 0, ddof=1), strict=True)
-    told = [f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in estimates]
+    told = [
+        f"{mean:.2f} ± {deviation:.2f}"
+        for mean, deviation in zip(np.mean(scores, 0), np.std(scores, 0, ddof=1), strict=True)
+    ]
     return f"| {name} | {head} | {' | '.join(told)} |"

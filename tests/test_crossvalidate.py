@@ -2,7 +2,6 @@
 
 import csv
 import json
-import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tests.stores import make_sequence, make_store
 from tests.test_train import rising_and_falling
 from vidpipe.choose import CANDIDATES, choose_head
 from vidpipe.config import TrainConfig
+from vidpipe.crossvalidate import cross_validate
 from vidpipe.datasets.groups import group_by_pattern
 from vidpipe.datasets.leaks import find_leaks
 from vidpipe.datasets.sequences import SequenceDataset
@@ -69,7 +69,7 @@ def test_folds_are_told_as_estimates_and_the_run_learns_from_all(made: Made, tmp
             for fold in range(8)
         ]
         assert [fold["top1"] for fold in found[head]["folds"]] == pytest.approx(of_fold)
-        assert found[head]["estimate"]["deviation"] == pytest.approx(statistics.stdev(map(float, of_fold)))
+        assert found[head]["estimate"]["deviation"] == pytest.approx(np.std(of_fold, ddof=1))
         assert found[head]["estimate"]["low"] <= np.mean(rights) <= found[head]["estimate"]["high"]
     assert found["statistics"]["estimate"]["mean"] == 1.0 > found["mean"]["estimate"]["mean"]
 
@@ -93,41 +93,6 @@ def test_several_given_splits_are_each_tested_on_their_own_part(made: Made, tmp_
     assert result.cross_validation is not None
     for labelled, found in zip(official, result.cross_validation.of("statistics"), strict=True):
         assert {v.video_id for v in found.videos} == {v.video_id for v in labelled if v.split == "test"}
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [(False, "no test videos are drawn.*raise --test-fraction"), (True, "the labels name no test videos.*name some")],
-)
-def test_repeats_without_a_test_part_are_refused_before_training(
-    made: Made, tmp_path: Path, given: bool, told: str
-) -> None:
-    videos = [replace(v, split=("train", "val")[i % 16 < 4]) for i, v in enumerate(made[1])] if given else made[1]
-    with pytest.raises(UsageError, match=told):
-        train(made[0], videos, tmp_path / "run", config=replace(LINEAR, repeats=2, test_fraction=0.0))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_single_split_has_no_deviation(made: Made, tmp_path: Path) -> None:
-    given = [replace(v, split="test" if i < 16 else "train") for i, v in enumerate(made[1])]
-    result = train(made[0], given, tmp_path / "run", config=LINEAR, more_splits=[given])
-    assert result.cross_validation is not None
-    assert result.cross_validation.estimate("mean").deviation == 0
-    alone = replace(result.cross_validation, results=result.cross_validation.results[:2])
-    assert alone.estimate("mean").deviation is None
-    assert "±" not in str(alone.estimate("mean"))
-
-
-def test_a_single_test_video_and_a_baseline_that_wins_are_warned_of(made: Made, tmp_path: Path) -> None:
-    given = [replace(v, split="test" if i == 0 else "train") for i, v in enumerate(made[1])]
-    poor = replace(LINEAR, head="lstm", epochs=1, hidden_size=2, lr=1e-9)
-    result = train(made[0], given, tmp_path / "run", config=poor)
-    assert any("only 1 test video: " in warning for warning in result.run.warnings)
-    own, baseline = (result.evaluations["test"][name].top1 for name in ("lstm", "mean"))
-    told = {1: "beats", 0: "is as good as"}.get(int(baseline - own), "nothing")
-    found = [warning for warning in result.run.warnings if warning.startswith("the baseline")]
-    assert len(found) == (own <= baseline)
-    assert all(warning.startswith(f"the baseline ({baseline:.3f}) {told} lstm ({own:.3f}): ") for warning in found)
 
 
 def test_auto_takes_a_head_that_earns_it_and_says_why(made: Made, tmp_path: Path) -> None:
@@ -223,3 +188,11 @@ def test_groups_come_from_an_expression_or_a_column(tmp_path: Path) -> None:
 def test_an_expression_that_does_not_fit_is_told(pattern: str, error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told):
         group_by_pattern([LabeledVideo("a/1.mp4", "a"), LabeledVideo("b/2.mp4", "b")], pattern)
+
+
+def test_a_single_test_part_has_no_deviation(made: Made) -> None:
+    dataset = SequenceDataset(made[0], made[1], ["falling", "rising"])
+    split = make_folds(made[1], 4, 0.0, seed=0)[0]
+    estimate = cross_validate(dataset, [(0, split)], ["falling", "rising"], LINEAR, ["mean"]).estimate("mean")
+    assert estimate.deviation is None
+    assert "±" not in str(estimate)

@@ -1,6 +1,5 @@
 """Fitting: against scikit-learn on numpy's own statistics; a training that was broken off against a whole one."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from torch.nn.functional import cross_entropy
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tests.stores import make_sequence, make_store
 from tests.test_train import QUICK, rising_and_falling
@@ -251,25 +249,3 @@ def test_many_classes_with_few_videos_each_are_fitted_without_a_warning(tmp_path
     dataset = SequenceDataset(store, videos, sorted({video.label for video in videos}))
     head, _ = fit_head("statistics", {"train": dataset, "val": dataset.part(())}, 20, LINEAR)
     assert compute_logits(head, dataset).shape == (24, 20)
-
-
-def test_the_second_fit_follows_the_tested_ones_schedule(made: Made, tmp_path: Path) -> None:
-    rates: list[float] = []
-
-    def note(optimiser: torch.optim.Optimizer, *_: object) -> None:
-        rates.append(optimiser.param_groups[0]["lr"])
-
-    hook = register_optimizer_step_post_hook(note)
-    try:
-        config = replace(QUICK, schedule="cosine", epochs=12, batch_size=1000)  # one step an epoch
-        result = train(*made, tmp_path / "run", config=config)
-    finally:
-        hook.remove()
-    with (tmp_path / "run/history.csv").open() as stream:
-        num_tested = len(stream.readlines()) - 1
-    tested, again = rates[:num_tested], rates[num_tested:]
-    expected = [config.lr * (1 + math.cos(math.pi * epoch / 12)) / 2 for epoch in range(12)]
-    assert tested == pytest.approx(expected[:num_tested])
-    assert 0 < len(again) <= num_tested
-    assert again == tested[: len(again)]
-    assert len(result.run.learned) > len(result.split.train)

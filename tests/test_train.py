@@ -223,6 +223,20 @@ def test_the_second_fit_runs_for_the_epochs_that_were_best_in_the_first(trained:
     assert "val_loss" not in rows[0]
 
 
+def test_the_second_fit_follows_the_schedule_of_the_first(trained: Trained, tmp_path: Path) -> None:
+    _, store, videos = trained
+    shuffled = [replace(v, label=("a", "b")[i * 7 % 5 % 2]) for i, v in enumerate(videos)]
+    config = replace(QUICK, schedule="cosine", patience=3, epochs=40, lr=0.003, seed=1)
+    result = train(store, shuffled, tmp_path / "run", config=config)
+    with (tmp_path / "run/history_refit.csv").open() as stream:
+        losses = [float(row["train_loss"]) for row in csv.DictReader(stream)]
+    assert 1 < len(losses) < 40
+    order = [video for part in ("train", "val", "test") for video in getattr(result.split, part)]
+    everything = SequenceDataset(store, order, result.run.class_names)
+    _, history = fit_head("lstm", {"train": everything, "val": everything.part([])}, 2, config)
+    assert losses == pytest.approx([epoch.train_loss for epoch in history[: len(losses)]], rel=1e-4)
+
+
 def test_an_unknown_label_is_told(trained: Trained) -> None:
     with pytest.raises(LabelsError, match="'sideways': no class of this run"):
         evaluate(Run.open(trained[0]), trained[1], [LabeledVideo(trained[1].ids[0], "sideways")])

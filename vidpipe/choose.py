@@ -12,6 +12,7 @@ from vidpipe.config import LINEAR_HEADS, TrainConfig
 from vidpipe.crossvalidate import CrossValidation, cross_validate
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import Split, make_folds
+from vidpipe.errors import UsageError, count_of
 from vidpipe.records import LabeledVideo
 
 __all__ = ["CANDIDATES", "choose_head"]
@@ -36,7 +37,15 @@ def choose_head(
 
     Returns:
         The head's name, and why, in a sentence.
+
+    Raises:
+        UsageError: the videos are of fewer groups than there are folds.
     """
+    if (num_groups := len({video.unit for video in videos})) < NUM_FOLDS:
+        raise UsageError(
+            f"--head auto compares heads by {NUM_FOLDS} folds over the groups, and the training part has "
+            f"{count_of(num_groups, 'group')}; choose a head with --head, such as {CANDIDATES[0]}"
+        )
     end = time.monotonic() + config.budget
     folds = [(config.seed, split) for split in make_folds(videos, NUM_FOLDS, config.val_fraction, seed=config.seed)]
     candidates = [name for name in CANDIDATES if config.ensemble == 1 or name not in LINEAR_HEADS]
@@ -81,7 +90,8 @@ def _wins(name: str, found: CrossValidation, leader: str, best: CrossValidation)
     sums = np.array([sum(leads) for leads in by_group.values()])
     mean = sums.sum() / len(rights)
     counts = np.array([len(leads) for leads in by_group.values()])
-    deviation = np.sqrt(np.square(sums - mean * counts).sum()) / len(rights)
+    unbiased = len(sums) / max(len(sums) - 1, 1)
+    deviation = np.sqrt(unbiased * np.square(sums - mean * counts).sum()) / len(rights)
     return bool(mean > deviation)
 
 
@@ -95,4 +105,4 @@ def _why(best: str, tried: Mapping[str, CrossValidation], left: Sequence[str], n
 
 
 def _told(found: CrossValidation, name: str) -> str:
-    return found.estimate(name).figure
+    return found.estimate(name).short

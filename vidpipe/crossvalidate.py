@@ -59,8 +59,8 @@ class CrossValidation:
         rights = self.is_right(head)
         units = [video.unit for video in rights]
         values = np.array(list(rights.values()))
-        of_split = [result.evaluation.top1 for result in self.of(head)]
-        deviation = float(np.std(of_split, ddof=1)) if len(of_split) > 1 else None
+        tops = [result.evaluation.top1 for result in self.of(head)]
+        deviation = float(np.std(tops, ddof=1)) if len(tops) > 1 else None
         return Estimate(float(values.mean()), deviation, *bootstrap_interval(values, units, seed=0))
 
     def pooled(self, head: str) -> Evaluation:

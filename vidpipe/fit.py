@@ -82,7 +82,7 @@ def fit_head(
     config: TrainConfig,
     watcher: Watcher | None = None,
     *,
-    num_epochs: int | None = None,
+    stop_after: int | None = None,
 ) -> tuple[Head, list[Epoch]]:
     """Build a head and fit it to `parts["train"]`.
 
@@ -93,11 +93,8 @@ def fit_head(
         parts: `train` and `val`; val may be empty.
         num_classes: K.
         config: the settings.
-        watcher: called after each epoch and each checkpoint.
-        num_epochs: where a neural head stops in the schedule of `config.epochs`; None for its end.
-
-    Returns:
-        The head, ready to use, and its epochs.
+        watcher: told how it goes.
+        stop_after: epochs after which a neural head's fit ends, while its schedule is that of `config.epochs`.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -115,7 +112,7 @@ def fit_head(
             history = [Epoch(1, *_loss_and_top1(head, seen["train"]), *validated)]
             watcher.on_epoch(history[0])
         else:
-            history = _fit_members(head.to(device), seen, config, watcher, num_epochs or config.epochs)
+            history = _fit_members(head.to(device), seen, config, watcher, stop_after or config.epochs)
             if config.calibrate:
                 head.get_buffer("temperature").fill_(fit_temperature(head, seen["val"]))
     return head.to(device).eval(), history

@@ -188,18 +188,18 @@ class Estimate:
 
     mean: float
     deviation: float | None
-    """Sample standard deviation (n - 1) of the folds (or seeds); None where there is one alone."""
+    """Sample standard deviation (n - 1) between the folds or seeds; None of a single one."""
     low: float
     high: float
     """95 % confidence interval of the mean, by drawing groups anew."""
 
     def __str__(self) -> str:
-        return f"{self.figure} (95 % by group {self.low:.3f} to {self.high:.3f})"
+        return f"{self.short} (95 % by group {self.low:.3f} to {self.high:.3f})"
 
     @property
-    def figure(self) -> str:
-        """`0.705 ± 0.092`, or the mean alone."""
-        return f"{self.mean:.3f}" + ("" if self.deviation is None else f" ± {self.deviation:.3f}")
+    def short(self) -> str:
+        """`0.705 ± 0.092`, or the mean alone where there is no deviation."""
+        return f"{self.mean:.3f}" + (f" ± {self.deviation:.3f}" if self.deviation is not None else "")
 
 
 def bootstrap_interval(

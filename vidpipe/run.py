@@ -68,13 +68,13 @@ class Run:
     """D of the features."""
     metrics: Mapping[str, Any]
     grouping: str
-    """Which grouping kept the parts apart, in a sentence."""
+    """Where the split comes from and what it kept together, in a sentence."""
     learned_parts: tuple[str, ...]
     """Which of train, val and test the head learned from in the end; the metrics are of one that knew train alone."""
     choice: str = ""
     """Why --head auto chose the head."""
     warnings: tuple[str, ...] = ()
-    """What stands against taking the figures at their word."""
+    """Caveats about the metrics: every warning of the training."""
 
     @classmethod
     def open(cls, path: Path | str) -> Self:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,6 +21,7 @@ from vidpipe.crossvalidate import CrossValidation, cross_validate, predictions_t
 from vidpipe.datasets.leaks import Leak, find_leaks, refuse_mislabeled
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import Split, make_folds, make_split
+from vidpipe.datasets.warned import collect_warnings
 from vidpipe.errors import InterruptedTrainingError, UsageError, count_of
 from vidpipe.evaluate import evaluate_part, logits_of
 from vidpipe.features.store import FeatureStore
@@ -63,6 +64,7 @@ def train(
     overwrite: bool = False,
     tensorboard: bool = False,
     skip_conflicts: bool = False,
+    label_warnings: Sequence[str] = (),
     on_epoch: Callable[[str, Epoch], None] = lambda head, epoch: None,
 ) -> TrainResult:
     """Train a head, and the baseline, on a store's features, and test them once; then fit them to all videos.
@@ -81,6 +83,7 @@ def train(
         overwrite: replace the run, or the interrupted training, that is there.
         tensorboard: write TensorBoard's events beside history.csv.
         skip_conflicts: leave out videos that have the features of another one under another label, rather than fail.
+        label_warnings: what reading the labels warned of (`collect_warnings`), for the run to keep.
         on_epoch: called with the head's name after each epoch.
 
     Returns:
@@ -94,13 +97,15 @@ def train(
         InterruptedTrainingError: Ctrl-C; the last checkpoint is kept.
     """
     check_apart_from_store(run_path, store.path)
-    videos = refuse_mislabeled(store, videos, skip=skip_conflicts)
+    with collect_warnings() as conflict_warnings:
+        videos = refuse_mislabeled(store, videos, skip=skip_conflicts)
     kept_ids = {video.video_id for video in videos}
     more_splits = [[video for video in labelled if video.video_id in kept_ids] for labelled in more_splits]
+    warnings = [*label_warnings, *conflict_warnings]
     with open_training_folder(run_path, resume=resume, overwrite=overwrite) as folder:
         before = Interrupted.find(folder.path) if resume else None
         config = replace(config, threads=config.threads or (before.threads if before else default_num_threads()))
-        recorder = _Recorder(folder, resume, tensorboard, on_epoch)
+        recorder = _Recorder(folder, resume, tensorboard, on_epoch, warnings=warnings)
         try:
             with use_threads(config.threads):
                 return _train(store, videos, config, more_splits, before, recorder)
@@ -117,14 +122,44 @@ def _train(
     recorder: "_Recorder",
 ) -> TrainResult:
     """See `train`; `before` is what an interrupted training had settled."""
-    split = _draw_split(videos, config)
-    _check_repeats(split, config)
-    material = _Material.load(store, split)
-    parts, class_names = material.parts, material.class_names
+    with collect_warnings() as warned:
+        drawn = _draw_split(videos, config)
+        crossed = _crossed_splits(drawn, videos, more_splits, config)
+    recorder.warnings += warned
+    material = _Material.load(store, drawn)
+    split, parts, class_names = material.split, material.parts, material.class_names
     leaks = tuple(find_leaks(parts))
     config = _with_head(config, material, before, recorder)
     heads, history = _fit_heads(parts, class_names, config, recorder)
-    cross_validation = _cross_validate(material, videos, more_splits, config, recorder)
+    cross_validation = _cross_validate(material, crossed, config, recorder)
+    logits, evaluations = _evaluate(heads, parts, class_names)
+    learned_parts = _parts_to_learn(split, config, is_given=any(video.split == "test" for video in videos))
+    if len(learned_parts) > 1:
+        learned = material.dataset.part(range(sum(len(getattr(split, part)) for part in learned_parts)))
+        heads = _fit_again(heads, history, learned, len(split.train), class_names, config, recorder)
+    recorder.warnings += _split_warnings(split, leaks, has_folds=cross_validation is not None)
+    recorder.warnings += _result_warnings(split, learned_parts, evaluations, cross_validation, config.head)
+    run = Run(
+        path=recorder.folder.run_path,
+        config=config,
+        class_names=class_names,
+        key=store.key,
+        dim=material.dataset.dim,
+        metrics=_metrics(evaluations, cross_validation),
+        grouping=_describe_grouping(split, videos),
+        learned_parts=learned_parts,
+        choice=recorder.choice,
+        warnings=tuple(dict.fromkeys(recorder.warnings)),
+    )
+    result = TrainResult(run, split, evaluations, cross_validation, leaks)
+    recorder.folder.put_in_place(partial(_write_run, store, result, heads, history, logits))
+    return result
+
+
+def _evaluate(
+    heads: Mapping[str, Head], parts: Mapping[str, SequenceDataset], class_names: Sequence[str]
+) -> tuple[dict[str, dict[str, NDArray[np.float32]]], dict[str, dict[str, Evaluation]]]:
+    """The logits and the metrics of each head on each part that has videos: by part, then by head."""
     logits = {
         part: {name: logits_of(name, head, parts[part]) for name, head in heads.items()}
         for part in ("val", "test")
@@ -134,25 +169,7 @@ def _train(
         part: {name: evaluate_part(rows, parts[part], class_names) for name, rows in by_head.items()}
         for part, by_head in logits.items()
     }
-    learned_parts = _parts_to_learn(split, config, is_given=any(video.split == "test" for video in videos))
-    if len(learned_parts) > 1:
-        learned = material.dataset.part(range(sum(len(getattr(split, part)) for part in learned_parts)))
-        heads = _fit_again(heads, history, learned, len(split.train), class_names, config, recorder)
-    run = Run(
-        path=recorder.folder.run_path,
-        config=config,
-        class_names=class_names,
-        key=store.key,
-        dim=material.dataset.dim,
-        metrics=_metrics(evaluations, cross_validation),
-        grouping=split.grouping,
-        learned_parts=learned_parts,
-        choice=recorder.choice,
-        warnings=tuple(_warnings(split, learned_parts, leaks, evaluations, cross_validation, config.head)),
-    )
-    result = TrainResult(run, split, evaluations, cross_validation, leaks)
-    recorder.folder.put_in_place(partial(_write_run, store, result, heads, history, logits))
-    return result
+    return logits, evaluations
 
 
 @dataclass(frozen=True)
@@ -218,18 +235,6 @@ def _draw_split(videos: Sequence[LabeledVideo], config: TrainConfig) -> Split:
     return make_split(videos, val_fraction=config.val_fraction, test_fraction=test_fraction, seed=config.seed)
 
 
-def _check_repeats(split: Split, config: TrainConfig) -> None:
-    """Refuse to repeat a test that there is none of."""
-    crosses = config.folds is not None or config.leave_one_group_out
-    if config.repeats > 1 and not crosses and not split.test:
-        why = "the labels name no test videos" if any(v.split for v in split.train) else "no test videos are drawn"
-        raise UsageError(
-            f"--repeats {config.repeats}: {why}, so there is nothing to repeat; cross-validate with --folds 5, "
-            f"{'name some in the labels' if any(v.split for v in split.train) else 'raise --test-fraction'}, or leave "
-            "--repeats out"
-        )
-
-
 def _parts_to_learn(split: Split, config: TrainConfig, *, is_given: bool) -> tuple[str, ...]:
     """What the head that is kept learns from: all videos, but for a test part that the labels give."""
     if not config.refit:
@@ -249,10 +254,13 @@ class _Recorder:
     choice: str = ""
     """Why --head auto took the head."""
     stage: str = "before the first epoch"
+    warnings: list[str] = dataclasses.field(default_factory=list)
 
-    def open(self, suffix: str, config: TrainConfig, parts: Mapping[str, SequenceDataset]) -> Journal:
+    def open(self, config: TrainConfig, parts: Mapping[str, SequenceDataset], refit_epochs: int | None) -> Journal:
         """Begin to write down a fit."""
         about = describe(config, [*parts["train"].video_ids, "", *parts["val"].video_ids], self.choice)
+        about["refit_epochs"] = refit_epochs
+        suffix = "" if refit_epochs is None else "_refit"
         return Journal(self.folder.path, suffix, about=about, resume=self.resume, tensorboard=self.tensorboard)
 
     def record(self, head: str, epoch: Epoch, *, is_refit: bool) -> None:
@@ -280,21 +288,21 @@ def _fit_heads(
     class_names: Sequence[str],
     config: TrainConfig,
     recorder: _Recorder,
-    suffix: str = "",
-    num_epochs: int | None = None,
+    refit_epochs: int | None = None,
 ) -> tuple[dict[str, Head], list[Epoch]]:
-    """The head asked for, then the baseline; and the first one's epochs."""
-    with closing(recorder.open(suffix, config, parts)) as journal:
+    """The head asked for, then the baseline; and the first one's epochs. `refit_epochs`: of the fit to all videos."""
+    is_refit = refit_epochs is not None
+    with closing(recorder.open(config, parts, refit_epochs)) as journal:
 
         def on_own_epoch(epoch: Epoch) -> None:
             journal.on_epoch(epoch)
-            recorder.record(config.head, epoch, is_refit=bool(suffix))
+            recorder.record(config.head, epoch, is_refit=is_refit)
 
         watcher = Watcher(on_own_epoch, journal.on_checkpoint, journal.resumed)
-        head, history = fit_head(config.head, parts, len(class_names), config, watcher, num_epochs=num_epochs)
+        head, history = fit_head(config.head, parts, len(class_names), config, watcher, stop_after=refit_epochs)
     heads = {config.head: head}
     if config.head != BASELINE:
-        baseline = Watcher(lambda epoch: recorder.record(BASELINE, epoch, is_refit=bool(suffix)))
+        baseline = Watcher(lambda epoch: recorder.record(BASELINE, epoch, is_refit=is_refit))
         heads[BASELINE] = fit_head(BASELINE, parts, len(class_names), replace(config, ensemble=1), baseline)[0]
     return heads, history
 
@@ -308,15 +316,17 @@ def _fit_again(
     config: TrainConfig,
     recorder: _Recorder,
 ) -> dict[str, Head]:
-    """The heads fitted anew to more videos, up to the epoch of the same schedule that was best before.
+    """The heads fitted anew to more videos, by the tested fit's schedule, up to the epoch that was best in it.
 
     A neural head's temperature is found by what the tested one, which knows the first `num_known` videos, says of the
     others.
     """
-    logger.info("fitting the head that is kept to all %d videos (--no-refit keeps the tested one)", len(videos))
+    logger.info(
+        "refitting on all %s for the saved model (--no-refit saves the tested one)", count_of(len(videos), "video")
+    )
     parts = {"train": videos, "val": videos.part([])}
     unseen = videos.part(range(num_known, len(videos)))
-    heads, _ = _fit_heads(parts, class_names, config, recorder, "_refit", _best_epochs(history))
+    heads, _ = _fit_heads(parts, class_names, config, recorder, refit_epochs=_best_epochs(history))
     for name, head in heads.items():
         if config.calibrate and not isinstance(head, LinearHead):
             head.get_buffer("temperature").fill_(fit_temperature(tested[name], seen_by(name, unseen)))
@@ -333,25 +343,48 @@ def _best_epochs(history: Sequence[Epoch]) -> int:
     return round(sum(epoch.epoch for epoch in best.values()) / len(best))
 
 
-def _cross_validate(
-    material: _Material,
+def _crossed_splits(
+    split: Split,
     videos: Sequence[LabeledVideo],
     more_splits: Sequence[Sequence[LabeledVideo]],
     config: TrainConfig,
-    recorder: _Recorder,
-) -> CrossValidation | None:
-    """The protocol that the config asks for; None where one split is all."""
+) -> list[tuple[int, Split]]:
+    """The splits of the protocol that the config asks for, each with its seed; none where the run's own is all.
+
+    Raises:
+        UsageError: one has no test part.
+    """
     crosses = config.folds is not None or config.leave_one_group_out
     if not crosses and config.repeats == 1 and not more_splits:
-        return None
+        return []
+    if not crosses and not split.test:
+        raise UsageError(_no_test_part(videos, config))
     splits: list[tuple[int, Split]] = []
     for seed in range(config.seed, config.seed + config.repeats):
         if crosses:
             kept = [video for video in videos if video.split != "test"]
-            splits += [(seed, split) for split in make_folds(kept, config.folds, config.val_fraction, seed=seed)]
+            splits += [(seed, fold) for fold in make_folds(kept, config.folds, config.val_fraction, seed=seed)]
         else:
             drawn = replace(config, seed=seed)
             splits += [(seed, _draw_split(labelled, drawn)) for labelled in (videos, *more_splits)]
+    return splits
+
+
+def _no_test_part(videos: Sequence[LabeledVideo], config: TrainConfig) -> str:
+    what = f"--repeats {config.repeats} tests once with each seed, but there is no test part"
+    if any(video.split for video in videos):
+        return f"{what}: the labels' split has none; give some videos the split test, or cross-validate with --folds 5"
+    if config.test_fraction == 0:
+        return f"{what} with --test-fraction 0; give a greater fraction, or cross-validate with --folds 5"
+    return f"{what}: the videos are too few, or in too few groups, to keep any; add videos, or leave --repeats out"
+
+
+def _cross_validate(
+    material: _Material, splits: Sequence[tuple[int, Split]], config: TrainConfig, recorder: _Recorder
+) -> CrossValidation | None:
+    """The head and the baseline over all splits; None where there are none."""
+    if not splits:
+        return None
     recorder.stage = "during cross-validation"
     heads = list(dict.fromkeys((config.head, BASELINE)))
     return cross_validate(material.dataset, splits, material.class_names, config, heads)
@@ -367,54 +400,84 @@ def _metrics(
     return metrics | ({"folds": cross_validation.as_dict()} if cross_validation else {})
 
 
-def _warnings(
-    split: Split,
-    learned_parts: Sequence[str],
-    leaks: Sequence[Leak],
-    evaluations: Mapping[str, Mapping[str, Evaluation]],
-    cross_validation: CrossValidation | None,
-    head: str,
-) -> Iterator[str]:
-    """Caveats about the metrics."""
+def _describe_grouping(split: Split, videos: Sequence[LabeledVideo]) -> str:
+    """Where the split comes from; of one that the labels give, whether it divides groups."""
+    if not any(video.split for video in videos):
+        return split.grouping
+    parts_of: dict[str, set[str]] = defaultdict(set)
+    for name, part in (("train", split.train), ("val", split.val), ("test", split.test)):
+        for video in part:
+            if video.group:
+                parts_of[video.group].add(name)
+    num_divided = sum(len(parts) > 1 for parts in parts_of.values())
+    if num_divided:
+        return f"{split.grouping}; {num_divided} of {count_of(len(parts_of), 'group')} in more than one part"
+    return f"{split.grouping}; no group in more than one part" if parts_of else split.grouping
+
+
+def _split_warnings(split: Split, leaks: Sequence[Leak], *, has_folds: bool) -> Iterator[str]:
+    """Caveats about the videos and how they are divided."""
     videos = [*split.train, *split.val, *split.test]
     num_groups = len({video.group for video in videos if video.group})
     if num_groups == 0:
-        yield "no groups are known: clips of one source may be in train and test; --group-by names the groups"
+        yield "no groups are known: clips of one source may be in both training and test; name them with --group-by"
     elif num_groups < FEW_GROUPS:
         yield f"only {count_of(num_groups, 'group')}: the metrics depend on which of them are in the test part"
-    elif cross_validation is None and split.test and (few := len({video.unit for video in split.test})) < FEW_GROUPS:
-        yield f"only {few} of {num_groups} groups are in the test part; --folds 5 tests on all of them"
-    if cross_validation is None and len(split.test) == 1:
-        yield "only 1 test video: its metrics say next to nothing; --folds 5 tests on all videos"
+    yield from _test_warnings(split, num_groups, has_folds=has_folds)
     counts = Counter(video.label for video in videos)
     (most, most_videos), *_, (least, least_videos) = counts.most_common()
     if most_videos > GREAT_IMBALANCE * least_videos:
         yield (
-            f"{count_of(most_videos, 'video')} of {most}, {least_videos} of {least}: see the balanced accuracy, and "
-            "--balance"
-        )
-    calibrated_by = {*learned_parts, "val"} - {"train"} if head not in LINEAR_HEADS else learned_parts
-    num_videos = sum(len(getattr(split, part)) for part in calibrated_by)
-    if 0 < num_videos < FEW_TO_CALIBRATE:
-        yield (
-            f"{count_of(num_videos, 'video')} to calibrate probabilities on, fewer than {FEW_TO_CALIBRATE}: do not "
-            "rely on the probabilities"
+            f"{count_of(most_videos, 'video')} of {most}, {least_videos} of {least}: look at the balanced accuracy, "
+            "and consider --balance"
         )
     if leaks:
         first = leaks[0]
         yield (
-            f"{count_of(len(leaks), 'pair')} of videos look alike across the split, such as {first.video} "
-            f"({first.split}) and {first.other} ({first.other_split}), cosine {first.cosine:.3f}; leaks.csv lists all"
+            f"{count_of(len(leaks), 'pair')} of videos in different parts {'looks' if len(leaks) == 1 else 'look'} "
+            f"alike, such as {first.video} ({first.split}) and {first.other} ({first.other_split}), "
+            f"cosine {first.cosine:.3f}; leaks.csv lists all"
+        )
+
+
+def _test_warnings(split: Split, num_groups: int, *, has_folds: bool) -> Iterator[str]:
+    """A test part so small that its metrics say little."""
+    num_test, num_tested = len(split.test), len({video.unit for video in split.test})
+    remedy = "" if has_folds else "; --folds 5 tests all videos"
+    if num_test == 1:
+        yield f"only 1 video is in the test part: its metrics say next to nothing{remedy}"
+    elif num_tested == 1:
+        yield f"all {num_test} test videos are of one group: their metrics say next to nothing about others{remedy}"
+    elif 0 < num_tested < FEW_GROUPS <= num_groups and not has_folds:
+        yield f"only {num_tested} of {num_groups} groups are in the test part: --folds 5 tests them all"
+    elif 0 < num_test < FEW_GROUPS and num_groups == 0:
+        yield f"only {num_test} videos are in the test part: their metrics depend much on each of them{remedy}"
+
+
+def _result_warnings(
+    split: Split,
+    learned_parts: Sequence[str],
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
+    cross_validation: CrossValidation | None,
+    head: str,
+) -> Iterator[str]:
+    """Caveats about the probabilities, and a head that its baseline beats."""
+    calibrated_by = {*learned_parts, "val"} - {"train"} if head not in LINEAR_HEADS else learned_parts
+    num_videos = sum(len(getattr(split, part)) for part in calibrated_by)
+    if 0 < num_videos < FEW_TO_CALIBRATE:
+        yield (
+            f"{count_of(num_videos, 'video')} to calibrate probabilities on, which are too few to calibrate them well "
+            f"(at least {FEW_TO_CALIBRATE}): read them as a ranking"
         )
     by_head = cross_validation.as_dict() if cross_validation else {}
     tops = {name: figures["top1"] for name, figures in by_head.items()}
     tops = tops or {name: evaluation.top1 for name, evaluation in evaluations.get("test", {}).items()}
-    if head != BASELINE and tops and tops[BASELINE] >= tops[head]:
-        baseline, own = f"the baseline ({tops[BASELINE]:.3f})", f"{head} ({tops[head]:.3f})"
-        if tops[BASELINE] > tops[head]:
-            yield f"{baseline} beats {own}: do not rely on this model"
-        else:
-            yield f"{baseline} is as good as {own}: this head gains nothing over the mean feature"
+    if head == BASELINE or not tops:
+        return
+    if tops[BASELINE] > tops[head]:
+        yield f"the baseline ({tops[BASELINE]:.3f}) beats {head} ({tops[head]:.3f}): do not rely on this model"
+    elif tops[BASELINE] == tops[head]:
+        yield f"the baseline does as well as {head} ({tops[head]:.3f}): the mean feature alone tells as much"
 
 
 def _predictions(

@@ -194,8 +194,9 @@ def _configure_logging(*, quiet: bool, debug: bool) -> None:
     logger = logging.getLogger("vidpipe")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_PrintableFormatter("%(message)s"))
+    handler.setLevel(logging.ERROR if quiet and not debug else logging.NOTSET)  # a run keeps what is not shown
     logger.handlers = [handler]
-    logger.setLevel(logging.DEBUG if debug else logging.ERROR if quiet else logging.INFO)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def setting_options(config: type[Config], *sections: str, only: Sequence[str] = ()) -> Callable[[Function], Function]:

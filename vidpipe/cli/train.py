@@ -47,10 +47,10 @@ def command(
 ) -> None:
     """Train a classifier on a store's features, and the mean-feature baseline beside it.
 
-    A video's label is the name of its folder, unless --labels names a file. The test part is used once, to tell how
-    well the head does; the head that is kept is then fitted to all videos (--no-refit: the tested one is kept). A test
-    part that the labels name is never learned from. With --folds or --leave-one-group-out every video is tested by a
-    model that has not seen its group.
+    A video's label is the name of its folder, unless --labels names a file. The test part is used once, to measure the
+    model, which is then refitted on all videos and saved (--no-refit saves the tested one). A test part that the labels
+    name is never trained on. With --folds or --leave-one-group-out, each video is tested by a model that has not seen
+    its group.
 
     \b
     vidpipe train features -o run
@@ -60,23 +60,25 @@ def command(
     config = TrainConfig(**settings)
 
     from vidpipe.datasets.stored import label_store
+    from vidpipe.datasets.warned import collect_warnings
     from vidpipe.features.store import FeatureStore
     from vidpipe.train import train
 
     opened = FeatureStore.open(store)
     numbers = (1, 2, 3) if official_split == "all" else (int(official_split),)
-    videos, *more_splits = [
-        label_store(
-            opened,
-            labels,
-            official_split=number,
-            skip_missing=skip_missing,
-            group_by=group_by,
-            video_column=video_column,
-            label_column=label_column,
-        )
-        for number in numbers
-    ]
+    with collect_warnings() as label_warnings:
+        videos, *more_splits = [
+            label_store(
+                opened,
+                labels,
+                official_split=number,
+                skip_missing=skip_missing,
+                group_by=group_by,
+                video_column=video_column,
+                label_column=label_column,
+            )
+            for number in numbers
+        ]
     if more_splits and not any(video.split for video in videos):
         raise UsageError(
             "--split all goes with the official lists of UCF101 or HMDB51; give their folder with --labels"
@@ -91,6 +93,7 @@ def command(
         overwrite=overwrite,
         tensorboard=tensorboard,
         skip_conflicts=skip_conflicts,
+        label_warnings=label_warnings,
         on_epoch=_log_epoch,
     )
     _print_result(result)
@@ -114,13 +117,13 @@ def _log_epoch(head: str, epoch: "Epoch") -> None:
 def _print_result(result: "TrainResult") -> None:
     split, head = result.split, result.run.config.head
     num_learned, num_train = len(result.run.learned), len(split.train)
-    classes = count_of(len(result.run.class_names), "class")
-    click.echo(f"{result.run.path}: trained on {count_of(num_learned, 'video')}, {classes}")
-    click.echo(f"split: {printable(split.grouping)}")
+    learned = f"{count_of(num_learned, 'video')}, {count_of(len(result.run.class_names), 'class')}"
+    click.echo(f"{result.run.path}: trained on {learned}")
+    click.echo(f"split: {printable(result.run.grouping)}")
     if num_learned > num_train:
         click.echo(
-            f"measured after training on {num_train} of {count_of(num_learned, 'video')}; the saved model was then "
-            f"refitted on all {num_learned}"
+            f"measured after training on {num_train} of {count_of(num_learned, 'video')}; "
+            f"the saved model was then refitted on all {num_learned}"
         )
     if result.run.choice:
         click.echo(f"head: {result.run.choice}")
