@@ -107,10 +107,10 @@ def test_labels_of_the_file_are_read_from_the_working_folder_and_evaluated_alike
 
 
 def test_the_settings_of_predict_may_stand_in_the_file(video: Path, tmp_path: Path) -> None:
-    for label in ("go", "stop"):
+    for first_number, label in enumerate(("go", "stop")):
         for number in range(4):
             (tmp_path / "v" / label).mkdir(parents=True, exist_ok=True)
-            write_video(tmp_path / "v" / label / f"{number}.mp4", 4 + number)
+            write_video(tmp_path / "v" / label / f"{number}.mp4", 4 + number, first_number=50 * first_number)
     assert run("extract", tmp_path / "v", "-o", tmp_path / "s", "--num-frames", 2, *LITE0).exit_code == 0
     assert run("train", tmp_path / "s", "-o", tmp_path / "run", "--head", "mean", *QUICK).exit_code == 0
     config = write_config(

@@ -82,7 +82,7 @@ def test_a_store_made_with_other_settings_is_refused_as_extract_would(videos: Pa
     store = make_store(tmp_path / "features", [make_sequence("a.mp4")])
     result = dry_run(videos, "-o", store.path, "--num-frames", 5)
     assert result.exit_code == 1
-    assert "other settings" in result.stderr
+    assert "you asked for" in result.stderr
 
 
 def test_files_that_are_not_there_or_no_files_are_listed_with_the_reason(videos: Path, tmp_path: Path) -> None:

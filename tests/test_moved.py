@@ -457,3 +457,14 @@ def test_a_file_whose_name_is_no_text_is_never_taken_for_gone(tmp_path: Path) ->
     assert store.key == KEY
     assert {video.video_id for video in label_store(store)} == {"run/caf\\xe9.mp4", "run/b.mp4"}
     assert find_gone(store, find_videos([tmp_path / "videos"])) == []
+
+
+def test_a_dry_run_foresees_what_is_moved_and_what_is_refused(videos: Path, tmp_path: Path) -> None:
+    move(videos, "run/a.mp4", "walk/a.mp4")
+    result = extract(tmp_path / "fs", videos, "--dry-run")
+    assert "skip  walk/a.mp4  (stored already, as run/a.mp4)" in result.stdout.splitlines()
+    assert "would extract 0 videos, skip 4" in result.stdout
+    write_video(tmp_path / "other/run/b.mp4", 9)
+    result = extract(tmp_path / "fs", tmp_path / "other", "--dry-run")
+    assert result.exit_code == 1
+    assert "1 video would replace another folder's video of the same id" in result.stderr

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import InterruptedExtractionError, count_of
 from vidpipe.features.care import drop
-from vidpipe.features.inventory import Reused, find_gone, find_moved, refuse_other_collections, reuse_features
+from vidpipe.features.inventory import (
+    Reused,
+    find_gone,
+    find_moved,
+    find_reusable,
+    refuse_other_collections,
+    reuse_features,
+)
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import WHOLE, Part
 from vidpipe.features.sources import fingerprint_of, sources_of, stamp_of
@@ -257,14 +264,22 @@ def preview(
         For each id why the video would be skipped, in words; empty where it would be extracted.
 
     Raises:
-        StoreError: the store cannot be read, or was made with other settings.
+        StoreError: the store cannot be read, was made with other settings, or holds other videos under the same ids.
     """
-    store = None
+    store, reusable = None, dict[str, str]()
     if (store_path / "store.json").exists():
         weights = WeightsFile(FeatureStore.open(store_path).key.weights, None, "not read")
         store = FeatureStore.create(store_path, feature_key(config, weights))  # it is there: only the key is checked
-    return {
+        if not force:
+            held = {video.id for video in videos if store.holds(video)}
+            refuse_other_collections(store, videos, held)
+            reusable = find_reusable(store, [video for video in videos if video.id not in held])
+    reasons = {
         video.id: _why_not_extracted(video, store, part, force=force, retry_failed=retry_failed) for video in videos
+    }
+    return {
+        video_id: f"stored already, as {reusable[video_id]}" if not reason and video_id in reusable else reason
+        for video_id, reason in reasons.items()
     }
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "find_gone",
     "find_gone_in_place",
     "find_moved",
+    "find_reusable",
     "prune",
     "refuse_other_collections",
     "reuse_features",
@@ -114,6 +115,11 @@ def reuse_features(store: FeatureStore, videos: Sequence[VideoFile]) -> list[Reu
                 writer.add(sequence)
                 reused.append(Reused(twin.video.id, twin.row.id, twin.is_same_path()))
     return reused
+
+
+def find_reusable(store: FeatureStore, videos: Sequence[VideoFile]) -> dict[str, str]:
+    """The videos that `reuse_features` would store without decoding them, each with the id it is stored under now."""
+    return {twin.video.id: twin.row.id for twin in _find_twins(store, videos)}
 
 
 @dataclass(frozen=True)
