@@ -46,7 +46,7 @@ def test_a_store_of_another_backbone_is_told_by_the_two_backbones(made: Path, ca
     FeatureStore.create(made / "lite1", other)
     result = run("evaluate", made / "run", made / "lite1")
     assert result.exit_code == 1
-    told = f"{made / 'lite1'} holds efficientnet_lite1 features; {made / 'run'} needs resnet50. "
+    told = f"{made / 'lite1'} holds efficientnet_lite1 features; {made / 'run'} needs resnet50 features. "
     assert told in result.stderr
     assert "1" * 64 not in result.stderr
     assert "--debug" in result.stderr
@@ -56,8 +56,8 @@ def test_a_store_of_another_backbone_is_told_by_the_two_backbones(made: Path, ca
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        (replace(KEY, sampling={"method": "fps", "fps": 2.0}), ("2 fps", "uniform, 16 frames")),
-        (replace(KEY, pooling="max", dtype="float16"), ("pooling max, float16", "pooling avg, float32")),
+        (replace(KEY, sampling={"method": "fps", "fps": 2.0}), ("sampled 2 fps", "sampled uniform, 16 frames")),
+        (replace(KEY, pooling="max", dtype="float16"), ("max pooling, float16", "avg pooling, float32")),
         (replace(KEY, weights="ab" * 32), ("weights abababab…", "weights 00000000…")),
         (replace(KEY, precision="half"), ("half precision", "full precision")),
         (replace(KEY, preprocessing={**KEY.preprocessing, "crop": 192}), ("crop 192", "crop 224")),
@@ -70,7 +70,10 @@ def test_of_one_backbone_the_settings_that_differ_are_told(
     with pytest.raises(Exception, match="holds") as caught:
         check_key(Run.open(made / "run"), store)
     held, needed = told
-    assert f"{tmp_path / 's'} holds {held} features; {made / 'run'} needs {needed}. Extract" in str(caught.value)
+    assert (
+        f"{tmp_path / 's'} holds resnet50 features, {held}; {made / 'run'} needs resnet50 features, {needed}. Extract"
+        in str(caught.value)
+    )
 
 
 def test_one_video_is_not_1_videos(made: Path, tmp_path: Path) -> None:

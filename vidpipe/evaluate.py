@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import LabelsError, RunError
-from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
 from vidpipe.fit import compute_logits, seen_by
 from vidpipe.metrics import Evaluation, evaluate_logits
@@ -90,29 +89,8 @@ def check_key(run: Run, store: FeatureStore) -> None:
     """
     if store.key == run.key:
         return
-    logger.debug("%s and %s: %s", store.path, run.path, store.key.difference(run.key))
-    held, needed = store.key.backbone, run.key.backbone
-    if held == needed:
-        held, needed = (", ".join(settings) for settings in _differing_settings(store.key, run.key))
+    held, needed = store.key.contrast(run.key)
     raise RunError(
-        f"{store.path} holds {held} features; {run.path} needs {needed}. Extract the videos with the run's settings "
+        f"{store.path} holds {held}; {run.path} needs {needed}. Extract the videos with the run's settings "
         f"(`vidpipe info {run.path}`), or give another store; --debug shows all that differs"
     )
-
-
-def _differing_settings(key: FeatureKey, other: FeatureKey) -> tuple[list[str], list[str]]:
-    """What two keys of one backbone differ in, in words: `["uniform, 16 frames"], ["2 fps"]`."""
-    pairs = [
-        (str(key.resolve_sampling()), str(other.resolve_sampling())),
-        (f"weights {key.weights[:8]}…", f"weights {other.weights[:8]}…"),
-        (f"pooling {key.pooling}", f"pooling {other.pooling}"),
-        (key.dtype, other.dtype),
-        (f"{key.precision} precision", f"{other.precision} precision"),
-    ]
-    if key.preprocessing != other.preprocessing:
-        pairs += [
-            (f"{name} {key.preprocessing.get(name)}", f"{name} {other.preprocessing.get(name)}")
-            for name in sorted({*key.preprocessing, *other.preprocessing})
-        ]
-    differing = [pair for pair in pairs if pair[0] != pair[1]]
-    return [one for one, _ in differing], [two for _, two in differing]
