@@ -180,7 +180,7 @@ def test_exclude_that_matches_nothing_is_reported_with_a_path_as_it_is_held_agai
 ) -> None:
     find_videos([folder], exclude=["videos/b/*", "b"])
     assert "--exclude 'videos/b/*' matches nothing" in caplog.text
-    assert "held against paths such as 'a/deep/er/three.mkv'" in caplog.text
+    assert "compared with paths such as 'a/deep/er/three.mkv'" in caplog.text
     assert "'b'" not in caplog.text
 
 

@@ -66,7 +66,7 @@ def test_an_interrupted_training_leaves_the_old_run_as_it_was_and_resume_replace
         train(*made, path, config=LSTM, overwrite=True, on_epoch=break_off)
     assert files_of(path) == before
     assert (tmp_path / "run.training/checkpoint.safetensors").exists()
-    with pytest.raises(RunError, match=r"an interrupted training is in run\.training/; go on with --resume"):
+    with pytest.raises(RunError, match=r"an interrupted training is in run\.training/; continue it with --resume"):
         train(*made, path, config=LSTM)
     train(*made, path, config=LSTM, resume=True)
     train(*made, tmp_path / "whole", config=LSTM)
@@ -210,7 +210,7 @@ main()
 """
 
 
-@pytest.mark.parametrize(("seconds", "then"), [(0.0, "with --resume goes on from there"), (99.0, "starts anew")])
+@pytest.mark.parametrize(("seconds", "then"), [(0.0, "with --resume continues from there"), (99.0, "starts over")])
 def test_ctrl_c_says_where_a_training_stands_and_how_to_go_on(
     made: Made, tmp_path: Path, seconds: float, then: str
 ) -> None:
@@ -243,4 +243,4 @@ def test_ctrl_c_says_where_a_training_stands_and_how_to_go_on(
 def test_resume_without_a_checkpoint_says_that_it_starts_anew(made: Made, tmp_path: Path) -> None:
     result = run("train", made[0].path, "-o", tmp_path / "run", "--head", "mean", "--resume")
     assert result.exit_code == 0, result.output
-    assert "no checkpoint to go on from; the training starts anew" in result.stderr
+    assert "no checkpoint to resume from; the training starts from the beginning" in result.stderr

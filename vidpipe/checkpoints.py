@@ -105,7 +105,7 @@ class Journal:
         if about != json.loads(self._about):
             raise RunError(
                 f"{self._path}: left by a training with other settings or videos; "
-                "give the settings that it began with, or --overwrite to begin anew"
+                "give the same settings and labels, or start over with --overwrite"
             )
         history = [Epoch(**row) for row in progress["history"]]
         return Checkpoint(**{**progress, "history": history}, tensors=tensors)
@@ -121,7 +121,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[s
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         return json.loads(metadata["about"]), json.loads(metadata["progress"]), tensors
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); delete it to begin anew") from error
+        raise RunError(f"{path}: cannot be read ({error}); delete it to start over") from error
 
 
 @dataclass(frozen=True)

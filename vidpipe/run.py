@@ -91,7 +91,7 @@ class Run:
         except FileNotFoundError:
             remedy = f"`vidpipe train STORE -o {path}` makes a run"
             if (training := find_training_folder(path)).is_dir():
-                remedy = f"an unfinished training is in {training}: `vidpipe train` with --resume goes on with it"
+                remedy = f"an unfinished training is in {training}: `vidpipe train` with --resume continues it"
             if not path.exists():
                 raise UsageError(f"{path}: no such folder; {remedy}") from None
             raise RunError(f"{path}: no run: it has no run.json; {remedy}") from None

@@ -164,7 +164,7 @@ def open_training_folder(run_path: Path, *, resume: bool, overwrite: bool) -> It
         _check_claim(folder, resume=resume, overwrite=overwrite)
         try:
             if resume and not folder.has_checkpoint:
-                logger.warning("%s: no checkpoint to go on from; the training starts anew", run_path)
+                logger.warning("%s: no checkpoint to resume from; the training starts from the beginning", run_path)
             if not folder.has_checkpoint or not resume:
                 folder.clear()
             _write_note(folder, keep=resume)
@@ -237,11 +237,11 @@ def _check_claim(folder: TrainingFolder, *, resume: bool, overwrite: bool) -> No
     if resume:
         if has_run and (not (folder.path / "training.json").exists() or folder.is_done):
             folder.remove()
-            raise RunError(f"{run_path}: this training is done; there is nothing to resume (--overwrite trains anew)")
+            raise RunError(f"{run_path}: this training is done; there is nothing to resume (--overwrite trains again)")
     elif not overwrite and folder.has_checkpoint and not folder.is_done:
         raise RunError(
-            f"{run_path}: an interrupted training is in {folder.path.name}/; go on with --resume, "
-            "or begin anew with --overwrite"
+            f"{run_path}: an interrupted training is in {folder.path.name}/; continue it with --resume, "
+            "or start over with --overwrite"
         )
     elif not overwrite and has_run:
         raise RunError(f"{run_path}: a run is there already; choose another folder, or replace it with --overwrite")

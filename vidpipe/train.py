@@ -275,11 +275,11 @@ def _interrupted(recorder: _Recorder) -> InterruptedTrainingError:
     if folder.has_checkpoint:
         return InterruptedTrainingError(
             f"stopped {recorder.stage}; the last checkpoint is in {folder.path}{kept}. "
-            "The same command with --resume goes on from there"
+            "The same command with --resume continues from there"
         )
     return InterruptedTrainingError(
         f"stopped {recorder.stage}, before the first checkpoint (there is one every {SECONDS_BETWEEN:g} s of fitting)"
-        f"{kept}. The same command starts anew"
+        f"{kept}. The same command starts over"
     )
 
 
@@ -477,7 +477,7 @@ def _result_warnings(
     if tops[BASELINE] > tops[head]:
         yield f"the baseline ({tops[BASELINE]:.3f}) beats {head} ({tops[head]:.3f}): do not rely on this model"
     elif tops[BASELINE] == tops[head]:
-        yield f"the baseline does as well as {head} ({tops[head]:.3f}): the mean feature alone tells as much"
+        yield f"the baseline does as well as {head} ({tops[head]:.3f}): the mean feature alone is enough"
 
 
 def _predictions(

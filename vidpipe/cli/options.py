@@ -109,8 +109,8 @@ def exclude_option(function: Function) -> Function:
         "--exclude",
         metavar="GLOB",
         multiple=True,
-        help="Leave out videos by their path relative to INPUT, such as 'rejected/*'; without a / in it GLOB is held "
-        "against each name on the path, such as '*.gif'. Repeatable.",
+        help="Leave out videos by their path relative to INPUT, such as 'rejected/*'. Without a / in it, GLOB is "
+        "compared with each name on the path, such as '*.gif'. Repeatable.",
     )(function)
 
 

@@ -139,8 +139,8 @@ def _write(output: Path | None, form: "_Form", predictions: "Iterable[Prediction
 def _where_it_stands(seen: "_Seen", lines: OutputLines) -> str:
     kept = f" Those written so far are in {lines.partial}." if lines.partial and lines.num_lines else ""
     return (
-        f"stopped after {seen.num_seen} of {count_of(seen.num_videos, 'video')}.{kept} The same command starts anew; "
-        "to be able to go on, extract the videos into a store first (`vidpipe extract`) and give it with --store"
+        f"stopped after {seen.num_seen} of {count_of(seen.num_videos, 'video')}.{kept} The same command starts over; "
+        "to be able to continue, extract the videos into a store first (`vidpipe extract`) and give it with --store"
     )
 
 

@@ -124,7 +124,7 @@ def _check_excluded(exclude: Exclude, found: Sequence[VideoFile], inputs: Sequen
         raise InputError(f"{', '.join(map(str, inputs))}: {patterns} leaves no video to take")
     example = min((video.id for video in found), key=lambda name: ("/" not in name, name), default="fight/a.mp4")
     for pattern in exclude.unused:
-        logger.warning("--exclude %r matches nothing; it is held against paths such as %r", pattern, example)
+        logger.warning("--exclude %r matches nothing; it is compared with paths such as %r", pattern, example)
 
 
 def _kind(path: Path) -> str:
