@@ -412,7 +412,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "The same command goes on from there" in stderr
+    assert "The same command continues from there" in stderr
     assert "Traceback" not in stderr
     store = FeatureStore.open(tmp_path / "s")
     assert 0 < len(store) < 1000

@@ -181,19 +181,8 @@ def extract(
         known = {video.id: store.known_failure(video) for video in missing if not (force or retry_failed)}
         to_do = [video for video in missing if known.get(video.id) is None]
         old_ids = {video.id for video in to_do if video.id in store}
-        progress, effort = ExtractProgress(len(to_do)), Effort()
-        failures: list[VideoFailure] = []
-        if to_do:
-            engine = load_configured_engine(config, weights, len(to_do))
-            try:
-                for progress in extract_into(store, to_do, engine=engine, config=config, effort=effort):
-                    failures += [progress.failure] if progress.failure else []
-                    on_progress(progress)
-            except KeyboardInterrupt:
-                raise InterruptedExtractionError(
-                    f"stopped; {progress.num_done} of {count_of(len(to_do), 'video')} stored in {store_path}. "
-                    "The same command goes on from there"
-                ) from None
+        effort = Effort()
+        progress, failures = _extract_missing(store, to_do, config, weights, effort, on_progress)
     return ExtractSummary(
         num_stored=progress.num_done,
         num_skipped=stock.num_held,
@@ -207,6 +196,31 @@ def extract(
         moved=stock.moved,
         gone=stock.gone,
     )
+
+
+def _extract_missing(
+    store: FeatureStore,
+    videos: Sequence[VideoFile],
+    config: ExtractConfig,
+    weights: WeightsFile,
+    effort: Effort,
+    on_progress: Callable[[ExtractProgress], None],
+) -> tuple[ExtractProgress, list[VideoFailure]]:
+    """How far the extraction of videos got, and those that failed."""
+    progress, failures = ExtractProgress(len(videos)), list[VideoFailure]()
+    if not videos:
+        return progress, failures
+    engine = load_configured_engine(config, weights, len(videos))
+    try:
+        for progress in extract_into(store, videos, engine=engine, config=config, effort=effort):
+            failures += [progress.failure] if progress.failure else []
+            on_progress(progress)
+    except KeyboardInterrupt:
+        raise InterruptedExtractionError(
+            f"stopped; {progress.num_done} of {count_of(len(videos), 'video')} stored in {store.path}. "
+            "The same command continues from there"
+        ) from None
+    return progress, failures
 
 
 @dataclass(frozen=True)
