@@ -55,7 +55,7 @@ class Outcome:
 
 
 def kill_often(count: int, seed: int, folder: Path) -> Outcome:
-    """Kill so many trainings, and look at the run after each."""
+    """Kill `count` trainings, and examine the run after each."""
     dice, bench, outcome = random.Random(seed), _Bench(folder), Outcome()
     wanted, resumes = "lstm", False
     while outcome.num_kills < count:

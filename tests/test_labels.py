@@ -10,8 +10,8 @@ from typing import Literal
 
 import pytest
 
-from vidpipe.datasets.labels import first_few, labels_from_folders, read_labels
-from vidpipe.errors import LabelsError, UsageError
+from vidpipe.datasets.labels import labels_from_folders, read_labels
+from vidpipe.errors import LabelsError, UsageError, first_few
 from vidpipe.records import LabeledVideo
 from vidpipe.video.files import find_videos
 

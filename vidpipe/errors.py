@@ -24,7 +24,7 @@
 A message says what is wrong, with which file or value, what is allowed, and what to do.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "VidpipeError",
     "WeightsError",
     "count_of",
+    "first_few",
     "unknown_name",
 ]
 
@@ -142,6 +143,12 @@ def count_of(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count} {noun}{'es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's'}"
+
+
+def first_few(names: Collection[str], limit: int = 3, *, separator: str = ", ") -> str:
+    """Name some, count the rest: `a, b, c and 7 more`."""
+    shown = separator.join(list(names)[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

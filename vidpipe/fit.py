@@ -15,7 +15,7 @@ from vidpipe.calibration import FEW_TO_CALIBRATE, temperature_of_least_loss
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.augment import augment, mix
 from vidpipe.datasets.sequences import SequenceDataset
-from vidpipe.errors import TrainingError
+from vidpipe.errors import TrainingError, first_few
 from vidpipe.fit_linear import fit_linear
 from vidpipe.models.frozen import choose_device
 from vidpipe.models.heads import Ensemble, Head, LinearHead, build_head
@@ -251,8 +251,9 @@ def _not_finite(training: SequenceDataset, chosen: Tensor, head: Head) -> Traini
     logits = compute_logits(head, training.part(chosen.tolist()))
     bad = [number for number, row in zip(chosen.tolist(), logits, strict=True) if not row.isfinite().all()]
     names = [training.video_ids[number] for number in bad or chosen.tolist()]
-    told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return TrainingError(f"the loss is not finite in a step with {told}; look at these videos' features, or lower --lr")
+    return TrainingError(
+        f"the loss is not finite in a step with {first_few(names)}; look at these videos' features, or lower --lr"
+    )
 
 
 def _loss_and_top1(head: Head, dataset: SequenceDataset) -> tuple[float, float]:

@@ -28,7 +28,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from vidpipe.errors import RunError, UsageError
+from vidpipe.errors import RunError, UsageError, first_few
 from vidpipe.features.locks import HeldError, hold, release
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,6 @@ RUN_FILES = (
 )
 """Names of all that vidpipe writes into a run's folder."""
 CHECKPOINTS = "checkpoint*.safetensors"
-MOST_NAMED = 5
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 NO_EXCHANGE = {EINVAL, ENOSYS, ENOTSUP, EXDEV}
 
@@ -213,11 +212,9 @@ def _check_target(run_path: Path) -> None:
     is_run = _read_json(target / "run.json").get("format") == RUN_FORMAT
     others = [name for name in names if not (is_run and any(fnmatch(name, known) for known in RUN_FILES))]
     if others:
-        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
         what = "what is not part of a run" if is_run else "no run, but"
         raise UsageError(
-            f"{run_path}: holds {what}: {', '.join(others[:MOST_NAMED])}{more}; give another folder with -o, "
-            "or move these files first"
+            f"{run_path}: holds {what}: {first_few(others, 5)}; give another folder with -o, or move these files first"
         )
 
 

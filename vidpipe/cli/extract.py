@@ -3,7 +3,7 @@
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from vidpipe.cli.options import (
     vidpipe_command,
 )
 from vidpipe.config import ExtractConfig
-from vidpipe.errors import InputError, count_of
+from vidpipe.errors import InputError, count_of, first_few
 
 if TYPE_CHECKING:
     from vidpipe.extract import ExtractSummary
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from vidpipe.video.files import Skipped
 
 logger = logging.getLogger(__name__)
-
-MAX_NAMES = 3
-"""Of the videos that a line names."""
 
 
 @vidpipe_command(name="extract", short_help="Videos -> features, in a store.")
@@ -147,33 +144,30 @@ def _show(store: Path, summary: "ExtractSummary", unreadable: list[str]) -> None
 
 
 def _show_files(store: Path, inputs: tuple[Path, ...], prefix: str, summary: "ExtractSummary") -> None:
-    """What became of stored videos whose files were moved, are gone, or are stored twice."""
+    """Report stored videos whose files were moved, are gone, or are stored twice."""
     if summary.moved:
-        click.echo(f"moved: {count_of(len(summary.moved), 'old id')} dropped ({_few(summary.moved)})", err=True)
+        click.echo(
+            f"moved: {count_of(len(summary.moved), 'old id')} dropped ({printable(first_few(summary.moved))})", err=True
+        )
     if summary.gone:
         places = " ".join(shlex.quote(str(path)) for path in inputs) + (
             f" --prefix {shlex.quote(prefix)}" * bool(prefix)
         )
         are = "stored video is" if len(summary.gone) == 1 else "stored videos are"
         click.echo(
-            f"{len(summary.gone)} {are} no longer in {places} ({_few(summary.gone)}); "
+            f"{len(summary.gone)} {are} no longer in {places} ({printable(first_few(summary.gone))}); "
             f"`vidpipe store prune {shlex.quote(str(store))} {places}` drops what is gone",
             err=True,
         )
     twice = [one for one in summary.reused if one.is_same_path and one.old_id not in summary.moved]
     if twice:
+        pairs = first_few([f"{one.old_id} and {one.video_id}" for one in twice], separator="; ")
         click.echo(
             f"warning: {count_of(len(twice), 'file')} stored under two ids, found from two folders or with two "
-            f"prefixes: {_few([f'{one.old_id} and {one.video_id}' for one in twice])}. Training counts them twice; "
+            f"prefixes: {printable(pairs)}. Training counts them twice; "
             "to keep one id each, extract one of the folders into a new store",
             err=True,
         )
-
-
-def _few(names: Sequence[str]) -> str:
-    """`a, b, c and 7 more`, on one line."""
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return printable(", ".join(names[:MAX_NAMES])) + more
 
 
 def _bottleneck(summary: "ExtractSummary") -> str:

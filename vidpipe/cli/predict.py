@@ -26,7 +26,7 @@ from vidpipe.cli.options import (
 )
 from vidpipe.cli.outputs import OutputLines, check_replaceable
 from vidpipe.config import ExtractConfig, PredictConfig
-from vidpipe.errors import InterruptedExtractionError, UsageError, count_of
+from vidpipe.errors import InterruptedExtractionError, UsageError, count_of, first_few
 
 if TYPE_CHECKING:
     from vidpipe.records import Prediction, VideoFile
@@ -176,7 +176,7 @@ class _Seen:
                 "the run learned from %s (same file name and size): %s; predictions of these say nothing about new "
                 "videos",
                 f"{len(self._learned)} of {count_of(self.num_videos, 'video')}",
-                _first_names(self._learned),
+                first_few(self._learned),
             )
         for prediction in self._sparse[:NUM_NAMES_SHOWN]:
             logger.warning(
@@ -192,10 +192,6 @@ class _Seen:
                 "%sfor long videos, extract and train with --sampling fps",
                 f"{count_of(more, 'more video')} like this; " if more > 0 else "",
             )
-
-
-def _first_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:NUM_NAMES_SHOWN]) + ", …" * (len(names) > NUM_NAMES_SHOWN)
 
 
 def _duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from vidpipe.cli.options import (
     SOME_VIDEOS_FAILED,
     find_inputs,
     format_option,
+    inputs_argument,
     json_line,
     prefix_option,
     printable,
@@ -115,7 +116,7 @@ def _told(size: "StoreSize") -> str:
 
 @vidpipe_command(name="prune", short_help="Drop the videos whose files are gone.")
 @store_argument
-@click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@inputs_argument
 @prefix_option
 @click.option("--yes", is_flag=True, help="Drop them; without it they are only listed.")
 def prune(store: Path, inputs: tuple[Path, ...], prefix: str, yes: bool) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from vidpipe.datasets.matching import Match, match_names, nearest_ids
 from vidpipe.datasets.official import LabelRow, is_official, read_official, ucf101_group
-from vidpipe.errors import LabelsError, UsageError, count_of, unknown_name
+from vidpipe.errors import LabelsError, UsageError, count_of, first_few, unknown_name
 from vidpipe.records import LabeledVideo
 from vidpipe.tables import Table, TableRow, is_url, read_table
 
-__all__ = ["first_few", "labels_from_folders", "labels_table", "read_labels", "warn"]
+__all__ = ["labels_from_folders", "labels_table", "read_labels", "warn"]
 
 logger = logging.getLogger(__name__)
 
@@ -118,12 +118,6 @@ def labels_table(path: Path | str) -> Table | None:
     """
     _check_there(path)
     return None if is_official(Path(path)) else read_table(Path(path), error=LabelsError)
-
-
-def first_few(names: Collection[str], limit: int = 3, *, separator: str = ", ") -> str:
-    """Name some, count the rest: `a, b, c and 7 more`."""
-    shown = separator.join(list(names)[:limit])
-    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
 
 
 def _check_there(path: Path | str) -> None:

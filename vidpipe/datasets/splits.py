@@ -10,9 +10,8 @@ from fractions import Fraction
 from itertools import chain
 from random import Random
 
-from vidpipe.datasets.labels import first_few
 from vidpipe.datasets.official import ucf101_group
-from vidpipe.errors import LabelsError, UsageError, count_of
+from vidpipe.errors import LabelsError, UsageError, count_of, first_few
 from vidpipe.records import LabeledVideo
 
 __all__ = ["Split", "make_folds", "make_split"]

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from vidpipe.datasets.groups import group_by_pattern
-from vidpipe.datasets.labels import first_few, labels_from_folders, labels_table, read_labels, warn
-from vidpipe.errors import count_of
+from vidpipe.datasets.labels import labels_from_folders, labels_table, read_labels, warn
+from vidpipe.errors import count_of, first_few
 from vidpipe.features.inventory import find_gone_in_place
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo

@@ -10,14 +10,14 @@ Where a step is stopped between the two, the next extract finds the video under 
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from vidpipe.errors import StoreError, count_of
+from vidpipe.errors import StoreError, count_of, first_few
 from vidpipe.features.care import drop
 from vidpipe.features.failures import source_of_entry
 from vidpipe.features.shard import Shard, VideoRow, fault
@@ -37,8 +37,6 @@ __all__ = [
 ]
 
 NS_PER_SECOND = 10**9
-MAX_NAMES = 3
-"""Of the videos that a message names."""
 
 
 def refuse_other_collections(store: FeatureStore, videos: Sequence[VideoFile], held: AbstractSet[str]) -> None:
@@ -68,16 +66,10 @@ def refuse_other_collections(store: FeatureStore, videos: Sequence[VideoFile], h
         name = Path(others[0][0].root or "").name or "NAME"
         raise StoreError(
             f"{store.path}: {count_of(len(others), 'video')} would replace another folder's video of the same id: "
-            f"{_few(pairs)}. Nothing was changed. `--prefix {name}` gives this folder's videos ids of their own "
+            f"{first_few(pairs)}. Nothing was changed. `--prefix {name}` gives this folder's videos ids of their own "
             f"({name}/{others[0][0].id}), or choose another store; if they are new versions of the same videos, "
             "--force replaces the old ones"
         )
-
-
-def _few(names: Collection[str]) -> str:
-    """`a, b, c and 7 more`"""
-    shown = ", ".join(list(names)[:MAX_NAMES])
-    return f"{shown} and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else shown
 
 
 def _is_same_path(one: VideoSource, other: VideoSource) -> bool:

@@ -13,8 +13,8 @@ __all__ = ["Exclude"]
 class Exclude:
     """Patterns for the paths to leave out, as in .gitignore, relative to the INPUT and with `/` between folders.
 
-    A pattern without a `/` is held against each name on the path, one with a `/` against the path from the INPUT on
-    and against each folder on it. `*` also stands for a `/`.
+    A pattern without a `/` is compared with each name on the path, one with a `/` with the path from the INPUT on
+    and with each folder on it. `*` also stands for a `/`.
 
         *.gif           every GIF            rejected/*      what is in rejected/ of the INPUT
         rejected        every folder or file of that name, and what is in it
