@@ -9,9 +9,9 @@ import numpy as np
 from benchmarks.clips import labelled_sets
 from vidpipe.config import ExtractConfig, TrainConfig
 from vidpipe.datasets.stored import label_store
-from vidpipe.extract import extract
 from vidpipe.features.store import FeatureStore
-from vidpipe.train import train
+from vidpipe.stages.extract import extract
+from vidpipe.stages.train import train
 from vidpipe.video.files import find_videos
 
 SEEDS = range(5)

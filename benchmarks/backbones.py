@@ -13,11 +13,12 @@ import time
 
 import numpy as np
 
-from vidpipe.extract import DEFAULT_BATCH_SIZE
-from vidpipe.models.backbones import BACKBONES, find_backbone
-from vidpipe.models.engines import Engine, load_engine
-from vidpipe.models.sizes import size_of
-from vidpipe.models.weights import WeightsFile
+from vidpipe.backbones.engines.engine import Engine
+from vidpipe.backbones.engines.load import load_engine
+from vidpipe.backbones.sizes import size_of
+from vidpipe.backbones.table import BACKBONES, find_backbone
+from vidpipe.backbones.weights import WeightsFile
+from vidpipe.stages.extract import DEFAULT_BATCH_SIZE
 
 SMALL_GMACS = 1.0
 COMPARED = ("resnet50", "inception_v3", "dinov2_small")

@@ -7,7 +7,7 @@ from tests.media import drifting_frames, write_frames
 from vidpipe.demo.videos import write_demo_videos
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
-MOST_SMALL_BYTES = 250_000
+MAX_SMALL_BYTES = 250_000
 NO_VIDEOS = (".tsv", ".wav", ".mp3")
 
 FORMATS = {
@@ -43,7 +43,7 @@ def small_videos(folder: Path) -> list[Path]:
     real = sorted((SHARED_DATA / "edge").rglob("*.*")) if SHARED_DATA.is_dir() else []
     return [
         *written,
-        *(path for path in real if path.suffix not in NO_VIDEOS and 0 < path.stat().st_size <= MOST_SMALL_BYTES),
+        *(path for path in real if path.suffix not in NO_VIDEOS and 0 < path.stat().st_size <= MAX_SMALL_BYTES),
     ]
 
 

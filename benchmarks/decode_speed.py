@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from benchmarks.clips import SHARED_DATA, write_clip
 from tests.media import repeat_video
-from vidpipe.video.decord_reader import import_decord
 from vidpipe.video.reader import open_video, read_frames
+from vidpipe.video.reader_decord import import_decord
 from vidpipe.video.sampling import uniform_indices
 
 NUM_FRAMES, NUM_RUNS, NUM_REAL = 16, 7, 12

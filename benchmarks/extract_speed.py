@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.clips import labelled_sets
+from vidpipe.backbones.table import BACKBONES
+from vidpipe.backbones.weights import default_weights_path
 from vidpipe.features.store import FeatureStore
-from vidpipe.models.backbones import BACKBONES
-from vidpipe.models.weights import default_weights_path
 from vidpipe.video.files import find_videos
 
 CASES = {"efficientnet_lite0": 60, "resnet50": 15}

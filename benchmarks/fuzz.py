@@ -28,14 +28,14 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from benchmarks.clips import small_videos
+from vidpipe.backbones.engines.torch import TorchEngine
+from vidpipe.backbones.image import FrozenBackbone
 from vidpipe.config import ExtractConfig
-from vidpipe.extract import extract_into
-from vidpipe.features.care import find_damage
 from vidpipe.features.key import FeatureKey
+from vidpipe.features.maintenance import find_damage
 from vidpipe.features.store import FeatureStore
-from vidpipe.models.engines import TorchEngine
-from vidpipe.models.frozen import FrozenBackbone
 from vidpipe.records import Preprocessing, VideoFile
+from vidpipe.stages.extract import extract_into
 
 SIZE, GRID = 32, 4
 CONFIG = ExtractConfig(num_frames=8, timeout=30.0, workers=2, device="cpu", batch_size=64)

@@ -22,14 +22,14 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.clips import labelled_sets
 from vidpipe.config import ExtractConfig, TrainConfig
-from vidpipe.crossvalidate import CrossValidation, cross_validate, select_parts
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import make_folds, make_split
 from vidpipe.datasets.stored import label_store
-from vidpipe.extract import extract
 from vidpipe.features.store import FeatureStore
-from vidpipe.fit import compute_logits, fit_head, fit_temperature
 from vidpipe.records import LabeledVideo
+from vidpipe.stages.extract import extract
+from vidpipe.training.cross_validation import CrossValidation, cross_validate, select_parts
+from vidpipe.training.fit import compute_logits, fit_head, fit_temperature
 from vidpipe.video.files import find_videos
 
 NUM_FOLDS: Mapping[str, int | None] = {"fight": 5, "interaction": None}
@@ -47,9 +47,9 @@ SETTINGS: Mapping[str, Sequence[dict[str, object]]] = {
         {"statistics": "mean"},
         {"statistics": "mean,deviation"},
         {"statistics": "thirds"},
-        {"inverse_penalty": 1.0},
-        {"inverse_penalty": 10.0},
-        {"inverse_penalty": 100.0},
+        {"C": 1.0},
+        {"C": 10.0},
+        {"C": 100.0},
         {"motion": "centred,difference,magnitude"},
     ),
     "attention": (

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.clips import write_clip
-from vidpipe.features.care import find_damage
+from vidpipe.features.maintenance import find_damage
 from vidpipe.features.store import FeatureStore
 
 NUM_VIDEOS = 40
@@ -29,7 +29,7 @@ SETTINGS = ("--backbone", "efficientnet_lite0", "--device", "cpu", "--workers", 
 SEAL_VIDEOS = 3
 LATEST = 0.8
 """Of the time that a whole extraction takes."""
-MOST_WRITING_SECONDS = 0.01
+MAX_WRITING_SECONDS = 0.01
 ORPHAN_SECONDS = 5.0
 TOLERANCE = 1e-4
 
@@ -91,7 +91,7 @@ def _run_and_kill(
         if while_writing:
             while process.poll() is None and not any((store / "shards").glob("*.writing")):
                 pass
-            time.sleep(dice.uniform(0, MOST_WRITING_SECONDS))
+            time.sleep(dice.uniform(0, MAX_WRITING_SECONDS))
         if process.poll() is not None:
             if process.returncode:
                 outcome.wrong.append(f"the extraction ended with exit code {process.returncode}")
@@ -158,7 +158,7 @@ def run(count: int = 20, seed: int = 0) -> str:
     return (
         "## Killed at random moments (`benchmarks/kills.py`)\n\n"
         f"{outcome.num_kills} of `vidpipe extract` over {NUM_VIDEOS} videos were killed (seed {seed}), "
-        f"{outcome.num_kills_while_writing} of them within {1000 * MOST_WRITING_SECONDS:.0f} ms of the beginning of a "
+        f"{outcome.num_kills_while_writing} of them within {1000 * MAX_WRITING_SECONDS:.0f} ms of the beginning of a "
         f"shard's writing; {outcome.num_stores} stores got complete. {told}"
     )
 

@@ -24,10 +24,11 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from tests.stores import make_sequence, make_store
-from vidpipe import checkpoints, run_folder
 from vidpipe.cli import main
-from vidpipe.run import Run
-from vidpipe.run_folder import find_training_folder
+from vidpipe.runs import run_folder
+from vidpipe.runs.run import Run
+from vidpipe.runs.run_folder import find_training_folder
+from vidpipe.training import checkpoints
 
 SHARED = ("--device", "cpu", "--threads", "1", "--epochs", "8", "--hidden-size", "4", "--quiet")
 SETTINGS = {
@@ -81,7 +82,7 @@ class _Bench:
 
     def __init__(self, folder: Path) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["vidpipe.train", "sklearn.linear_model"])
+        self._context.set_forkserver_preload(["vidpipe.stages.train", "sklearn.linear_model"])
         self._folder, self._run = folder, folder / "runs" / "run"
         self._training = find_training_folder(self._run)
         _write_store(folder / "store", [f"{label}/{number}.mp4" for number in range(NUM_VIDEOS) for label in "ab"])

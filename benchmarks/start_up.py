@@ -12,11 +12,11 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.store_reading import random_sequence, seconds, spread, video_name
+from vidpipe.backbones.table import find_backbone
+from vidpipe.backbones.weights import find_weights
 from vidpipe.config import ExtractConfig
-from vidpipe.extract import feature_key
 from vidpipe.features.store import FeatureStore
-from vidpipe.models.backbones import find_backbone
-from vidpipe.models.weights import find_weights
+from vidpipe.stages.extract import feature_key
 
 NUM_VIDEOS, NUM_ROUNDS, DIM = 10_000, 9, 1280
 BACKBONE = "efficientnet_lite0"

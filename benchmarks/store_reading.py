@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from tests.stores import make_sequence
+from vidpipe.backbones.table import find_backbone
 from vidpipe.config import ExtractConfig
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
-from vidpipe.models.backbones import find_backbone
 from vidpipe.records import FeatureSequence, LabeledVideo
 
 NUM_VIDEOS, NUM_STEPS, DIM, NUM_CLASSES = 10_000, 16, 2048, 10

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from benchmarks.clips import labelled_sets
+from vidpipe.backbones.engines.engine import Engine
+from vidpipe.backbones.table import find_backbone
+from vidpipe.backbones.weights import find_weights
 from vidpipe.config import ExtractConfig
-from vidpipe.extract import load_configured_engine
-from vidpipe.models.backbones import find_backbone
-from vidpipe.models.engines import Engine
-from vidpipe.models.weights import find_weights
 from vidpipe.records import VideoFile
+from vidpipe.stages.extract import load_configured_engine
 from vidpipe.video.files import find_videos
 from vidpipe.video.reader import open_video
 from vidpipe.video.resize import resize_and_crop

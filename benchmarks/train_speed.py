@@ -33,8 +33,8 @@ from benchmarks.store_reading import (
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset, pad
 from vidpipe.features.store import FeatureStore
-from vidpipe.fit import make_optimiser, train_epoch
-from vidpipe.models.heads import Head, build_head
+from vidpipe.heads.heads import Head, build_head
+from vidpipe.training.fit import make_optimiser, train_epoch
 
 CONFIG = TrainConfig(head="lstm", motion="raw", unit_frames=False, device="cpu")
 NUM_SAMPLED, NUM_ROUNDS = 1280, 3

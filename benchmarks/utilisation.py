@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.clips import labelled_sets
+from vidpipe.backbones.engines.engine import Engine
+from vidpipe.backbones.table import find_backbone
+from vidpipe.backbones.weights import find_weights
 from vidpipe.config import ExtractConfig
-from vidpipe.extract import iter_features, load_configured_engine
-from vidpipe.models.backbones import find_backbone
-from vidpipe.models.engines import Engine
-from vidpipe.models.weights import find_weights
 from vidpipe.records import FeatureSequence, FrameBatch, VideoFile
+from vidpipe.stages.extract import iter_features, load_configured_engine
 from vidpipe.video.decoding import decode_videos
 from vidpipe.video.files import find_videos
 

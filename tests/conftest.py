@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.fixtures import half_tested, made
+
+__all__ = ["half_tested", "made"]
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 LONG = ("test_readme", "test_demo", "test_benches", "test_engines", "test_table")
 """Modules that take longest: they begin first, so that no core waits for one of them at the end."""
@@ -28,5 +32,5 @@ def one_thread() -> Iterator[None]:
     """Tests run side by side, one a core: so they, and the trainings in them that ask for no number, take a thread."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vidpipe.threads.MAX_THREADS", 1)
+        patch.setattr("vidpipe.training.threads.MAX_THREADS", 1)
         yield

@@ -150,3 +150,25 @@ def tag_in_latin_1(path: Path, tagged: Path, *, options: dict[str, str] | None =
                 container.mux(packet)
     tagged.write_bytes(tagged.read_bytes().replace(b"QZ", b"\xe9\xff"))
     return tagged
+
+
+def moving_square(seed: int, *, to_the_right: bool) -> list[NDArray[np.uint8]]:
+    random = np.random.default_rng(seed)
+    background, square = random.integers(0, 100, 3), random.integers(150, 256, 3)
+    frames = []
+    for step in range(12):
+        frame = np.full((64, 96, 3), background, np.uint8)
+        left = step * 6 if to_the_right else 66 - step * 6
+        frame[20:44, left : left + 24] = square
+        frames.append(frame)
+    return frames
+
+
+def film(shots: list[int], seed: int = 0) -> list[NDArray[np.uint8]]:
+    """Shots of so many frames each, a picture of its own for each, with a slow drift inside."""
+    random = np.random.default_rng(seed)
+    frames = []
+    for length in shots:
+        picture = random.integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(12, axis=0).repeat(12, axis=1)
+        frames += [np.roll(picture, step, axis=1) for step in range(length)]
+    return frames

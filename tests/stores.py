@@ -1,16 +1,19 @@
 """Makes the feature stores that the tests read."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
+import pytest
 
+from vidpipe.backbones.table import BACKBONES
 from vidpipe.config import ExtractConfig
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
-from vidpipe.models.backbones import BACKBONES
-from vidpipe.records import FeatureSequence, FramePlan, VideoInfo
+from vidpipe.records import FeatureSequence, FramePlan, VideoFailure, VideoFile, VideoInfo
 
 KEY = FeatureKey.of(
     ExtractConfig().resolve_sampling(),
@@ -80,3 +83,31 @@ def files_below(folder: Path) -> set[str]:
     """All files but those of a store's locks."""
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     return {name for name in names if not name.startswith("locks/")}
+
+
+class Stopped(BaseException):
+    """The machine is switched off here."""
+
+
+@contextmanager
+def stopped_before(call: str, number: int) -> Iterator[None]:
+    """Stop the program when it is about to seal (`replace`) or to remove (`unlink`) its n-th shard."""
+    real = getattr(os, call)
+    done: list[object] = []
+
+    def stopping(*paths: object, **options: object) -> None:
+        if str(paths[-1]).endswith(".h5"):
+            if len(done) == number:
+                raise Stopped
+            done.append(paths)
+        real(*paths, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, call, stopping)
+        with pytest.raises(Stopped):
+            yield
+
+
+def fail(store: FeatureStore, video: VideoFile, *, error: str = "DecodeError", message: str = "no") -> None:
+    with store.writer() as writer:
+        writer.fail(VideoFailure(video.id, error, message), video)

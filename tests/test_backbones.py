@@ -16,10 +16,10 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from vidpipe.backbones.image import load_backbone
+from vidpipe.backbones.table import BACKBONES, find_backbone
+from vidpipe.backbones.weights import find_weights
 from vidpipe.errors import UsageError
-from vidpipe.models.backbones import BACKBONES, find_backbone
-from vidpipe.models.frozen import load_backbone
-from vidpipe.models.weights import find_weights
 from vidpipe.video.resize import resize_and_crop
 
 BUILT_AS_FOR_WEIGHTS = {"inception_v3": {"transform_input": True, "init_weights": False}}

@@ -13,31 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
-from numpy.typing import NDArray
+from click.testing import Result
 
-from tests.media import write_frames, write_sound, write_video
-from vidpipe.cli import main
+from tests.commands import LITE0, run
+from tests.media import moving_square, write_frames, write_sound, write_video
+from vidpipe.backbones.table import BACKBONES
 from vidpipe.features.store import FeatureStore
-from vidpipe.models.backbones import BACKBONES
-
-LITE0 = ("--backbone", "efficientnet_lite0", "--device", "cpu", "--workers", "1")
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def moving_square(seed: int, *, to_the_right: bool) -> list[NDArray[np.uint8]]:
-    random = np.random.default_rng(seed)
-    background, square = random.integers(0, 100, 3), random.integers(150, 256, 3)
-    frames = []
-    for step in range(12):
-        frame = np.full((64, 96, 3), background, np.uint8)
-        left = step * 6 if to_the_right else 66 - step * 6
-        frame[20:44, left : left + 24] = square
-        frames.append(frame)
-    return frames
 
 
 @pytest.fixture(scope="module")

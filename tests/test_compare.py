@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from tests.browser import Browser
-from tests.test_cli import run
-from tests.test_report import IMAGE, LABELS, SCRIPT, Page, train_run
+from tests.commands import run
+from tests.pages import IMAGE, LABELS, SCRIPT, Page, train_run
 from vidpipe.config import TrainConfig
-from vidpipe.run import Run
+from vidpipe.runs.run import Run
 
 LINEAR = TrainConfig(head="statistics", motion="raw", statistics="mean", device="cpu")
 NAMES = ("good", f"{SCRIPT.replace('/', '')}", "folded", "of two")
@@ -25,7 +25,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("compare")
     made = {
         NAMES[0]: (LABELS, LINEAR),
-        NAMES[1]: (LABELS, TrainConfig(head="statistics", motion="difference", inverse_penalty=1e-3, device="cpu")),
+        NAMES[1]: (LABELS, TrainConfig(head="statistics", motion="difference", C=1e-3, device="cpu")),
         NAMES[2]: (LABELS, TrainConfig(head="mean", folds=3, device="cpu")),
         NAMES[3]: (LABELS[:2], LINEAR),
     }

@@ -10,7 +10,7 @@ from tests.media import write_video
 from tests.stores import make_sequence, make_store
 from vidpipe.cli import main
 from vidpipe.features.store import FeatureStore
-from vidpipe.run import Run
+from vidpipe.runs.run import Run
 
 LITE0 = ("--backbone", "efficientnet_lite0", "--device", "cpu", "--workers", "1")
 QUICK = ("--device", "cpu", "--no-refit", "--no-calibrate")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tests.media import read_number, repeat_video, write_video
 from vidpipe.config import Sampling
-from vidpipe.records import FrameBatch, Preprocessing, Reading, VideoFailure, VideoFile
+from vidpipe.records import DecodeProgress, FrameBatch, Preprocessing, VideoFailure, VideoFile
 from vidpipe.video import decoding, worker
 from vidpipe.video.decoding import decode_videos
 
@@ -30,7 +30,7 @@ def decode(
     results = decode_videos(
         videos, sampling=sampling, preprocessing=SMALL, workers=workers, timeout_seconds=timeout_seconds
     )
-    return [result for result in results if not isinstance(result, Reading)]
+    return [result for result in results if not isinstance(result, DecodeProgress)]
 
 
 def whole_videos(batches: list[FrameBatch | VideoFailure]) -> dict[str, NDArray[np.uint8]]:
@@ -214,7 +214,7 @@ def test_an_idle_worker_that_dies_costs_nothing(tmp_path: Path) -> None:
     taken = decode_videos(
         (quick for _ in range(40)), sampling=Sampling("fps", fps=25), preprocessing=SMALL, workers=1, timeout_seconds=60
     )
-    results = (result for result in taken if not isinstance(result, Reading))
+    results = (result for result in taken if not isinstance(result, DecodeProgress))
     batches = [next(results)]
     time.sleep(0.5)  # the worker has done all that it was given
     os.kill(busy_worker(0), signal.SIGKILL)

@@ -15,10 +15,10 @@ from time import sleep
 
 import pytest
 
+from vidpipe.backbones.spec import BackboneSpec
+from vidpipe.backbones.table import BACKBONES
+from vidpipe.backbones.weights import find_weights
 from vidpipe.errors import WeightsError
-from vidpipe.models.backbones import BACKBONES
-from vidpipe.models.spec import BackboneSpec
-from vidpipe.models.weights import find_weights
 
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -139,8 +139,8 @@ def test_processes_that_download_at_once_do_not_clash(server: Server, torch_home
     program = """
 import sys
 from dataclasses import replace
-from vidpipe.models.backbones import BACKBONES
-from vidpipe.models.weights import find_weights
+from vidpipe.backbones.table import BACKBONES
+from vidpipe.backbones.weights import find_weights
 print(find_weights(replace(BACKBONES["resnet18"], weights=sys.argv[1]), "default").id)
 """
     commands = [[sys.executable, "-c", program, resnet18_from(server).weights]] * 2

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.files import make_files
 from tests.stores import KEY, make_sequence, make_store
-from tests.test_files import make_files
 from vidpipe.cli import main
 from vidpipe.features.failures import FailureLog
 from vidpipe.features.sources import stamp_of

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from tests.media import write_video
+from vidpipe.backbones.engines.engine import Engine
+from vidpipe.backbones.engines.load import _has_cuda, load_engine
+from vidpipe.backbones.engines.onnx import export_path
+from vidpipe.backbones.table import BACKBONES
+from vidpipe.backbones.weights import WeightsFile, find_weights
 from vidpipe.errors import UsageError
-from vidpipe.models.backbones import BACKBONES
-from vidpipe.models.engines import Engine, _has_cuda, export_path, load_engine
-from vidpipe.models.weights import WeightsFile, find_weights
 
 LITE0 = BACKBONES["efficientnet_lite0"]
 
@@ -127,7 +129,7 @@ def test_an_exports_name_changes_with_all_that_the_graph_is_made_from(monkeypatc
     others = [export_path(spec, weights, "none") for spec in specs]
     others += [export_path(lenet5, replace(weights, id="1" * 64), "none"), export_path(lenet5, weights, "avg")]
     own = export_path(lenet5, weights, "none")
-    monkeypatch.setattr("vidpipe.models.engines.version", lambda name: "99")
+    monkeypatch.setattr("vidpipe.backbones.engines.onnx.version", lambda name: "99")
     assert len({own, *others, export_path(lenet5, weights, "none")}) == len(others) + 2
 
 
@@ -177,7 +179,7 @@ def test_an_extraction_with_onnx_loads_no_torch_in_its_main_process(tmp_path: Pa
 import sys
 from pathlib import Path
 from vidpipe.config import ExtractConfig
-from vidpipe.extract import extract
+from vidpipe.stages.extract import extract
 from vidpipe.video.files import find_videos
 
 if __name__ == "__main__":

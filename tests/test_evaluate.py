@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.commands import run
 from tests.stores import KEY, make_sequence, make_store
-from tests.test_cli import run
 from vidpipe.config import TrainConfig
-from vidpipe.evaluate import check_key
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
-from vidpipe.run import Run
-from vidpipe.train import train
+from vidpipe.runs.run import Run, check_key
+from vidpipe.stages.train import train
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.media import write_frames, write_sound, write_video
-from tests.test_scenes import film
+from tests.media import film, write_frames, write_sound, write_video
+from vidpipe.backbones.image import load_backbone
+from vidpipe.backbones.table import BACKBONES
 from vidpipe.config import ExtractConfig
-from vidpipe.extract import ExtractProgress, extract
 from vidpipe.features.store import FeatureStore
-from vidpipe.models.backbones import BACKBONES
-from vidpipe.models.frozen import load_backbone
+from vidpipe.stages.extract import ExtractProgress, extract
 from vidpipe.video.files import find_videos
 from vidpipe.video.reader import open_video
 from vidpipe.video.resize import resize_and_crop
@@ -111,14 +110,14 @@ def test_progress_is_told_inside_a_long_video(folder: Path, tmp_path: Path) -> N
 def test_one_long_video_is_shared_by_all_workers_and_a_short_one_starts_one(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidpipe.extract.default_workers", lambda device: 2)
+    monkeypatch.setattr("vidpipe.stages.extract.default_workers", lambda device: 2)
     monkeypatch.setattr("vidpipe.video.decoding.WORKER_START_SECONDS", 0.0)
     write_video(tmp_path / "long.mp4", 1200, width=48, height=48)
     config = ExtractConfig(backbone="lenet5", device="cpu", engine="torch", sampling="fps", fps=25)
     summary = extract(find_videos([tmp_path / "long.mp4"]), tmp_path / "s", config=config)
-    assert (summary.num_frames, summary.effort.num_workers) == (1200, 2)
+    assert (summary.num_frames, summary.utilisation.num_workers) == (1200, 2)
     summary = extract(find_videos([folder / "three.mp4"]), tmp_path / "s", config=config)
-    assert (summary.num_frames, summary.effort.num_workers) == (3, 1)
+    assert (summary.num_frames, summary.utilisation.num_workers) == (3, 1)
 
 
 def test_a_known_failure_is_skipped_and_counted_until_asked_for_or_replaced(folder: Path, tmp_path: Path) -> None:

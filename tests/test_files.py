@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.files import make_deep, make_files
 from vidpipe.errors import InputError, UsageError
 from vidpipe.video.files import Skipped, find_videos
 
@@ -89,13 +90,6 @@ def test_a_name_that_is_no_utf8_gets_an_id_that_is(folder: Path) -> None:
     (Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9 \n\xf0\x9f\x8e\xac.mp4"))).write_bytes(b"x")
     (found,) = [video_id for video_id in ids(folder) if video_id.startswith("caf")]
     assert found.encode("utf-8").decode("utf-8") == "caf\\xe9 \n🎬.mp4"
-
-
-def make_files(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"x")
-    return folder
 
 
 HIDDEN_FOLDERS = (".cache", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__MACOSX")
@@ -198,16 +192,6 @@ def test_each_file_that_is_not_taken_is_reported_with_its_reason(folder: Path) -
         "b/old.mp4": "excluded by 'old.*'",
     }
     assert [video.id for video in taken] == ["a/deep/er/three.mkv", "a/one.AVI", "b/two.mp4", "sound.wav"]
-
-
-def make_deep(folder: Path, name: str, depth: int) -> None:
-    """A folder in a folder in a folder …, also where the path to it is longer than the system takes."""
-    here = os.open(folder, os.O_RDONLY)
-    for _ in range(depth):
-        os.mkdir(name, dir_fd=here)
-        above, here = here, os.open(name, os.O_RDONLY, dir_fd=here)
-        os.close(above)
-    os.close(here)
 
 
 @pytest.fixture

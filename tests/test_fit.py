@@ -13,18 +13,18 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from torch.nn.functional import cross_entropy
 
 from tests.stores import make_sequence, make_store
-from tests.test_train import QUICK, rising_and_falling
-from vidpipe import checkpoints
-from vidpipe.calibration import FEW_TO_CALIBRATE
+from tests.trainings import QUICK, rising_and_falling
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import RunError, TrainingError, UsageError
 from vidpipe.features.store import FeatureStore
-from vidpipe.fit import compute_logits, fit_head, train_epoch
-from vidpipe.models.heads import build_head
+from vidpipe.heads.heads import build_head
 from vidpipe.records import LabeledVideo
-from vidpipe.run import Run
-from vidpipe.train import train
+from vidpipe.runs.run import Run
+from vidpipe.stages.train import train
+from vidpipe.training import checkpoints
+from vidpipe.training.calibration import MIN_CALIBRATION_VIDEOS
+from vidpipe.training.fit import compute_logits, fit_head, train_epoch
 
 CLASSES = ["falling", "rising"]
 LINEAR = TrainConfig(head="statistics", device="cpu", calibrate=False)
@@ -47,10 +47,10 @@ def test_the_statistics_head_is_a_logistic_regression_on_deviation_and_thirds_of
     ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         unit = sequence / np.linalg.norm(sequence, axis=1, keepdims=True)
         steps = np.abs(np.diff(unit, axis=0))
-        channels = [unit - unit.mean(axis=0), np.concatenate([steps[:1], steps])]
-        drawn_out = [np.repeat(channel, 3, axis=0).reshape(3, len(sequence), -1) for channel in channels]
+        transforms = [unit - unit.mean(axis=0), np.concatenate([steps[:1], steps])]
+        drawn_out = [np.repeat(transform, 3, axis=0).reshape(3, len(sequence), -1) for transform in transforms]
         thirds = [np.hstack([three[third].mean(axis=0) for three in drawn_out]) for third in range(3)]
-        return np.concatenate([*(channel.std(axis=0) for channel in channels), *thirds])
+        return np.concatenate([*(transform.std(axis=0) for transform in transforms), *thirds])
 
     parts = parts_of(made)
     head, _ = fit_head("statistics", parts, 2, LINEAR)
@@ -58,10 +58,10 @@ def test_the_statistics_head_is_a_logistic_regression_on_deviation_and_thirds_of
         name: np.stack([pooled(part.sequence(i).numpy()) for i in range(len(part))]) for name, part in parts.items()
     }
     dim = rows["train"].shape[1] // 8
-    # a channel's scale, then a block's: together each block of D is divided by its own deviation
+    # a transform's scale, then a block's: together each block of D is divided by its own deviation
     deviation = np.sqrt(rows["train"].var(axis=0).reshape(-1, dim).mean(axis=1)).repeat(dim)
     scale = deviation * np.sqrt(rows["train"].shape[1])
-    model = LogisticRegression(C=LINEAR.inverse_penalty, max_iter=2000)
+    model = LogisticRegression(C=LINEAR.C, max_iter=2000)
     model.fit((rows["train"] - rows["train"].mean(axis=0)) / scale, parts["train"].class_index.numpy())
     expected = model.predict_log_proba((rows["val"] - rows["train"].mean(axis=0)) / scale)
     found = compute_logits(head, parts["val"]).log_softmax(dim=1).numpy()
@@ -107,7 +107,7 @@ def test_a_linear_heads_temperature_is_the_one_of_least_loss_on_folds_by_group(m
     rows = np.stack([sequence.mean(axis=0) for sequence in sequences]) / np.concatenate(sequences).std(axis=0)
     rows = (rows - rows.mean(axis=0)) / np.sqrt(rows.var(axis=0).sum())  # about as long as 1
     predicted = cross_val_predict(
-        LogisticRegression(C=LINEAR.inverse_penalty, max_iter=2000),
+        LogisticRegression(C=LINEAR.C, max_iter=2000),
         rows,
         training.class_index,
         groups=training.units,
@@ -122,7 +122,7 @@ def test_a_linear_heads_temperature_is_the_one_of_least_loss_on_folds_by_group(m
 
 def test_too_few_videos_or_groups_leave_a_linear_head_its_own_probabilities(made: Made) -> None:
     dataset = SequenceDataset(*made, CLASSES)
-    few = dataset.part(range(FEW_TO_CALIBRATE - 1))
+    few = dataset.part(range(MIN_CALIBRATION_VIDEOS - 1))
     one_group = dataset.part(range(len(dataset)))
     one_group.units = ("group one",) * len(dataset)
     for training in (few, one_group):
@@ -185,7 +185,7 @@ def test_a_training_that_goes_on_does_not_choose_its_head_again(
         train(*made, tmp_path / "run", config=config, on_epoch=break_off_after(2))
     with pytest.raises(RunError, match="other settings or videos"):
         train(*made, tmp_path / "run", config=replace(config, head="gru"), resume=True)
-    monkeypatch.delattr("vidpipe.train.choose_head")
+    monkeypatch.delattr("vidpipe.stages.train.choose_head")
     run = train(*made, tmp_path / "run", config=config, resume=True).run
     assert run.config.head == "gru"
     assert run.choice.startswith("gru, by 3 folds over the groups of")

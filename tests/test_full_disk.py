@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import LITE0
 from tests.media import write_video
-from tests.stores import KEY, assert_same, make_sequence, make_store
-from tests.test_cli import LITE0
-from tests.test_store import fail
+from tests.stores import KEY, assert_same, fail, make_sequence, make_store
 from vidpipe.errors import StoreError
-from vidpipe.features.care import compact, find_damage, merge, repair
 from vidpipe.features.export import export
+from vidpipe.features.maintenance import compact, find_damage, merge, repair
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import VideoFile
 
@@ -78,8 +77,8 @@ from tests.test_full_disk import BIG, KEY, FeatureStore, StoreError, names_in, P
 store = FeatureStore.create(sys.argv[1], KEY)
 writer = store.writer()
 writer.add(BIG)
-for most_bytes in [*range(0, 217_000, 6_000), *range(205_000, 217_000, 500)]:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, -1))
+for max_bytes in [*range(0, 217_000, 6_000), *range(205_000, 217_000, 500)]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, -1))
     try:
         writer.seal()
     except StoreError as error:
@@ -100,8 +99,8 @@ def test_an_export_that_may_not_grow_is_one_error_and_no_crash_at_any_size(tmp_p
 import resource, shutil, sys
 from tests.test_full_disk import FeatureStore, StoreError, export, names_in, Path
 store, target = FeatureStore.open(sys.argv[1]), Path(sys.argv[2])
-for most_bytes in [*range(0, 217_000, 6_000), *range(200_000, 217_000, 1000)]:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, -1))
+for max_bytes in [*range(0, 217_000, 6_000), *range(200_000, 217_000, 1000)]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, -1))
     for form in ("npy", "h5"):
         try:
             export(store, target, form=form)

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from tests.media import write_video
-from tests.test_train import QUICK, rising_and_falling
+from tests.trainings import QUICK, rising_and_falling
+from vidpipe.backbones.engines.torch import TorchEngine
+from vidpipe.backbones.image import load_backbone
+from vidpipe.backbones.table import BACKBONES
 from vidpipe.config import ExtractConfig, TrainConfig
-from vidpipe.extract import extract
 from vidpipe.features.store import FeatureStore
-from vidpipe.models.backbones import BACKBONES
-from vidpipe.models.engines import TorchEngine
-from vidpipe.models.frozen import load_backbone
-from vidpipe.train import train
+from vidpipe.stages.extract import extract
+from vidpipe.stages.train import train
 from vidpipe.video.files import find_videos
 
 pytestmark = [

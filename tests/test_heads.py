@@ -7,8 +7,8 @@ from torch import Tensor
 
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import pad
-from vidpipe.models.heads import HEADS, STATISTICS, Ensemble, Head, build_head, time_thirds
-from vidpipe.models.motion import masked_mean
+from vidpipe.heads.heads import HEADS, STATISTICS, Ensemble, Head, build_head, time_thirds
+from vidpipe.heads.motion import masked_mean
 
 MORE: dict[str, list[dict[str, Any]]] = {
     "lstm": [{}, {"bidirectional": True}, {"num_layers": 2}, {"motion": "raw"}, {"ensemble": 2}],

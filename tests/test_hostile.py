@@ -22,17 +22,18 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from tests.files import make_deep
 from tests.media import read_number, write_video
-from tests.test_files import make_deep
+from vidpipe.backbones.table import find_backbone
 from vidpipe.cli import main
 from vidpipe.cli.options import json_line, printable
 from vidpipe.config import Sampling, TrainConfig
 from vidpipe.errors import DecodeError, NotAVideoError, RunError, UnreadableFileError, VideoError
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
-from vidpipe.models.backbones import find_backbone
-from vidpipe.models.heads import build_head
-from vidpipe.run import BASELINE, Run, SplitRow, save_run
+from vidpipe.heads.heads import build_head
+from vidpipe.runs.run import BASELINE, Run, save_run
+from vidpipe.runs.tables import Epoch, SplitRow
 from vidpipe.video.files import find_videos
 from vidpipe.video.reader import open_video
 
@@ -472,7 +473,7 @@ def untrained_run(path: Path, class_names: tuple[str, ...]) -> Path:
     splits = [SplitRow("a.mp4", class_names[0], "train", "", 1)]
     run = Run(path, config, class_names, key, 1280, {}, "none", ("train",))
     path.mkdir()
-    save_run(run, path, heads=heads, splits=splits, history=[{"epoch": 1}])
+    save_run(run, path, heads=heads, tables={"splits": splits, "history": [Epoch(1, 0.0, 0.0)]})
     return path
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.commands import run
 from tests.media import write_sound, write_video
+from tests.pages import Page
 from tests.stores import make_sequence, make_store
-from tests.test_cli import run
-from tests.test_report import Page
 from vidpipe.config import TrainConfig
 from vidpipe.records import LabeledVideo
-from vidpipe.run import Run
-from vidpipe.train import train
+from vidpipe.runs.run import Run
+from vidpipe.stages.train import train
 
 
 def _sound(folder: Path) -> Path:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.commands import run
 from tests.stores import make_sequence, make_store
-from tests.test_cli import run
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.leaks import find_mislabeled, refuse_mislabeled
 from vidpipe.errors import LabelsError
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
-from vidpipe.train import train
+from vidpipe.stages.train import train
 
 LABELS = ("walk", "run")
 

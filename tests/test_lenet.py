@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from benchmarks.train_lenet5 import WEIGHTS, accuracy, digits
 from tests.media import write_frames
+from tools.train_lenet5 import WEIGHTS, accuracy, digits
+from vidpipe.backbones.image import load_backbone
+from vidpipe.backbones.lenet import DigitClassifier, LeNet5
+from vidpipe.backbones.table import BACKBONES
 from vidpipe.cli import main
-from vidpipe.models.backbones import BACKBONES
-from vidpipe.models.frozen import load_backbone
-from vidpipe.models.lenet import DigitClassifier, LeNet5
 
 STATED_ACCURACY = 0.993
 """As docs/backbones.md states it."""

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import run
 from tests.stores import KEY, make_sequence, make_store
-from tests.test_cli import run
 from vidpipe.errors import StoreError, UsageError
-from vidpipe.features.care import compact, repair
 from vidpipe.features.locks import Part
+from vidpipe.features.maintenance import compact, repair
 from vidpipe.features.store import FeatureStore
 
 HOLD = """

@@ -12,7 +12,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from vidpipe.metrics import bootstrap_interval, evaluate_logits
+from vidpipe.runs.metrics import bootstrap_interval, evaluate_logits
 
 RANDOM = np.random.default_rng(0)
 TRUTH = RANDOM.integers(0, 9, 200)

@@ -1,4 +1,4 @@
-"""The channels against numpy, one sequence at a time."""
+"""The transforms against numpy, one sequence at a time."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from vidpipe.datasets.sequences import pad
-from vidpipe.models.motion import CHANNELS, Motion
+from vidpipe.heads.motion import TRANSFORMS, Motion
 
 Array = NDArray[np.float32]
 
@@ -32,16 +32,16 @@ def make_sequences(offset: float = 0.0, size: float = 1.0) -> list[Array]:
 
 
 def fitted(sequences: list[Array], **settings: object) -> Motion:
-    settings = {"channels": ["raw", "magnitude"], "unit_frames": False, "scale_sharing": 0.0, **settings}
+    settings = {"transforms": ["raw", "magnitude"], "unit_frames": False, "scale_sharing": 0.0, **settings}
     motion = Motion(4, **settings)  # type: ignore[arg-type]
     motion.fit([pad([torch.from_numpy(sequence)]) for sequence in sequences])
     return motion
 
 
-@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize("name", TRANSFORMS)
 def test_a_channel_is_what_its_name_says_of_each_sequence_alone(name: str) -> None:
     sequences = make_sequences()
-    motion = Motion(4, channels=[name], unit_frames=False, scale_sharing=0.5)
+    motion = Motion(4, transforms=[name], unit_frames=False, scale_sharing=0.5)
     seen = motion(*pad([torch.from_numpy(sequence) for sequence in sequences])).numpy()
     for sequence, row in zip(sequences, seen, strict=True):
         assert np.allclose(row[: len(sequence)], EXPECTED[name](sequence), atol=1e-6)
@@ -50,7 +50,7 @@ def test_a_channel_is_what_its_name_says_of_each_sequence_alone(name: str) -> No
 
 def test_without_raw_a_clip_in_another_light_or_place_looks_the_same() -> None:
     sequences = make_sequences()
-    motion = fitted(sequences, channels=["centred", "difference", "magnitude"])
+    motion = fitted(sequences, transforms=["centred", "difference", "magnitude"])
     sequence = torch.from_numpy(sequences[0])[None]
     elsewhere = sequence + torch.tensor([5.0, -3.0, 2.0, 9.0])
     assert torch.allclose(motion(sequence, torch.tensor([6])), motion(elsewhere, torch.tensor([6])), atol=1e-4)
@@ -75,9 +75,9 @@ def test_the_training_part_has_mean_0_and_deviation_1(offset: float, size: float
 def test_a_shared_scale_is_one_number_a_channel() -> None:
     sequences = make_sequences()
     rows = np.concatenate(sequences)
-    scale = fitted(sequences, channels=["raw"], scale_sharing=1.0).scale.numpy()
+    scale = fitted(sequences, transforms=["raw"], scale_sharing=1.0).scale.numpy()
     assert np.allclose(scale, np.sqrt(rows.var(axis=0).mean()), rtol=1e-5)
-    half = fitted(sequences, channels=["raw"], scale_sharing=0.5).scale.numpy()
+    half = fitted(sequences, transforms=["raw"], scale_sharing=0.5).scale.numpy()
     assert np.allclose(half**2, (rows.var(axis=0) + rows.var(axis=0).mean()) / 2, rtol=1e-5)
 
 

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from tests.commands import run
 from tests.media import write_video
-from tests.stores import KEY, files_below, make_sequence, make_store
-from tests.test_care import stopped_before
-from tests.test_cli import run
+from tests.stores import KEY, files_below, make_sequence, make_store, stopped_before
 from vidpipe.datasets.stored import label_store
 from vidpipe.errors import StoreError
-from vidpipe.features.care import compact, find_damage, merge, repair
 from vidpipe.features.inventory import find_gone, reuse_features
+from vidpipe.features.maintenance import compact, find_damage, merge, repair
 from vidpipe.features.sources import fingerprint_of
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import VideoFailure, VideoFile, VideoSource
@@ -50,7 +49,7 @@ def videos(extracted: Path, tmp_path: Path) -> Path:
     """A folder of videos whose store lies beside it, as if it had been extracted there, in two shards."""
     shutil.copytree(extracted / "videos", tmp_path / "videos")
     origin = FeatureStore.open(extracted / "fs")
-    with FeatureStore.create(tmp_path / "fs", origin.key).writer(most_videos=2) as writer:
+    with FeatureStore.create(tmp_path / "fs", origin.key).writer(max_videos=2) as writer:
         for video_id in origin:
             sequence = origin[video_id]
             writer.add(replace(sequence, source=replace(sequence.source, root=str(tmp_path / "videos"))))
@@ -267,7 +266,7 @@ def test_two_files_that_swap_their_names_swap_their_features(videos: Path, extra
 def test_following_moved_files_may_be_stopped_anywhere(
     videos: Path, extracted: Path, call: str, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidpipe.features.care.MOST_VIDEOS", 1)
+    monkeypatch.setattr("vidpipe.features.maintenance.MAX_VIDEOS", 1)
     names = {"run/b.mp4": "run/b.mp4", "walk/a.mp4": "run/a.mp4", "walk/c.mp4": "walk/c.mp4", "run/d.mp4": "walk/d.mp4"}
     for new, old in names.items():
         move(videos, old, new)

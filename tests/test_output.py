@@ -10,14 +10,10 @@ import click
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.commands import LENET, run
 from tests.stores import make_store
-from tests.test_cli import run
-from tests.test_predict import LENET, made
-from tests.test_report import half_tested
 from vidpipe.cli import main
 from vidpipe.features.store import FeatureStore
-
-__all__ = ["half_tested", "made"]
 
 DOCUMENT = (Path(__file__).parents[1] / "docs/output.md").read_text(encoding="utf-8")
 SECTION = re.compile(r"^## `vidpipe (.*?)`\n.*?^```json schema\n(.*?)^```\n\n^```json example\n(.*?)^```", re.M | re.S)

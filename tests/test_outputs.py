@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import run
 from tests.stores import make_sequence, make_store
-from tests.test_cli import run
 from vidpipe.cli.outputs import check_replaceable
 from vidpipe.config import TrainConfig
 from vidpipe.errors import UsageError
 from vidpipe.records import LabeledVideo
-from vidpipe.train import train
+from vidpipe.stages.train import train
 
 
 @pytest.fixture(scope="module")

@@ -15,33 +15,13 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from tests.media import write_frames, write_video
-from tests.test_cli import moving_square, run
+from tests.commands import LENET, run
+from tests.media import write_video
 from vidpipe.features.store import FeatureStore
-from vidpipe.predict import predict
 from vidpipe.records import VideoFile
-from vidpipe.run import Run
+from vidpipe.runs.run import Run
+from vidpipe.stages.predict import predict
 from vidpipe.video.files import find_videos
-
-LENET = ("--backbone", "lenet5", "--device", "cpu", "--workers", "1")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`videos/` of two classes, their `features/` and a `run/`; `new/` with three videos and a file that is none."""
-    folder = tmp_path_factory.mktemp("predict")
-    for number in range(8):
-        for name in ("right", "left"):
-            frames = moving_square(number, to_the_right=name == "right")
-            write_frames(folder / "videos" / name / f"{name}{number}.mp4", frames)
-    for number, name in enumerate(("c", "a", "b")):
-        write_frames(folder / "new" / f"{name}.mp4", moving_square(30 + number, to_the_right=number == 1))
-    (folder / "new" / "bad.mp4").write_text("no video")
-    extracted = run("extract", folder / "videos", "-o", folder / "features", "--num-frames", 4, *LENET)
-    assert extracted.exit_code == 0, extracted.output
-    trained = run("train", folder / "features", "-o", folder / "run", "--device", "cpu")
-    assert trained.exit_code == 0, trained.output
-    return folder
 
 
 def predicted(made: Path, *arguments: object) -> Result:

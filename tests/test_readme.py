@@ -11,10 +11,9 @@ import torch
 import torchvision
 from click.testing import CliRunner
 
-from tests.media import write_frames
-from tests.test_cli import moving_square
+from tests.media import moving_square, write_frames
+from vidpipe.backbones.table import BACKBONES
 from vidpipe.cli import COMMANDS, main
-from vidpipe.models.backbones import BACKBONES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

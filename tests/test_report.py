@@ -7,7 +7,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -15,37 +14,16 @@ import pytest
 from PIL import Image
 
 from tests.browser import Browser
+from tests.commands import run
 from tests.media import write_video
+from tests.pages import IMAGE, LABELS, SCRIPT, Page, train_run
 from tests.stores import make_sequence, make_store
-from tests.test_cli import run
 from vidpipe.config import TrainConfig
 from vidpipe.records import LabeledVideo
 from vidpipe.report.charts import span
-from vidpipe.train import train
+from vidpipe.stages.train import train
 
-SCRIPT = "<script>alert(1)</script>"
-IMAGE = "\"><img src=x onerror='alert(2)'>"
-TURNED = "fi\u202eght & {{ 7 * 7 }}"
-LABELS = (SCRIPT, IMAGE, TURNED)
 QUICK = TrainConfig(head="lstm", motion="raw", hidden_size=4, epochs=3, device="cpu")
-VOID = {"meta", "img", "line", "polyline", "circle", "rect", "br"}
-"""Elements without an end; those of SVG close themselves."""
-
-
-def train_run(folder: Path, labels: tuple[str, ...], num_videos: int, config: TrainConfig) -> Path:
-    """A run on noise in which the labels show faintly: there are mistakes to tell of."""
-    random = np.random.default_rng(0)
-    centres = random.standard_normal((len(labels), 8))
-    sequences, videos = [], []
-    for number in range(num_videos):
-        index = number % len(labels)
-        sequence = make_sequence(f"{labels[index]}/{number}.mp4", length=4, dim=8, seed=number)
-        sequence.features[:] = centres[index] + 1.2 * random.standard_normal(8)
-        sequences.append(sequence)
-        group = f"<i>{number // len(labels) % 6}</i>"
-        videos.append(LabeledVideo(sequence.video_id, labels[index], group=group))
-    train(make_store(folder / "store", sequences), videos, folder / "run", config=config)
-    return folder / "run"
 
 
 @pytest.fixture(scope="module")
@@ -59,45 +37,6 @@ def folded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cross-validated run of 101 classes."""
     config = TrainConfig(head="statistics", motion="raw", statistics="mean", folds=2, val_fraction=0.0, device="cpu")
     return train_run(tmp_path_factory.mktemp("folded"), tuple(f"class_{n:03}" for n in range(101)), 606, config)
-
-
-class Page(HTMLParser):
-    """A page's elements: `tables["per-class"]` is rows of cells' texts; `attributes` all names and values."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tables: defaultdict[str, list[list[str]]] = defaultdict(list)
-        self.attributes: list[tuple[str, str, str]] = []
-        self.tags: Counter[str] = Counter()
-        self.text = ""
-        self.open: list[str] = []
-        self._table = ""
-        self.source = path.read_text(encoding="utf-8")
-        self.feed(self.source)
-        self.close()
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        self.attributes += [(tag, name, value or "") for name, value in attributes]
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self._table = dict(attributes).get("id") or f"table {self.tags[tag]}"
-        elif tag == "tr":
-            self.tables[self._table].append([])
-        elif tag in ("td", "th"):
-            self.tables[self._table][-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, text: str) -> None:
-        if {"script", "style"} & set(self.open):
-            return
-        self.text += text
-        if {"td", "th"} & set(self.open):
-            self.tables[self._table][-1][-1] += text
 
 
 @cache
@@ -156,24 +95,6 @@ def test_a_class_has_its_recall_and_precision(hostile: Path) -> None:
         told = [row["right"] == "1" for row in rows if row["predicted"] == label]
         expected = [f"{sum(told) / max(1, len(told)):.3f}", f"{sum(rights) / len(rights):.3f}"]
         assert table[shown(label)][2:4] == expected
-
-
-@pytest.fixture(scope="module")
-def half_tested(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of three classes, whose given test part holds two."""
-    folder, random = tmp_path_factory.mktemp("half"), np.random.default_rng(0)
-    sequences, videos = [], []
-    for number in range(24):
-        label, split = "abc"[number % 3], "test" if number >= 15 and number % 3 < 2 else "train"
-        sequence = make_sequence(f"{label}/{number}.mp4", length=4, dim=8, seed=number)
-        sequence.features[:] = random.standard_normal(8)
-        sequences.append(sequence)
-        videos.append(LabeledVideo(sequence.video_id, label, split=split))
-    config = TrainConfig(head="statistics", motion="raw", device="cpu")
-    train(make_store(folder / "store", sequences), videos, folder / "run", config=config)
-    rows = (f"{video.video_id},{video.label}" for video in videos if video.split == "test")
-    (folder / "labels.csv").write_text("\n".join(["video,label", *rows]))
-    return folder / "run"
 
 
 @pytest.mark.parametrize("written_by", ["this version", "an earlier version"])

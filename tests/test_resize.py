@@ -6,7 +6,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from vidpipe.records import Preprocessing
-from vidpipe.video.resize import MOST_ELONGATED, resize_and_crop
+from vidpipe.video.resize import MAX_ASPECT_RATIO, resize_and_crop
 
 BILINEAR = Preprocessing(256, 224, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 BICUBIC = Preprocessing(342, 299, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -30,7 +30,7 @@ def by_torchvision(frames: NDArray[np.uint8], preprocessing: Preprocessing) -> N
 
 
 @pytest.mark.parametrize("preprocessing", [BILINEAR, BICUBIC], ids=["bilinear", "bicubic"])
-@pytest.mark.parametrize("size", [(48, 64), (1080, 1920), (320, 180), (256, 256), (1, 1), (32, 32 * MOST_ELONGATED)])
+@pytest.mark.parametrize("size", [(48, 64), (1080, 1920), (320, 180), (256, 256), (1, 1), (32, 32 * MAX_ASPECT_RATIO)])
 def test_ordinary_pictures_are_resized_and_cropped_as_torchvision_does(
     size: tuple[int, int], preprocessing: Preprocessing
 ) -> None:
@@ -51,4 +51,4 @@ def test_an_extremely_elongated_picture_is_no_danger_to_memory(size: tuple[int, 
     assert cropped.shape == (2, 3, 224, 224)
     resized = cropped.base
     assert resized is not None
-    assert resized.nbytes <= 2 * 3 * 256 * 256 * (MOST_ELONGATED + 2)
+    assert resized.nbytes <= 2 * 3 * 256 * 256 * (MAX_ASPECT_RATIO + 2)

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.run_kills import kill_often
+from tests.commands import run
 from tests.stores import make_sequence, make_store
-from tests.test_cli import run
-from vidpipe import checkpoints, run_folder
 from vidpipe.config import TrainConfig
 from vidpipe.errors import RunError, UsageError
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
-from vidpipe.run import Run
-from vidpipe.train import train
+from vidpipe.runs import run_folder
+from vidpipe.runs.run import Run
+from vidpipe.stages.train import train
+from vidpipe.training import checkpoints
 
 CONFIG = TrainConfig(head="mean", device="cpu")
 LSTM = TrainConfig(head="lstm", motion="raw", hidden_size=4, epochs=4, device="cpu")
@@ -203,7 +204,7 @@ def test_files_of_a_run_and_checkpoints_obey_the_umask(
 
 
 PROGRAM = """
-from vidpipe import checkpoints
+from vidpipe.training import checkpoints
 from vidpipe.cli import main
 checkpoints.SECONDS_BETWEEN = {seconds}
 main()

@@ -1,21 +1,10 @@
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tests.media import write_frames
+from tests.media import film, write_frames
 from vidpipe.video.reader import open_video
 from vidpipe.video.scenes import find_scenes
-
-
-def film(shots: list[int], seed: int = 0) -> list[NDArray[np.uint8]]:
-    """Shots of so many frames each, a picture of its own for each, with a slow drift inside."""
-    random = np.random.default_rng(seed)
-    frames = []
-    for length in shots:
-        picture = random.integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(12, axis=0).repeat(12, axis=1)
-        frames += [np.roll(picture, step, axis=1) for step in range(length)]
-    return frames
 
 
 def test_scenes_begin_where_the_picture_changes(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def ragged(tmp_path: Path) -> tuple[SequenceDataset, list[NDArray[np.float32]]]:
     """Forty videos of 1 to 9 rows in many shards, in another order than in the store; and their features."""
     sequences = [make_sequence(f"{number:02}.mp4", 1 + number * 7 % 9, seed=number) for number in range(40)]
     store = FeatureStore.create(tmp_path / "ragged", KEY)
-    with store.writer(most_videos=6) as writer:
+    with store.writer(max_videos=6) as writer:
         for sequence in sequences:
             writer.add(sequence)
     order = np.random.default_rng(0).permutation(40).tolist()

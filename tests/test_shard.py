@@ -17,7 +17,7 @@ import pytest
 
 from tests.stores import KEY, assert_holds, assert_same, make_store, sequences_of
 from vidpipe.errors import ShardError
-from vidpipe.features.care import find_damage, repair
+from vidpipe.features.maintenance import find_damage, repair
 from vidpipe.features.store import FeatureStore
 
 

@@ -14,12 +14,12 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.stores import KEY, assert_same, make_sequence, make_store
+from tests.stores import KEY, assert_same, fail, make_sequence, make_store
+from vidpipe.backbones.table import BACKBONES
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
-from vidpipe.models.backbones import BACKBONES
 from vidpipe.records import VideoFailure, VideoFile
 
 
@@ -40,7 +40,7 @@ def test_the_features_of_many_videos_are_mapped_from_their_shards(tmp_path: Path
     lengths = {"f": 9, "b": 1, "d": 4, "a": 6, "e": 2, "c": 3}
     sequences = {name: make_sequence(name, length, seed=length) for name, length in lengths.items()}
     store = FeatureStore.create(tmp_path / "s", KEY)
-    with store.writer(most_videos=4) as writer:
+    with store.writer(max_videos=4) as writer:
         for sequence in sequences.values():
             writer.add(sequence)
     found = store.features(["c", "f", "a", "d", "f"])
@@ -210,12 +210,12 @@ def test_a_newer_sequence_replaces_an_older_one(tmp_path: Path) -> None:
 
 def test_shards_are_sealed_by_number_of_videos_and_by_size(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "s", KEY)
-    with store.writer(most_videos=2) as writer:
+    with store.writer(max_videos=2) as writer:
         for name in "abcde":
             writer.add(make_sequence(f"{name}.mp4"))
         assert len(FeatureStore.open(tmp_path / "s")) == 4
     assert len(FeatureStore.open(tmp_path / "s").shards) == 3
-    with store.writer(most_bytes=1) as writer:
+    with store.writer(max_bytes=1) as writer:
         writer.add(make_sequence("f.mp4"))
         assert "f.mp4" in FeatureStore.open(tmp_path / "s")
 
@@ -280,11 +280,6 @@ def test_failures_are_kept_until_the_video_is_stored(tmp_path: Path) -> None:
         VideoFailure("b.mp4", "NotAVideoError", "no video"),
     )
     assert make_store(tmp_path / "s", [make_sequence("a.mp4")]).failures == store.failures[1:]
-
-
-def fail(store: FeatureStore, video: VideoFile, *, error: str = "DecodeError", message: str = "no") -> None:
-    with store.writer() as writer:
-        writer.fail(VideoFailure(video.id, error, message), video)
 
 
 def known(store: FeatureStore, video: VideoFile) -> VideoFailure | None:
@@ -402,7 +397,7 @@ with FeatureStore.open(sys.argv[1]).writer() as writer:
 
 def test_a_shard_is_sealed_when_its_first_video_has_waited_long_enough(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "s", KEY)
-    with store.writer(most_seconds=0.2) as writer:
+    with store.writer(max_seconds=0.2) as writer:
         writer.seal_if_due()
         writer.add(make_sequence("a.mp4"))
         writer.seal_if_due()
@@ -430,7 +425,7 @@ def test_adding_a_video_looks_at_its_size_alone_and_not_at_all_that_are_held(
             return super().nbytes
 
     store = FeatureStore.create(tmp_path / "s", KEY)
-    with store.writer(most_videos=1000) as writer:
+    with store.writer(max_videos=1000) as writer:
         for number in range(200):
             sequence = make_sequence(f"{number}.mp4")
             writer.add(replace(sequence, features=sequence.features.view(Counted)))
@@ -442,7 +437,7 @@ def test_adding_a_video_looks_at_its_size_alone_and_not_at_all_that_are_held(
 def test_a_shard_is_sealed_by_size_again_and_again(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "s", KEY)
     num_bytes = make_sequence("a.mp4").features.nbytes
-    with store.writer(most_bytes=2 * num_bytes) as writer:
+    with store.writer(max_bytes=2 * num_bytes) as writer:
         for name in "abcde":
             writer.add(make_sequence(f"{name}.mp4"))
     assert [len(shard.videos) for shard in FeatureStore.open(store.path).shards] == [2, 2, 1]

@@ -17,20 +17,20 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import normalize
 
+from vidpipe.backbones.engines.load import load_engine
+from vidpipe.backbones.image import FrozenBackbone, build_network, load_backbone
+from vidpipe.backbones.lenet import DigitClassifier
+from vidpipe.backbones.sizes import count, count_backbone, written_sizes
+from vidpipe.backbones.spec import POOLINGS, BackboneSpec
+from vidpipe.backbones.table import BACKBONES, find_backbone
+from vidpipe.backbones.weights import find_weights
 from vidpipe.errors import UsageError
-from vidpipe.models.backbones import BACKBONES, find_backbone
-from vidpipe.models.engines import load_engine
-from vidpipe.models.frozen import FrozenBackbone, build_network, load_backbone
-from vidpipe.models.lenet import DigitClassifier
-from vidpipe.models.sizes import count, count_backbone, written_sizes
-from vidpipe.models.spec import POOLINGS, BackboneSpec
-from vidpipe.models.weights import find_weights
 
 QUICK = ("lenet5", "resnet18", "mobilenet_v3_small", "efficientnet_lite0", "vit_tiny")
 """One of each kind; the others are marked slow."""
 FADING = ("inception_resnet_v2", "dinov2", "dinov3")
 """With random weights as they are drawn these tell no picture from another."""
-MOST_EXPORTED = 30_000_000
+MAX_EXPORTED = 30_000_000
 """Parameters of the largest backbone that is exported to ONNX here."""
 BUILT_AS_FOR_WEIGHTS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
     {
@@ -186,7 +186,7 @@ def test_weights_without_the_classifier_give_the_same_features(entry: Entry, tmp
 
 @pytest.mark.slow
 def test_a_small_backbone_runs_with_onnx_too(entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if written_sizes()[entry.spec.name].num_parameters >= MOST_EXPORTED:
+    if written_sizes()[entry.spec.name].num_parameters >= MAX_EXPORTED:
         pytest.skip("30 million parameters or more: an export would take minutes")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     engine = load_engine(

@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.test_train import QUICK, rising_and_falling
-from vidpipe.run import Run
-from vidpipe.threads import default_num_threads, use_threads
-from vidpipe.train import train
+from tests.trainings import QUICK, rising_and_falling
+from vidpipe.runs.run import Run
+from vidpipe.stages.train import train
+from vidpipe.training.threads import default_num_threads, use_threads
 
 PROGRAM = """
 import hashlib, json, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from tests.test_train import QUICK, rising_and_falling
-from vidpipe.train import train
+from tests.trainings import QUICK
+from tests.trainings import rising_and_falling
+from vidpipe.stages.train import train
 
 folder, threads_before = Path(sys.argv[1]), int(sys.argv[2])
 if threads_before:

@@ -8,46 +8,19 @@ import pytest
 import torch
 
 from tests.stores import make_sequence, make_store
+from tests.trainings import DIM, QUICK, rising_and_falling
 from vidpipe.config import TrainConfig, load_section
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import LabelsError, RunError
-from vidpipe.evaluate import evaluate
 from vidpipe.features.store import FeatureStore
-from vidpipe.fit import compute_logits, fit_head, fit_temperature
-from vidpipe.models.motion import masked_mean
-from vidpipe.predict import predict
+from vidpipe.heads.motion import masked_mean
 from vidpipe.records import FeatureSequence, LabeledVideo, VideoFile
-from vidpipe.run import Run
-from vidpipe.threads import default_num_threads
-from vidpipe.train import train
-
-QUICK = TrainConfig(
-    head="lstm",
-    motion="raw,difference",
-    unit_frames=False,
-    hidden_size=16,
-    epochs=60,
-    dropout=0.0,
-    lr=0.01,
-    patience=60,
-    device="cpu",
-)
-DIM = 4
-
-
-def rising_and_falling(folder: Path, num_videos: int = 80) -> tuple[FeatureStore, list[LabeledVideo]]:
-    """A store in which order is everything: the first feature goes up or down, over the same values, in noise."""
-    random = np.random.default_rng(0)
-    sequences, videos = [], []
-    for number in range(num_videos):
-        label = ("rising", "falling")[number % 2]
-        sequence = make_sequence(f"{label}/{number}.mp4", length=int(random.integers(5, 12)), dim=DIM, seed=number)
-        ramp = np.linspace(-1, 1, len(sequence)) * (1 if label == "rising" else -1)
-        sequence.features[:] = 0.1 * random.standard_normal(sequence.features.shape)
-        sequence.features[:, 0] += ramp
-        sequences.append(sequence)
-        videos.append(LabeledVideo(sequence.video_id, label, group=f"g{number // 4}"))
-    return make_store(folder / "store", sequences), videos
+from vidpipe.runs.run import Run
+from vidpipe.stages.evaluate import evaluate
+from vidpipe.stages.predict import predict
+from vidpipe.stages.train import train
+from vidpipe.training.fit import compute_logits, fit_head, fit_temperature
+from vidpipe.training.threads import default_num_threads
 
 
 @pytest.fixture(scope="module")

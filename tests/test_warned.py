@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import run
 from tests.stores import make_sequence, make_store
-from tests.test_cli import run
 from vidpipe.config import TrainConfig
 from vidpipe.errors import LabelsError, UsageError
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
-from vidpipe.run import Run
-from vidpipe.train import train
+from vidpipe.runs.run import Run
+from vidpipe.stages.train import train
 
 LINEAR = TrainConfig(head="statistics", motion="raw", device="cpu")
 Made = tuple[FeatureStore, list[LabeledVideo]]

@@ -9,10 +9,10 @@ import timm
 import torch
 import torchvision
 
+from vidpipe.backbones.image import load_backbone
+from vidpipe.backbones.table import BACKBONES, find_backbone
+from vidpipe.backbones.weights import default_weights_path, find_weights, load_tensors
 from vidpipe.errors import UsageError, WeightsError
-from vidpipe.models.backbones import BACKBONES, find_backbone
-from vidpipe.models.frozen import load_backbone
-from vidpipe.models.weights import default_weights_path, find_weights, load_tensors
 
 LITE0 = BACKBONES["efficientnet_lite0"]
 

@@ -256,7 +256,7 @@ class TrainConfig(_Checked):
     )
     unit_frames: bool = _setting(True, "Scale each frame's feature to length 1 first.")
     scale_sharing: float = _setting(
-        1.0, "0 scales each feature by its own deviation, 1 all of a channel by one number.", low=0, high=1
+        1.0, "0 scales each feature by its own deviation, 1 all of a transform by one number.", low=0, high=1
     )
     statistics: str = _setting(
         "deviation,thirds",
@@ -264,9 +264,7 @@ class TrainConfig(_Checked):
         choices=("mean", "deviation", "thirds"),
         several=True,
     )
-    inverse_penalty: float = _setting(
-        30.0, "C of the logistic regression that the heads mean and statistics are.", low=0, above=True
-    )
+    C: float = _setting(30.0, "C of the logistic regression that the heads mean and statistics are.", low=0, above=True)
     hidden_size: int = _setting(256, "Size of a neural head's hidden state.", low=1)
     num_layers: int = _setting(1, "Layers of lstm, bilstm, gru and transformer.", low=1)
     bidirectional: bool = _setting(False, "Read the sequence in both directions (lstm, gru).")
@@ -336,7 +334,7 @@ class TrainConfig(_Checked):
         }
 
     @property
-    def channels(self) -> tuple[str, ...]:
+    def transforms(self) -> tuple[str, ...]:
         """The names in `motion`."""
         return tuple(self.motion.split(","))
 

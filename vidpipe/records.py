@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 __all__ = [
     "NONE_OF_THESE",
     "UNKNOWN_SOURCE",
+    "DecodeProgress",
     "FeatureSequence",
     "FrameBatch",
     "FramePlan",
     "LabeledVideo",
     "Prediction",
     "Preprocessing",
-    "Reading",
     "VideoFailure",
     "VideoFile",
     "VideoInfo",
@@ -166,7 +166,7 @@ class FrameBatch:
 
 
 @dataclass(frozen=True)
-class Reading:
+class DecodeProgress:
     """A sign of life from a video in hand."""
 
     video_id: str

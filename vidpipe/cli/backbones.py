@@ -9,7 +9,7 @@ from vidpipe.cli.options import format_option, json_line, vidpipe_command
 from vidpipe.cli.tables import show_table
 
 if TYPE_CHECKING:
-    from vidpipe.models.spec import BackboneSpec
+    from vidpipe.backbones.spec import BackboneSpec
 
 COLUMNS = ("name", "D", "parameters", "GMACs", "input", "top-1", "here", "weights from", "licence")
 
@@ -30,7 +30,7 @@ def command(names: tuple[str, ...], download: bool, format_: str) -> None:
     vidpipe backbones resnet50 timm/resnet50d.ra2_in1k
     vidpipe backbones --download dinov2_small resnet50
     """
-    from vidpipe.models.backbones import BACKBONES, find_backbone
+    from vidpipe.backbones.table import BACKBONES, find_backbone
 
     if download:
         _download(names)
@@ -46,9 +46,9 @@ def command(names: tuple[str, ...], download: bool, format_: str) -> None:
 
 
 def _download(names: Sequence[str]) -> None:
+    from vidpipe.backbones.table import find_backbone
+    from vidpipe.backbones.weights import find_weights
     from vidpipe.errors import UsageError
-    from vidpipe.models.backbones import find_backbone
-    from vidpipe.models.weights import find_weights
 
     if not names:
         raise UsageError("--download: name the backbones whose weights to fetch: vidpipe backbones --download resnet50")
@@ -57,8 +57,8 @@ def _download(names: Sequence[str]) -> None:
 
 
 def _row(spec: "BackboneSpec") -> dict[str, Any]:
-    from vidpipe.models.sizes import size_of
-    from vidpipe.models.weights import default_weights_path
+    from vidpipe.backbones.sizes import size_of
+    from vidpipe.backbones.weights import default_weights_path
 
     path = default_weights_path(spec)
     here = path is not None and path.exists()

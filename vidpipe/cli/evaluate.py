@@ -20,7 +20,7 @@ from vidpipe.config import EvaluateConfig
 from vidpipe.errors import UsageError, count_of
 
 if TYPE_CHECKING:
-    from vidpipe.metrics import Evaluation
+    from vidpipe.runs.metrics import Evaluation
 
 
 @vidpipe_command(name="evaluate", short_help="How well a run does on videos it has not seen.")
@@ -52,9 +52,9 @@ def command(
     vidpipe evaluate run other_features --format json --plot confusion.png
     """
     from vidpipe.datasets.stored import label_store
-    from vidpipe.evaluate import evaluate
     from vidpipe.features.store import FeatureStore
-    from vidpipe.run import Run
+    from vidpipe.runs.run import Run
+    from vidpipe.stages.evaluate import evaluate
 
     if plot is not None:
         check_replaceable(plot, "a confusion matrix", is_own=is_own_picture)
@@ -75,7 +75,7 @@ def command(
     if report.num_seen:
         click.echo(f"excluded {count_of(report.num_seen, 'video')} used for training or model selection", err=True)
     if plot is not None:
-        from vidpipe.plots import plot_confusion
+        from vidpipe.runs.plots import plot_confusion
 
         plot_confusion(plot, best[1].confusion, opened_run.class_names, f"{run.name} on {store.name}")
     if format_ == "json":

@@ -24,8 +24,8 @@ from vidpipe.config import ExtractConfig
 from vidpipe.errors import InputError, count_of, first_few
 
 if TYPE_CHECKING:
-    from vidpipe.extract import ExtractSummary
     from vidpipe.records import VideoFile
+    from vidpipe.stages.extract import ExtractSummary
     from vidpipe.video.files import Skipped
 
 logger = logging.getLogger(__name__)
@@ -75,8 +75,8 @@ def command(
     config = ExtractConfig(**settings)
 
     from vidpipe.cli.progress import extract_progress
-    from vidpipe.extract import extract, preview
     from vidpipe.features.locks import Part
+    from vidpipe.stages.extract import extract, preview
 
     selection: dict[str, Any] = {"part": Part.parse(part), "force": force, "retry_failed": retry_failed}
     find = partial(find_inputs, inputs, prefix=prefix, exclude=exclude, video_column=config.video_column)
@@ -172,14 +172,15 @@ def _show_files(store: Path, inputs: tuple[Path, ...], prefix: str, summary: "Ex
 
 def _bottleneck(summary: "ExtractSummary") -> str:
     """What kept an extraction from being faster, and what to raise."""
-    effort = summary.effort
+    utilisation = summary.utilisation
     seconds = max(summary.seconds, 1e-9)
-    if effort.model_waited > effort.decoders_waited:
-        what = f"decoding; more --workers (now {effort.num_workers}) help where there are more cores"
+    if utilisation.model_idle_share > utilisation.decoders_idle_share:
+        what = f"decoding; more --workers (now {utilisation.num_workers}) help where there are more cores"
     else:
         what = "the image model; a GPU, or a smaller --backbone, would be faster"
     return (
         f"{summary.num_stored / seconds:.2f} videos/s, {summary.num_frames / seconds:.1f} frames/s; the image model "
-        f"waited {effort.model_waited:.0%} of the time for frames, the decoders {effort.decoders_waited:.0%} for it. "
+        f"waited {utilisation.model_idle_share:.0%} of the time for frames, "
+        f"the decoders {utilisation.decoders_idle_share:.0%} for it. "
         f"Bottleneck: {what}"
     )

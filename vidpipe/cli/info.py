@@ -32,7 +32,7 @@ def command(path: Path, format_: str) -> None:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    from vidpipe.run_folder import finish_replacement
+    from vidpipe.runs.run_folder import finish_replacement
 
     finish_replacement(path)
     try:
@@ -90,7 +90,7 @@ def _run_facts(path: Path) -> dict[str, Any]:
     from collections import Counter
 
     from vidpipe.report.collect import find_judge, find_verdict
-    from vidpipe.run import Run
+    from vidpipe.runs.run import Run
 
     run = Run.open(path)
     judge, verdict = find_judge(run), find_verdict(run)

@@ -12,12 +12,12 @@ import click
 from click.core import ParameterSource
 
 from vidpipe.config import Config, LabelsConfig, Setting, load_section, settings
+from vidpipe.csv_files import is_url
 from vidpipe.errors import ConfigError, VidpipeError, count_of
-from vidpipe.tables import is_url
 
 if TYPE_CHECKING:
-    from vidpipe.metrics import Evaluation
     from vidpipe.records import VideoFile
+    from vidpipe.runs.metrics import Evaluation
     from vidpipe.video.files import Skipped
 
 __all__ = [

@@ -48,7 +48,7 @@ def is_own_page(first: bytes) -> bool:
 
 
 def is_own_picture(first: bytes) -> bool:
-    """Whether a file's first bytes are those of a PNG that `vidpipe.plots` wrote."""
+    """Whether a file's first bytes are those of a PNG that `vidpipe.runs.plots` wrote."""
     return first.startswith(b"\x89PNG") and b"Software\0vidpipe " in first
 
 

@@ -30,7 +30,7 @@ from vidpipe.errors import InterruptedExtractionError, UsageError, count_of, fir
 
 if TYPE_CHECKING:
     from vidpipe.records import Prediction, VideoFile
-    from vidpipe.run import Run
+    from vidpipe.runs.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +88,8 @@ def command(
         _check_output(output, format_, uncertain)
 
     from vidpipe.features.store import FeatureStore
-    from vidpipe.predict import predict
-    from vidpipe.run import Run
+    from vidpipe.runs.run import Run
+    from vidpipe.stages.predict import predict
 
     opened_run = Run.open(run)
     videos, unreadable = find_inputs(inputs, prefix=prefix, exclude=exclude, video_column=config.video_column)

@@ -13,8 +13,8 @@ from vidpipe.cli.options import printable
 from vidpipe.errors import count_of
 
 if TYPE_CHECKING:
-    from vidpipe.extract import ExtractProgress
-    from vidpipe.records import Reading
+    from vidpipe.records import DecodeProgress
+    from vidpipe.stages.extract import ExtractProgress
 
 __all__ = ["extract_progress"]
 
@@ -79,13 +79,13 @@ def _rates(progress: "ExtractProgress") -> str:
     return ", ".join(told)
 
 
-def _place(reading: "Reading") -> str:
+def _place(reading: "DecodeProgress") -> str:
     if reading.num_planned is None:
         return f"{reading.num_done} packets and frames read"
     return f"{reading.num_done} of {count_of(reading.num_planned, 'frame')}"
 
 
-def _fraction(reading: "Reading") -> float:
+def _fraction(reading: "DecodeProgress") -> float:
     """How much of a video is done, 0 to 1, as far as anybody knows."""
     return reading.num_done / reading.num_planned if reading.num_planned else 0.0
 

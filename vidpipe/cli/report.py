@@ -61,7 +61,7 @@ def command(runs: tuple[Path, ...], compare: bool, output: Path | None, videos: 
 def _report(run: Path, path: Path, videos: tuple[Path, ...]) -> None:
     from vidpipe.report.collect import collect_report
     from vidpipe.report.page import write_report
-    from vidpipe.run import Run
+    from vidpipe.runs.run import Run
 
     check_replaceable(path, "a report", is_own=is_own_page)
     report = collect_report(Run.open(run), videos=videos)
@@ -77,7 +77,7 @@ def _report(run: Path, path: Path, videos: tuple[Path, ...]) -> None:
 def _compare(runs: Sequence[Path], path: Path) -> None:
     from vidpipe.report.compare import compare_runs
     from vidpipe.report.page import write_comparison
-    from vidpipe.run import Run
+    from vidpipe.runs.run import Run
 
     check_replaceable(path, "a report", is_own=is_own_page)
     comparison = compare_runs([Run.open(run) for run in runs])

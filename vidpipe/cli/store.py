@@ -18,7 +18,7 @@ from vidpipe.cli.options import (
 from vidpipe.errors import count_of
 
 if TYPE_CHECKING:
-    from vidpipe.features.care import StoreSize
+    from vidpipe.features.maintenance import StoreSize
 
 store_argument = click.argument("store", type=click.Path(path_type=Path))
 output_option = click.option(
@@ -37,11 +37,11 @@ def verify(store: Path, format_: str) -> None:
     \b
     vidpipe store verify features
     """
-    from vidpipe.features import care
+    from vidpipe.features import maintenance
     from vidpipe.features.store import FeatureStore
 
     opened = FeatureStore.open(store)
-    damage = care.find_damage(opened)
+    damage = maintenance.find_damage(opened)
     if format_ == "json":
         rows = [{"shard": str(one.shard), "video": one.video_id, "reason": one.reason} for one in damage]
         click.echo(json_line({"path": str(store), "damage": rows}))
@@ -66,10 +66,10 @@ def repair(store: Path) -> None:
     \b
     vidpipe store repair features
     """
-    from vidpipe.features import care
+    from vidpipe.features import maintenance
     from vidpipe.features.store import FeatureStore
 
-    dropped = care.repair(FeatureStore.open(store))
+    dropped = maintenance.repair(FeatureStore.open(store))
     for one in dropped:
         click.echo(f"dropped: {printable(str(one))}")
     then = f"{len(dropped)} dropped; the next extract makes them again" if dropped else "nothing is damaged"
@@ -85,10 +85,10 @@ def merge(stores: tuple[Path, ...], output: Path) -> None:
     \b
     vidpipe store merge features_a features_b -o features
     """
-    from vidpipe.features import care
+    from vidpipe.features import maintenance
     from vidpipe.features.store import FeatureStore
 
-    num_videos = care.merge([FeatureStore.open(store) for store in stores], output)
+    num_videos = maintenance.merge([FeatureStore.open(store) for store in stores], output)
     click.echo(f"{output}: {count_of(num_videos, 'video')} of {count_of(len(stores), 'store')}")
 
 
@@ -102,10 +102,10 @@ def compact(store: Path) -> None:
     \b
     vidpipe store compact features
     """
-    from vidpipe.features import care
+    from vidpipe.features import maintenance
     from vidpipe.features.store import FeatureStore
 
-    before, after = care.compact(FeatureStore.open(store))
+    before, after = maintenance.compact(FeatureStore.open(store))
     click.echo(f"{store}: {_told(before)} -> {_told(after)}")
 
 

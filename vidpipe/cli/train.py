@@ -10,9 +10,9 @@ from vidpipe.config import TrainConfig
 from vidpipe.errors import UsageError, count_of
 
 if TYPE_CHECKING:
-    from vidpipe.crossvalidate import CrossValidation
-    from vidpipe.fit import Epoch
-    from vidpipe.train import TrainResult
+    from vidpipe.runs.tables import Epoch
+    from vidpipe.stages.train import TrainResult
+    from vidpipe.training.cross_validation import CrossValidation
 
 
 @vidpipe_command(name="train", short_help="Features and labels -> a run.")
@@ -62,7 +62,7 @@ def command(
     from vidpipe.datasets.stored import label_store
     from vidpipe.datasets.warned import collect_warnings
     from vidpipe.features.store import FeatureStore
-    from vidpipe.train import train
+    from vidpipe.stages.train import train
 
     opened = FeatureStore.open(store)
     numbers = (1, 2, 3) if official_split == "all" else (int(official_split),)

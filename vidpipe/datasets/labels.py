@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from vidpipe.csv_files import Table, TableRow, is_url, read_table
 from vidpipe.datasets.matching import Match, match_names, nearest_ids
 from vidpipe.datasets.official import LabelRow, is_official, read_official, ucf101_group
 from vidpipe.errors import LabelsError, UsageError, count_of, first_few, unknown_name
 from vidpipe.records import LabeledVideo
-from vidpipe.tables import Table, TableRow, is_url, read_table
 
 __all__ = ["labels_from_folders", "labels_table", "read_labels", "warn"]
 

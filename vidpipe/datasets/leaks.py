@@ -19,11 +19,11 @@ from vidpipe.errors import LabelsError, count_of
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
 
-__all__ = ["LEAST_COSINE", "Leak", "find_leaks", "find_mislabeled", "refuse_mislabeled"]
+__all__ = ["MIN_COSINE", "Leak", "find_leaks", "find_mislabeled", "refuse_mislabeled"]
 
 logger = logging.getLogger(__name__)
 
-LEAST_COSINE = 0.95
+MIN_COSINE = 0.95
 """Of the features of three thirds of a video, less the mean over all videos, to call two videos nearly the same. Of the
 real clips in ../shared, no two of one camera come over 0.91, and no two of different cameras over 0.59."""
 MAX_PAIRS = 3
@@ -47,12 +47,12 @@ class Leak:
     """Whether every feature is the same, as of a file that is there twice."""
 
 
-def find_leaks(parts: Mapping[str, SequenceDataset], *, least_cosine: float = LEAST_COSINE) -> list[Leak]:
+def find_leaks(parts: Mapping[str, SequenceDataset], *, min_cosine: float = MIN_COSINE) -> list[Leak]:
     """All pairs of videos of different parts that are the same or nearly so, most alike first.
 
     Args:
         parts: `train`, `val` and `test`.
-        least_cosine: from which on two videos are reported.
+        min_cosine: from which on two videos are reported.
     """
     filled = {name: dataset for name, dataset in parts.items() if len(dataset)}
     centre = sum(rows.sum(axis=0) for dataset in filled.values() for rows in _thirds(dataset))
@@ -64,19 +64,19 @@ def find_leaks(parts: Mapping[str, SequenceDataset], *, least_cosine: float = LE
     }
     leaks = []
     for one, other in combinations(filled, 2):
-        for i, j in _alike(projected[one], projected[other], least_cosine - MARGIN):
+        for i, j in _alike(projected[one], projected[other], min_cosine - MARGIN):
             pair = (filled[one].sequence(i), filled[other].sequence(j))
             first, second = _unit(np.stack([_thirds_of(sequence.float().numpy()) for sequence in pair]) - centre)
-            if (cosine := float(first @ second)) >= least_cosine:
+            if (cosine := float(first @ second)) >= min_cosine:
                 names = (filled[one].video_ids[i], one, filled[other].video_ids[j], other)
                 leaks.append(Leak(*names, round(min(cosine, 1.0), 4), torch.equal(*pair)))
     return sorted(leaks, key=lambda leak: -leak.cosine)
 
 
-def _alike(rows: NDArray[np.float32], others: NDArray[np.float32], least_cosine: float) -> Iterator[tuple[int, int]]:
+def _alike(rows: NDArray[np.float32], others: NDArray[np.float32], min_cosine: float) -> Iterator[tuple[int, int]]:
     for start in range(0, len(rows), ROWS_AT_ONCE):
         cosines = rows[start : start + ROWS_AT_ONCE] @ others.T
-        for i, j in np.argwhere(cosines >= least_cosine):
+        for i, j in np.argwhere(cosines >= min_cosine):
             yield start + int(i), int(j)
 
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidpipe.csv_files import read_text
 from vidpipe.errors import LabelsError, UsageError, unknown_name
 from vidpipe.records import LabeledVideo
-from vidpipe.tables import read_text
 
 __all__ = ["LabelRow", "is_official", "read_official", "ucf101_group"]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from vidpipe.config import ExtractConfig, TrainConfig
 from vidpipe.datasets.stored import label_store
 from vidpipe.demo.videos import write_demo_videos
-from vidpipe.extract import ExtractProgress, ExtractSummary, extract
 from vidpipe.features.store import FeatureStore
-from vidpipe.plots import Filmstrip, plot_filmstrips
-from vidpipe.predict import predict
 from vidpipe.records import LabeledVideo, Prediction
-from vidpipe.train import TrainResult, train
+from vidpipe.runs.plots import Filmstrip, plot_filmstrips
+from vidpipe.stages.extract import ExtractProgress, ExtractSummary, extract
+from vidpipe.stages.predict import predict
+from vidpipe.stages.train import TrainResult, train
 from vidpipe.video.files import find_videos
 from vidpipe.video.reader import read_frames
 from vidpipe.video.sampling import uniform_indices

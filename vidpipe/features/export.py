@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from vidpipe.errors import StoreError, UsageError, unknown_name
-from vidpipe.features.care import new_folder, sound_sequences
+from vidpipe.features.maintenance import new_folder, sound_sequences
 from vidpipe.features.shard import write_new, write_plain
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence
 
 __all__ = ["export"]
 
-MOST_NAME_BYTES = 255
+MAX_NAME_BYTES = 255
 """Of a file's name, on nearly every file system."""
 
 
@@ -99,7 +99,7 @@ def _file_name(video_id: str) -> Path:
 
 def _shortened(name: str, suffix: str = "") -> str:
     """A name with its suffix, in no more bytes than a file's name may have: its end makes way for a hash of it all."""
-    if len(name.encode()) + len(suffix) <= MOST_NAME_BYTES:
+    if len(name.encode()) + len(suffix) <= MAX_NAME_BYTES:
         return name + suffix
     mark = f"~{sha256(name.encode()).hexdigest()[:16]}{suffix}"
-    return name.encode()[: MOST_NAME_BYTES - len(mark)].decode(errors="ignore") + mark
+    return name.encode()[: MAX_NAME_BYTES - len(mark)].decode(errors="ignore") + mark

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from vidpipe.errors import StoreError, count_of, first_few
-from vidpipe.features.care import drop
 from vidpipe.features.failures import source_of_entry
+from vidpipe.features.maintenance import drop
 from vidpipe.features.shard import Shard, VideoRow, fault
 from vidpipe.features.sources import file_of, fingerprint_of, is_gone, prefix_of, sources_of, stamp_of
 from vidpipe.features.store import FeatureStore

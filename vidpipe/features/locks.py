@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 NO_FLOCK = {ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP}
 GATE_SECONDS = 60.0
-MOST_NOTE_BYTES = 10_000
+MAX_NOTE_BYTES = 10_000
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _holder(folder: Path, part: Part) -> str:
     """`pid 4711 on host, since 2026-11-22 12:03 UTC`"""
     try:
         with (folder / f"{part.name}.json").open(encoding="utf-8") as stream:
-            note = json.loads(stream.read(MOST_NOTE_BYTES))
+            note = json.loads(stream.read(MAX_NOTE_BYTES))
         since = datetime.fromisoformat(note["since"]).astimezone(UTC)
         return f"pid {int(note['pid'])} on {note['host']}, since {since:%Y-%m-%d %H:%M} UTC"
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

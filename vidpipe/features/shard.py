@@ -56,7 +56,7 @@ ROW_ARRAYS: dict[str, tuple[Any, ...]] = {
     "scene_index": (np.int32,),
 }
 DTYPES: dict[Any, Any] = {int: np.int64, float: np.float64, bool: np.bool_}
-MOST_KEY_BYTES = 2**16
+MAX_KEY_BYTES = 2**16
 ROWS_AT_ONCE = 512
 """Of a check: few enough to stay in the processor's caches."""
 REMEDY = "`vidpipe store repair` moves it away, and the next extract makes its videos again"
@@ -378,7 +378,7 @@ class _Opened:
 
 def _read_key(file: h5py.File) -> str:
     key = file.attrs.get_id("key")
-    if key.shape != () or not _is_fixed_text(key.dtype) or key.get_storage_size() > MOST_KEY_BYTES:
+    if key.shape != () or not _is_fixed_text(key.dtype) or key.get_storage_size() > MAX_KEY_BYTES:
         raise ValueError("its key is none")
     return bytes(file.attrs["key"]).decode()
 

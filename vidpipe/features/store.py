@@ -38,9 +38,9 @@ __all__ = ["FeatureStore", "StoreWriter"]
 logger = logging.getLogger(__name__)
 
 FORMAT, VERSION = "vidpipe-features", 1
-MOST_VIDEOS, MOST_BYTES, MOST_SECONDS = 256, 64 * 2**20, 60.0
+MAX_VIDEOS, MAX_BYTES, MAX_SECONDS = 256, 64 * 2**20, 60.0
 """When a shard is sealed, unless a writer is told otherwise."""
-MOST_DOCUMENT_LENGTH = 2**20
+MAX_DOCUMENT_LENGTH = 2**20
 """Characters of a store.json; what is longer is cut, and then no JSON."""
 TRIED_AGAIN = frozenset({"UnreadableFileError"})
 """Failures that say nothing of the file itself: permissions, a network mount that was away."""
@@ -71,7 +71,7 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         path = Path(path)
         try:
             with (path / "store.json").open(encoding="utf-8") as stream:
-                document = json.loads(stream.read(MOST_DOCUMENT_LENGTH))
+                document = json.loads(stream.read(MAX_DOCUMENT_LENGTH))
         except FileNotFoundError:
             remedy = f"`vidpipe extract INPUT… -o {path}` makes a feature store"
             if not path.exists():
@@ -275,17 +275,17 @@ class FeatureStore(Mapping[str, FeatureSequence]):
 
         Raises:
             ShardError: a sequence is not what was stored, or cannot be used; the message names shard and video.
-                `vidpipe.features.care.find_damage` finds them all.
+                `vidpipe.features.maintenance.find_damage` finds them all.
         """
         for shard in self.shards:
             for row, wrong in shard.faults():
                 raise ShardError(f"{shard.path}: {row.id}: {wrong}")
 
     def writer(
-        self, *, most_videos: int = MOST_VIDEOS, most_bytes: int = MOST_BYTES, most_seconds: float = MOST_SECONDS
+        self, *, max_videos: int = MAX_VIDEOS, max_bytes: int = MAX_BYTES, max_seconds: float = MAX_SECONDS
     ) -> "StoreWriter":
         """A writer of new shards; see `StoreWriter`."""
-        return StoreWriter(self, most_videos=most_videos, most_bytes=most_bytes, most_seconds=most_seconds)
+        return StoreWriter(self, max_videos=max_videos, max_bytes=max_bytes, max_seconds=max_seconds)
 
     def lock(self, part: Part = WHOLE) -> AbstractContextManager[None]:
         """Be the one writer of a part of this store for a while; see `vidpipe.features.locks`.
@@ -316,13 +316,13 @@ class FeatureStore(Mapping[str, FeatureSequence]):
 class StoreWriter:
     """Adds sequences to a store; a context manager that seals what it holds on leaving, also by an error.
 
-    A shard is sealed when it holds `most_videos` or `most_bytes`, or its first video has waited `most_seconds`: that
+    A shard is sealed when it holds `max_videos` or `max_bytes`, or its first video has waited `max_seconds`: that
     much work a crash can cost.
     """
 
-    def __init__(self, store: FeatureStore, *, most_videos: int, most_bytes: int, most_seconds: float) -> None:
+    def __init__(self, store: FeatureStore, *, max_videos: int, max_bytes: int, max_seconds: float) -> None:
         self._store = store
-        self._most_videos, self._most_bytes, self._most_seconds = most_videos, most_bytes, most_seconds
+        self._max_videos, self._max_bytes, self._max_seconds = max_videos, max_bytes, max_seconds
         self._held: list[FeatureSequence] = []
         self._held_bytes = 0
         self._held_since = 0.0
@@ -336,17 +336,17 @@ class StoreWriter:
         self._held_since = self._held_since if self._held else time.monotonic()
         self._held.append(sequence)
         self._held_bytes += sequence.features.nbytes
-        if len(self._held) >= self._most_videos or self._held_bytes >= self._most_bytes:
+        if len(self._held) >= self._max_videos or self._held_bytes >= self._max_bytes:
             self.seal()
         self.seal_if_due()
 
     def seal_if_due(self) -> None:
-        """Seal what is held if the first of it has waited `most_seconds`; to be called now and then while none comes.
+        """Seal what is held if the first of it has waited `max_seconds`; to be called now and then while none comes.
 
         Raises:
             StoreError: the shard cannot be written.
         """
-        if self._held and time.monotonic() - self._held_since >= self._most_seconds:
+        if self._held and time.monotonic() - self._held_since >= self._max_seconds:
             self.seal()
 
     def fail(self, failure: VideoFailure, video: VideoFile) -> None:

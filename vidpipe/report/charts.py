@@ -9,7 +9,7 @@ __all__ = ["HEIGHT", "WIDTH", "Axis", "Chart", "Line", "span"]
 WIDTH, HEIGHT = 360, 240
 LEFT, RIGHT, TOP, BOTTOM = 44, 14, 14, 40
 """Margins; the axes' numbers and names stand in them."""
-MOST_STEPS = 5
+MAX_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def span(label: str, values: Sequence[float], *, low: float | None = None, whole
         whole: whether only whole numbers are written.
     """
     least, most = min(values) if low is None else low, max(values)
-    step = _round_step((most - least) / MOST_STEPS or 1.0)
+    step = _round_step((most - least) / MAX_STEPS or 1.0)
     step = max(1.0, step) if whole else step
     first, last = math.floor(least / step + 1e-9), max(math.ceil(most / step - 1e-9), math.floor(least / step) + 1)
     return Axis(label, first * step, last * step, tuple(round(n * step, 10) for n in range(first, last + 1)))

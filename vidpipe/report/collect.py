@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vidpipe.errors import RunError
-from vidpipe.metrics import MOST_CLASSES_WITHOUT_TOP5, ClassMetrics, Estimate, Evaluation, ReliabilityBin
 from vidpipe.report.stills import Still, read_stills
-from vidpipe.run import Run
+from vidpipe.runs.metrics import MAX_CLASSES_WITHOUT_TOP5, ClassMetrics, Estimate, Evaluation, ReliabilityBin
+from vidpipe.runs.run import Run
 from vidpipe.video.files import find_videos
 
 __all__ = [
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 JUDGES = {"test": "the test part", "folds": "cross-validation", "val": "the validation part"}
 """What a run can be judged by, the best first."""
-MOST_MISTAKES = 12
+MAX_MISTAKES = 12
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ def _evaluation(figures: Mapping[str, Any]) -> Evaluation:
     """Back from `Evaluation.as_dict`, whatever else stands beside it."""
     values = {field.name: figures[field.name] for field in fields(Evaluation)}
     values["per_class"] = tuple(map(_class_metrics, figures["per_class"]))
-    values["top5"] = None if len(values["per_class"]) <= MOST_CLASSES_WITHOUT_TOP5 else values["top5"]
+    values["top5"] = None if len(values["per_class"]) <= MAX_CLASSES_WITHOUT_TOP5 else values["top5"]
     values["reliability"] = tuple(ReliabilityBin(**row) for row in figures["reliability"])
     return Evaluation(**values)
 
@@ -302,7 +302,7 @@ def _mistakes(
     worst_of: dict[str, Mapping[str, str]] = {}
     for row in wrong:
         worst_of.setdefault(row["video"], row)
-    for row in list(worst_of.values())[:MOST_MISTAKES]:
+    for row in list(worst_of.values())[:MAX_MISTAKES]:
         yield Mistake(
             video=row["video"],
             group=row["group"],

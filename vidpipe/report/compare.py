@@ -16,7 +16,7 @@ from vidpipe.report.collect import (
     read_scores,
     told_if_not_whole,
 )
-from vidpipe.run import Run
+from vidpipe.runs.run import Run
 
 __all__ = ["ComparedRun", "Comparison", "Pair", "compare_runs"]
 

@@ -24,21 +24,21 @@ from markupsafe import Markup
 from vidpipe import __version__
 from vidpipe.config import TrainConfig, settings
 from vidpipe.errors import RunError
-from vidpipe.metrics import Evaluation
 from vidpipe.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, span
 from vidpipe.report.collect import JUDGES, Report
 from vidpipe.report.compare import Comparison
 from vidpipe.report.stills import STILL_PIXELS
+from vidpipe.runs.metrics import Evaluation
 
 __all__ = ["write_comparison", "write_report"]
 
-MOST_PAIRS = 20
-MOST_LEAKS = 50
-MOST_ROWS = 1000
+MAX_PAIRS = 20
+MAX_LEAKS = 50
+MAX_ROWS = 1000
 """Of groups, and of test parts."""
-MOST_CELLS_ASIDE = 200
+MAX_CELLS_ASIDE = 200
 """Classes a side of the confusion matrix: of more, those with the most mistakes are shown."""
-FEW_CLASSES = 12
+MAX_CLASSES_SHOWN_WHOLE = 12
 """Up to so many need no overview beside the matrix."""
 SHADES = 10
 UNIT = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -114,9 +114,9 @@ def _confusion(evaluation: Evaluation) -> Confusion:
     counts = np.asarray(evaluation.confusion)  # (K, K)
     wrong = counts - np.diag(np.diag(counts))
     kept = np.arange(len(counts))
-    if len(counts) > MOST_CELLS_ASIDE:
+    if len(counts) > MAX_CELLS_ASIDE:
         num_wrong = wrong.sum(axis=0) + wrong.sum(axis=1)
-        kept = np.sort(np.argsort(-num_wrong, kind="stable")[:MOST_CELLS_ASIDE])
+        kept = np.sort(np.argsort(-num_wrong, kind="stable")[:MAX_CELLS_ASIDE])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shades = np.ceil(SHADES * np.sqrt(shares)).astype(int)
     return Confusion(
@@ -126,7 +126,7 @@ def _confusion(evaluation: Evaluation) -> Confusion:
             for r, i in enumerate(kept)
         ),
         num_left_out=len(counts) - len(kept),
-        has_overview=len(kept) > FEW_CLASSES,
+        has_overview=len(kept) > MAX_CLASSES_SHOWN_WHOLE,
     )
 
 
@@ -139,7 +139,7 @@ def _pairs(evaluation: Evaluation) -> list[Pair]:
         for j, count in enumerate(row)
         if i != j and count
     ]
-    return sorted(pairs, key=lambda pair: (-pair.count, -pair.share))[:MOST_PAIRS]
+    return sorted(pairs, key=lambda pair: (-pair.count, -pair.share))[:MAX_PAIRS]
 
 
 def _curves(history: Sequence[Mapping[str, float]]) -> list[Chart]:
@@ -261,8 +261,8 @@ def _of_report(report: Report) -> dict[str, Any]:
         "settings": _settings(report.run.config),
         "notes": _notes(report),
         "still_pixels": STILL_PIXELS,
-        "most_leaks": MOST_LEAKS,
-        "most_rows": MOST_ROWS,
+        "max_leaks": MAX_LEAKS,
+        "max_rows": MAX_ROWS,
     }
 
 

@@ -8,11 +8,11 @@ import av
 
 from vidpipe.errors import DecodeError, NotAVideoError, UnreadableFileError
 
-__all__ = ["MOST_PIXELS", "open_container", "video_stream"]
+__all__ = ["MAX_PIXELS", "open_container", "video_stream"]
 
 av.logging.set_level(av.logging.PANIC)
 
-MOST_PIXELS = 2**27
+MAX_PIXELS = 2**27
 """Of one picture, 16384 × 8192: a header of a few bytes must not make a process ask for gigabytes."""
 
 REFERRING_FORMATS = frozenset(
@@ -60,7 +60,7 @@ def video_stream(container: "av.container.InputContainer") -> "av.video.stream.V
 
     Raises:
         NotAVideoError: there is none, or only cover art.
-        DecodeError: its pictures are larger than `MOST_PIXELS`.
+        DecodeError: its pictures are larger than `MAX_PIXELS`.
     """
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
@@ -68,9 +68,9 @@ def video_stream(container: "av.container.InputContainer") -> "av.video.stream.V
     if stream.disposition & av.stream.Disposition.attached_pic:
         raise NotAVideoError("no video stream in the file: its only picture is cover art")
     context = stream.codec_context
-    if context.width * context.height > MOST_PIXELS:
-        raise DecodeError(f"pictures of {context.width} × {context.height} pixels; at most {MOST_PIXELS} are decoded")
-    context.options = {"max_pixels": str(MOST_PIXELS)}
+    if context.width * context.height > MAX_PIXELS:
+        raise DecodeError(f"pictures of {context.width} × {context.height} pixels; at most {MAX_PIXELS} are decoded")
+    context.options = {"max_pixels": str(MAX_PIXELS)}
     context.thread_count = 1
     return stream
 

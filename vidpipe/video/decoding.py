@@ -29,7 +29,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from vidpipe.config import DEFAULT_DECODER, Sampling
 from vidpipe.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, DecodingStoppedError, VideoError
-from vidpipe.records import FrameBatch, Preprocessing, Reading, VideoFailure, VideoFile
+from vidpipe.records import DecodeProgress, FrameBatch, Preprocessing, VideoFailure, VideoFile
 from vidpipe.video.reader import methods_from
 from vidpipe.video.steps import STEPS_PER_CHUNK
 from vidpipe.video.worker import PIECE_FRAMES, Decoded, Piece, ReaderError, decode_piece, start_worker
@@ -44,9 +44,9 @@ logger = logging.getLogger(__name__)
 PIECES_PER_WORKER = 1000
 """A worker is renewed after so many, so that a leak in native code cannot grow without bound."""
 TICK_SECONDS = 1.0
-MOST_IDLE_SECONDS = 60.0
+MAX_IDLE_SECONDS = 60.0
 """For starting a worker: longer than that, and the time that a chunk may take, and none will ever start."""
-MOST_BREAKS = 3
+MAX_BREAKS = 3
 WORKER_START_SECONDS = 3.0
 """About what starting a worker takes: it pays where a video's other pieces take longer."""
 NO_WORKERS = "the decoding processes do not start, or end at once"
@@ -70,13 +70,13 @@ def decode_videos(
     decoder: str = DEFAULT_DECODER,
     workers: int,
     timeout_seconds: float,
-) -> Generator[FrameBatch | VideoFailure | Reading]:
+) -> Generator[FrameBatch | VideoFailure | DecodeProgress]:
     """Decode the sampled frames of many videos, in the order in which they get done.
 
     The batches of one video may come in any order; `FrameBatch.start` says where each belongs. A video that turns out
-    to be damaged half-way starts anew with another plan. At least once in `TICK_SECONDS` something is given: a
-    `Reading` where there is nothing else. Where there are fewer videos than workers, the others start once a video
-    turns out to be long: its pieces are then shared.
+    to be damaged half-way starts again with another plan. At least once in `TICK_SECONDS` something is given: a
+    `DecodeProgress` where there is nothing else. Where there are fewer videos than workers, the others start once a
+    video turns out to be long: its pieces are then shared.
 
     Args:
         videos: what to read.
@@ -197,7 +197,7 @@ class _Schedule:
         self._num_breaks = 0
         """How often that happened since a piece came back."""
 
-    def run(self, videos: Iterable[VideoFile]) -> Iterator[FrameBatch | VideoFailure | Reading]:
+    def run(self, videos: Iterable[VideoFile]) -> Iterator[FrameBatch | VideoFailure | DecodeProgress]:
         fresh = iter(videos)
         tick_seconds = min(TICK_SECONDS, self._timeout_seconds / 4)
         idle_seconds = 0.0
@@ -211,7 +211,7 @@ class _Schedule:
             done, _ = wait(self._running, timeout=tick_seconds, return_when=FIRST_COMPLETED)
             signs = [*self._collect(done), *self._look_after_the_others()]
             idle_seconds = 0.0 if signs else idle_seconds + tick_seconds
-            if idle_seconds > MOST_IDLE_SECONDS + self._timeout_seconds:
+            if idle_seconds > MAX_IDLE_SECONDS + self._timeout_seconds:
                 raise DecodingStoppedError(_why_no_workers())
             yield from signs
 
@@ -234,7 +234,7 @@ class _Schedule:
         """Start the workers anew, and give them the same work again."""
         self._is_broken = False
         self._num_breaks += 1
-        if self._num_breaks > MOST_BREAKS:
+        if self._num_breaks > MAX_BREAKS:
             raise DecodingStoppedError(_why_no_workers())
         self._waiting.extendleft(self._take(future) for future in list(self._running))
         self._workers.restart()
@@ -249,7 +249,7 @@ class _Schedule:
         self._free_slots.append(running.slot)
         return running.piece
 
-    def _look_after_the_others(self) -> Iterator[VideoFailure | Reading]:
+    def _look_after_the_others(self) -> Iterator[VideoFailure | DecodeProgress]:
         """Note who moves, and stop who stands still."""
         now = time.monotonic()
         for future, running in list(self._running.items()):
@@ -262,7 +262,7 @@ class _Schedule:
                 continue
             if num_steps != running.num_steps:
                 running.num_steps = num_steps
-                yield Reading(running.piece.video.id, num_steps)
+                yield DecodeProgress(running.piece.video.id, num_steps)
 
     def _finish(self, piece: Piece, future: "Future[Decoded]") -> Iterator[FrameBatch | VideoFailure]:
         try:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vidpipe.csv_files import is_url, read_table
 from vidpipe.errors import InputError, UsageError, count_of
 from vidpipe.records import VideoFile
-from vidpipe.tables import is_url, read_table
 from vidpipe.video.exclude import Exclude
 
 __all__ = ["MEDIA_SUFFIXES", "Skipped", "find_videos"]

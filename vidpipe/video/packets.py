@@ -14,11 +14,11 @@ from vidpipe.video.steps import OnStep, no_step
 
 __all__ = ["Packets", "Source", "open_source"]
 
-MOST_EMPTY_VOP_BYTES = 19
+MAX_EMPTY_VOP_BYTES = 19
 """An MPEG-4 packet of at most so many bytes codes no picture (MAX_NVOP_SIZE in FFmpeg's mpeg4_unpack_bframes)."""
 HEADERS_WITH_DURATION = frozenset({"matroska,webm", "flv"})
 """Formats that name no number of frames, but a duration that was measured when the file was written."""
-MOST_SHORTFALL_SECONDS = 0.2
+MAX_SHORTFALL_SECONDS = 0.2
 """How far such a duration may overshoot the last packet of a whole file, or 1 % of it if that is more."""
 
 
@@ -86,7 +86,7 @@ def open_source(path: Path, *, on_step: OnStep = no_step) -> Source:
     """
     container = open_container(path)
     stream = video_stream(container)
-    scan = _Scan(stream, most_bytes=4 * path.stat().st_size + 2**20)
+    scan = _Scan(stream, max_bytes=4 * path.stat().st_size + 2**20)
     try:
         for packet in container.demux():
             on_step(1)
@@ -101,9 +101,9 @@ def open_source(path: Path, *, on_step: OnStep = no_step) -> Source:
 class _Scan:
     """What is known of a stream after some of the file's packets."""
 
-    def __init__(self, stream: "av.video.stream.VideoStream", *, most_bytes: int) -> None:
+    def __init__(self, stream: "av.video.stream.VideoStream", *, max_bytes: int) -> None:
         self.ticks: list[int] = []
-        self._stream, self._bytes_left = stream, most_bytes
+        self._stream, self._bytes_left = stream, max_bytes
         self._durations: list[int] = []
         self._key_ticks: list[int] = []
         self._first_tick: int | None = None
@@ -135,7 +135,7 @@ class _Scan:
         self._durations.append(packet.duration or 0)
         self._timed &= packet.pts is not None
         self._num_corrupt += packet.is_corrupt
-        empty = packet.size <= MOST_EMPTY_VOP_BYTES and self._stream.codec_context.name == "mpeg4"
+        empty = packet.size <= MAX_EMPTY_VOP_BYTES and self._stream.codec_context.name == "mpeg4"
         self._num_pictures += not empty
         if packet.is_keyframe:
             self._key_ticks.append(tick)
@@ -181,7 +181,7 @@ class _Scan:
             return 0
         duration_seconds = container.duration / av.time_base
         last_seconds = max((float(tick * stream.time_base) for stream, tick in self._end_ticks.items()), default=0.0)
-        if duration_seconds - last_seconds <= max(MOST_SHORTFALL_SECONDS, 0.01 * duration_seconds):
+        if duration_seconds - last_seconds <= max(MAX_SHORTFALL_SECONDS, 0.01 * duration_seconds):
             return 0
         fps = len(self.ticks) / max(end_seconds - min(self.ticks) * float(self._stream.time_base or 1), 1e-9)
         return len(self.ticks) + round((duration_seconds - end_seconds) * fps)

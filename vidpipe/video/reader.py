@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from vidpipe.config import DEFAULT_DECODER
 from vidpipe.errors import DecodeError
 from vidpipe.records import VideoInfo
-from vidpipe.video.decord_reader import DecordReader
 from vidpipe.video.packets import open_source
-from vidpipe.video.pyav_reader import PyavReader, SurveyReader
+from vidpipe.video.reader_decord import DecordReader
+from vidpipe.video.reader_pyav import PyavReader, SurveyReader
 from vidpipe.video.steps import OnStep, no_step
 
 __all__ = ["METHODS", "VideoReader", "methods_from", "open_video", "read_frames"]
@@ -43,7 +43,7 @@ class VideoReader(Protocol):
 
         Args:
             frame_index: strictly increasing, in presentation order.
-            keep: these frames may be asked for again; where they fit `MOST_KEPT_BYTES`, PyAV's readers hold them.
+            keep: these frames may be asked for again; where they fit `MAX_KEPT_BYTES`, PyAV's readers hold them.
 
         Raises:
             DecodeError: a frame cannot be decoded.

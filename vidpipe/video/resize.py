@@ -8,7 +8,7 @@ from vidpipe.records import Preprocessing
 
 __all__ = ["resize", "resize_and_crop"]
 
-MOST_ELONGATED = 10
+MAX_ASPECT_RATIO = 10
 """Longer side by shorter side. Of a picture beyond it only this much of its middle is resized: all of one of
 10000 × 2 pixels would become 1,280,000 × 256."""
 
@@ -29,9 +29,9 @@ def _middle(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Ample room for the crop around the very centre of pictures that are too elongated; others as they are."""
     height, width = frames.shape[1:3]
     shorter, longer = sorted((height, width))
-    if longer <= MOST_ELONGATED * shorter:
+    if longer <= MAX_ASPECT_RATIO * shorter:
         return frames
-    margin = (longer - MOST_ELONGATED * shorter) // 2
+    margin = (longer - MAX_ASPECT_RATIO * shorter) // 2
     kept = slice(margin, longer - margin)
     return frames[:, :, kept] if width > height else frames[:, kept]
 

@@ -1,0 +1,40 @@
+"""Stores and settings on which a head is trained in a second."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tests.stores import make_sequence, make_store
+from vidpipe.config import TrainConfig
+from vidpipe.features.store import FeatureStore
+from vidpipe.records import LabeledVideo
+
+QUICK = TrainConfig(
+    head="lstm",
+    motion="raw,difference",
+    unit_frames=False,
+    hidden_size=16,
+    epochs=60,
+    dropout=0.0,
+    lr=0.01,
+    patience=60,
+    device="cpu",
+)
+
+
+DIM = 4
+
+
+def rising_and_falling(folder: Path, num_videos: int = 80) -> tuple[FeatureStore, list[LabeledVideo]]:
+    """A store in which order is everything: the first feature goes up or down, over the same values, in noise."""
+    random = np.random.default_rng(0)
+    sequences, videos = [], []
+    for number in range(num_videos):
+        label = ("rising", "falling")[number % 2]
+        sequence = make_sequence(f"{label}/{number}.mp4", length=int(random.integers(5, 12)), dim=DIM, seed=number)
+        ramp = np.linspace(-1, 1, len(sequence)) * (1 if label == "rising" else -1)
+        sequence.features[:] = 0.1 * random.standard_normal(sequence.features.shape)
+        sequence.features[:, 0] += ramp
+        sequences.append(sequence)
+        videos.append(LabeledVideo(sequence.video_id, label, group=f"g{number // 4}"))
+    return make_store(folder / "store", sequences), videos

@@ -1,0 +1,23 @@
+"""Counts parameters and multiplications of every backbone, and writes the table of sizes that vidpipe ships.
+
+python -m tools.count_sizes
+"""
+
+import csv
+
+from vidpipe.backbones.sizes import SIZES, count_backbone
+from vidpipe.backbones.table import BACKBONES
+
+
+def main() -> None:
+    """Count them all again."""
+    with SIZES.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("name", "parameters", "gmacs"))
+        for spec in BACKBONES.values():
+            size = count_backbone(spec)
+            writer.writerow((spec.name, size.num_parameters, f"{size.gmacs:.4f}"))
+
+
+if __name__ == "__main__":
+    main()

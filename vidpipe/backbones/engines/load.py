@@ -1,0 +1,85 @@
+"""Chooses the engine that runs a backbone, and makes it ready."""
+
+import logging
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from vidpipe.backbones.engines.engine import Engine
+from vidpipe.backbones.engines.onnx import export_path, load_onnx
+from vidpipe.backbones.engines.torch import TorchEngine
+from vidpipe.backbones.spec import BackboneSpec
+from vidpipe.backbones.weights import WeightsFile
+from vidpipe.errors import UsageError, VidpipeError
+
+__all__ = ["load_engine"]
+
+logger = logging.getLogger(__name__)
+
+EXPORT_PAYS_FRAMES = 1000
+"""An export takes about as long as PyTorch takes for so many frames."""
+GPU_DEVICE_FILES = ("nvidiactl", "dxg", "nvhost-gpu", "nvgpu", "kfd")
+"""What the driver of a GPU that torch can use puts into /dev: NVIDIA's, WSL 2's, Jetson's (two of them) and ROCm's."""
+
+
+def load_engine(
+    spec: BackboneSpec,
+    *,
+    weights: WeightsFile,
+    pool: str,
+    device: str,
+    engine: str,
+    precision: str = "full",
+    num_frames: int,
+) -> Engine:
+    """Make a backbone ready to run.
+
+    Args:
+        spec: which; see `vidpipe.backbones.table.find_backbone`.
+        weights: from `vidpipe.backbones.weights.find_weights`.
+        pool: one of `spec.poolings`, or `auto`.
+        device: `auto`, `cpu` or `cuda`.
+        engine: `torch`, `onnx` or `auto`: ONNX for convolutional networks on the CPU, where it is installed and pays.
+        precision: `full` or `half`; ONNX runs in full precision alone.
+        num_frames: about how many frames it will be given: a few are not worth an export.
+
+    Raises:
+        WeightsError: the weights are of another model.
+        UsageError: the device or the engine is not there, or they do not go together; or the pooling and the backbone.
+    """
+    pool = spec.resolve_pool(pool)
+    if engine == "onnx" and find_spec("onnxruntime") is None:
+        raise UsageError("--engine onnx: pip install onnxruntime onnxscript; --engine torch needs neither")
+    if engine == "onnx" and device == "cuda":
+        raise UsageError("--engine onnx runs on the CPU; on a GPU --engine torch is the one")
+    if engine == "onnx" and precision == "half":
+        raise UsageError("--engine onnx runs in full precision; --precision half goes with --engine torch")
+    may_export = engine == "auto" and precision == "full"
+    if engine == "onnx" or (may_export and _onnx_pays(spec, weights, pool, device, num_frames)):
+        try:
+            return load_onnx(spec, weights, pool)
+        except Exception as error:
+            if engine == "onnx":
+                raise VidpipeError(f"--engine onnx: {spec.name} cannot be run with ONNX Runtime ({error})") from error
+            logger.info("%s runs with PyTorch: it cannot be run with ONNX Runtime (%s)", spec.name, error)
+    from vidpipe.backbones.image import load_backbone
+
+    return TorchEngine(load_backbone(spec, weights=weights, pool=pool, device=device), precision=precision)
+
+
+def _onnx_pays(spec: BackboneSpec, weights: WeightsFile, pool: str, device: str, num_frames: int) -> bool:
+    """Convolutional networks gain from it; transformers run as fast with PyTorch, or faster: docs/backbones.md."""
+    if spec.kind not in ("map", "layer"):
+        return False
+    if find_spec("onnxruntime") is None or weights.path is None or (device != "cpu" and _has_cuda()):
+        return False
+    return export_path(spec, weights, pool).exists() or num_frames >= EXPORT_PAYS_FRAMES
+
+
+def _has_cuda(devices: Path = Path("/dev")) -> bool:
+    """Whether torch has a GPU to run on; on Linux torch, which takes seconds to tell, is asked only beside a driver."""
+    if sys.platform == "linux" and not any((devices / name).exists() for name in GPU_DEVICE_FILES):
+        return False
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,145 @@
+"""Runs a backbone with ONNX Runtime on the CPU.
+
+A backbone is exported once, in a process of its own, and the export is kept beside torch's weights, under a name that
+says what it was made from (`export_path`).
+"""
+
+import json
+import logging
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from hashlib import sha256
+from importlib.metadata import version
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.backbones.engines.engine import Finish
+from vidpipe.backbones.spec import BackboneSpec
+from vidpipe.backbones.weights import WeightsFile, torch_home
+from vidpipe.errors import VidpipeError
+from vidpipe.records import Preprocessing
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+__all__ = ["OnnxEngine", "export_path", "load_onnx"]
+
+logger = logging.getLogger(__name__)
+
+EXPORT_VERSION = 2
+"""Of how vidpipe exports a graph; raise it when `_export` or a module of `vidpipe.backbones.image` changes."""
+EXPORTERS = ("torch", "torchvision", "timm", "onnxscript")
+"""The packages that build the network and write its graph; the last one may be missing."""
+TOLERANCE = 1e-4
+"""How much an export's features may differ from PyTorch's, of the largest one."""
+
+
+class OnnxEngine:
+    """Runs a backbone's export with ONNX Runtime, on the CPU."""
+
+    name, device, max_in_flight = "onnx", "cpu", 0
+
+    def __init__(self, path: Path, *, dim: int, preprocessing: Preprocessing) -> None:
+        self._session = _session(path)
+        self.dim, self.preprocessing = dim, preprocessing
+
+    def start(self, frames: NDArray[np.uint8]) -> Finish:
+        """See `Engine.start`."""
+        started = time.perf_counter()
+        features: NDArray[np.float32] = self._session.run(None, {"frames": frames})[0]
+        seconds = time.perf_counter() - started
+        return lambda: (features, seconds)
+
+
+def export_path(spec: BackboneSpec, weights: WeightsFile, pool: str) -> Path:
+    """Where a backbone's export lies, or would lie: a name for all that the graph depends on.
+
+    The graph holds the weights, the pooling and the preprocessing's statistics and input size, as the versions of the
+    libraries at hand build and export it.
+    """
+    made_from = {
+        "backbone": [spec.library, spec.builder, spec.feature_map, spec.kind, spec.dim],
+        "preprocessing": spec.preprocessing.as_dict(),
+        "versions": [EXPORT_VERSION, *(version(name) for name in EXPORTERS if find_spec(name))],
+    }
+    digest = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    name = spec.name.replace("/", "_")
+    return torch_home() / "vidpipe" / f"{name}-{weights.id[:16]}-{pool}-{digest[:16]}.onnx"
+
+
+def load_onnx(spec: BackboneSpec, weights: WeightsFile, pool: str) -> OnnxEngine:
+    path = export_path(spec, weights, pool)
+    if weights.path is not None and path.exists():
+        try:
+            return OnnxEngine(path, dim=spec.dim, preprocessing=spec.preprocessing)
+        except Exception as error:  # ONNX Runtime's errors have no base of their own
+            logger.info("%s cannot be used and is made anew (%s)", path, error)
+    logger.info("exporting %s to ONNX, once", spec.name)
+    with TemporaryDirectory(prefix="vidpipe-") as folder:
+        aside = Path(folder) / "backbone.onnx"
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            process.submit(_export, spec, weights, pool, aside).result()
+        engine = OnnxEngine(aside, dim=spec.dim, preprocessing=spec.preprocessing)
+        if weights.path is not None:
+            _keep(aside, path)
+    return engine
+
+
+def _keep(aside: Path, path: Path) -> None:
+    """Put an export among torch's files; where that cannot be, the next run makes it again."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writing = path.with_suffix(f".{os.getpid()}")
+        writing.write_bytes(aside.read_bytes())
+        os.replace(writing, path)
+    except OSError as error:
+        logger.debug("%s: the export is not kept (%s)", path, error)
+
+
+def _export(spec: BackboneSpec, weights: WeightsFile, pool: str, path: Path) -> None:
+    """Runs in a process of its own: torch's exporter takes much memory and many modules."""
+    import contextlib
+    import warnings
+
+    import torch
+
+    from vidpipe.backbones.image import load_backbone
+
+    backbone = load_backbone(spec, weights=weights, pool=pool, device="cpu")
+    size = spec.input_size
+    frames = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(None), torch.inference_mode():
+        torch.onnx.export(
+            backbone,
+            (frames,),
+            path,
+            dynamo=True,
+            external_data=False,
+            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+            input_names=["frames"],
+            output_names=["features"],
+            verbose=False,
+        )
+    expected = backbone(frames).numpy()
+    difference = np.abs(_session(path).run(None, {"frames": frames.numpy()})[0] - expected).max()
+    if not difference <= TOLERANCE * np.abs(expected).max():
+        raise VidpipeError(f"its export gives other features: off by {difference:g}")
+
+
+def _session(path: Path) -> "InferenceSession":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # its threads share the cores with decoders
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,68 @@
+"""Runs a backbone with PyTorch, on the CPU or a GPU."""
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.backbones.engines.engine import Finish
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vidpipe.backbones.image import FrozenBackbone
+
+__all__ = ["TorchEngine"]
+
+
+class TorchEngine:
+    """Runs a backbone with PyTorch.
+
+    Args:
+        backbone: on the device where it is to run.
+        precision: `full`, or `half` for float16: about twice as fast on a GPU, features within 1 % (relative norm).
+    """
+
+    name = "torch"
+
+    def __init__(self, backbone: "FrozenBackbone", *, precision: str = "full") -> None:
+        import torch
+
+        self.device = backbone.device.type
+        self.dim, self.preprocessing = backbone.dim, backbone.preprocessing
+        self.max_in_flight = 2 if self.device == "cuda" else 0
+        self._backbone = backbone.half() if precision == "half" else backbone
+        if self.device == "cuda":
+            self._backbone = self._backbone.to(memory_format=torch.channels_last)
+
+    def start(self, frames: NDArray[np.uint8]) -> Finish:
+        """See `Engine.start`."""
+        import torch
+
+        with torch.inference_mode():
+            if self.device == "cuda":
+                return self._start_on_gpu(torch.from_numpy(frames))
+            started = time.perf_counter()
+            features: NDArray[np.float32] = self._backbone(torch.from_numpy(frames)).float().numpy()
+        seconds = time.perf_counter() - started
+        return lambda: (features, seconds)
+
+    def _start_on_gpu(self, frames: "Tensor") -> Finish:
+        """Nothing here waits: the copies go from and to pinned memory, the kernels are only launched."""
+        import torch
+
+        begin, end, copied = (torch.cuda.Event(enable_timing=True) for _ in range(3))  # type: ignore[no-untyped-call]
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):  # full precision is float32
+            on_device = frames.pin_memory().to("cuda", non_blocking=True)
+            begin.record()
+            rows = self._backbone(on_device.contiguous(memory_format=torch.channels_last)).float()
+            end.record()
+        features = torch.empty(rows.shape, pin_memory=True).copy_(rows, non_blocking=True)
+        copied.record()
+
+        def finish() -> tuple[NDArray[np.float32], float]:
+            copied.synchronize()
+            return features.numpy(), begin.elapsed_time(end) / 1000
+
+        return finish

@@ -1,0 +1,306 @@
+"""A backbone at work: uint8 frames in, features out; frozen, in evaluation mode, without gradients.
+
+The kinds that differ are a class each: a map that is pooled (`FrozenBackbone`), a transformer's tokens
+(`TokenBackbone`), and a layer that is the feature itself (`LayerBackbone`).
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+
+import timm
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from vidpipe.backbones.lenet import LeNet5
+from vidpipe.backbones.spec import BackboneSpec
+from vidpipe.backbones.weights import WeightsFile, find_weights, load_tensors
+from vidpipe.errors import UsageError, WeightsError
+from vidpipe.records import Preprocessing
+
+__all__ = [
+    "FrozenBackbone",
+    "LayerBackbone",
+    "TokenBackbone",
+    "build_network",
+    "choose_device",
+    "load_backbone",
+    "meta_backbone",
+]
+
+logger = logging.getLogger(__name__)
+
+NOT_USED = ("fc.", "classifier.", "AuxLogits.", "aux1.", "aux2.", "head.", "heads.", "output.")
+"""Parts of a published checkpoint that come after the features, or beside them."""
+
+MAX_NAMED = 8
+"""Of the tensors that do not fit."""
+
+BUILT_FOR_WEIGHTS = {
+    "inception_v3": {"transform_input": True, "init_weights": False},
+    "googlenet": {"transform_input": True, "init_weights": False, "aux_logits": False},
+}
+"""As torchvision itself builds them when it is given weights; these were trained on other means."""
+
+
+class FrozenBackbone(nn.Module):
+    """A frozen image model with global pooling.
+
+    Args:
+        features: normalised float frames (N, 3, H, W) -> feature map (N, D, h, w).
+        dim: D.
+        pool: `avg` or `max`, over the feature map's h × w places.
+        preprocessing: what the weights want; the frames given are resized and cropped already.
+        weights_id: the sha256 of the weights' file, or `random`.
+    """
+
+    def __init__(
+        self, features: nn.Module, *, dim: int, pool: str, preprocessing: Preprocessing, weights_id: str = "random"
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.dim = dim
+        self.pooling = pool
+        self.preprocessing = preprocessing
+        self.weights_id = weights_id
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
+
+    @property
+    def input_size(self) -> int:
+        """Pixels of each side of a frame."""
+        return self.preprocessing.crop
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self.get_buffer("mean").device
+
+    def feature_map(self, frames: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 RGB -> (N, D, h, w) float32
+
+        Raises:
+            UsageError: the backbone has no feature map.
+        """
+        return self._as_map(self._run(frames))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 RGB -> (N, D) float32"""
+        return self._pooled(self._run(frames))
+
+    def _run(self, frames: Tensor) -> Tensor:
+        """What the model gives: a map, tokens or a layer."""
+        pixels = frames.to(self.get_buffer("mean"), non_blocking=True) / 255
+        given: Tensor = self.features((pixels - self.get_buffer("mean")) / self.get_buffer("std"))
+        return given
+
+    def _as_map(self, given: Tensor) -> Tensor:
+        """-> (N, D, h, w)"""
+        return given
+
+    def _pooled(self, maps: Tensor) -> Tensor:
+        """(N, D, h, w) -> (N, D)"""
+        return maps.amax(dim=(2, 3)) if self.pooling == "max" else maps.mean(dim=(2, 3))
+
+
+class TokenBackbone(FrozenBackbone):
+    """A transformer: (N, T, D) tokens, those of the class and of registers first, then one a patch, row by row.
+
+    Its pooling is `token` (the class token), `tokens` (the mean of the patches' tokens) or `attention` (its own layer).
+    """
+
+    features: "_TokenFeatures"
+
+    def _as_map(self, given: Tensor) -> Tensor:
+        patches = given[:, self.features.num_prefix_tokens :]  # (N, T, D) -> (N, h·w, D)
+        side = int(patches.shape[1] ** 0.5)
+        if side * side != patches.shape[1]:
+            raise UsageError(f"its {patches.shape[1]} tokens are no square of patches, so it has no feature map")
+        return patches.transpose(1, 2).reshape(len(patches), self.dim, side, side)  # -> (N, D, h, w)
+
+    def _pooled(self, tokens: Tensor) -> Tensor:
+        if self.pooling == "attention":
+            pooled = self.features.attention(tokens)  # (N, T, D) -> (N, D)
+        elif self.pooling == "tokens":
+            pooled = tokens[:, self.features.num_prefix_tokens :].mean(dim=1)
+        else:
+            pooled = tokens[:, 0]
+        normed: Tensor = self.features.after_pooling(pooled)
+        return normed
+
+
+class LayerBackbone(FrozenBackbone):
+    """A model whose feature is a layer's own output; nothing is pooled, and there is no map of it."""
+
+    def _as_map(self, given: Tensor) -> Tensor:
+        raise UsageError(
+            "its feature is a whole layer, which has no feature map; resnet18 is a small backbone with one"
+        )
+
+    def _pooled(self, layer: Tensor) -> Tensor:
+        return layer
+
+
+class _TimmFeatures(nn.Module):
+    """A timm model up to its last feature map."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        maps: Tensor = self.model.forward_features(pixels)  # type: ignore[operator]
+        return maps.permute(0, 3, 1, 2) if self.channels_last else maps
+
+
+class _TorchvisionFeatures(nn.Module):
+    """A torchvision model up to the node that its pooling reads."""
+
+    def __init__(self, model: nn.Module, node: str) -> None:
+        super().__init__()
+        self.cut = create_feature_extractor(model.eval(), {node: "map"}, suppress_diff_warning=True)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        maps: Tensor = self.cut(pixels)["map"]
+        return maps
+
+
+class _TokenFeatures(nn.Module):
+    """A transformer up to its tokens, and what its library does to them after: frames -> (N, T, D)."""
+
+    def __init__(self, features: nn.Module, model: nn.Module, *, num_prefix_tokens: int) -> None:
+        super().__init__()
+        self.tokens = features
+        self.num_prefix_tokens = num_prefix_tokens
+        self.attention: nn.Module = getattr(model, "attn_pool", None) or nn.Identity()
+        self.after_pooling: nn.Module = getattr(model, "fc_norm", None) or nn.Identity()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        tokens: Tensor = self.tokens(pixels)
+        return tokens
+
+
+def choose_device(device: str) -> torch.device:
+    """`auto` takes CUDA where there is one.
+
+    Raises:
+        UsageError: `cuda` is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA device here; --device auto or cpu runs on the CPU")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def load_backbone(
+    spec: BackboneSpec, *, weights: WeightsFile | None = None, pool: str = "auto", device: str = "auto"
+) -> FrozenBackbone:
+    """Build a backbone with its weights.
+
+    Args:
+        spec: which; see `vidpipe.backbones.table.find_backbone`.
+        weights: from `find_weights`; the default ones if None.
+        pool: one of `spec.poolings`, or `auto`: the one that the weights were trained for.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        WeightsError: the weights cannot be had or are of another model.
+        UsageError: the device is not there, or the pooling does not go with the backbone.
+    """
+    pooling = spec.resolve_pool(pool)
+    weights = weights or find_weights(spec, "default")
+    model = build_network(spec)
+    if weights.path is not None:
+        _load(model, spec, weights)
+    return _frozen(spec, model, pooling=pooling, weights_id=weights.id).to(choose_device(device))
+
+
+def meta_backbone(spec: BackboneSpec) -> FrozenBackbone:
+    """A backbone without weights, on the device `meta`: it takes no memory, and tells shapes and sizes."""
+    try:
+        with torch.device("meta"):
+            return _frozen(spec, build_network(spec), pooling=spec.poolings[0], weights_id="random")
+    except NotImplementedError:  # RegNets reckon their widths with tensors, which must be real
+        return _frozen(spec, build_network(spec), pooling=spec.poolings[0], weights_id="random").to("meta")
+
+
+def build_network(spec: BackboneSpec) -> nn.Module:
+    """The whole network as its library builds it, classifier included, with weights drawn from a fixed seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if spec.library == "vidpipe":
+            return LeNet5()
+        if spec.library == "timm":
+            return timm.create_model(spec.builder, pretrained=False)
+        return get_model(spec.builder, weights=None, **BUILT_FOR_WEIGHTS.get(spec.builder, {}))  # type: ignore[no-any-return]
+
+
+def _frozen(spec: BackboneSpec, model: nn.Module, *, pooling: str, weights_id: str) -> FrozenBackbone:
+    """The network without its classifier, at the input size of the spec."""
+    if spec.library == "timm" and model.pretrained_cfg["input_size"][1] != spec.input_size:  # type: ignore[index]
+        model.set_input_size(img_size=(spec.input_size, spec.input_size))  # type: ignore[operator]
+    features: nn.Module = model
+    kind = {"map": FrozenBackbone, "layer": LayerBackbone}.get(spec.kind, TokenBackbone)
+    if spec.library == "timm":
+        model.reset_classifier(0)  # type: ignore[operator]
+        features = _TimmFeatures(model)
+    elif spec.library == "torchvision":
+        features = _TorchvisionFeatures(model, spec.feature_map)
+    if kind is TokenBackbone:
+        prefix = getattr(model, "num_prefix_tokens", int(spec.library == "torchvision"))  # these have a class token
+        features = _TokenFeatures(features, model, num_prefix_tokens=prefix)
+    return kind(features, dim=spec.dim, pool=pooling, preprocessing=spec.preprocessing, weights_id=weights_id)
+
+
+def _load(model: nn.Module, spec: BackboneSpec, weights: WeightsFile) -> None:
+    assert weights.path is not None
+    tensors = load_tensors(weights.path)
+    wanted = model.state_dict()
+    if weights.source == spec.weights and weights.source.startswith("package:"):
+        # The package's file names its tensors after another library; they are the same ones in the same order.
+        tensors = dict(zip(wanted, tensors.values(), strict=True))
+    not_used = (*NOT_USED, *_classifiers(model))
+    needed = {name for name in wanted if not name.startswith(not_used) and not name.endswith("num_batches_tracked")}
+    tensors = _renamed(model, tensors, needed)
+    used = {name: tensor for name, tensor in tensors.items() if not name.startswith(not_used)}
+    misfits = {
+        "missing": sorted(needed - used.keys()),
+        "unexpected": sorted(used.keys() - wanted.keys()),
+        "of another shape": sorted(n for n in needed & used.keys() if used[n].shape != wanted[n].shape),
+    }
+    if any(misfits.values()):
+        logger.debug("all that does not fit: %s", misfits)
+        told = "; ".join(_told(kind, names) for kind, names in misfits.items() if names)
+        raise WeightsError(f"{weights.path}: these are not weights of {spec.name}: {told}")
+    model.load_state_dict(used, strict=False)
+
+
+def _classifiers(model: nn.Module) -> tuple[str, ...]:
+    """Where a timm model has its classifier: `("last_linear.",)`"""
+    names = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
+
+
+def _renamed(model: nn.Module, tensors: Mapping[str, Tensor], needed: set[str]) -> Mapping[str, Tensor]:
+    """Published checkpoints with older names than their library's model has now, brought up to date."""
+    if needed <= tensors.keys():
+        return tensors
+    if type(model).__name__ == "DenseNet":  # `denselayer1.norm.1.weight`: torchvision's are published so
+        return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", n): t for n, t in tensors.items()}
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)  # timm's own
+    if convert is None:
+        return tensors
+    try:
+        converted: Mapping[str, Tensor] = convert(dict(tensors), model)
+    except Exception:  # it meets whatever another model's tensors lead it to; what is missing is told below
+        return tensors
+    return converted
+
+
+def _told(kind: str, names: list[str]) -> str:
+    """`2 missing (conv1.weight, bn1.weight)`; of many the first, --debug tells all"""
+    return f"{len(names)} {kind} ({', '.join(names[:MAX_NAMED])}{', …' * (len(names) > MAX_NAMED)})"

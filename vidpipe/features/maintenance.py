@@ -1,0 +1,330 @@
+"""The care of a feature store: find what is damaged, drop it, join stores, tidy one.
+
+Nothing is changed in place. What replaces a shard is sealed before that shard is removed, so that a stop at any point
+loses nothing: for a while a video may stand in two shards, with the same rows. `repair` and `compact` lock the whole
+store, so that nobody else writes to it meanwhile.
+"""
+
+import math
+import os
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from uuid import uuid4
+
+import numpy as np
+
+from vidpipe.errors import KeyMismatchError, ShardError, StoreError, count_of
+from vidpipe.features.locks import remove_leftovers
+from vidpipe.features.shard import REMEDY, Shard, fault, write_shard
+from vidpipe.features.sources import file_of
+from vidpipe.features.store import MAX_BYTES, MAX_VIDEOS, FeatureStore
+from vidpipe.records import FeatureSequence
+
+__all__ = ["Damage", "StoreSize", "compact", "drop", "find_damage", "merge", "new_folder", "repair", "sound_sequences"]
+
+MAX_CONFLICTS = 3
+"""Of the conflicts that a message names."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something in a store that is not as it was written, or of no use."""
+
+    shard: Path
+    video_id: str | None
+    """None where the whole shard is bad."""
+    reason: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (str(self.shard), self.video_id, self.reason) if part)
+
+
+@dataclass(frozen=True)
+class StoreSize:
+    """How much lies in a store's shards."""
+
+    num_shards: int
+    num_sequences: int
+    """Those too that a newer one has replaced."""
+    size_bytes: int
+
+    @classmethod
+    def of(cls, store: FeatureStore) -> Self:
+        """Measure a store."""
+        return cls(
+            num_shards=len(store.shards),
+            num_sequences=sum(len(shard.videos) for shard in store.shards),
+            size_bytes=sum(shard.path.stat().st_size for shard in store.shards),
+        )
+
+
+def find_damage(store: FeatureStore) -> list[Damage]:
+    """Read all that lies in a store and check it; a bad shard does not hide what is wrong in the others.
+
+    A shard must open and have the store's key; a sequence must be what was written (by its checksum), lie apart from
+    the others, have finite features, and go forward in frames and in time.
+
+    Raises:
+        StoreError: a shard cannot be read now, by permissions or a network, which is no damage.
+    """
+    return [damage for path in store.shard_paths for damage in _damage_in(store, path)]
+
+
+def _damage_in(store: FeatureStore, path: Path) -> list[Damage]:
+    try:
+        return [Damage(path, row.id, wrong) for row, wrong in store.open_shard(path).faults()]
+    except ShardError as error:
+        return [Damage(path, None, str(error).removeprefix(f"{path}: ").removesuffix(f"; {REMEDY}"))]
+
+
+def repair(store: FeatureStore) -> list[Damage]:
+    """Drop what is damaged, so that the next extract makes it again.
+
+    A shard with some bad videos is written anew without them. One that cannot be read at all is moved to
+    `quarantine/` in the store's folder. Leftovers of crashed writers go, and failures.jsonl keeps only what still
+    counts. An older sequence of a dropped video is dropped with it: it is not what the store held.
+
+    Returns:
+        What was dropped.
+
+    Raises:
+        StoreError: another process writes to the store, or the folder cannot be written.
+    """
+    with store.lock(), _writing(store.path):
+        store.refresh()
+        damage = find_damage(store)
+        remove_leftovers(store.path)
+        store.clear_leftovers()
+        for one in damage:
+            if one.video_id is None:
+                _quarantine(store, one.shard)
+        store.refresh()
+        store.failure_log.rewrite(store.failure_entries())  # before the drop, which must not revive a dropped video's
+        _drop(store, {(one.shard, one.video_id) for one in damage if one.video_id is not None})
+    return damage
+
+
+def _drop(store: FeatureStore, damaged: AbstractSet[tuple[Path, str]]) -> None:
+    """Rewrite the shards that hold damaged sequences, or an older one of a video whose newest is damaged."""
+    lost = {video_id for path, video_id in damaged if store.place(video_id)[0].path == path}
+    touched = [
+        shard
+        for shard in store.shards
+        if any(row.id in lost or (shard.path, row.id) in damaged for row in shard.videos)
+    ]
+    _rewrite(store, touched, leave_out=lost)
+
+
+def drop(store: FeatureStore, video_ids: Collection[str], *, failures: Collection[str] = ()) -> None:
+    """Drop some videos, by whoever holds the whole store's lock.
+
+    Args:
+        store: what to drop from.
+        video_ids: stored videos. Their older sequences are dropped too.
+        failures: videos whose entries in failures.jsonl are dropped.
+
+    Raises:
+        ShardError: a sequence that lies in the same shard is damaged; `repair` comes first.
+        StoreError: the folder cannot be written.
+    """
+    with _writing(store.path):
+        if video_ids or failures:  # before the drop, which must not revive a dropped video's
+            kept = [entry for entry in store.failure_entries() if entry["video"] not in {*failures}]
+            store.failure_log.rewrite(kept)
+        dropped = frozenset(video_ids)
+        touched = [shard for shard in store.shards if any(row.id in dropped for row in shard.videos)]
+        _rewrite(store, touched, leave_out=dropped)
+
+
+def _quarantine(store: FeatureStore, path: Path) -> None:
+    folder = store.path / "quarantine"
+    folder.mkdir(exist_ok=True)
+    target = folder / path.name
+    os.replace(path, target if not target.exists() else target.with_stem(f"{path.stem}-{uuid4().hex[:8]}"))
+
+
+def compact(store: FeatureStore) -> tuple[StoreSize, StoreSize]:
+    """Give back the room of sequences that newer ones replaced, and join small shards.
+
+    Returns:
+        The store's size before and after.
+
+    Raises:
+        ShardError: something is damaged; `repair` comes first.
+        StoreError: another process writes to the store, or the folder cannot be written.
+    """
+    with store.lock(), _writing(store.path):
+        store.refresh()
+        before = StoreSize.of(store)
+        worn = [shard for shard in store.shards if _is_small(shard) or _is_outdated(store, shard)]
+        if len(worn) > 1 or any(_is_outdated(store, shard) for shard in worn):
+            _rewrite(store, worn)
+        return before, StoreSize.of(store)
+
+
+def _is_small(shard: Shard) -> bool:
+    return 2 * len(shard.videos) < MAX_VIDEOS and 2 * shard.path.stat().st_size < MAX_BYTES
+
+
+def _is_outdated(store: FeatureStore, shard: Shard) -> bool:
+    """Whether a shard holds sequences that newer ones replaced."""
+    return len(_current_ids(store, shard)) < len(shard.videos)
+
+
+def _current_ids(store: FeatureStore, shard: Shard) -> list[str]:
+    """The videos whose newest sequence lies in this shard."""
+    return [row.id for row in shard.videos if store.place(row.id)[1] is row]
+
+
+def _rewrite(store: FeatureStore, shards: Sequence[Shard], *, leave_out: AbstractSet[str] = frozenset()) -> None:
+    """Put the newest sequences of some shards into new ones, as few as may be, and remove the old.
+
+    A new shard takes its place right after the newest it draws on. It holds nothing but newest sequences, so there it
+    hides no newer one, and brings back no older one, whatever the clocks of the machines that wrote the store.
+    """
+    for batch, newest, finished in _batches(store, shards, leave_out):
+        if batch:
+            write_shard(newest.parent, batch, key=store.key, in_place_of=newest)
+        for path in finished:
+            path.unlink()
+    store.refresh()
+
+
+def _batches(
+    store: FeatureStore, shards: Sequence[Shard], leave_out: AbstractSet[str]
+) -> Iterator[tuple[list[FeatureSequence], Path, list[Path]]]:
+    """For each new shard its sequences, the newest shard they come from, and the shards that are then done with."""
+    batch: list[FeatureSequence] = []
+    batch_bytes = 0
+    finished: list[Path] = []
+    for shard in shards:  # oldest first
+        kept = [video_id for video_id in _current_ids(store, shard) if video_id not in leave_out]
+        for sequence in sound_sequences(store, kept):
+            batch.append(sequence)
+            batch_bytes += sequence.features.nbytes
+            if len(batch) >= MAX_VIDEOS or batch_bytes >= MAX_BYTES:
+                yield batch, shard.path, finished
+                batch, batch_bytes, finished = [], 0, []
+        finished.append(shard.path)
+    if finished:
+        yield batch, finished[-1], finished
+
+
+def sound_sequences(store: FeatureStore, video_ids: Iterable[str]) -> Iterator[FeatureSequence]:
+    """Sequences to be copied, each checked first: a copy gets a checksum of its own, which must vouch for no damage."""
+    for sequence in store.sequences(video_ids):
+        shard, row = store.place(sequence.video_id)
+        wrong = fault(sequence, row)
+        if wrong is not None:
+            raise ShardError(
+                f"{shard.path}: {row.id}: {wrong}; `vidpipe store repair {store.path}` drops it, "
+                "and the next extract makes it again"
+            )
+        yield sequence
+
+
+def merge(sources: Sequence[FeatureStore], destination: Path) -> int:
+    """Copy stores of one key into a new store.
+
+    Args:
+        sources: at least one. A video that several hold must have the same features in each; it is copied once.
+        destination: a folder that is empty, or not there yet. It appears when it is whole.
+
+    Returns:
+        How many videos it holds.
+
+    Raises:
+        KeyMismatchError: the stores were made with different settings.
+        ShardError: something is damaged; `repair` comes first.
+        StoreError: two stores hold different features under one id, or the destination cannot be written.
+    """
+    first = sources[0]
+    for source in sources:
+        if source.key != first.key:
+            theirs, ours = source.key.contrast(first.key)
+            raise KeyMismatchError(
+                f"{source.path} holds {theirs}; {first.path} holds {ours}; such features cannot be mixed: "
+                "extract the videos again with the same settings"
+            )
+    holders = _holders(sources)
+    with new_folder(destination) as folder:
+        merged = FeatureStore.create(folder, first.key)
+        with merged.writer(max_seconds=math.inf) as writer:
+            for number, source in enumerate(sources):
+                for sequence in sound_sequences(source, (name for name in source if holders[name] == number)):
+                    writer.add(sequence)
+        entries = sorted((entry for source in sources for entry in source.failure_entries()), key=lambda e: e["time"])
+        latest = {entry["video"]: entry for entry in entries if entry["video"] not in merged}
+        merged.failure_log.rewrite(latest.values())
+    return len(holders)
+
+
+def _holders(sources: Sequence[FeatureStore]) -> dict[str, int]:
+    """Each video, and the number of the first store that holds it."""
+    holders: dict[str, int] = {}
+    conflicts: list[str] = []
+    for number, source in enumerate(sources):
+        for video_id in source:
+            holder = sources[holders.setdefault(video_id, number)]
+            if not _hold_alike(holder, source, video_id):
+                conflicts.append(f"{video_id} ({_origin(holder, video_id)}; {_origin(source, video_id)})")
+    if conflicts:
+        shown = ", ".join(conflicts[:MAX_CONFLICTS]) + ", …" * (len(conflicts) > MAX_CONFLICTS)
+        raise StoreError(
+            f"{count_of(len(conflicts), 'video')} of the same id with different features: {shown}. If these are "
+            "different videos, extract one folder again with --prefix NAME, which gives its videos ids of their own; "
+            "if they are the same, extract them again into both stores"
+        )
+    return holders
+
+
+def _origin(store: FeatureStore, video_id: str) -> str:
+    """Which store holds a video, and the file it was made from, where that is known."""
+    source = store.place(video_id)[1].source
+    return f"{store.path} from {file_of(source)}" if source.root else str(store.path)
+
+
+def _hold_alike(one: FeatureStore, other: FeatureStore, video_id: str) -> bool:
+    """Whether two stores hold the same features of a video, though its file may have another time on each machine."""
+    if one.place(video_id)[1].checksum == other.place(video_id)[1].checksum:
+        return True
+    ours, theirs = (next(sound_sequences(store, [video_id])) for store in (one, other))
+    return all(
+        np.array_equal(our_rows, their_rows)
+        for our_rows, their_rows in (
+            (ours.features, theirs.features),
+            (ours.plan.frame_index, theirs.plan.frame_index),
+            (ours.plan.pts_seconds, theirs.plan.pts_seconds),
+            (ours.plan.scene_index, theirs.plan.scene_index),
+        )
+    )
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Tells what the system says against writing."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written ({error})") from error
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill; it takes its name, `folder`, once it is full, and goes if that fails."""
+    target = folder.resolve()
+    aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
+    try:
+        with _writing(folder):
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise StoreError(f"{folder}: there is something here already; choose a new folder, or an empty one")
+            aside.mkdir(parents=True)
+            yield aside
+            os.replace(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

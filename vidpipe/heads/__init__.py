@@ -1,0 +1,1 @@
+"""Classifiers over a feature sequence, and what they see of it."""

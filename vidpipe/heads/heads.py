@@ -1,0 +1,283 @@
+"""The classifiers over a feature sequence: padded sequences and their lengths in, logits out.
+
+All keep one promise, which a test holds them to: padding never changes a prediction.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from vidpipe.config import TrainConfig
+from vidpipe.heads.motion import Motion, masked_mean, step_mask
+
+__all__ = ["HEADS", "STATISTICS", "Ensemble", "Head", "LinearHead", "build_head", "time_thirds"]
+
+Cell = type[nn.LSTM] | type[nn.GRU]
+
+
+class Head(nn.Module, ABC):
+    """A classifier over feature sequences. It holds all that its predictions need: normalisation, weights, temperature.
+
+    Args:
+        motion: what it sees of the features.
+        num_classes: K.
+    """
+
+    def __init__(self, motion: Motion, num_classes: int) -> None:
+        super().__init__()
+        self.motion, self.num_classes = motion, num_classes
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Classify padded sequences.
+
+        Args:
+            features: (N, T, D) float, rows at and after a sequence's length are ignored.
+            lengths: (N,) int64, on the CPU, each at least 1.
+
+        Returns:
+            calibrated logits (N, K)
+        """
+        return self.classify(self.motion(features, lengths), lengths) / self.get_buffer("temperature")
+
+    @abstractmethod
+    def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
+        """What `motion` makes of the features, (N, T, M · D) -> logits (N, K)"""
+
+
+class RecurrentHead(Head):
+    """An LSTM or GRU over the packed sequence; the mean of its outputs is classified.
+
+    Hochreiter & Schmidhuber 1997; Cho et al. 2014; over frozen image features: Donahue et al. 2015, Ng et al. 2015.
+    """
+
+    def __init__(
+        self,
+        motion: Motion,
+        num_classes: int,
+        config: TrainConfig,
+        *,
+        cell: type[nn.LSTM] | type[nn.GRU],
+        bidirectional: bool,
+    ) -> None:
+        super().__init__(motion, num_classes)
+        self.recurrent = cell(
+            motion.dim,
+            config.hidden_size,
+            config.num_layers,
+            batch_first=True,
+            bidirectional=bidirectional,
+            dropout=config.dropout if config.num_layers > 1 else 0.0,
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.hidden_size * (1 + bidirectional), num_classes)
+
+    def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
+        """See `Head.classify`."""
+        packed = pack_padded_sequence(self.dropout(seen), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        outputs, _ = pad_packed_sequence(self.recurrent(packed)[0], batch_first=True)  # (N, T, H)
+        logits: Tensor = self.classifier(self.dropout(masked_mean(outputs, lengths)))  # (N, H) -> (N, K)
+        return logits
+
+
+class AttentionHead(Head):
+    """Pools the steps by weights of their own, which know a step's content and its place in the sequence."""
+
+    def __init__(self, motion: Motion, num_classes: int, config: TrainConfig) -> None:
+        super().__init__(motion, num_classes)
+        self.project = nn.Linear(motion.dim, config.hidden_size)
+        self.position = nn.Linear(2 * NUM_WAVES, config.hidden_size)
+        self.score = nn.Linear(config.hidden_size, 1)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.hidden_size, num_classes)
+
+    def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
+        """See `Head.classify`."""
+        steps = torch.tanh(self.project(self.dropout(seen)) + self.position(positions(seen, lengths)))  # (N, T, H)
+        scores = self.score(steps).masked_fill(~step_mask(seen, lengths)[:, :, None], -torch.inf)
+        pooled = (scores.softmax(dim=1) * steps).sum(dim=1)  # (N, T, H) -> (N, H)
+        logits: Tensor = self.classifier(self.dropout(pooled))
+        return logits
+
+
+class TCNHead(Head):
+    """Two dilated convolutions over time, with a short cut around the second. Bai, Kolter & Koltun 2018."""
+
+    def __init__(self, motion: Motion, num_classes: int, config: TrainConfig) -> None:
+        super().__init__(motion, num_classes)
+        size = config.hidden_size
+        self.first = nn.Conv1d(motion.dim, size, kernel_size=3, padding=1)
+        self.second = nn.Conv1d(size, size, kernel_size=3, padding=2, dilation=2)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(size, num_classes)
+
+    def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
+        """See `Head.classify`."""
+        mask = step_mask(seen, lengths)[
+            :, None
+        ]  # (N, 1, T): what one convolution writes into the padding, the next reads
+        steps = self.first(self.dropout(seen).transpose(1, 2)).relu() * mask  # (N, T, M · D) -> (N, H, T)
+        steps = steps + self.second(self.dropout(steps)).relu()
+        logits: Tensor = self.classifier(self.dropout(masked_mean(steps.transpose(1, 2), lengths)))
+        return logits
+
+
+class TransformerHead(Head):
+    """A small encoder over the steps and their places; the mean of its outputs is classified. Vaswani et al. 2017."""
+
+    def __init__(self, motion: Motion, num_classes: int, config: TrainConfig) -> None:
+        super().__init__(motion, num_classes)
+        size = 4 * -(-config.hidden_size // 4)  # four attention heads
+        self.project = nn.Linear(motion.dim, size)
+        self.position = nn.Linear(2 * NUM_WAVES, size)
+        layer = nn.TransformerEncoderLayer(size, 4, 2 * size, config.dropout, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, config.num_layers, nn.LayerNorm(size), enable_nested_tensor=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(size, num_classes)
+
+    def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
+        """See `Head.classify`."""
+        steps = self.project(self.dropout(seen)) + self.position(positions(seen, lengths))  # (N, T, H)
+        steps = self.encoder(steps, src_key_padding_mask=~step_mask(seen, lengths))
+        logits: Tensor = self.classifier(self.dropout(masked_mean(steps, lengths)))
+        return logits
+
+
+class LinearHead(Head):
+    """A linear classifier of statistics over time, whose fit is convex: every seed gives the same model."""
+
+    def __init__(self, motion: Motion, num_classes: int, num_statistics: int) -> None:
+        super().__init__(motion, num_classes)
+        self.classifier = nn.Linear(motion.dim * num_statistics, num_classes)
+
+    @abstractmethod
+    def pool(self, seen: Tensor, lengths: Tensor) -> Tensor:
+        """(N, T, M · D) -> (N, F)"""
+
+    def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
+        """See `Head.classify`."""
+        logits: Tensor = self.classifier(self.pool(seen, lengths))  # (N, F) -> (N, K)
+        return logits
+
+
+class MeanHead(LinearHead):
+    """A linear classifier of the mean feature: blind to order and motion, the baseline that others must beat."""
+
+    def __init__(self, motion: Motion, num_classes: int) -> None:
+        super().__init__(motion, num_classes, 1)
+
+    def pool(self, seen: Tensor, lengths: Tensor) -> Tensor:
+        """See `LinearHead.pool`."""
+        return masked_mean(seen, lengths)
+
+
+class StatisticsHead(LinearHead):
+    """A linear classifier of some statistics over time of each transform; see `STATISTICS`."""
+
+    def __init__(self, motion: Motion, num_classes: int, statistics: Sequence[str]) -> None:
+        super().__init__(motion, num_classes, sum(STATISTICS[name][0] for name in statistics))
+        self._statistics = [STATISTICS[name][1] for name in statistics]
+
+    def pool(self, seen: Tensor, lengths: Tensor) -> Tensor:
+        """See `LinearHead.pool`."""
+        return torch.cat([statistic(seen, lengths) for statistic in self._statistics], dim=1)
+
+
+class Ensemble(Head):
+    """Heads of one kind, of different seeds; the mean of their probabilities is the prediction."""
+
+    def __init__(self, members: Sequence[Head]) -> None:
+        super().__init__(members[0].motion, members[0].num_classes)
+        self.members = nn.ModuleList(members)
+
+    @property
+    def heads(self) -> list[Head]:
+        """The members."""
+        return [member for member in self.members if isinstance(member, Head)]
+
+    def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
+        """See `Head.classify`: the logarithm of the mean probability."""
+        each = torch.stack([head.classify(seen, lengths).log_softmax(dim=1) for head in self.heads])  # (M, N, K)
+        return each.logsumexp(dim=0) - torch.tensor(float(len(each))).log()
+
+
+# Over time
+
+NUM_WAVES = 4
+
+
+def positions(sequences: Tensor, lengths: Tensor) -> Tensor:
+    """(N, T, 2 · NUM_WAVES) waves that tell how far into its sequence a step is: 0 at the first, 1 at the last."""
+    steps = torch.arange(sequences.shape[1], device=sequences.device)[None, :]  # (1, T)
+    share = steps / (lengths.to(sequences)[:, None] - 1).clamp_min(1)  # (N, T)
+    angles = share[:, :, None] * torch.pi * torch.arange(1, NUM_WAVES + 1, device=sequences.device)
+    return torch.cat([angles.sin(), angles.cos()], dim=2)
+
+
+def time_thirds(sequences: Tensor, lengths: Tensor, num_parts: int = 3) -> Tensor:
+    """The means of each sequence's thirds, (N, T, D) -> (N, 3 · D); a step on a border counts for both by its share.
+
+    T = 4:    |0.0 1 2 3.|    thirds of 4/3 steps: [0 .. 4/3), [4/3 .. 8/3), [8/3 .. 4)
+    """
+    steps = torch.arange(sequences.shape[1], device=sequences.device)  # (T,)
+    part = lengths.to(sequences)[:, None] / num_parts  # (N, 1) steps in a part
+    starts = torch.arange(num_parts, device=sequences.device) * part  # (N, 3)
+    first = torch.maximum(steps[None, None, :], starts[:, :, None])  # (N, 3, T)
+    last = torch.minimum(steps[None, None, :] + 1, (starts + part)[:, :, None])
+    weights = (last - first).clamp_min(0) / part[:, :, None]  # (N, 3, T), each row sums to 1
+    return torch.einsum("npt,ntd->npd", weights, sequences).flatten(1)
+
+
+def _deviation(sequences: Tensor, lengths: Tensor) -> Tensor:
+    mean = masked_mean(sequences, lengths)
+    return masked_mean((sequences - mean[:, None]).square(), lengths).sqrt()
+
+
+STATISTICS: Mapping[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
+    "mean": (1, masked_mean),
+    "deviation": (1, _deviation),
+    "thirds": (3, time_thirds),
+}
+"""How many numbers each gives for a feature, and the function (N, T, D), (N,) -> (N, number · D). The mean of the
+transform `magnitude` is the mean absolute difference."""
+
+
+# By name
+
+
+def _recurrent(cell: Cell, motion: Motion, num_classes: int, config: TrainConfig) -> Head:
+    return RecurrentHead(motion, num_classes, config, cell=cell, bidirectional=config.bidirectional)
+
+
+def _bilstm(motion: Motion, num_classes: int, config: TrainConfig) -> Head:
+    return RecurrentHead(motion, num_classes, config, cell=nn.LSTM, bidirectional=True)
+
+
+HEADS: Mapping[str, Callable[[Motion, int, TrainConfig], Head]] = {
+    "lstm": partial(_recurrent, nn.LSTM),
+    "bilstm": _bilstm,
+    "gru": partial(_recurrent, nn.GRU),
+    "attention": AttentionHead,
+    "tcn": TCNHead,
+    "transformer": TransformerHead,
+    "mean": lambda motion, num_classes, config: MeanHead(motion, num_classes),
+    "statistics": lambda motion, num_classes, config: StatisticsHead(motion, num_classes, config.statistic_names),
+}
+
+
+def build_head(name: str, dim: int, num_classes: int, config: TrainConfig) -> Head:
+    """The head of that name, for features of size `dim` and `num_classes` classes; of several seeds, where asked for.
+
+    The baseline `mean` sees raw features, each divided by its own deviation, whatever the config says.
+    """
+    if name == "mean":
+        return HEADS[name](Motion(dim, transforms=["raw"], unit_frames=False, scale_sharing=0.0), num_classes, config)
+    motion = Motion(
+        dim, transforms=config.transforms, unit_frames=config.unit_frames, scale_sharing=config.scale_sharing
+    )
+    members = [HEADS[name](motion, num_classes, config) for _ in range(config.ensemble)]
+    return members[0] if len(members) == 1 else Ensemble(members)

@@ -1,1 +1,0 @@
-"""The shared neural modules: frozen image models, their weights, and the heads that read feature sequences."""

@@ -1,0 +1,104 @@
+"""Pictures of a run: the learning curves, and which class is taken for which."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.axes
+import matplotlib.figure
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe import __version__
+from vidpipe.runs.tables import Epoch
+
+__all__ = ["Filmstrip", "plot_confusion", "plot_filmstrips", "plot_history"]
+
+PNG_METADATA = {"Software": f"vidpipe {__version__}"}
+"""By this a command knows a picture that it may replace."""
+
+
+def plot_history(path: Path, history: Sequence[Epoch]) -> None:
+    """Loss and accuracy by epoch, as PNG; a head that is fitted at one go is a point."""
+    figure = matplotlib.figure.Figure(figsize=(8, 3.2), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    history = [epoch for epoch in history if epoch.member == 0]  # of an ensemble, the first
+    epochs = [epoch.epoch for epoch in history]
+    for axes, quantity, title in ((loss, "loss", "loss"), (accuracy, "top1", "top-1 accuracy")):
+        for part in ("train", "val"):
+            values = [getattr(epoch, f"{part}_{quantity}") for epoch in history]
+            if values[0] is not None:
+                axes.plot(epochs, values, label=part, marker="o" if len(history) == 1 else None)
+        axes.set(xlabel="epoch", title=title)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=150, metadata=PNG_METADATA)
+
+
+def plot_confusion(path: Path, confusion: Sequence[Sequence[int]], class_names: Sequence[str], title: str) -> None:
+    """A confusion matrix as PNG: rows are the right classes, columns the predicted ones, shades the row's shares."""
+    counts = np.asarray(confusion)  # (K, K)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    num_classes = len(class_names)
+    side = min(24.0, 2.5 + 0.45 * num_classes)
+    figure = matplotlib.figure.Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    font_size = 9 if num_classes <= 30 else 5
+    places = range(num_classes)
+    axes.set_xticks(places, class_names, rotation=90 if num_classes > 6 else 30, fontsize=font_size, parse_math=False)
+    axes.set_yticks(places, class_names, fontsize=font_size, parse_math=False)
+    axes.set_title(title, parse_math=False)
+    axes.set(xlabel="predicted", ylabel="label")
+    if num_classes <= 30:
+        for row, column in np.argwhere(counts):
+            shade = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade, fontsize=font_size)
+    figure.colorbar(image, shrink=0.8, label="share of the label's videos")
+    figure.savefig(path, dpi=150, metadata=PNG_METADATA)
+
+
+@dataclass(frozen=True)
+class Filmstrip:
+    """A video's frames and what was predicted for it."""
+
+    label: str
+    frames: NDArray[np.uint8]
+    """(T, H, W, 3)"""
+    predicted: Sequence[str]
+    """Most probable first."""
+    probabilities: Sequence[float]
+
+
+def plot_filmstrips(path: Path, filmstrips: Sequence[Filmstrip]) -> None:
+    """Videos as rows of frames, each with its most probable classes as bars, as PNG."""
+    columns = max(len(strip.frames) for strip in filmstrips)
+    figure = matplotlib.figure.Figure(figsize=(1.0 * columns + 3.4, 0.95 * len(filmstrips)), layout="constrained")
+    grid = figure.subplots(
+        len(filmstrips), columns + 1, squeeze=False, gridspec_kw={"width_ratios": [1] * columns + [2.2]}
+    )
+    for row, strip in zip(grid, filmstrips, strict=True):
+        for axes in row:
+            axes.set_axis_off()
+        for axes, frame in zip(row, strip.frames, strict=False):
+            axes.imshow(_square(frame))
+        row[0].text(-0.08, 0.5, strip.label, transform=row[0].transAxes, ha="right", va="center", parse_math=False)
+        _plot_bars(row[-1], strip)
+    figure.savefig(path, dpi=100, metadata=PNG_METADATA)
+
+
+def _square(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The middle square of a frame (H, W, 3)."""
+    height, width = frame.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return frame[top : top + side, left : left + side]
+
+
+def _plot_bars(axes: matplotlib.axes.Axes, strip: Filmstrip) -> None:
+    places = range(len(strip.predicted))
+    colours = ["tab:green" if name == strip.label else "tab:gray" for name in strip.predicted]
+    axes.barh(places, strip.probabilities, color=colours, alpha=0.45)
+    axes.set(xlim=(0, 1), ylim=(2.7, -0.7))
+    for place, name, probability in zip(places, strip.predicted, strip.probabilities, strict=True):
+        axes.text(0.03, place, f"{name}  {probability:.0%}", va="center", fontsize=9, parse_math=False)

@@ -1,0 +1,1 @@
+"""The four stages of the pipeline, each read from top to bottom: extract, train, evaluate, predict."""

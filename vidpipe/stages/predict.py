@@ -1,0 +1,155 @@
+"""Stage 4: new videos -> labels, by the run's own sampling and image model."""
+
+import logging
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+import torch
+
+from vidpipe.backbones.engines.engine import Engine
+from vidpipe.backbones.image import choose_device
+from vidpipe.backbones.table import find_backbone
+from vidpipe.backbones.weights import find_weights
+from vidpipe.config import ExtractConfig
+from vidpipe.datasets.sequences import pad
+from vidpipe.errors import RunError, UsageError
+from vidpipe.features.store import FeatureStore
+from vidpipe.records import FeatureSequence, Prediction, VideoFailure, VideoFile
+from vidpipe.runs.run import Run, check_key
+from vidpipe.runs.tables import SplitRow
+from vidpipe.stages.extract import iter_features, load_configured_engine
+
+__all__ = ["predict"]
+
+logger = logging.getLogger(__name__)
+
+
+def predict(
+    run: Run,
+    videos: Sequence[VideoFile],
+    *,
+    top: int = 5,
+    min_confidence: float = 0.0,
+    store: FeatureStore | None = None,
+    config: ExtractConfig | None = None,
+) -> Iterator[Prediction]:
+    """Label videos; one that cannot be read gives its reason and stops nothing.
+
+    Predictions come in the order of `videos`, each as soon as it and all before it are done.
+
+    Args:
+        run: from `Run.open`.
+        videos: what to label; their ids differ.
+        top: how many classes to give, most probable first.
+        min_confidence: below this probability of the first class, the answer is that it is none of them.
+        store: features to use for the videos that it holds; the others are extracted, and not added to it.
+        config: device, batch size, workers, timeout and weights; what changes a feature comes from the run.
+
+    Raises:
+        RunError: the store's features are not those that the run was trained on.
+        WeightsError: the backbone's weights cannot be had, or are not those that the run was trained on.
+    """
+    config = config or ExtractConfig()
+    classifier = _Classifier(run, choose_device(config.device), top, min_confidence)
+    if store is not None:
+        check_key(run, store)
+    features = {video.id: store for video in videos if store is not None and store.holds(video)}
+    to_read = [video for video in videos if video.id not in features]
+    waiting: dict[str, Prediction] = {}
+    with closing(_read(run, to_read, classifier, config)) as read:
+        for video in videos:
+            if video.id in features:
+                yield classifier(features[video.id][video.id])
+                continue
+            while video.id not in waiting:
+                prediction = next(read)
+                waiting[prediction.video_id] = prediction
+            yield waiting.pop(video.id)
+
+
+def _read(
+    run: Run, videos: Sequence[VideoFile], classifier: "_Classifier", config: ExtractConfig
+) -> Generator[Prediction]:
+    """Decode and label videos, each as soon as it is done."""
+    if not videos:
+        return
+    as_trained = _as_trained(run, config)
+    engine = _load_engine(run, as_trained, len(videos))
+    with closing(iter_features(videos, engine=engine, config=as_trained)) as results:
+        for result in results:
+            if isinstance(result, VideoFailure):
+                yield Prediction(result.video_id, error=result.message)
+            elif isinstance(result, FeatureSequence):
+                yield classifier(result)
+
+
+def _as_trained(run: Run, config: ExtractConfig) -> ExtractConfig:
+    """The config with everything that changes a feature taken from the run."""
+    sampling = run.key.resolve_sampling()
+    return replace(
+        config,
+        sampling=sampling.method,
+        num_frames=sampling.num_frames,
+        fps=sampling.fps,
+        backbone=run.key.backbone,
+        pool=run.key.pooling,
+        dtype=run.key.dtype,
+        precision=run.key.precision,
+    )
+
+
+def _load_engine(run: Run, config: ExtractConfig, num_videos: int) -> Engine:
+    """The image model that the run's features came from."""
+    try:
+        spec = find_backbone(run.key.backbone)
+    except UsageError as error:
+        raise RunError(f"{run.path}: this vidpipe does not know its backbone: {error}") from error
+    weights = find_weights(spec, "random" if run.key.weights == "random" else config.weights)
+    if weights.id != run.key.weights:
+        raise RunError(
+            f"{run.path}: it was trained on features of other weights of {spec.name} (sha256 {run.key.weights[:12]}…; "
+            f"{weights.source} is {weights.id[:12]}…); give that file with --weights"
+        )
+    return load_configured_engine(config, weights, num_videos)
+
+
+class _Classifier:
+    """A run's head, from a feature sequence to a prediction."""
+
+    def __init__(self, run: Run, device: torch.device, top: int, min_confidence: float) -> None:
+        self._head = run.load_heads(device)[run.config.head]
+        self._device = device
+        self._class_names = run.class_names
+        self._top = min(top, len(run.class_names))
+        self._min_confidence = min_confidence
+        self._learned = {(_file_name(row.video), row.size_bytes) for row in _learned_rows(run)}
+
+    @torch.inference_mode()
+    def __call__(self, sequence: FeatureSequence) -> Prediction:
+        features, lengths = pad([torch.from_numpy(sequence.features).float()])  # (1, T, D), (1,)
+        probabilities = self._head(features.to(self._device), lengths).softmax(dim=1)[0].cpu()  # (K,)
+        best = probabilities.topk(self._top)
+        return Prediction(
+            video_id=sequence.video_id,
+            labels=tuple(self._class_names[index] for index in best.indices.tolist()),
+            probabilities=tuple(best.values.tolist()),
+            is_unknown=float(best.values[0]) < self._min_confidence,
+            is_learned=(_file_name(sequence.video_id), sequence.info.size_bytes) in self._learned,
+            num_frames=len(sequence),
+            duration_seconds=sequence.info.duration_seconds,
+        )
+
+
+def _file_name(video_id: str) -> str:
+    """The last part of an id: where a folder above is given, the parts before it differ."""
+    return video_id.rpartition("/")[2]
+
+
+def _learned_rows(run: Run) -> Sequence[SplitRow]:
+    """The videos that the run learned from; none, with a warning, where the run's table of them is not there."""
+    try:
+        return run.learned
+    except RunError as error:
+        logger.warning("%s; a video that the run learned from will not be marked", error)
+        return ()

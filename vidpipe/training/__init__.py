@@ -1,0 +1,1 @@
+"""What training a head consists of: fitting, calibration, selection, cross-validation, checkpoints, caveats."""

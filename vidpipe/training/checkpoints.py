@@ -1,0 +1,161 @@
+"""What training writes as it goes: history.csv, TensorBoard's events, and what --resume goes on from.
+
+RUN.training/              see `vidpipe.runs.run_folder`
+  history.csv              a line after each epoch
+  checkpoint.safetensors   weights and optimiser; aside and renamed, so that it is whole
+                           its metadata holds the settings and the epochs so far
+  *_refit.*                the same of the second fit, to all videos
+  tensorboard/             if asked for
+"""
+
+import csv
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from vidpipe.config import TrainConfig
+from vidpipe.errors import RunError, UsageError
+from vidpipe.runs.tables import Epoch, row_cells
+from vidpipe.training.fit import Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ["SECONDS_BETWEEN", "Interrupted", "Journal", "describe"]
+
+SECONDS_BETWEEN = 10.0
+"""Of training, which a crash can cost."""
+
+
+class Journal:
+    """Writes down one fit of one head.
+
+    Args:
+        folder: the training's.
+        suffix: of the files' names: "" or "_refit".
+        about: what the training depends on: one that differs is not gone on with.
+        resume: whether to go on from what the folder holds.
+        tensorboard: whether to write events too.
+
+    Raises:
+        UsageError: TensorBoard is not installed.
+        RunError: the folder cannot be written, or holds the checkpoint of another training.
+    """
+
+    def __init__(
+        self, folder: Path, suffix: str = "", *, about: Mapping[str, Any], resume: bool, tensorboard: bool
+    ) -> None:
+        self._path, self._about = folder / f"checkpoint{suffix}.safetensors", json.dumps(about, sort_keys=True)
+        self._last_seconds = time.monotonic()
+        self._events = _summary_writer(folder / f"tensorboard{suffix}") if tensorboard else None
+        try:
+            self.resumed = self._read() if resume else None
+            self._stream = (folder / f"history{suffix}.csv").open("w", newline="", encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"{folder}: the run cannot be written ({error})") from error
+        self._table: csv.DictWriter[str] | None = None
+        for epoch in self.resumed.history if self.resumed else ():
+            self._write_row(epoch)
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """Add a line to history.csv, and to TensorBoard's curves."""
+        self._write_row(epoch)
+        for name, value in row_cells(epoch).items():
+            if self._events is not None and name not in ("epoch", "member"):
+                self._events.add_scalar(f"{name}/{epoch.member}", value, epoch.epoch)
+
+    def on_checkpoint(self, make: Callable[[], Checkpoint]) -> None:
+        """Keep a state from which training can go on, every ten seconds."""
+        if time.monotonic() - self._last_seconds >= SECONDS_BETWEEN:
+            self._write(make())
+            self._last_seconds = time.monotonic()
+
+    def close(self) -> None:
+        """End the files."""
+        self._stream.close()
+        if self._events is not None:
+            self._events.close()
+
+    def _write_row(self, epoch: Epoch) -> None:
+        row = row_cells(epoch)
+        if self._table is None:
+            self._table = csv.DictWriter(self._stream, list(row))
+            self._table.writeheader()
+        self._table.writerow(row)
+        self._stream.flush()
+
+    def _write(self, state: Checkpoint) -> None:
+        from safetensors.torch import save
+
+        numbers = {"member": state.member, "best_loss": state.best_loss, "best_epoch": state.best_epoch}
+        progress = json.dumps({**numbers, "history": [dataclasses.asdict(epoch) for epoch in state.history]})
+        tensors = {name: tensor.detach().cpu().clone() for name, tensor in state.tensors.items()}
+        aside = self._path.with_suffix(".partial")
+        aside.write_bytes(save(tensors, {"about": self._about, "progress": progress}))
+        aside.replace(self._path)
+
+    def _read(self) -> Checkpoint | None:
+        if not self._path.exists():
+            return None
+        about, progress, tensors = _read_checkpoint(self._path)
+        if about != json.loads(self._about):
+            raise RunError(
+                f"{self._path}: left by a training with other settings or videos; "
+                "give the same settings and labels, or start over with --overwrite"
+            )
+        history = [Epoch(**row) for row in progress["history"]]
+        return Checkpoint(**{**progress, "history": history}, tensors=tensors)
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, "Tensor"]]:
+    """What the training depends on, how far it got, and its tensors."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as opened:
+            metadata = opened.metadata()
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return json.loads(metadata["about"]), json.loads(metadata["progress"]), tensors
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); delete it to start over") from error
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """What an interrupted training had settled, for --resume to keep to."""
+
+    head: str
+    choice: str
+    """Why --head auto took the head; empty where it was asked for."""
+    threads: int
+
+    @classmethod
+    def find(cls, folder: Path) -> Self | None:
+        """Read it from the folder's checkpoint; None where there is none.
+
+        Raises:
+            RunError: the checkpoint cannot be read.
+        """
+        path = folder / "checkpoint.safetensors"
+        if not path.exists():
+            return None
+        about, _, _ = _read_checkpoint(path)
+        return cls(about["config"]["head"], about["choice"], about["config"]["threads"])
+
+
+def _summary_writer(folder: Path) -> "SummaryWriter":
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("--tensorboard: pip install 'vidpipe[tensorboard]' first") from error
+    return SummaryWriter(str(folder))
+
+
+def describe(config: TrainConfig, video_ids: Sequence[str], choice: str) -> dict[str, Any]:
+    """What a training depends on, for `Journal`'s `about`; `choice` says why --head auto took the head."""
+    return {"config": dataclasses.asdict(config), "videos": list(video_ids), "choice": choice}

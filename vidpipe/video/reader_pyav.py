@@ -1,0 +1,369 @@
+"""A video file's frames by PyAV. Two readers:
+
+`PyavReader` believes the packets, enters at key frames, passes over what nobody asked for, and knows each frame that it
+gives by its presentation time. At the first sign of damage it gives up.
+
+`SurveyReader` believes nothing: it decodes every frame once on opening, to learn which there are and when each is
+shown, so a damaged packet or one that codes no frame costs nothing but itself.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import av
+import numpy as np
+from av.video.frame import PictureType
+from numpy.typing import NDArray
+
+from vidpipe.errors import DecodeError, count_of
+from vidpipe.records import VideoInfo
+from vidpipe.video.container import open_container, video_stream
+from vidpipe.video.packets import Source
+from vidpipe.video.steps import OnStep, no_step
+
+__all__ = ["PyavReader", "SurveyReader"]
+
+SKIPPING_CODECS = frozenset({"h264"})
+"""Where passing over B-frames was found to change no other frame. Damaged HEVC came out otherwise (benchmarks/fuzz.py).
+"""
+MAX_KEPT_BYTES = 2**27
+"""Of a video that was decoded as a whole, to find scenes or which frames there are: kept, it is not decoded again."""
+FRAMES_LIKE_A_SEEK = 4
+"""Seeking to a key frame, and vouching for it, takes about as long as decoding so many frames."""
+
+
+class PyavReader:
+    """Reads a video with PyAV by its packets' times; a `VideoReader`.
+
+    What it gives is what a decode from the start gives: but for the first, it enters at sound key frames alone, and the
+    frames that it passes over are those that no other frame refers to.
+
+    Raises:
+        DecodeError: the packets do not tell enough, or are damaged, or the first one does not decode.
+    """
+
+    method = "pyav"
+
+    def __init__(self, source: Source, *, on_step: OnStep = no_step) -> None:
+        packets = source.packets
+        if not packets.timed or packets.num_lost or not len(packets.key_ticks):
+            raise DecodeError("its packets do not say for certain which frames there are")
+        self._packets, self._on_step = packets, on_step
+        self._container, self._stream = source.container, source.stream
+        self._frames: Iterator[av.VideoFrame] = iter(())
+        self._position: int | None = None
+        """The presentation time, in ticks, of the frame that was given last; None where decoding has to start anew."""
+        self._wanted: frozenset[int] = frozenset(map(int, packets.ticks))
+        self._can_pass_over = packets.reordered and source.stream.codec_context.name in SKIPPING_CODECS
+        self._passed_over: set[int] = set()
+        """Presentation times of the packets that were not decoded in full since the last key frame was entered at."""
+        self._sound_keys: set[int] = set()
+        self._kept = _KeptFrames()
+        self._picture = _Picture(self._frame(int(packets.ticks[0])))
+        self.is_upright = self._picture.is_upright
+        self.pts_seconds, self.end_seconds = packets.pts_seconds, packets.end_seconds
+        self.info = VideoInfo.of_file(
+            source.path,
+            self.pts_seconds,
+            self.end_seconds,
+            width=self._picture.width,
+            height=self._picture.height,
+            codec=packets.codec,
+            decoder="pyav",
+        )
+
+    def blocks(
+        self, frame_index: Sequence[int] | NDArray[np.int64], *, keep: bool = False
+    ) -> Iterator[NDArray[np.uint8]]:
+        """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
+        ticks = self._ticks(frame_index)
+        self._wanted = frozenset(ticks)
+        for tick in ticks:
+            frame = self._kept.get(tick) or self._frame(tick)
+            if keep:
+                self._kept.add(tick, frame)
+            yield self._picture.rgb(frame)[None]
+
+    def check_entries(self, frame_index: Sequence[int] | NDArray[np.int64]) -> None:
+        """Decode the key frames that one enters at for some frames.
+
+        Raises:
+            DecodeError: one of them is damaged, or no whole picture by itself.
+        """
+        for key in sorted({self._key_before(tick) for tick in self._ticks(frame_index)} - self._sound_keys):
+            self._seek(key)
+            try:
+                packet = next(packet for packet in self._container.demux(self._stream) if packet.pts == key)
+            except (StopIteration, av.error.FFmpegError) as error:
+                raise DecodeError("a key frame cannot be found again") from error
+            self._vouch_for(packet, key)
+
+    def _ticks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> list[int]:
+        return [int(tick) for tick in self._packets.ticks[np.asarray(frame_index, np.int64)]]
+
+    def _frame(self, tick: int) -> "av.VideoFrame":
+        """The frame with this presentation time."""
+        key = self._key_before(tick)
+        position, self._position = self._position, None
+        if position is None or not self._leads_on(position, key, tick):
+            self._seek(key)
+            self._frames, self._passed_over = self._decoded_from(key), set()
+        try:
+            for frame in self._frames:
+                self._on_step(1)
+                if frame.is_corrupt:
+                    break
+                if frame.pts == tick:
+                    self._position = tick
+                    return frame
+                if frame.pts is None or frame.pts > tick:
+                    break
+        except av.error.FFmpegError as error:
+            raise DecodeError(f"decoding failed ({error.strerror})") from error
+        raise DecodeError(f"the frame at {tick * self._packets.seconds_per_tick:.3f} s cannot be decoded")
+
+    def _leads_on(self, position: int, key: int, tick: int) -> bool:
+        """Whether a frame is to be had by decoding on from another, in less time than from its key frame."""
+        if tick <= position or tick in self._passed_over:
+            return False
+        here, there = np.searchsorted(self._packets.ticks, (position, key))
+        return bool(there - here <= FRAMES_LIKE_A_SEEK)
+
+    def _key_before(self, tick: int) -> int:
+        """Where to enter for a frame: the last key frame that is not shown after it."""
+        place = int(np.searchsorted(self._packets.key_ticks, tick, side="right")) - 1
+        return int(self._packets.key_ticks[max(0, place)])
+
+    def _seek(self, key: int) -> None:
+        self._position = None
+        try:
+            self._container.seek(key, stream=self._stream, backward=True)
+        except av.error.FFmpegError as error:
+            raise DecodeError(f"seeking failed ({error.strerror})") from error
+
+    def _decoded_from(self, key: int) -> Iterator["av.VideoFrame"]:
+        """Frames from a key frame on, but for the B-frames that nobody wants and no other frame refers to.
+
+        A packet that is shown after all before it is always decoded: were it damaged, others would suffer unseen.
+        """
+        decoder = self._stream.codec_context
+        entered, latest = False, key
+        for packet in self._container.demux(self._stream):
+            if packet.pts == key and not entered:
+                entered = True
+                if key != self._packets.first_tick:
+                    self._vouch_for(packet, key)
+            if not entered:
+                continue
+            tick = latest if packet.pts is None else packet.pts
+            if self._can_pass_over:
+                passed_over = tick < latest and tick not in self._wanted
+                decoder.skip_frame = "NONREF" if passed_over else "DEFAULT"
+                if passed_over:
+                    self._passed_over.add(tick)
+            latest = max(latest, tick)
+            yield from decoder.decode(packet)
+
+    def _vouch_for(self, packet: "av.Packet[Any]", key: int) -> None:
+        """Refuse a key frame that is damaged, or no whole picture by itself, as in a stream with intra refresh.
+
+        A decoder that comes from the start mends it with what was there before; one that enters there cannot.
+        """
+        if key in self._sound_keys:
+            return
+        try:
+            frames = self._decode_alone(packet)
+        except av.error.FFmpegError as error:
+            raise DecodeError(f"a key frame is damaged ({error.strerror})") from error
+        if not frames or frames[0].is_corrupt or frames[0].pict_type != PictureType.I:
+            raise DecodeError("a key frame is no whole picture by itself")
+        self._sound_keys.add(key)
+
+    def _decode_alone(self, packet: "av.Packet[Any]") -> "list[av.VideoFrame]":
+        """What a decoder that knows no other packet, and mends nothing, makes of one."""
+        try:
+            return [*self._strict_decoder.decode(packet), *self._strict_decoder.decode(None)]
+        finally:
+            self._strict_decoder.flush_buffers()
+
+    @cached_property
+    def _strict_decoder(self) -> "av.VideoCodecContext":
+        context = self._stream.codec_context
+        decoder = av.CodecContext.create(context.name, "r")
+        assert isinstance(decoder, av.VideoCodecContext)
+        decoder.extradata = context.extradata
+        decoder.width, decoder.height = context.width, context.height
+        decoder.thread_count = 1
+        decoder.options = {"err_detect": "explode"}
+        return decoder
+
+
+class SurveyReader:
+    """Reads a video with PyAV from its start, whatever its state; a `VideoReader`.
+
+    Raises:
+        DecodeError: none of its frames can be decoded, or fewer than half of them.
+    """
+
+    method = "survey"
+
+    def __init__(self, source: Source, *, on_step: OnStep = no_step) -> None:
+        packets = source.packets
+        self._path, self._on_step = source.path, on_step
+        self._num_errors = 0
+        survey = _Survey()
+        for frame in self._decoded():
+            survey.add(frame)
+        num_frames = len(survey.pts)
+        if survey.picture is None:
+            raise DecodeError(f"none of the video stream's {count_of(len(packets.ticks), 'packet')} can be decoded")
+        lost_packets = max(packets.num_pictures - num_frames, packets.num_announced - num_frames, 0)
+        if lost_packets > num_frames:
+            raise DecodeError(f"damaged: only {num_frames} of its {num_frames + lost_packets} frames can be decoded")
+        rate = source.stream.average_rate
+        frame_seconds = 1 / float(rate) if rate else 0.0
+        self._picture = survey.picture
+        self.pts_seconds = _times(survey.pts, survey.dts, packets.seconds_per_tick, frame_seconds)
+        self.end_seconds = max(packets.end_seconds, float(self.pts_seconds[-1]) + frame_seconds)
+        self.info = VideoInfo.of_file(
+            source.path,
+            self.pts_seconds,
+            self.end_seconds,
+            width=self._picture.width,
+            height=self._picture.height,
+            codec=packets.codec,
+            decoder="pyav",
+            damaged=bool(lost_packets or packets.num_corrupt or self._num_errors or survey.num_corrupt),
+            lost_packets=lost_packets,
+        )
+        self._kept = survey.kept
+        self._frames = enumerate(self._decoded())
+        self._next_number = 0
+
+    def blocks(
+        self, frame_index: Sequence[int] | NDArray[np.int64], *, keep: bool = False
+    ) -> Iterator[NDArray[np.uint8]]:
+        """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
+        for number in map(int, frame_index):
+            yield self._picture.rgb(self._kept.get(number) or self._decoded_again(number))[None]
+
+    def _decoded_again(self, wanted: int) -> "av.VideoFrame":
+        if wanted < self._next_number:
+            self._frames = enumerate(self._decoded())
+        for number, frame in self._frames:
+            self._next_number = number + 1
+            if number == wanted:
+                return frame
+        raise DecodeError(f"frame {wanted} cannot be decoded")
+
+    def _decoded(self) -> Iterator["av.VideoFrame"]:
+        """Every frame that decodes, in presentation order."""
+        with open_container(self._path) as container:
+            stream = video_stream(container)
+            packets = container.demux(stream)
+            packet: av.Packet[Any] | None
+            while True:
+                try:
+                    packet = next(packets)
+                except StopIteration:
+                    return
+                except av.error.FFmpegError:
+                    packet = None  # the rest of the file is missing: give out what the decoder still holds
+                self._on_step(1)
+                try:
+                    yield from stream.codec_context.decode(packet)
+                except av.error.EOFError:
+                    return
+                except av.error.FFmpegError:
+                    self._num_errors += 1
+                if packet is None:
+                    return
+
+
+class _Survey:
+    """What a decode of the whole file finds."""
+
+    def __init__(self) -> None:
+        self.picture: _Picture | None = None
+        self.num_corrupt = 0
+        self.pts: list[int | None] = []
+        self.dts: list[int | None] = []
+        self.kept = _KeptFrames()
+
+    def add(self, frame: "av.VideoFrame") -> None:
+        self.picture = self.picture or _Picture(frame)
+        self.num_corrupt += frame.is_corrupt
+        self.kept.add(len(self.pts), frame)
+        self.pts.append(frame.pts)
+        self.dts.append(frame.dts)
+
+
+class _KeptFrames:
+    """Frames that will be asked for again, or none of them where they are too many."""
+
+    def __init__(self) -> None:
+        self._frames: dict[int, av.VideoFrame] = {}
+        self._size_bytes = 0
+
+    def add(self, name: int, frame: "av.VideoFrame") -> None:
+        if name in self._frames or self._size_bytes > MAX_KEPT_BYTES:
+            return
+        self._frames[name] = frame
+        self._size_bytes += sum(plane.buffer_size for plane in frame.planes)
+        if self._size_bytes > MAX_KEPT_BYTES:
+            self._frames.clear()
+
+    def get(self, name: int) -> "av.VideoFrame | None":
+        return self._frames.get(name)
+
+
+class _Picture:
+    """Frames to RGB, upright and all of one size, as FFmpeg converts them: libavfilter's scaler knows of interlacing
+    and of more than 8 bits."""
+
+    def __init__(self, first: "av.VideoFrame") -> None:
+        self._size = f"{first.width}:{first.height}"
+        self._quarter_turns = round(first.rotation / 90) % 4
+        self.is_upright = first.rotation % 90 == 0
+        upright = (first.width, first.height)
+        self.width, self.height = upright if self._quarter_turns % 2 == 0 else upright[::-1]
+        self._input: tuple[int, int, str] | None = None
+
+    def rgb(self, frame: "av.VideoFrame") -> NDArray[np.uint8]:
+        """(H, W, 3) uint8"""
+        if self._input != (frame.width, frame.height, frame.format.name):
+            self._configure(frame)
+        self._graph.push(frame)
+        rgb: NDArray[np.uint8] = self._graph.pull().to_ndarray()  # type: ignore[assignment]
+        return np.ascontiguousarray(np.rot90(rgb, self._quarter_turns))
+
+    def _configure(self, frame: "av.VideoFrame") -> None:
+        self._input = (frame.width, frame.height, frame.format.name)
+        self._graph = av.filter.Graph()
+        source = self._graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+        )
+        scale = self._graph.add("scale", f"{self._size}:flags=bicubic")
+        rgb = self._graph.add("format", "pix_fmts=rgb24")
+        sink = self._graph.add("buffersink")
+        source.link_to(scale)
+        scale.link_to(rgb)
+        rgb.link_to(sink)
+        self._graph.configure()
+
+
+def _times(
+    pts: Sequence[int | None], dts: Sequence[int | None], seconds_per_tick: float, frame_seconds: float
+) -> NDArray[np.float64]:
+    """(F,) presentation times of decoded frames.
+
+    Old containers (AVI) and encoders give a frame no time of its own, or one out of order. Then its packet's decoding
+    time serves, as in libavcodec, and where that fails too, the frame rate.
+    """
+    for ticks in (pts, dts):
+        known = [tick for tick in ticks if tick is not None]
+        if len(known) == len(ticks) and all(earlier < later for earlier, later in pairwise(known)):
+            return np.array([tick * seconds_per_tick for tick in known], np.float64)
+    return np.arange(len(pts), dtype=np.float64) * (frame_seconds or seconds_per_tick)
