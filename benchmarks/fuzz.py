@@ -192,7 +192,7 @@ def _wrong_rows(
     sequence = store[video_id]
     rows = 255 * sequence.features.reshape(-1, 3, GRID, GRID).transpose(0, 2, 3, 1)
     seen: set[int] = set()
-    for pts_seconds, number, row in zip(sequence.pts_seconds, sequence.plan.frame_index.tolist(), rows, strict=True):
+    for pts_seconds, number, row in zip(sequence.pts_seconds, sequence.rows.frame_index.tolist(), rows, strict=True):
         at_that_time = np.flatnonzero(np.abs(seconds - pts_seconds) < ROUNDING_SECONDS)
         candidates = {*at_that_time.tolist(), *((number,) if number < len(thumbnails) else ())}
         differences = [float(np.abs(thumbnails[candidate] - row).mean()) for candidate in sorted(candidates)]

@@ -45,7 +45,7 @@ def decode(videos: list[VideoFile], workers: int) -> int:
         timeout_seconds=CONFIG.timeout,
     )
     with closing(batches):
-        return sum(len(batch.frames) for batch in batches if isinstance(batch, FrameBatch))
+        return sum(len(batch.pictures) for batch in batches if isinstance(batch, FrameBatch))
 
 
 def model(engine: Engine, num_frames: int) -> int:

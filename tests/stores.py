@@ -13,7 +13,7 @@ from vidpipe.backbones.table import BACKBONES
 from vidpipe.config import ExtractConfig
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
-from vidpipe.records import FeatureSequence, FramePlan, VideoFailure, VideoFile, VideoInfo
+from vidpipe.records import FeatureSequence, Rows, VideoFailure, VideoFile, VideoInfo
 
 KEY = FeatureKey.of(
     ExtractConfig().resolve_sampling(),
@@ -29,7 +29,7 @@ def make_sequence(
     video_id: str, length: int = 3, dim: int = 4, *, seed: int = 0, path: Path | None = None
 ) -> FeatureSequence:
     random = np.random.default_rng([seed, crc32(video_id.encode()), length])
-    plan = FramePlan(
+    rows = Rows(
         frame_index=np.sort(random.choice(1000, length, replace=False)).astype(np.int64),
         pts_seconds=np.sort(random.random(length)),
         scene_index=np.zeros(length, np.int32),
@@ -48,7 +48,7 @@ def make_sequence(
         size_bytes=stat.st_size if stat else 7,
         mtime_ns=stat.st_mtime_ns if stat else 8,
     )
-    return FeatureSequence(video_id, random.random((length, dim), np.float32), plan, info)
+    return FeatureSequence(video_id, random.random((length, dim), np.float32), rows, info)
 
 
 def make_store(path: Path, sequences: Sequence[FeatureSequence]) -> FeatureStore:
@@ -61,7 +61,7 @@ def make_store(path: Path, sequences: Sequence[FeatureSequence]) -> FeatureStore
 
 def assert_same(one: FeatureSequence, other: FeatureSequence) -> None:
     assert np.array_equal(one.features, other.features)
-    assert np.array_equal(one.plan.frame_index, other.plan.frame_index)
+    assert np.array_equal(one.rows.frame_index, other.rows.frame_index)
     assert np.array_equal(one.pts_seconds, other.pts_seconds)
     assert (one.video_id, one.info) == (other.video_id, other.info)
 

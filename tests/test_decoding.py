@@ -38,11 +38,11 @@ def whole_videos(batches: list[FrameBatch | VideoFailure]) -> dict[str, NDArray[
     frames: dict[str, dict[int, NDArray[np.uint8]]] = {}
     for batch in batches:
         assert isinstance(batch, FrameBatch), batch
-        for offset, frame in enumerate(batch.frames):
+        for offset, frame in enumerate(batch.pictures):
             place = batch.start + offset
             assert place not in frames.setdefault(batch.video.id, {})
             frames[batch.video.id][place] = frame
-        num_planned = len(batch.plan)
+        num_planned = batch.plan.num_pictures
         assert max(frames[batch.video.id]) < num_planned
     return {video: np.stack([by_place[i] for i in range(len(by_place))]) for video, by_place in frames.items()}
 

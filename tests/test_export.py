@@ -47,13 +47,13 @@ def test_h5_is_read_with_h5py_alone(tmp_path: Path) -> None:
 
 def test_times_of_a_long_video_fit_into_h5(tmp_path: Path) -> None:
     sequence = make_sequence("a.mp4", 1)
-    plan = replace(
-        sequence.plan,
+    rows = replace(
+        sequence.rows,
         frame_index=np.arange(20_000),
         pts_seconds=np.arange(20_000.0),
         scene_index=np.zeros(20_000, np.int32),
     )
-    long = replace(sequence, plan=plan, features=np.zeros((20_000, 2), np.float32))
+    long = replace(sequence, rows=rows, features=np.zeros((20_000, 2), np.float32))
     export(make_store(tmp_path / "s", [long]), tmp_path / "exported", form="h5")
     with h5py.File(tmp_path / "exported" / "features.h5") as file:
         assert file["pts_seconds/a.mp4"][-1] == 19_999
@@ -98,7 +98,7 @@ def test_the_longest_names_are_exported(tmp_path: Path, form: str) -> None:
 
 def test_h5_refuses_an_id_that_is_another_ones_folder_and_npy_takes_it(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", [make_sequence("a"), make_sequence("a/b.mp4")])
-    with pytest.raises(StoreError, match="take npy"):
+    with pytest.raises(StoreError, match="use npy"):
         export(store, tmp_path / "exported", form="h5")
     assert export(store, tmp_path / "exported", form="npy") == 2
 

@@ -48,7 +48,7 @@ def test_batches_across_videos_give_each_video_its_own_features_in_order(folder:
     for sequence in store.sequences():
         reader = open_video(folder / sequence.video_id, methods=["survey"])
         assert len(sequence) == reader.info.num_frames
-        assert sequence.plan.frame_index.tolist() == list(range(len(sequence)))
+        assert sequence.rows.frame_index.tolist() == list(range(len(sequence)))
         assert sequence.pts_seconds.tolist() == pytest.approx(reader.pts_seconds.tolist())
         frames = np.concatenate(list(reader.blocks(range(len(sequence)))))
         fresh = backbone(torch.from_numpy(resize_and_crop(frames, backbone.preprocessing))).numpy()
@@ -94,7 +94,7 @@ def test_scenes_are_stored_with_their_number(tmp_path: Path) -> None:
     write_frames(tmp_path / "film.mp4", film([40, 60]))
     config = ExtractConfig(backbone="efficientnet_lite0", device="cpu", workers=1, sampling="scene", num_frames=2)
     extract(find_videos([tmp_path / "film.mp4"]), tmp_path / "s", config=config)
-    plan = FeatureStore.open(tmp_path / "s")["film.mp4"].plan
+    plan = FeatureStore.open(tmp_path / "s")["film.mp4"].rows
     assert plan.scene_index.tolist() == [0, 0, 1, 1]
     assert plan.frame_index.tolist() == [10, 30, 55, 85]
 

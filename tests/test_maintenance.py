@@ -172,7 +172,7 @@ def test_frames_and_times_that_go_back_are_damage_though_the_checksum_fits(
 
 def test_frames_shown_at_one_time_are_no_damage(tmp_path: Path) -> None:
     (a,) = sequences_of("a")
-    a.plan.pts_seconds[1] = a.plan.pts_seconds[0]
+    a.rows.pts_seconds[1] = a.rows.pts_seconds[0]
     assert find_damage(make_store(tmp_path / "s", [a])) == []
 
 
@@ -419,9 +419,9 @@ def test_merge_and_export_leave_alone_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").touch()
     for place in (tmp_path / "thesis", tmp_path / "thesis" / "thesis.tex", store.path):
-        with pytest.raises(StoreError, match="something here already"):
+        with pytest.raises(StoreError, match="is not an empty folder"):
             merge([store], place)
-        with pytest.raises(StoreError, match="something here already"):
+        with pytest.raises(StoreError, match="is not an empty folder"):
             export(store, place, form="npy")
     assert files_below(tmp_path / "thesis") == {"thesis.tex"}
 
@@ -507,7 +507,7 @@ def _unknown_subcommand(folder: Path, key: FeatureKey) -> list[object]:
     [
         (_no_store, 1, "no feature store"),
         (_another_key, 1, "b holds resnet101 features; "),
-        (_full_folder, 1, "something here already"),
+        (_full_folder, 1, "is not an empty folder"),
         (_unknown_subcommand, 2, "Did you mean 'verify'?"),
     ],
 )

@@ -59,10 +59,11 @@ def test_fps_of_a_single_frame_without_duration_is_that_frame() -> None:
 def test_scene_takes_the_uniform_frames_of_each_scene() -> None:
     plan = plan_frames(Sampling("scene", num_frames=2), np.arange(20.0), 20.0, scenes=[(0, 10), (10, 11), (11, 20)])
     assert plan.frame_index.tolist() == [2, 7, 10, 13, 17]
-    assert plan.scene_index.tolist() == [0, 0, 1, 2, 2]
+    assert plan.rows.scene_index.tolist() == [0, 0, 1, 2, 2]
 
 
 def test_a_plan_carries_the_times_of_its_frames() -> None:
     plan = plan_frames(Sampling("uniform", num_frames=2), np.array([5.0, 5.1, 7.0, 9.0]), 9.5)
     assert plan.frame_index.tolist() == [1, 3]
-    assert plan.pts_seconds.tolist() == [5.1, 9.0]
+    assert plan.rows.frame_index.tolist() == [1, 3]
+    assert plan.rows.pts_seconds.tolist() == [5.1, 9.0]

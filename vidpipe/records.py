@@ -1,7 +1,8 @@
-"""What flows between the rooms: plain, frozen, checked records. Arrays are NumPy; no torch is needed to hold one."""
+"""The records that vidpipe's folders pass to each other: plain, frozen and checked. Arrays are NumPy, without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ __all__ = [
     "LabeledVideo",
     "Prediction",
     "Preprocessing",
+    "Rows",
     "VideoFailure",
     "VideoFile",
     "VideoInfo",
@@ -25,12 +27,14 @@ __all__ = [
 ]
 
 NONE_OF_THESE = "none of these"
-"""The answer where no class is as probable as was asked for."""
+"""The answer where no class reaches the probability that the user asked for."""
+_WHOLE_PICTURE = (0.0, 0.0, 1.0, 1.0)
+"""x, y, width and height of the widest region."""
 
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video to read, and the name it goes by."""
+    """A video to read, and its id."""
 
     id: str
     """Path relative to the folder given, with `/`."""
@@ -41,7 +45,7 @@ class VideoFile:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds, as its packets and its decoder say (not its header)."""
+    """What a video file holds, according to its packets and its decoder, not its header."""
 
     num_frames: int
     duration_seconds: float
@@ -54,11 +58,11 @@ class VideoInfo:
     """Pixels, after rotation."""
     codec: str
     decoder: str
-    """Which decoder gave the frames: `decord` or `pyav`."""
+    """The decoder that gave the frames: `decord` or `pyav`."""
     damaged: bool
-    """Whether a part of it could not be decoded, or not rightly."""
+    """Whether some of the file could not be decoded, or not correctly."""
     lost_packets: int
-    """Packets that gave no frame, those included that the header tells of and the file does not hold."""
+    """Packets that gave no frame. Packets that the header announces and the file does not hold are included."""
     size_bytes: int
     mtime_ns: int
 
@@ -76,12 +80,24 @@ class VideoInfo:
         damaged: bool = False,
         lost_packets: int = 0,
     ) -> Self:
-        """What a reader found out about a file, with the file's own size and time.
+        """Return what a reader found out about a file, together with the file's size and modification time.
 
         Args:
             path: the file.
             pts_seconds: (F,) presentation times of all frames, increasing.
             end_seconds: when the last frame's presentation ends.
+            width: pixels, after rotation.
+            height: pixels, after rotation.
+            codec: the codec's name.
+            decoder: `decord` or `pyav`.
+            damaged: whether some of the file could not be decoded.
+            lost_packets: packets that gave no frame.
+
+        Returns:
+            The record.
+
+        Raises:
+            OSError: the file is gone.
         """
         duration_seconds = end_seconds - float(pts_seconds[0])
         stat = path.stat()
@@ -102,12 +118,12 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class VideoSource:
-    """Where a stored video's file was found, and what tells it from other files; empty texts where it is not known."""
+    """Where a stored video's file was found, and a fingerprint of its content; empty texts where these are unknown."""
 
     root: str = ""
     """The folder that the id is relative to: absolute, links resolved."""
     path: str = ""
-    """The file's path relative to `root`, or its absolute path where it does not lie below."""
+    """The file's path relative to `root`, or its absolute path where the file lies outside `root`."""
     fingerprint: str = ""
     """sha256 of the file's size and of parts of its content; see `vidpipe.features.sources.fingerprint_of`."""
 
@@ -116,88 +132,219 @@ UNKNOWN_SOURCE = VideoSource()
 
 
 @dataclass(frozen=True)
-class FramePlan:
-    """Which frames of a video to decode, in presentation order."""
+class Rows:
+    """The rows of a feature sequence: each is an interval of the video, and optionally a region of the picture.
 
-    frame_index: NDArray[np.int64]
-    """(T,) strictly increasing, counted in presentation order from 0."""
+    The narrowest row is one whole frame. `start_seconds`, `stop_seconds` and `region` are None for such rows, and take
+    no memory and no room on the disk.
+
+        time      ··0··1··2··3··4··5··6··7··     frames
+        row 0        [─────c─────)               a window of four frames with its centre c
+        row 1              [─────c─────)
+
+    Raises:
+        ValueError: the arrays differ in length, the rows are not in order, a row's centre lies outside its interval,
+            or a region lies outside the picture.
+    """
+
     pts_seconds: NDArray[np.float64]
-    """(T,) presentation times, as the container gives them."""
+    """(T,) presentation time of the frame at each row's centre."""
+    frame_index: NDArray[np.int64]
+    """(T,) that frame, counted in presentation order from 0. Strictly increasing; with regions, several rows may share
+    a frame."""
     scene_index: NDArray[np.int32]
-    """(T,) the scene that each frame belongs to; 0 unless sampled by scene."""
+    """(T,) the scene of that frame; 0 unless sampled by scene."""
+    start_seconds: NDArray[np.float64] | None = None
+    """(T,) where each row's interval `[start_seconds, stop_seconds)` starts; None where each row is one frame."""
+    stop_seconds: NDArray[np.float64] | None = None
+    """(T,) where it stops; None where each row is one frame."""
+    region: NDArray[np.float32] | None = None
+    """(T, 4) x, y, width and height of each row's region, as shares of the picture, 0 to 1; None where each row is of
+    the whole picture."""
 
     def __post_init__(self) -> None:
-        if not len(self.frame_index) == len(self.pts_seconds) == len(self.scene_index):
-            raise ValueError(f"a plan's columns differ in length: {self!r}")
-        if np.any(np.diff(self.frame_index) <= 0):
-            raise ValueError("a plan asks for each frame once, in order")
+        arrays = (self.frame_index, self.scene_index, self.start_seconds, self.stop_seconds, self.region)
+        if any(len(array) != len(self) for array in arrays if array is not None):
+            raise ValueError(f"the arrays of {self!r} differ in length")
+        steps = np.diff(self.frame_index)
+        if np.any(steps < 0) or (self.region is None and np.any(steps == 0)):
+            raise ValueError("the rows of a sequence are not in order, or one frame makes two of them")
+        if (self.start_seconds is None) != (self.stop_seconds is None):
+            raise ValueError("rows have start_seconds and stop_seconds, or neither")
+        if self.start_seconds is not None and self.stop_seconds is not None:
+            inside = (self.start_seconds <= self.pts_seconds) & (self.pts_seconds < self.stop_seconds)
+            if not (inside.all() and np.isfinite([self.start_seconds, self.stop_seconds]).all()):
+                raise ValueError("a row's centre lies outside its interval [start_seconds, stop_seconds)")
+        if self.region is not None:
+            _check_regions(self.region)
 
     def __len__(self) -> int:
-        return len(self.frame_index)
+        return len(self.pts_seconds)
 
     def __repr__(self) -> str:
-        return f"FramePlan(T={len(self.frame_index)})"
+        return f"Rows(T={len(self)})"
+
+
+def _check_regions(region: NDArray[np.float32]) -> None:
+    if region.shape[1:] != (4,):
+        raise ValueError(f"region is (T, 4), got {region.shape}")
+    corner, size = region[:, :2], region[:, 2:]
+    if not ((corner >= 0) & (size > 0) & (corner + size <= 1)).all():  # also where one is not a number
+        raise ValueError("a row's region lies outside the picture: 0 <= x, 0 < width, x + width <= 1 is needed")
+
+
+@dataclass(frozen=True)
+class FramePlan:
+    """The frames of a video to decode, and the rows that they make.
+
+    Each frame is decoded once, whatever number of rows use it. What a backbone sees is a picture: a whole frame, or a
+    row's region of one, at the backbone's input size. Pictures are numbered in the order of their frames.
+
+        frame_index   3   8   13
+        row_frames    None           rows 0, 1, 2 are frames 3, 8, 13
+                      [0, 0, 2]      rows 0 and 1 are two regions of frame 3, row 2 is a region of frame 13
+                      [[0, 1],       row 0 is a window of frames 3 and 8,
+                       [1, 2]]       row 1 a window of frames 8 and 13
+
+    Raises:
+        ValueError: a frame is planned twice or for no row, the frames are not in order, or a row uses a frame that is
+            not planned.
+    """
+
+    frame_index: NDArray[np.int64]
+    """(F,) the frames to decode, strictly increasing, counted in presentation order from 0."""
+    rows: Rows
+    """The T rows."""
+    row_frames: NDArray[np.int64] | None = None
+    """The frames of each row, as positions in `frame_index`: (T,) for a backbone that sees one frame, (T, W) for one
+    that sees windows of W frames. None where row `i` is frame `i`, whole."""
+
+    def __post_init__(self) -> None:
+        if np.any(np.diff(self.frame_index) <= 0):
+            raise ValueError("a plan asks for each frame once, in order")
+        num_frames = len(self.frame_index)
+        if self.row_frames is None:
+            if len(self.rows) != num_frames or self.rows.region is not None:
+                raise ValueError(f"{self!r} does not say which frames make its rows")
+        elif len(self.row_frames) != len(self.rows) or self.row_frames.ndim not in (1, 2):
+            raise ValueError(f"row_frames is (T,) or (T, W) with T = {len(self.rows)}, got {self.row_frames.shape}")
+        elif not np.array_equal(np.unique(self.row_frames), np.arange(num_frames)):
+            raise ValueError(f"the rows of {self!r} use other frames than it decodes")
+
+    @property
+    def num_pictures(self) -> int:
+        """P, the pictures that the frames give."""
+        return len(self.frame_index) if self._by_region is None else len(self._by_region[0])
+
+    @property
+    def picture_frames(self) -> NDArray[np.int64]:
+        """(P,) the frame of each picture, as a position in `frame_index`; never decreasing."""
+        return np.arange(len(self.frame_index)) if self._by_region is None else self._by_region[0]
+
+    @property
+    def picture_regions(self) -> NDArray[np.float32] | None:
+        """(P, 4) the region of each picture; None where pictures are whole frames."""
+        return None if self._by_region is None else self._by_region[1]
+
+    @property
+    def row_pictures(self) -> NDArray[np.int64] | None:
+        """(T,) or (T, W) the pictures of each row; None where row `i` is picture `i`."""
+        return self.row_frames if self._by_region is None else self._by_region[2]
+
+    @cached_property
+    def _by_region(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]] | None:
+        """Each frame and region that some row uses, once: their frames (P,), regions (P, 4) and places in the rows."""
+        if self.row_frames is None or self.rows.region is None:
+            return None
+        window = 1 if self.row_frames.ndim == 1 else self.row_frames.shape[1]
+        used = np.column_stack([self.row_frames.ravel(), self.rows.region.repeat(window, axis=0)])  # (T·W, 5)
+        pictures, row_pictures = np.unique(used, axis=0, return_inverse=True)
+        frames, regions = pictures[:, 0].astype(np.int64), pictures[:, 1:].astype(np.float32)
+        return frames, regions, row_pictures.reshape(self.row_frames.shape)
+
+    def __repr__(self) -> str:
+        return f"FramePlan(F={len(self.frame_index)}, T={len(self.rows)})"
 
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """Decoded frames of one video: `frames[i]` is frame `plan.frame_index[start + i]`."""
+    """Some pictures of one video, decoded together: `pictures[i]` is picture `start + i` of the plan."""
 
     video: VideoFile
     info: VideoInfo
     plan: FramePlan
-    """The whole video's plan, of which these frames are a part."""
+    """The plan of the whole video."""
     start: int
-    frames: NDArray[np.uint8]
-    """(T, 3, H, W) RGB."""
+    pictures: NDArray[np.uint8]
+    """(P, 3, H, W) RGB, at the backbone's input size."""
     seconds: float = 0.0
     """What decoding them took."""
     worker: int = 0
     """The id of the process that decoded them."""
 
     def __post_init__(self) -> None:
-        if self.frames.ndim != 4 or self.frames.shape[1] != 3 or self.frames.dtype != np.uint8:
-            raise ValueError(f"frames are (T, 3, H, W) uint8, got {self.frames.shape} {self.frames.dtype}")
-        if self.start + len(self.frames) > len(self.plan):
-            raise ValueError(f"{len(self.frames)} frames from {self.start} on do not fit a plan of {len(self.plan)}")
+        if self.pictures.ndim != 4 or self.pictures.shape[1] != 3 or self.pictures.dtype != np.uint8:
+            raise ValueError(f"pictures are (P, 3, H, W) uint8, got {self.pictures.shape} {self.pictures.dtype}")
+        if self.start + len(self.pictures) > self.plan.num_pictures:
+            raise ValueError(f"{len(self.pictures)} pictures from {self.start} on do not fit {self.plan!r}")
 
     def __repr__(self) -> str:
-        return f"FrameBatch({self.video.id!r}, start={self.start}, frames={self.frames.shape})"
+        return f"FrameBatch({self.video.id!r}, start={self.start}, pictures={self.pictures.shape})"
 
 
 @dataclass(frozen=True)
 class DecodeProgress:
-    """A sign of life from a video in hand."""
+    """How far the decoding of a video is."""
 
     video_id: str
     num_done: int
-    """Packets and frames read so far; where `num_planned` is known, frames of the plan that are done."""
+    """Packets and frames read so far; where `num_planned` is known, rows that are done."""
     num_planned: int | None = None
     """T, once it is known."""
 
 
 @dataclass(frozen=True)
 class FeatureSequence:
-    """The features of one video, a row for each sampled frame."""
+    """The features of one video, one for each row."""
 
     video_id: str
     features: NDArray[np.floating[Any]]
     """(T, D)"""
-    plan: FramePlan
+    rows: Rows
     info: VideoInfo
     source: VideoSource = UNKNOWN_SOURCE
 
     def __post_init__(self) -> None:
-        if self.features.ndim != 2 or len(self.features) != len(self.plan):
-            raise ValueError(f"features are (T, D) with T = {len(self.plan)}, got {self.features.shape}")
+        if self.features.ndim != 2 or len(self.features) != len(self.rows):
+            raise ValueError(f"features are (T, D) with T = {len(self.rows)}, got {self.features.shape}")
 
     def __len__(self) -> int:
         return len(self.features)
 
     @property
     def pts_seconds(self) -> NDArray[np.float64]:
-        """(T,) presentation times in seconds."""
-        return self.plan.pts_seconds
+        """(T,) presentation time of the frame at each row's centre."""
+        return self.rows.pts_seconds
+
+    @property
+    def start_seconds(self) -> NDArray[np.float64]:
+        """(T,) where each row's interval starts. A row of one frame starts when its frame is shown."""
+        return self.rows.pts_seconds if self.rows.start_seconds is None else self.rows.start_seconds
+
+    @property
+    def stop_seconds(self) -> NDArray[np.float64]:
+        """(T,) where each row's interval stops. A row of one frame lasts 1 / fps, the mean time that the video shows a
+        frame; in a video whose duration is unknown it lasts no time."""
+        if self.rows.stop_seconds is not None:
+            return self.rows.stop_seconds
+        return self.rows.pts_seconds + (1 / self.info.fps if self.info.fps > 0 else 0.0)
+
+    @property
+    def region(self) -> NDArray[np.float32]:
+        """(T, 4) x, y, width and height of each row's region, 0 to 1; (0, 0, 1, 1) where it is the whole picture."""
+        if self.rows.region is not None:
+            return self.rows.region
+        return np.tile(np.array(_WHOLE_PICTURE, np.float32), (len(self), 1))
 
     def __repr__(self) -> str:
         return f"FeatureSequence({self.video_id!r}, features={self.features.shape})"
@@ -215,20 +362,20 @@ class VideoFailure:
 
 @dataclass(frozen=True)
 class LabeledVideo:
-    """What a labels file, or a folder's name, says of one video."""
+    """The label of one video, and what else a labels file or a folder's name states about it."""
 
     video_id: str
     label: str
     split: str | None = None
-    """`train`, `val` or `test`; None where nothing says."""
+    """`train`, `val` or `test`; None where the labels do not state it."""
     group: str | None = None
-    """Clips of one group never stand on both sides of a split."""
+    """Clips of one group are never divided between two subsets."""
     split_source: str = field(default="the labels", compare=False)
-    """What gives the split, in words."""
+    """Where the split comes from, for messages."""
 
     @property
     def unit(self) -> str:
-        """What is never divided: the video's group, or the video where it has none."""
+        """What a split never divides, for messages: the video's group, or the video itself where it has none."""
         return f"group {self.group}" if self.group else f"video {self.video_id}"
 
 
@@ -242,11 +389,11 @@ class Prediction:
     probabilities: tuple[float, ...] = ()
     error: str | None = None
     is_unknown: bool = False
-    """Whether no class is as probable as was asked for: none of these. The classes are given all the same."""
+    """Whether no class reaches the probability that the user asked for. The classes are given all the same."""
     is_learned: bool = False
-    """Whether the run learned from a video of the same file name and size."""
+    """Whether the model was trained on a video of the same file name and size."""
     num_frames: int = 0
-    """T, the sampled frames; 0 where the video failed."""
+    """T, the rows of the video's feature sequence; 0 where the video failed."""
     duration_seconds: float = 0.0
     """Of the video; 0 where it failed."""
 
@@ -257,35 +404,38 @@ class Prediction:
 
     @property
     def label(self) -> str | None:
-        """The answer: the most probable class, or `NONE_OF_THESE`; None where the video failed."""
+        """The most probable class, or `NONE_OF_THESE`; None where the video failed."""
         return None if self.error is not None else NONE_OF_THESE if self.is_unknown else self.labels[0]
 
     @property
     def probability(self) -> float | None:
-        """Of the most probable class, whether it is the answer or not; None where the video failed."""
+        """The probability of the most probable class, also where `is_unknown`; None where the video failed."""
         return self.probabilities[0] if self.probabilities else None
 
     @property
     def seconds_between_frames(self) -> float | None:
-        """The video's duration divided by its sampled frames; None where it failed."""
+        """The video's duration divided by `num_frames`; None where the video failed."""
         return self.duration_seconds / self.num_frames if self.num_frames else None
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a backbone's weights want a frame: shorter side to `resize`, centre crop, scale to [0, 1], normalise."""
+    """The preprocessing that a backbone's weights were trained with.
+
+    Resize the shorter side to `resize`, crop the centre, scale to [0, 1], normalise.
+    """
 
     resize: int
     """Pixels of the shorter side after resizing."""
     crop: int
-    """Pixels of each side of the centre crop: the model's input size."""
+    """Pixels of each side of the centre crop: the backbone's input size."""
     interpolation: str
     """`bilinear` or `bicubic`, both with antialiasing."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
     def as_dict(self) -> Mapping[str, Any]:
-        """As it stands in a feature store's key."""
+        """The settings as they stand in a feature store's key."""
         return {
             "resize": self.resize,
             "crop": self.crop,

@@ -1,4 +1,4 @@
-"""Decoded frames -> feature sequences: full batches for the backbone, across the borders of videos."""
+"""Decoded pictures -> feature sequences: full batches of rows for the engine, across the borders of videos."""
 
 import time
 from collections import deque
@@ -16,21 +16,26 @@ __all__ = ["BatchedModel", "Utilisation"]
 
 @dataclass
 class Utilisation:
-    """Who waited for whom, while videos were extracted."""
+    """How busy the decoding processes and the backbone are during an extraction."""
 
     num_workers: int = 1
     """Decoding processes that have decoded something."""
     started: float | None = None
-    """When the first frames came, on the monotonic clock; what came before is start-up."""
+    """When the first pictures came, on the monotonic clock; the time before is start-up."""
     seconds: float = 0.0
-    """From then to now."""
+    """From `started` until now."""
     model_seconds: float = 0.0
-    """In which the image model was at work."""
+    """How long the backbone computed."""
     decoding_seconds: float = 0.0
-    """Of all decoding processes together."""
+    """How long the decoding processes decoded, all together."""
 
     def add(self, *, model_seconds: float = 0.0, decoding_seconds: float = 0.0) -> None:
-        """Count some work that has just been done."""
+        """Count work that has just been done.
+
+        Args:
+            model_seconds: of the backbone.
+            decoding_seconds: of a decoding process.
+        """
         now = time.monotonic()
         self.started = now - model_seconds if self.started is None else self.started
         self.seconds = now - self.started
@@ -39,106 +44,184 @@ class Utilisation:
 
     @property
     def model_idle_share(self) -> float:
-        """Share of the time in which the image model had no frames, 0 to 1."""
+        """Share of the time in which the backbone had nothing to compute, 0 to 1."""
         return max(0.0, 1 - self.model_seconds / self.seconds) if self.seconds else 0.0
 
     @property
     def decoders_idle_share(self) -> float:
-        """Share of the time in which the decoding processes had nothing to do, 0 to 1."""
+        """Share of the time in which the decoding processes had nothing to decode, 0 to 1."""
         return max(0.0, 1 - self.decoding_seconds / (self.num_workers * self.seconds)) if self.seconds else 0.0
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """Rows whose pictures are decoded, and that have not been through the engine."""
+
+    sequence: "_Sequence"
+    rows: NDArray[np.int64]
+    """(n,) their numbers."""
+    pictures: NDArray[np.uint8] | None
+    """(n, 3, H, W) where each row is a picture of its own. None where the sequence holds the pictures of its rows."""
+
+    def split(self, num_rows: int) -> tuple["_Ready", "_Ready"]:
+        """Return the first rows, and the others."""
+        head, tail = (None, None) if self.pictures is None else (self.pictures[:num_rows], self.pictures[num_rows:])
+        return (
+            _Ready(self.sequence, self.rows[:num_rows], head),
+            _Ready(self.sequence, self.rows[num_rows:], tail),
+        )
+
+    def take_inputs(self) -> NDArray[np.uint8]:
+        """Return what the engine computes these rows from, (n, 3, H, W) or (n, W, 3, H, W); called once."""
+        return self.sequence.take_inputs(self.rows) if self.pictures is None else self.pictures
+
+
 class _Sequence:
-    """A video's features while they come in."""
+    """A video's features while they are computed, and the pictures that its rows still need."""
 
     def __init__(
         self, video_id: str, plan: FramePlan, info: VideoInfo, dim: int, dtype: "np.dtype[np.floating]"
     ) -> None:
-        self.features = np.empty((len(plan), dim), dtype)
-        self.num_missing = len(plan)
         self.plan = plan
-        self.result = FeatureSequence(video_id, self.features, plan, info)
+        self.result = FeatureSequence(video_id, np.empty((len(plan.rows), dim), dtype), plan.rows, info)
+        self.num_missing = len(plan.rows)
+        """Rows that have not been computed."""
+        self._row_pictures = plan.row_pictures
+        self._pictures: dict[int, NDArray[np.uint8]] = {}
+        """By number, the decoded pictures that a row still needs."""
+        if self._row_pictures is not None:
+            self._num_uses = np.bincount(self._row_pictures.ravel(), minlength=plan.num_pictures)
+            """(P,) how often rows that are still to come use each picture."""
+            table = self._row_pictures.reshape(len(plan.rows), -1)
+            self._last_picture, self._first_picture = table.max(axis=1), table.min(axis=1)
+            self._num_undecoded = np.full(len(plan.rows), table.shape[1])
+            """(T,) how many places of each row wait for their picture."""
 
-    def put(self, start: int, rows: NDArray[np.float32]) -> bool:
-        """Place rows; whether the sequence is whole now."""
-        self.features[start : start + len(rows)] = rows
+    def add(self, start: int, pictures: NDArray[np.uint8]) -> _Ready:
+        """Take the pictures from number `start` on, and return the rows that they complete."""
+        stop = start + len(pictures)
+        if self._row_pictures is None:
+            return _Ready(self, np.arange(start, stop), pictures)
+        self._pictures |= zip(range(start, stop), pictures, strict=True)
+        touched = np.flatnonzero((self._last_picture >= start) & (self._first_picture < stop))
+        used = self._row_pictures[touched].reshape(len(touched), -1)  # (n,) or (n, W) -> (n, W)
+        num_new = ((used >= start) & (used < stop)).sum(axis=1)
+        self._num_undecoded[touched] -= num_new
+        return _Ready(self, touched[(num_new > 0) & (self._num_undecoded[touched] == 0)], None)
+
+    def take_inputs(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the pictures of some rows, (n, 3, H, W) or (n, W, 3, H, W), and drop those that no other row needs."""
+        assert self._row_pictures is not None
+        numbers = self._row_pictures[rows]  # (n,) or (n, W)
+        stacked = np.stack([self._pictures[number] for number in numbers.ravel().tolist()])
+        np.subtract.at(self._num_uses, numbers.ravel(), 1)
+        for number in np.unique(numbers).tolist():
+            if self._num_uses[number] == 0:
+                del self._pictures[number]
+        return stacked.reshape(*numbers.shape, *stacked.shape[1:])
+
+    def put(self, rows: NDArray[np.int64], features: NDArray[np.float32]) -> bool:
+        """Keep the features of some rows, (n, D), and return whether the sequence is complete."""
+        self.result.features[rows] = features
         self.num_missing -= len(rows)
         return self.num_missing == 0
 
 
 class BatchedModel:
-    """Runs an engine on full batches, which may hold the end of one video and the beginning of the next."""
+    """Runs an engine on full batches of rows; a batch may hold the end of one video and the start of the next.
+
+    A row is computed once all its pictures are decoded, and a picture is dropped once no other row needs it.
+
+    Args:
+        engine: the backbone.
+        batch_size: rows in a batch.
+        dtype: of the features.
+        utilisation: counts how long the engine computes.
+    """
 
     def __init__(
         self, engine: Engine, batch_size: int, dtype: "np.dtype[np.floating]", utilisation: Utilisation
     ) -> None:
         self._engine, self._batch_size, self._dtype, self._utilisation = engine, batch_size, dtype, utilisation
         self._sequences: dict[str, _Sequence] = {}
-        self._waiting: list[tuple[_Sequence, int, NDArray[np.uint8]]] = []
-        """(sequence, where in it, frames) not yet through the model."""
-        self._in_flight: deque[tuple[list[tuple[_Sequence, int, NDArray[np.uint8]]], Finish]] = deque()
+        self._ready: deque[_Ready] = deque()
+        self._in_flight: deque[tuple[list[_Ready], Finish]] = deque()
 
     def add(self, batch: FrameBatch) -> Iterator[FeatureSequence | DecodeProgress]:
-        """Take frames; gives the sequences that they complete, and where those stand that they do not."""
+        """Take decoded pictures.
+
+        Args:
+            batch: some pictures of a video. Where the plan is another than before, the video starts again.
+
+        Yields:
+            The sequences that are now complete, and the progress of this video while it is not.
+        """
         sequence = self._sequences.get(batch.video.id)
-        if sequence is None or sequence.plan is not batch.plan:  # new, or started anew with another plan
+        if sequence is None or sequence.plan is not batch.plan:
             self.drop(batch.video.id)
             sequence = _Sequence(batch.video.id, batch.plan, batch.info, self._engine.dim, self._dtype)
             self._sequences[batch.video.id] = sequence
-        self._waiting.append((sequence, batch.start, batch.frames))
-        while sum(len(frames) for _, _, frames in self._waiting) >= self._batch_size:
+        self._ready.append(sequence.add(batch.start, batch.pictures))
+        while sum(len(ready.rows) for ready in self._ready) >= self._batch_size:
             yield from self._run()
-            if (reading := self.reading(batch.video.id)) is not None:
-                yield reading
+            if (progress := self.progress(batch.video.id)) is not None:
+                yield progress
 
-    def reading(self, video_id: str) -> DecodeProgress | None:
-        """Where an unfinished video stands, if any of its frames has come."""
+    def progress(self, video_id: str) -> DecodeProgress | None:
+        """Return how many rows of an unfinished video are computed; None where none of its pictures has come."""
         sequence = self._sequences.get(video_id)
         if sequence is None:
             return None
-        return DecodeProgress(video_id, len(sequence.plan) - sequence.num_missing, len(sequence.plan))
+        num_rows = len(sequence.plan.rows)
+        return DecodeProgress(video_id, num_rows - sequence.num_missing, num_rows)
 
     def drop(self, video_id: str) -> None:
-        """Forget a video that failed half-way."""
+        """Forget an unfinished video."""
         dropped = self._sequences.pop(video_id, None)
-        self._waiting = [waiting for waiting in self._waiting if waiting[0] is not dropped]
+        self._ready = deque(ready for ready in self._ready if ready.sequence is not dropped)
 
     def flush(self) -> Iterator[FeatureSequence]:
-        """Run what is left."""
-        while self._waiting:
+        """Compute all rows that are ready, and yield the sequences that are then complete."""
+        while self._ready:
             yield from self._run()
         while self._in_flight:
             yield from self._finish()
 
     def _run(self) -> Iterator[FeatureSequence]:
-        """Start one batch, and finish those that have been in flight for long enough."""
-        taken = list(self._take())
-        frames = np.concatenate([frames for _, _, frames in taken])  # (batch_size, 3, H, W)
-        self._in_flight.append((taken, self._engine.start(frames)))
+        """Start one batch, and finish the oldest ones where more are in flight than the engine wants."""
+        taken = self._take()
+        if taken:
+            inputs = np.concatenate([ready.take_inputs() for ready in taken])  # (N, 3, H, W) or (N, W, 3, H, W)
+            self._in_flight.append((taken, self._engine.start(inputs)))
         while len(self._in_flight) > self._engine.max_in_flight:
             yield from self._finish()
 
     def _finish(self) -> Iterator[FeatureSequence]:
         taken, finish = self._in_flight.popleft()
-        rows, model_seconds = finish()
+        features, model_seconds = finish()  # (N, D)
         self._utilisation.add(model_seconds=model_seconds)
         offset = 0
-        for sequence, start, part in taken:
-            if sequence.put(start, rows[offset : offset + len(part)]) and self._is_current(sequence):
+        for ready in taken:
+            sequence, stop = ready.sequence, offset + len(ready.rows)
+            if sequence.put(ready.rows, features[offset:stop]) and self._is_current(sequence):
                 del self._sequences[sequence.result.video_id]
                 yield sequence.result
-            offset += len(part)
+            offset = stop
 
     def _is_current(self, sequence: _Sequence) -> bool:
-        """Whether its video has not failed, or started anew, since."""
+        """Whether the sequence's video has neither failed nor started again since."""
         return self._sequences.get(sequence.result.video_id) is sequence
 
-    def _take(self) -> Iterator[tuple[_Sequence, int, NDArray[np.uint8]]]:
-        """Up to `batch_size` frames off the front of what waits."""
+    def _take(self) -> list[_Ready]:
+        """Take up to `batch_size` rows from the front of those that are ready."""
+        taken: list[_Ready] = []
         room = self._batch_size
-        while room and self._waiting:
-            sequence, start, frames = self._waiting.pop(0)
-            if len(frames) > room:
-                self._waiting.insert(0, (sequence, start + room, frames[room:]))
-            yield sequence, start, frames[:room]
-            room -= min(room, len(frames))
+        while room and self._ready:
+            ready = self._ready.popleft()
+            if len(ready.rows) > room:
+                ready, rest = ready.split(room)
+                self._ready.appendleft(rest)
+            if len(ready.rows):
+                taken.append(ready)
+            room -= len(ready.rows)
+        return taken

@@ -18,30 +18,33 @@ from vidpipe.records import FeatureSequence
 __all__ = ["export"]
 
 MAX_NAME_BYTES = 255
-"""Of a file's name, on nearly every file system."""
+"""The longest file name on nearly every file system."""
 
 
 def export(store: FeatureStore, folder: Path, *, form: str) -> int:
-    """Write a store's features as plain files, for training code of one's own.
+    """Write a store's features as plain files, for your own training code.
 
-    `npy`: a file for each video, under the video's own path, and a table of them all:
+    `npy`: a file for each video, under the video's own path, and a table of all files:
 
         for row in csv.DictReader(open("exported/index.csv")):        # id, file, length, fps, duration_seconds, …
             features = np.load(f"exported/{row['file']}")             # (T, D)
 
-    `h5`: one file, features.h5, that holds the times as well:
+    `h5`: one file, features.h5, that holds the times too:
 
         with h5py.File("exported/features.h5") as file:
             for name in file["name"].asstr():
                 features = file["features"][name][:]                  # (T, D); .attrs: id, fps, duration_seconds, …
                 pts_seconds = file["pts_seconds"][name][:]            # (T,)
 
-    A file, or name, is the video's id, but that a part which would lead elsewhere is written otherwise: `../a.mp4`
-    becomes `%2E%2E/a.mp4`. A file's name that would be too long for a file system ends in a hash; index.csv says which.
+    Where rows are windows of frames, it also holds `start_seconds/<name>` and `stop_seconds/<name>`, (T,); where they
+    are regions of the picture, `region/<name>`, (T, 4).
+
+    A name is the video's id, with the parts escaped that would lead to another folder: `../a.mp4` becomes
+    `%2E%2E/a.mp4`. A file's name that is too long for a file system ends in a hash; index.csv has the id of each file.
 
     Args:
         store: what to export.
-        folder: a folder that is empty, or not there yet. It appears when it is whole.
+        folder: a folder that is empty or does not exist. It appears once it is complete.
         form: `npy` or `h5`.
 
     Returns:
@@ -64,9 +67,9 @@ def _export_npy(folder: Path, sequences: Iterator[FeatureSequence]) -> None:
     for sequence in sequences:
         path = folder / _file_name(sequence.video_id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        image = io.BytesIO()  # for np.save to a disk that is full does not say so
+        image = io.BytesIO()  # np.save reports no error on a full disk
         np.save(image, sequence.features)
-        write_new(path, image.getbuffer(), sync=False)  # never over another's, where a.mp4 and A.mp4 are one name
+        write_new(path, image.getbuffer(), sync=False)  # refuses to replace a file, where a.mp4 and A.mp4 are one name
         file = path.relative_to(folder).as_posix()
         rows.append({"id": sequence.video_id, "file": file, "length": len(sequence), **asdict(sequence.info)})
     with (folder / "index.csv").open("w", newline="", encoding="utf-8") as stream:
@@ -79,7 +82,7 @@ def _export_h5(folder: Path, sequences: Iterator[FeatureSequence]) -> None:
     try:
         write_plain(folder / "features.h5", ((_plain_name(sequence.video_id), sequence) for sequence in sequences))
     except (TypeError, ValueError) as error:
-        raise StoreError(f"HDF5 cannot hold these ids, one is the folder of another ({error}); take npy") from error
+        raise StoreError(f"HDF5 cannot hold these ids, one is the folder of another ({error}); use npy") from error
 
 
 _FORMS: Mapping[str, Callable[[Path, Iterator[FeatureSequence]], None]] = {"npy": _export_npy, "h5": _export_h5}
@@ -98,7 +101,7 @@ def _file_name(video_id: str) -> Path:
 
 
 def _shortened(name: str, suffix: str = "") -> str:
-    """A name with its suffix, in no more bytes than a file's name may have: its end makes way for a hash of it all."""
+    """Return a name with its suffix; where it is too long for a file name, a hash of it replaces its end."""
     if len(name.encode()) + len(suffix) <= MAX_NAME_BYTES:
         return name + suffix
     mark = f"~{sha256(name.encode()).hexdigest()[:16]}{suffix}"

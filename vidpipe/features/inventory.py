@@ -20,7 +20,7 @@ import numpy as np
 from vidpipe.errors import StoreError, count_of, first_few
 from vidpipe.features.failures import source_of_entry
 from vidpipe.features.maintenance import drop
-from vidpipe.features.shard import Shard, VideoRow, fault
+from vidpipe.features.shard import Shard, VideoRow, find_fault
 from vidpipe.features.sources import file_of, fingerprint_of, is_gone, prefix_of, sources_of, stamp_of
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence, VideoFile, VideoSource
@@ -128,7 +128,7 @@ class _Twin:
     def sequence(self) -> FeatureSequence | None:
         """The row's sequence as the file's own; None where it is damaged."""
         sequence = self.shard.sequence(self.row)
-        if fault(sequence, self.row) is not None:
+        if find_fault(sequence, self.row) is not None:
             return None
         info = replace(sequence.info, mtime_ns=self.mtime_ns)
         return replace(sequence, video_id=self.video.id, info=info, source=self.source)

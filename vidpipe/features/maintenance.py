@@ -1,8 +1,8 @@
-"""The care of a feature store: find what is damaged, drop it, join stores, tidy one.
+"""Maintenance of a feature store: find damage, drop it, merge stores, compact one.
 
-Nothing is changed in place. What replaces a shard is sealed before that shard is removed, so that a stop at any point
-loses nothing: for a while a video may stand in two shards, with the same rows. `repair` and `compact` lock the whole
-store, so that nobody else writes to it meanwhile.
+No file is changed in place. A shard is removed after the one that replaces it is sealed, so a stop at any point loses
+nothing: for a while two shards may hold a video, with the same rows. `repair` and `compact` lock the whole store, so
+that no other process writes to it meanwhile.
 """
 
 import math
@@ -20,7 +20,7 @@ import numpy as np
 
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError, count_of
 from vidpipe.features.locks import remove_leftovers
-from vidpipe.features.shard import REMEDY, Shard, fault, write_shard
+from vidpipe.features.shard import REMEDY, Shard, find_fault, row_arrays, write_shard
 from vidpipe.features.sources import file_of
 from vidpipe.features.store import MAX_BYTES, MAX_VIDEOS, FeatureStore
 from vidpipe.records import FeatureSequence
@@ -28,12 +28,12 @@ from vidpipe.records import FeatureSequence
 __all__ = ["Damage", "StoreSize", "compact", "drop", "find_damage", "merge", "new_folder", "repair", "sound_sequences"]
 
 MAX_CONFLICTS = 3
-"""Of the conflicts that a message names."""
+"""How many conflicts a message names."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Something in a store that is not as it was written, or of no use."""
+    """Something in a store that is not what was written, or that cannot be used."""
 
     shard: Path
     video_id: str | None
@@ -50,12 +50,12 @@ class StoreSize:
 
     num_shards: int
     num_sequences: int
-    """Those too that a newer one has replaced."""
+    """Including those that a newer one has replaced."""
     size_bytes: int
 
     @classmethod
     def of(cls, store: FeatureStore) -> Self:
-        """Measure a store."""
+        """Return the size of a store."""
         return cls(
             num_shards=len(store.shards),
             num_sequences=sum(len(shard.videos) for shard in store.shards),
@@ -64,20 +64,27 @@ class StoreSize:
 
 
 def find_damage(store: FeatureStore) -> list[Damage]:
-    """Read all that lies in a store and check it; a bad shard does not hide what is wrong in the others.
+    """Read and check all sequences of a store; a damaged shard does not hide damage in the others.
 
-    A shard must open and have the store's key; a sequence must be what was written (by its checksum), lie apart from
-    the others, have finite features, and go forward in frames and in time.
+    A shard must open and have the store's key. A sequence must be what was written (by its checksum), share no rows
+    with others, and have finite features. Its rows must be in order of frames and time, with each centre inside its
+    interval and each region inside the picture.
+
+    Args:
+        store: what to check.
+
+    Returns:
+        What is damaged; empty where nothing is.
 
     Raises:
-        StoreError: a shard cannot be read now, by permissions or a network, which is no damage.
+        StoreError: a shard cannot be read now, because of permissions or a network, which is no damage.
     """
     return [damage for path in store.shard_paths for damage in _damage_in(store, path)]
 
 
 def _damage_in(store: FeatureStore, path: Path) -> list[Damage]:
     try:
-        return [Damage(path, row.id, wrong) for row, wrong in store.open_shard(path).faults()]
+        return [Damage(path, row.id, reason) for row, reason in store.open_shard(path).faults()]
     except ShardError as error:
         return [Damage(path, None, str(error).removeprefix(f"{path}: ").removesuffix(f"; {REMEDY}"))]
 
@@ -85,9 +92,12 @@ def _damage_in(store: FeatureStore, path: Path) -> list[Damage]:
 def repair(store: FeatureStore) -> list[Damage]:
     """Drop what is damaged, so that the next extract makes it again.
 
-    A shard with some bad videos is written anew without them. One that cannot be read at all is moved to
-    `quarantine/` in the store's folder. Leftovers of crashed writers go, and failures.jsonl keeps only what still
-    counts. An older sequence of a dropped video is dropped with it: it is not what the store held.
+    A shard with some damaged videos is written again without them. A shard that cannot be read is moved to
+    `quarantine/` in the store's folder. What killed writers left is removed, and so are entries of failures.jsonl that
+    no longer count. An older sequence of a dropped video is dropped too: it was not the current one.
+
+    Args:
+        store: what to repair.
 
     Returns:
         What was dropped.
@@ -104,7 +114,7 @@ def repair(store: FeatureStore) -> list[Damage]:
             if one.video_id is None:
                 _quarantine(store, one.shard)
         store.refresh()
-        store.failure_log.rewrite(store.failure_entries())  # before the drop, which must not revive a dropped video's
+        store.failure_log.rewrite(store.failure_entries())  # before the drop: old failures must not count again
         _drop(store, {(one.shard, one.video_id) for one in damage if one.video_id is not None})
     return damage
 
@@ -121,7 +131,7 @@ def _drop(store: FeatureStore, damaged: AbstractSet[tuple[Path, str]]) -> None:
 
 
 def drop(store: FeatureStore, video_ids: Collection[str], *, failures: Collection[str] = ()) -> None:
-    """Drop some videos, by whoever holds the whole store's lock.
+    """Drop some videos. The caller holds the whole store's lock.
 
     Args:
         store: what to drop from.
@@ -133,7 +143,7 @@ def drop(store: FeatureStore, video_ids: Collection[str], *, failures: Collectio
         StoreError: the folder cannot be written.
     """
     with _writing(store.path):
-        if video_ids or failures:  # before the drop, which must not revive a dropped video's
+        if video_ids or failures:  # before the drop: old failures must not count again
             kept = [entry for entry in store.failure_entries() if entry["video"] not in {*failures}]
             store.failure_log.rewrite(kept)
         dropped = frozenset(video_ids)
@@ -149,7 +159,10 @@ def _quarantine(store: FeatureStore, path: Path) -> None:
 
 
 def compact(store: FeatureStore) -> tuple[StoreSize, StoreSize]:
-    """Give back the room of sequences that newer ones replaced, and join small shards.
+    """Remove sequences that newer ones replaced, and join small shards.
+
+    Args:
+        store: what to compact.
 
     Returns:
         The store's size before and after.
@@ -182,14 +195,15 @@ def _current_ids(store: FeatureStore, shard: Shard) -> list[str]:
 
 
 def _rewrite(store: FeatureStore, shards: Sequence[Shard], *, leave_out: AbstractSet[str] = frozenset()) -> None:
-    """Put the newest sequences of some shards into new ones, as few as may be, and remove the old.
+    """Write the current sequences of some shards into as few new ones as possible, and remove the old shards.
 
-    A new shard takes its place right after the newest it draws on. It holds nothing but newest sequences, so there it
-    hides no newer one, and brings back no older one, whatever the clocks of the machines that wrote the store.
+    A new shard is ordered directly after the newest shard that it has sequences from. It holds current sequences only,
+    so it hides no newer sequence and brings back no older one, whatever the clocks of the machines that wrote the
+    store.
     """
     for batch, newest, finished in _batches(store, shards, leave_out):
         if batch:
-            write_shard(newest.parent, batch, key=store.key, in_place_of=newest)
+            write_shard(newest.parent, batch, key=store.key, replaces=newest)
         for path in finished:
             path.unlink()
     store.refresh()
@@ -198,7 +212,7 @@ def _rewrite(store: FeatureStore, shards: Sequence[Shard], *, leave_out: Abstrac
 def _batches(
     store: FeatureStore, shards: Sequence[Shard], leave_out: AbstractSet[str]
 ) -> Iterator[tuple[list[FeatureSequence], Path, list[Path]]]:
-    """For each new shard its sequences, the newest shard they come from, and the shards that are then done with."""
+    """Yield for each new shard its sequences, the newest shard that they come from, and the shards to remove then."""
     batch: list[FeatureSequence] = []
     batch_bytes = 0
     finished: list[Path] = []
@@ -216,13 +230,24 @@ def _batches(
 
 
 def sound_sequences(store: FeatureStore, video_ids: Iterable[str]) -> Iterator[FeatureSequence]:
-    """Sequences to be copied, each checked first: a copy gets a checksum of its own, which must vouch for no damage."""
+    """Yield sequences to be copied. Each is checked first, for the copy gets a new checksum.
+
+    Args:
+        store: where they are stored.
+        video_ids: which ones.
+
+    Yields:
+        The sequences, shard by shard.
+
+    Raises:
+        ShardError: one of them is damaged.
+    """
     for sequence in store.sequences(video_ids):
         shard, row = store.place(sequence.video_id)
-        wrong = fault(sequence, row)
-        if wrong is not None:
+        reason = find_fault(sequence, row)
+        if reason is not None:
             raise ShardError(
-                f"{shard.path}: {row.id}: {wrong}; `vidpipe store repair {store.path}` drops it, "
+                f"{shard.path}: {row.id}: {reason}; `vidpipe store repair {store.path}` drops it, "
                 "and the next extract makes it again"
             )
         yield sequence
@@ -233,7 +258,7 @@ def merge(sources: Sequence[FeatureStore], destination: Path) -> int:
 
     Args:
         sources: at least one. A video that several hold must have the same features in each; it is copied once.
-        destination: a folder that is empty, or not there yet. It appears when it is whole.
+        destination: a folder that is empty or does not exist. It appears once it is complete.
 
     Returns:
         How many videos it holds.
@@ -265,7 +290,7 @@ def merge(sources: Sequence[FeatureStore], destination: Path) -> int:
 
 
 def _holders(sources: Sequence[FeatureStore]) -> dict[str, int]:
-    """Each video, and the number of the first store that holds it."""
+    """Return the number of the first store that holds each video."""
     holders: dict[str, int] = {}
     conflicts: list[str] = []
     for number, source in enumerate(sources):
@@ -284,30 +309,22 @@ def _holders(sources: Sequence[FeatureStore]) -> dict[str, int]:
 
 
 def _origin(store: FeatureStore, video_id: str) -> str:
-    """Which store holds a video, and the file it was made from, where that is known."""
+    """Describe where a video is stored, and the file that it was made from, where that is known."""
     source = store.place(video_id)[1].source
     return f"{store.path} from {file_of(source)}" if source.root else str(store.path)
 
 
 def _hold_alike(one: FeatureStore, other: FeatureStore, video_id: str) -> bool:
-    """Whether two stores hold the same features of a video, though its file may have another time on each machine."""
+    """Whether two stores hold the same rows of a video; its file may have another modification time on each machine."""
     if one.place(video_id)[1].checksum == other.place(video_id)[1].checksum:
         return True
-    ours, theirs = (next(sound_sequences(store, [video_id])) for store in (one, other))
-    return all(
-        np.array_equal(our_rows, their_rows)
-        for our_rows, their_rows in (
-            (ours.features, theirs.features),
-            (ours.plan.frame_index, theirs.plan.frame_index),
-            (ours.plan.pts_seconds, theirs.plan.pts_seconds),
-            (ours.plan.scene_index, theirs.plan.scene_index),
-        )
-    )
+    ours, theirs = (row_arrays(next(sound_sequences(store, [video_id]))) for store in (one, other))
+    return ours.keys() == theirs.keys() and all(np.array_equal(array, theirs[name]) for name, array in ours.items())
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Tells what the system says against writing."""
+    """Turn an error of the system into a StoreError that names the folder."""
     try:
         yield
     except OSError as error:
@@ -316,13 +333,23 @@ def _writing(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill; it takes its name, `folder`, once it is full, and goes if that fails."""
+    """Fill a folder under another name; it gets its own name once it is complete, and is removed if that fails.
+
+    Args:
+        folder: a folder that is empty or does not exist.
+
+    Yields:
+        The folder to write to.
+
+    Raises:
+        StoreError: the folder holds something, or cannot be written.
+    """
     target = folder.resolve()
     aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
     try:
         with _writing(folder):
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise StoreError(f"{folder}: there is something here already; choose a new folder, or an empty one")
+                raise StoreError(f"{folder}: exists and is not an empty folder; choose a new or an empty one")
             aside.mkdir(parents=True)
             yield aside
             os.replace(aside, target)

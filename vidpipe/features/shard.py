@@ -1,18 +1,22 @@
 """One HDF5 file of a feature store: the sequences of some videos, one after another. Written once, then never changed.
 
-    features     (ΣT, D)  float32 or float16
-    pts_seconds  (ΣT,)    float64
-    frame_index  (ΣT,)    int64
-    scene_index  (ΣT,)    int32
-    videos/      one array a column, one row a video: id, start, length, num_frames, …, checksum;
-                 optional columns: root, path, fingerprint, source_checksum
-    attributes   key (JSON), vidpipe version, created
+    features       (ΣT, D)  float32 or float16
+    pts_seconds    (ΣT,)    float64, the frame at the row's centre is shown
+    frame_index    (ΣT,)    int64, that frame
+    scene_index    (ΣT,)    int32
+    start_seconds  (ΣT,)    float64, optional: the row's interval is [start_seconds, stop_seconds)
+    stop_seconds   (ΣT,)    float64, optional
+    region         (ΣT, 4)  float32, optional: x, y, width, height as shares of the picture
+    videos/        one array a column, one row a video: id, start, length, num_frames, …, checksum;
+                   optional columns: root, path, fingerprint, source_checksum
+    attributes     key (JSON), vidpipe version, created
 
-Row `i` of `videos/` says that its video's sequence is rows [start, start + length) of the arrays above. An optional
-column may be missing; then, and where its text is empty, nothing is known.
+Row `i` of `videos/` states that its video's sequence is rows [start, start + length) of the arrays above. An optional
+array is missing where all rows are single whole frames; in a video whose rows are, among others, it holds NaN. An
+optional column may be missing; then, and where its text is empty, nothing is known.
 
-A shard that is read may be anything: what lies outside it (links, external and virtual arrays) is refused, and so is an
-array that claims more than the file holds, before any of it is read.
+A file that is read as a shard may hold anything. What refers to other files (links, external and virtual arrays) is
+refused. An array that claims more bytes than the file holds is refused before it is read.
 """
 
 import hashlib
@@ -20,7 +24,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,9 +38,19 @@ from numpy.typing import NDArray
 from vidpipe import __version__
 from vidpipe.errors import ShardError, StoreError
 from vidpipe.features.key import FeatureKey
-from vidpipe.records import UNKNOWN_SOURCE, FeatureSequence, FramePlan, VideoInfo, VideoSource
+from vidpipe.records import UNKNOWN_SOURCE, FeatureSequence, Rows, VideoInfo, VideoSource
 
-__all__ = ["Shard", "VideoRow", "checksum", "fault", "write_new", "write_plain", "write_shard"]
+__all__ = [
+    "REMEDY",
+    "Shard",
+    "VideoRow",
+    "checksum",
+    "find_fault",
+    "row_arrays",
+    "write_new",
+    "write_plain",
+    "write_shard",
+]
 
 INFO_COLUMNS = tuple(field.name for field in fields(VideoInfo))
 COLUMNS: dict[str, Any] = {
@@ -48,17 +62,18 @@ COLUMNS: dict[str, Any] = {
 }
 SOURCE_COLUMNS = tuple(field.name for field in fields(VideoSource))
 OPTIONAL_COLUMNS: dict[str, Any] = {**dict.fromkeys(SOURCE_COLUMNS, str), "source_checksum": str}
-"""A column is written where one of its values is not the type's empty one, and that stands for a column not there."""
-ROW_ARRAYS: dict[str, tuple[Any, ...]] = {
-    "features": (np.float32, np.float16),
-    "pts_seconds": (np.float64,),
-    "frame_index": (np.int64,),
-    "scene_index": (np.int32,),
-}
+"""A column is written where one of its values is not its type's empty value, and read as that where it is missing."""
+FEATURE_DTYPES = (np.float32, np.float16)
+ROW_ARRAYS: dict[str, Any] = {"pts_seconds": np.float64, "frame_index": np.int64, "scene_index": np.int32}
+OPTIONAL_ROW_ARRAYS: dict[str, Any] = {"start_seconds": np.float64, "stop_seconds": np.float64, "region": np.float32}
+"""Written where a row is not a single whole frame. In the rows of other videos of the shard they hold NaN."""
+REGION_SIZE = 4
 DTYPES: dict[Any, Any] = {int: np.int64, float: np.float64, bool: np.bool_}
 MAX_KEY_BYTES = 2**16
 ROWS_AT_ONCE = 512
-"""Of a check: few enough to stay in the processor's caches."""
+"""How many rows are checked at once: few enough to stay in the processor's caches."""
+PLAIN_ARRAYS = frozenset({"features", "pts_seconds", "start_seconds", "stop_seconds", "region"})
+"""What `write_plain` writes of a sequence."""
 REMEDY = "`vidpipe store repair` moves it away, and the next extract makes its videos again"
 DAMAGE = (
     OSError,
@@ -75,7 +90,7 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class VideoRow:
-    """Where a video's sequence lies in a shard, and what is known of the video."""
+    """Where a video's sequence lies in a shard, and what is known about the video."""
 
     id: str
     start: int
@@ -87,38 +102,51 @@ class VideoRow:
 
 
 def checksum(sequence: FeatureSequence) -> str:
-    """sha256 over all that a shard's required arrays hold of a video, but for where.
+    """Return the sha256 of what a shard holds of a video, apart from its place and its source.
 
-    Over the JSON text `[id, num_frames, …, mtime_ns, dtype, T, D]` in the columns' order, then the rows of each array.
+    It covers the JSON text `[id, num_frames, …, mtime_ns, dtype, T, D]` in the columns' order, then the features and
+    the rows of each array, then the name and the rows of each optional array that the sequence has.
     """
     known = [COLUMNS[name](getattr(sequence.info, name)) for name in INFO_COLUMNS]
     text = json.dumps([sequence.video_id, *known, sequence.features.dtype.name, *sequence.features.shape])
     digest = hashlib.sha256(text.encode())
-    for array in _row_arrays(sequence):
+    for name, array in row_arrays(sequence).items():
+        digest.update(name.encode() if name in OPTIONAL_ROW_ARRAYS else b"")
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def source_checksum(sequence: FeatureSequence) -> str:
-    """sha256 over the JSON text `[id, root, path, fingerprint]`; an empty text where no source is known."""
+def _source_checksum(sequence: FeatureSequence) -> str:
+    """Return the sha256 of the JSON text `[id, root, path, fingerprint]`; an empty text where no source is known."""
     if sequence.source == UNKNOWN_SOURCE:
         return ""
     return hashlib.sha256(json.dumps([sequence.video_id, *astuple(sequence.source)]).encode()).hexdigest()
 
 
 def _can_be_used(features: NDArray[np.floating[Any]]) -> bool:
-    """Whether the sum of their squares is finite, and so each of them is and can be computed with."""
-    if features.dtype == np.float16:  # which has no number that is too large, and no fast sum
+    """Whether the sum of their squares is finite. Then each is finite, and small enough to compute with."""
+    if features.dtype == np.float16:  # no float16 is too large, and their sum is slow
         return bool(np.isfinite(features).all())
     return bool(np.isfinite(np.vdot(features, features)))
 
 
-def fault(sequence: FeatureSequence, row: VideoRow) -> str | None:
-    """What is wrong with a sequence that was read from a row; None where it is what was written, and can be used."""
+def find_fault(sequence: FeatureSequence, row: VideoRow) -> str | None:
+    """Return what is wrong with a sequence that was read from a shard; None where it is sound.
+
+    That its rows are in order, their centres inside their intervals and their regions inside the picture is checked
+    before, by `vidpipe.records.Rows`.
+
+    Args:
+        sequence: what was read.
+        row: the video's row in the shard.
+
+    Returns:
+        The reason, as part of a sentence; None where the sequence is what was written and can be used.
+    """
     if checksum(sequence) != row.checksum:
         return "it is not what was written"
-    if source_checksum(sequence) != row.source_checksum:
-        return "what it says of its file is not what was written"
+    if _source_checksum(sequence) != row.source_checksum:
+        return "what it states about its file is not what was written"
     if not _can_be_used(sequence.features):
         return "its features are not finite, or too large to compute with"
     if not np.isfinite(sequence.pts_seconds).all() or np.any(np.diff(sequence.pts_seconds) < 0):
@@ -127,21 +155,24 @@ def fault(sequence: FeatureSequence, row: VideoRow) -> str | None:
 
 
 def write_shard(
-    folder: Path, sequences: Sequence[FeatureSequence], *, key: FeatureKey, in_place_of: Path | None = None
+    folder: Path, sequences: Sequence[FeatureSequence], *, key: FeatureKey, replaces: Path | None = None
 ) -> Path:
-    """Write and seal a shard: aside, flushed, synced, then renamed, so that a shard's name is never on half a file.
+    """Write and seal a shard: written under another name, synced, then renamed, so that a shard is always whole.
 
     Args:
         folder: where shards lie.
         sequences: at least one; their features are stored as `key.dtype`.
         key: what the features depend on.
-        in_place_of: a shard that this one is to replace: it counts as newer than that one, and older than all since.
+        replaces: a shard that this one replaces: the new one counts as newer than that one and older than later ones.
+
+    Returns:
+        The shard's file.
 
     Raises:
         OSError: the file cannot be written; nothing is left behind.
     """
     created = datetime.now(UTC)
-    age = f"{in_place_of.stem}~" if in_place_of else f"{created:%Y%m%dT%H%M%S.%f}-"  # by name: x.h5 < x~1.h5 < y.h5
+    age = f"{replaces.stem}~" if replaces else f"{created:%Y%m%dT%H%M%S.%f}-"  # by name: x.h5 < x~1.h5 < y.h5
     final = folder / f"{age}{uuid4().hex[:8]}.h5"
     aside = final.with_suffix(".writing")
     try:
@@ -154,10 +185,10 @@ def write_shard(
 
 
 def _shard_image(sequences: Sequence[FeatureSequence], key: FeatureKey, created: datetime) -> io.BytesIO:
-    """A shard's bytes. HDF5 writes to memory alone, for where a disk is full it takes its process down."""
+    """Return a shard's bytes. HDF5 writes to memory only: on a full disk it ends its process."""
     image = io.BytesIO()
-    # From v108 on HDF5 puts checksums on what it keeps about itself. Text of fixed length stays out of its heap,
-    # which has none, and which HDF5 reads for ever where a page of it is lost.
+    # From v108 on HDF5 writes checksums of its own metadata. Text of fixed length stays out of its heap, which has no
+    # checksum, and which HDF5 reads in an endless loop where a page of it is lost.
     with h5py.File(image, "w", libver=("v108", "latest")) as file:
         for name, text in (
             ("key", key.as_json()),
@@ -170,15 +201,18 @@ def _shard_image(sequences: Sequence[FeatureSequence], key: FeatureKey, created:
 
 
 def _write_arrays(file: h5py.File, sequences: Sequence[FeatureSequence]) -> None:
-    for name, arrays in zip(ROW_ARRAYS, zip(*map(_row_arrays, sequences), strict=True), strict=True):
-        file.create_dataset(name, data=np.concatenate(arrays) if len(arrays) > 1 else arrays[0])
+    by_video = [row_arrays(sequence) for sequence in sequences]
+    for name in ("features", *ROW_ARRAYS, *OPTIONAL_ROW_ARRAYS):
+        if any(name in its for its in by_video):
+            rows = [its[name] if name in its else _no_values(name, len(its["features"])) for its in by_video]
+            file.create_dataset(name, data=np.concatenate(rows) if len(rows) > 1 else rows[0])
     lengths = np.array([len(sequence) for sequence in sequences], np.int64)
     table: dict[str, Any] = {
         "id": [sequence.video_id for sequence in sequences],
         "start": np.cumsum(lengths) - lengths,
         "length": lengths,
         "checksum": [checksum(sequence) for sequence in sequences],
-        "source_checksum": [source_checksum(sequence) for sequence in sequences],
+        "source_checksum": [_source_checksum(sequence) for sequence in sequences],
         **{name: [getattr(sequence.info, name) for sequence in sequences] for name in INFO_COLUMNS},
         **{name: [getattr(sequence.source, name) for sequence in sequences] for name in SOURCE_COLUMNS},
     }
@@ -195,23 +229,32 @@ def _fixed_text(texts: Sequence[str]) -> NDArray[np.bytes_]:
 
 
 def write_plain(path: Path, sequences: Iterable[tuple[str, FeatureSequence]]) -> None:
-    """Write sequences, each with the name it is to have, as an HDF5 file for other programs.
+    """Write sequences as an HDF5 file for other programs.
 
-        name                (N,)    the names
-        features/<name>     (T, D)  what is known of the video stands in the attributes
-        pts_seconds/<name>  (T,)
+        name                  (N,)    the names
+        features/<name>       (T, D)  with what is known about the video in the attributes
+        pts_seconds/<name>    (T,)
+        start_seconds/<name>  (T,)    where rows are windows of frames
+        stop_seconds/<name>   (T,)    where rows are windows of frames
+        region/<name>         (T, 4)  where rows are regions of the picture
+
+    Args:
+        path: the file.
+        sequences: each with its name in the file.
 
     Raises:
         OSError: the file cannot be written.
         ValueError, TypeError: a name is another one's folder.
     """
     names = []
-    with _DeafFile(path, "w+") as stream, h5py.File(stream, "w") as file:
-        features, pts_seconds = file.create_group("features"), file.create_group("pts_seconds")
+    with _ErrorKeepingFile(path, "w+") as stream, h5py.File(stream, "w") as file:
+        for group in ("features", "pts_seconds"):
+            file.create_group(group)
         for name, sequence in sequences:
-            dataset = features.create_dataset(name, data=sequence.features)
-            dataset.attrs.update({"id": sequence.video_id, **asdict(sequence.info)})
-            pts_seconds.create_dataset(name, data=sequence.pts_seconds)
+            for group, array in row_arrays(sequence).items():
+                if group in PLAIN_ARRAYS:
+                    file.require_group(group).create_dataset(name, data=array)
+            file["features"][name].attrs.update({"id": sequence.video_id, **asdict(sequence.info)})
             names.append(name)
             stream.raise_error()
         file.create_dataset("name", data=sorted(names), dtype=h5py.string_dtype())
@@ -219,13 +262,13 @@ def write_plain(path: Path, sequences: Iterable[tuple[str, FeatureSequence]]) ->
         stream.raise_error()
 
 
-class _DeafFile(io.FileIO):
-    """A file that HDF5 may write to: it hears of no error, for where a disk is full it takes its process down."""
+class _ErrorKeepingFile(io.FileIO):
+    """A file for HDF5 to write to. It keeps the first error: HDF5 ends the process where a write raises one."""
 
     _error: BaseException | None = None
 
     def write(self, content: Any) -> int:
-        """All of it, or nothing more once something went wrong."""
+        """Write all of the content; nothing after an error."""
         rest = memoryview(content)
         num_bytes = rest.nbytes
         try:
@@ -236,7 +279,7 @@ class _DeafFile(io.FileIO):
         return num_bytes
 
     def truncate(self, size: int | None = None) -> int:
-        """Not once something went wrong."""
+        """Change the size; not after an error."""
         try:
             if self._error is None:
                 return super().truncate(size)
@@ -245,18 +288,31 @@ class _DeafFile(io.FileIO):
         return size or 0
 
     def raise_error(self) -> None:
-        """Say what went wrong, where HDF5 does not stand between."""
+        """Raise the error that was kept, if there is one."""
         if self._error is not None:
             raise self._error
 
 
-def _row_arrays(sequence: FeatureSequence) -> tuple[NDArray[Any], ...]:
-    plan = sequence.plan
-    return sequence.features, plan.pts_seconds, plan.frame_index, plan.scene_index
+def row_arrays(sequence: FeatureSequence) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a sequence that a shard holds, by name; optional ones only where the sequence has them."""
+    arrays = {"features": sequence.features, **{name: getattr(sequence.rows, name) for name in ROW_ARRAYS}}
+    optional = {name: getattr(sequence.rows, name) for name in OPTIONAL_ROW_ARRAYS}
+    return arrays | {name: array for name, array in optional.items() if array is not None and len(array)}
+
+
+def _no_values(name: str, num_rows: int) -> NDArray[Any]:
+    """Return what an optional array holds for a video whose rows are single whole frames."""
+    shape = (num_rows, REGION_SIZE) if name == "region" else (num_rows,)
+    return np.full(shape, np.nan, OPTIONAL_ROW_ARRAYS[name])
 
 
 def write_new(path: Path, content: bytes | memoryview, *, sync: bool = True) -> None:
-    """Write a new file, and, unless told otherwise, have the system put it on the disk itself.
+    """Write a new file.
+
+    Args:
+        path: the file.
+        content: its bytes.
+        sync: wait until the system has put it on the disk itself.
 
     Raises:
         OSError: it cannot be written, or is there already.
@@ -270,7 +326,7 @@ def write_new(path: Path, content: bytes | memoryview, *, sync: bool = True) -> 
 
 
 def _sync(folder: Path) -> None:
-    """Have the system put a folder's names on the disk itself."""
+    """Wait until the system has put a folder's names on the disk itself."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -279,11 +335,14 @@ def _sync(folder: Path) -> None:
 
 
 class Shard:
-    """A sealed shard, read. The file is opened for each access and never held, so that it may be read after a fork.
+    """A sealed shard. The file is opened for each access and never held, so that it may be read after a fork.
+
+    Args:
+        path: the file.
 
     Raises:
         ShardError: the file is no shard of this format, or damaged.
-        StoreError: the file cannot be read now, which says nothing of what it holds.
+        StoreError: the file cannot be read now, and may be sound.
     """
 
     def __init__(self, path: Path) -> None:
@@ -294,32 +353,35 @@ class Shard:
             self.videos = tuple(_read_table(file, num_rows))
 
     def sequence(self, row: VideoRow) -> FeatureSequence:
-        """The sequence of one of this shard's videos."""
+        """Return the sequence of one of this shard's videos."""
         return next(self.sequences([row]))
 
     def sequences(self, rows: Sequence[VideoRow]) -> Iterator[FeatureSequence]:
-        """The sequences of some of this shard's videos, with the file opened once."""
+        """Yield the sequences of some of this shard's videos; the file is opened once."""
         with self._open() as file:
             arrays = _open_row_arrays(file)
             for row in rows:
                 yield _read_sequence(arrays, row)
 
     def faults(self) -> Iterator[tuple[VideoRow, str]]:
-        """The videos whose rows are not what was written, or cannot be used, each with what is wrong."""
+        """Yield the videos whose rows are not what was written, or cannot be used, each with the reason."""
         overlapping = set(_overlapping(self.videos))
         with self._open() as file:
             arrays = _open_row_arrays(file)
             for row in self.videos:
-                wrong = "its rows are another video's too" if row in overlapping else _row_fault(arrays, row)
-                if wrong is not None:
-                    yield row, wrong
+                reason = "its rows are another video's too" if row in overlapping else _row_fault(arrays, row)
+                if reason is not None:
+                    yield row, reason
 
     def features(self, rows: Sequence[VideoRow], *, check: bool = True) -> list[NDArray[np.floating[Any]]]:
-        """The features of some of this shard's videos, each (T, D): mapped, so that they take no memory of their own.
+        """Return the features of some of this shard's videos, as maps of the file that take no memory of their own.
 
         Args:
-            rows: of which videos.
-            check: read them all and refuse those that cannot be computed with; without it, nothing is read yet.
+            rows: the videos.
+            check: read them all, and refuse those that cannot be computed with; without it, nothing is read yet.
+
+        Returns:
+            (T, D) for each video.
 
         Raises:
             StoreError: a feature is not finite, or too large to compute with.
@@ -343,28 +405,28 @@ class Shard:
 
 
 class _Opened:
-    """An open shard whose every error says which file is damaged."""
+    """An open shard whose errors name the file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __enter__(self) -> h5py.File:
-        self._refuse_unreachable()
+        self._check_readable()
         try:
             if not self._path.is_file():
                 raise FileNotFoundError("no such file")
             self._file = h5py.File(self._path, "r", locking="best-effort")
         except DAMAGE as error:
-            raise ShardError(self._told(error)) from error
+            raise ShardError(self._describe(error)) from error
         return self._file
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self._file.close()
         if isinstance(error, DAMAGE):
-            raise ShardError(self._told(error)) from error
+            raise ShardError(self._describe(error)) from error
 
-    def _refuse_unreachable(self) -> None:
-        """Tell a shard that is not to be had now, by permissions or a network, from one that is damaged."""
+    def _check_readable(self) -> None:
+        """Raise StoreError where the file cannot be read now, because of permissions or a network: it may be sound."""
         try:
             os.close(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK))
         except (FileNotFoundError, IsADirectoryError):
@@ -372,24 +434,24 @@ class _Opened:
         except OSError as error:
             raise StoreError(f"{self._path}: cannot be read ({error.strerror}); see to that first") from error
 
-    def _told(self, error: BaseException) -> str:
+    def _describe(self, error: BaseException) -> str:
         return f"{self._path}: not a whole shard ({error}); {REMEDY}"
 
 
 def _read_key(file: h5py.File) -> str:
     key = file.attrs.get_id("key")
     if key.shape != () or not _is_fixed_text(key.dtype) or key.get_storage_size() > MAX_KEY_BYTES:
-        raise ValueError("its key is none")
+        raise ValueError("its key is not a text of fixed length")
     return bytes(file.attrs["key"]).decode()
 
 
 def _read_form(file: h5py.File) -> tuple[int, int, "np.dtype[Any]"]:
-    """ΣT, D and the type of the features."""
-    features, *others = _open_row_arrays(file)
-    num_rows, dim = features.shape
-    if any(len(array) != num_rows for array in others):
-        raise ValueError(f"{', '.join(ROW_ARRAYS)} differ in length")
-    return num_rows, dim, features.dtype
+    """Return ΣT, D and the type of the features."""
+    arrays = _open_row_arrays(file)
+    num_rows, dim = arrays["features"].shape
+    if any(len(array) != num_rows for array in arrays.values()):
+        raise ValueError(f"{', '.join(arrays)} differ in length")
+    return num_rows, dim, arrays["features"].dtype
 
 
 def _read_table(file: h5py.File, num_rows: int) -> Iterator[VideoRow]:
@@ -405,11 +467,15 @@ def _read_table(file: h5py.File, num_rows: int) -> Iterator[VideoRow]:
         yield VideoRow(video_id, start, length, VideoInfo(*known), digest, VideoSource(*source), source_digest)
 
 
-def _open_row_arrays(file: h5py.File) -> list[h5py.Dataset]:
-    return [
-        h5py.Dataset(_open_array(file, name, *dtypes, ndim=2 if name == "features" else 1))
-        for name, dtypes in ROW_ARRAYS.items()
-    ]
+def _open_row_arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """Return the arrays with one entry a row, by name; optional ones where the shard has them."""
+    arrays = {"features": h5py.Dataset(_open_array(file, "features", *FEATURE_DTYPES, ndim=2))}
+    optional = {name: dtype for name, dtype in OPTIONAL_ROW_ARRAYS.items() if file.id.links.exists(name.encode())}
+    for name, dtype in (ROW_ARRAYS | optional).items():
+        arrays[name] = h5py.Dataset(_open_array(file, name, dtype, ndim=2 if name == "region" else 1))
+    if "region" in arrays and arrays["region"].shape[1] != REGION_SIZE:
+        raise ValueError(f"region is of shape {arrays['region'].shape}")
+    return arrays
 
 
 def _read_column(videos: h5py.h5g.GroupID, name: str, kind: Any) -> list[Any]:
@@ -432,10 +498,10 @@ def _is_fixed_text(dtype: np.dtype[Any]) -> bool:
 
 
 def _open_array(group: h5py.Group, name: str, *dtypes: Any, ndim: int) -> h5py.h5d.DatasetID:
-    """An array of one of some types, `str` for text of fixed length, that lies in the file, all of it.
+    """Open an array of one of some types, `str` for text of fixed length, that lies completely in the file.
 
     Raises:
-        ValueError: it does not, or is of another form.
+        ValueError: it lies elsewhere, or has another type or number of dimensions.
     """
     array = _inside(group, name, h5py.h5d.DatasetID)
     layout = array.get_create_plist()
@@ -452,9 +518,9 @@ def _open_array(group: h5py.Group, name: str, *dtypes: Any, ndim: int) -> h5py.h
 
 
 def _inside(group: h5py.Group, name: str, kind: Any) -> Any:
-    """What a group has under a name, if it is of the kind wanted and no link to elsewhere.
+    """Return what a group holds under a name, if it is of this kind and no link to elsewhere.
 
-    By HDF5's own calls: h5py's take a tenth of a millisecond more for each of a store's thousand columns.
+    It uses HDF5's own calls: h5py's take a tenth of a millisecond more for each of a store's thousand columns.
     """
     if not group.id.links.exists(name.encode()):
         raise ValueError(f"{name} is missing")
@@ -466,32 +532,35 @@ def _inside(group: h5py.Group, name: str, kind: Any) -> Any:
     return found
 
 
-def _read_sequence(arrays: Sequence[h5py.Dataset], row: VideoRow) -> FeatureSequence:
+def _read_sequence(arrays: Mapping[str, h5py.Dataset], row: VideoRow) -> FeatureSequence:
     place = slice(row.start, row.start + row.length)
-    features, pts_seconds, frame_index, scene_index = (array[place] for array in arrays)
-    plan = FramePlan(frame_index=frame_index, pts_seconds=pts_seconds, scene_index=scene_index)
-    return FeatureSequence(row.id, features, plan, row.info, row.source)
+    read = {name: array[place] for name, array in arrays.items()}
+    for name in OPTIONAL_ROW_ARRAYS.keys() & read.keys():
+        if np.isnan(read[name]).all():  # the rows of this video are single whole frames
+            del read[name]
+    features = read.pop("features")
+    return FeatureSequence(row.id, features, Rows(**read), row.info, row.source)
 
 
 def _mapped(path: Path, file: h5py.File) -> NDArray[np.floating[Any]]:
-    """(ΣT, D) all features of a shard: read when they are touched, and held by the system's cache alone."""
-    array = _open_array(file, "features", *ROW_ARRAYS["features"], ndim=2)
+    """Return all features of a shard, (ΣT, D): read when they are touched, and held by the system's cache alone."""
+    array = _open_array(file, "features", *FEATURE_DTYPES, ndim=2)
     offset = array.get_offset()
-    if offset is None or 0 in array.shape:  # in chunks, as other programs may write them, or empty
+    if offset is None or 0 in array.shape:  # empty, or in chunks, as other programs may write them
         features: NDArray[np.floating[Any]] = file["features"][:]
         return features
     return np.memmap(path, array.dtype, "c", offset, array.shape)
 
 
-def _row_fault(arrays: Sequence[h5py.Dataset], row: VideoRow) -> str | None:
+def _row_fault(arrays: Mapping[str, h5py.Dataset], row: VideoRow) -> str | None:
     try:
-        return fault(_read_sequence(arrays, row), row)
+        return find_fault(_read_sequence(arrays, row), row)
     except DAMAGE as error:
         return f"its rows cannot be read ({error})"
 
 
 def _overlapping(rows: Iterable[VideoRow]) -> Iterator[VideoRow]:
-    """Both of any two rows that share some: `aaaa`, `··bb` -> a, b"""
+    """Yield both of any two videos that share rows of the arrays: `aaaa`, `··bb` -> a, b"""
     furthest: VideoRow | None = None
     for row in sorted(rows, key=lambda row: row.start):
         if furthest is not None and row.length and row.start < furthest.start + furthest.length:

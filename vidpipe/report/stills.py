@@ -42,10 +42,10 @@ def read_stills(
     decoding = decode_videos(videos, sampling=sampling, preprocessing=small, workers=1, timeout_seconds=TIMEOUT_SECONDS)
     for result in decoding if videos else ():
         if isinstance(result, FrameBatch):
-            seconds = result.plan.pts_seconds
+            seconds = result.plan.rows.pts_seconds
             stills[result.video.id] = tuple(
                 Still(float(when), _jpeg(frame.transpose(1, 2, 0)))
-                for when, frame in zip(seconds, result.frames, strict=True)
+                for when, frame in zip(seconds, result.pictures, strict=True)
             )
         elif isinstance(result, VideoFailure):
             stills.pop(result.video_id, None)

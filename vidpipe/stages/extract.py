@@ -393,7 +393,7 @@ def iter_features(
                 model.drop(batch.video_id)
                 yield batch
             elif isinstance(batch, DecodeProgress):
-                yield model.reading(batch.video_id) or batch
+                yield model.progress(batch.video_id) or batch
             else:
                 workers.add(batch.worker)
                 utilisation.num_workers = min(len(workers), max_workers)  # they are renewed, and then have another id

@@ -1,12 +1,13 @@
-"""Decoding in worker processes: videos in, batches of frames at the model's size out, whatever the files do.
+"""Decoding in worker processes: videos in, batches of pictures at the backbone's input size out.
 
-A decoder is native code that may hang with the interpreter's lock held, crash or leak. So it runs in processes of its
-own, started afresh (never forked: a fork copies locks and threads in mid-air), killed when they show no sign of life
-for too long, renewed after a number of pieces. What goes wrong costs one video.
+A decoder is native code that may hang with the interpreter's lock held, crash or leak memory. So it runs in processes
+of its own. They are spawned, never forked: a fork copies locks and threads in any state. A process without progress for
+too long is killed, and each is replaced after a number of pieces. An error costs one video.
 
-A video is decoded in pieces of `PIECE_FRAMES` frames: a long one is bounded in memory and shared by the workers. While
-a piece runs it counts what it has read, packets and frames, in memory that the main process sees: it may take as long
-as it needs, but for `STEPS_PER_CHUNK` of them no longer than `timeout_seconds`.
+A video is decoded in pieces of about `PIECE_PICTURES` pictures. So the memory for a long video is bounded, and the
+workers share its pieces. While a piece runs, the worker counts the packets and frames that it has read, in memory that
+the main process sees. A piece may take as long as it needs, but each `STEPS_PER_CHUNK` of these steps may take no
+longer than `timeout_seconds`.
 """
 
 import logging
@@ -32,7 +33,16 @@ from vidpipe.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, D
 from vidpipe.records import DecodeProgress, FrameBatch, Preprocessing, VideoFailure, VideoFile
 from vidpipe.video.reader import methods_from
 from vidpipe.video.steps import STEPS_PER_CHUNK
-from vidpipe.video.worker import PIECE_FRAMES, Decoded, Piece, ReaderError, decode_piece, start_worker
+from vidpipe.video.worker import (
+    Decoded,
+    Piece,
+    Planner,
+    ReaderError,
+    decode_piece,
+    frames_per_piece,
+    plan_video,
+    start_worker,
+)
 
 if TYPE_CHECKING:
     from ctypes import Array, c_longlong
@@ -42,21 +52,28 @@ __all__ = ["decode_videos", "default_workers"]
 logger = logging.getLogger(__name__)
 
 PIECES_PER_WORKER = 1000
-"""A worker is renewed after so many, so that a leak in native code cannot grow without bound."""
+"""A worker is replaced after so many, so that a memory leak in native code cannot grow without bound."""
 TICK_SECONDS = 1.0
 MAX_IDLE_SECONDS = 60.0
-"""For starting a worker: longer than that, and the time that a chunk may take, and none will ever start."""
+"""Without progress for this long and the time that a chunk may take, the workers do not start."""
 MAX_BREAKS = 3
+"""How often in a row all workers may end before decoding stops."""
 WORKER_START_SECONDS = 3.0
-"""About what starting a worker takes: it pays where a video's other pieces take longer."""
+"""About what starting a worker takes. More workers start where a video's other pieces take longer."""
 NO_WORKERS = "the decoding processes do not start, or end at once"
 
 
 def default_workers(device: str = "cpu") -> int:
-    """Decoding processes to run beside an image model on a device.
+    """Return the number of decoding processes to run beside a backbone.
 
-    On the CPU one for every two cores, and one more: small backbones take about as long as decoding, and who has
-    nothing to do costs only memory. Beside a GPU one for each core but the one that feeds it.
+    On the CPU it is one for every two cores, and one more: small backbones take about as long as decoding, and an idle
+    process costs only memory. Beside a GPU it is one for each core but one, which feeds the GPU.
+
+    Args:
+        device: where the backbone runs, `cpu` or `cuda`.
+
+    Returns:
+        At least 1.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     return max(1, cores - 1) if device == "cuda" else min(cores, cores // 2 + 1)
@@ -70,31 +87,36 @@ def decode_videos(
     decoder: str = DEFAULT_DECODER,
     workers: int,
     timeout_seconds: float,
+    planner: Planner = plan_video,
 ) -> Generator[FrameBatch | VideoFailure | DecodeProgress]:
     """Decode the sampled frames of many videos, in the order in which they get done.
 
-    The batches of one video may come in any order; `FrameBatch.start` says where each belongs. A video that turns out
-    to be damaged half-way starts again with another plan. At least once in `TICK_SECONDS` something is given: a
-    `DecodeProgress` where there is nothing else. Where there are fewer videos than workers, the others start once a
-    video turns out to be long: its pieces are then shared.
+    Each frame is decoded once, whatever number of rows use it. The batches of one video may come in any order;
+    `FrameBatch.start` says where each belongs. A video that turns out to be damaged starts again with another plan.
+    Where there are fewer videos than workers, the other workers start once a video turns out to be long, and share its
+    pieces.
 
     Args:
         videos: what to read.
         sampling: which frames to take.
-        preprocessing: how the backbone's weights want them resized and cropped.
+        preprocessing: the backbone's preprocessing, of which resizing and cropping are done here.
         decoder: the reader to try first, one of `vidpipe.video.reader.METHODS`.
-        workers: most processes to run.
+        workers: the largest number of processes to run.
         timeout_seconds: how long one chunk of work may take.
+        planner: plans the frames and rows of a video.
+
+    Yields:
+        Batches and failures. Where there is neither, a `DecodeProgress` at least once in `TICK_SECONDS`.
 
     Raises:
-        DecodingStoppedError: no process can be got to work.
+        DecodingStoppedError: the processes do not start.
     """
-    fresh = iter(videos)
-    first = list(islice(fresh, workers))
+    to_come = iter(videos)
+    first = list(islice(to_come, workers))
     pool = _Workers(workers, num_videos=len(first))
     try:
-        schedule = _Schedule(pool, methods_from(decoder), sampling, preprocessing, timeout_seconds)
-        yield from schedule.run(chain(first, fresh))
+        schedule = _Schedule(pool, methods_from(decoder), (sampling, preprocessing, planner), timeout_seconds)
+        yield from schedule.run(chain(first, to_come))
     finally:
         pool.stop()
 
@@ -105,36 +127,36 @@ class _Running:
 
     piece: Piece
     slot: int
-    """Where in the shared counts it counts its steps."""
+    """Where in the shared memory it counts its steps."""
     num_steps: int = 0
     num_chunks: int = -1
     moved_at: float = 0.0
-    """When `num_chunks` was last seen to grow, on the monotonic clock."""
+    """When `num_chunks` last grew, on the monotonic clock."""
 
 
 class _Workers:
-    """The processes that decode, and the memory in which they count.
+    """The processes that decode, and the shared memory in which they count.
 
-    A pool starts its processes when it gets its first piece. There are two: one with a worker for each video at hand,
-    and one with the rest, for videos in many pieces.
+    There are two pools, and a pool starts its processes when it gets its first piece. The first has a worker for each
+    video that is there at the start; the second has the others, for videos in many pieces.
 
     Args:
-        count: number of processes, both pools together.
-        num_videos: how many videos are at hand.
+        count: number of processes of both pools.
+        num_videos: how many videos are there at the start.
     """
 
     def __init__(self, count: int, *, num_videos: int) -> None:
         self._count = count
         self._num_first = min(count, max(1, num_videos))
         self._context = get_context("spawn")
-        slots = range(2 * count + 1)  # a piece that runs and one that is queued for each worker, and one more
+        slots = range(2 * count + 1)  # for each worker a piece that runs and one in its queue, and one more
         self.counts: Array[c_longlong] = self._context.RawArray("q", len(slots))
         self.first_slots = [slot for slot in slots if self._is_first(slot)]
         self.other_slots = [slot for slot in slots if not self._is_first(slot)]
         self._pools = self._new_pools()
 
     def _is_first(self, slot: int) -> bool:
-        """Whether a slot belongs to the first pool. Of 3 workers, 2 at first: `110110` and a last 1."""
+        """Whether a slot belongs to the first pool. With 3 workers, 2 of them in the first pool: `1101101`."""
         return slot % self._count < self._num_first
 
     def _new_pools(self) -> tuple[ProcessPool, ProcessPool]:
@@ -152,8 +174,16 @@ class _Workers:
     def submit(self, slot: int, function: Callable[..., "Decoded"], *args: Any) -> "Future[Decoded]":
         """Have a worker call a function.
 
+        Args:
+            slot: says which pool.
+            function: a module's function.
+            args: its arguments.
+
+        Returns:
+            Its result, in the future.
+
         Raises:
-            BrokenProcessPool: a worker died that had nothing to do, and with it the pool.
+            BrokenProcessPool: an idle worker died, which ends the whole pool.
         """
         first, others = self._pools
         try:
@@ -162,11 +192,12 @@ class _Workers:
             raise BrokenProcessPool(str(error)) from error
 
     def restart(self) -> None:
-        """Start all processes anew; what they had in hand is lost."""
+        """Replace all processes; the pieces that they were decoding are lost."""
         self.stop()
         self._pools = self._new_pools()
 
     def stop(self) -> None:
+        """End all processes."""
         for pool in self._pools:
             pool.stop()  # type: ignore[no-untyped-call]
         for pool in self._pools:
@@ -174,51 +205,51 @@ class _Workers:
 
 
 class _Schedule:
-    """What runs, what waits, and what to do when a piece fails."""
+    """Which pieces run, which wait, and what happens when one fails."""
 
     def __init__(
         self,
         workers: _Workers,
         methods: tuple[str, ...],
-        sampling: Sampling,
-        preprocessing: Preprocessing,
+        settings: tuple[Sampling, Preprocessing, Planner],
         timeout_seconds: float,
     ) -> None:
-        self._workers, self._methods = workers, methods
-        self._settings = (sampling, preprocessing)
+        self._workers, self._methods, self._settings = workers, methods, settings
         self._timeout_seconds = timeout_seconds
         self._free_slots = sorted(workers.first_slots, reverse=True)
         self._held_slots = workers.other_slots
-        """Those of workers that need not start as long as no video is long."""
+        """Slots of the second pool, which does not start as long as no video is long."""
         self._waiting: deque[Piece] = deque()
         self._running: dict[Future[Decoded], _Running] = {}
         self._is_broken = False
-        """Whether a worker died that had nothing to do: pebble then gives up all of them."""
+        """Whether an idle worker died: pebble then ends all of them."""
         self._num_breaks = 0
-        """How often that happened since a piece came back."""
+        """How often that happened since a piece was last decoded."""
 
     def run(self, videos: Iterable[VideoFile]) -> Iterator[FrameBatch | VideoFailure | DecodeProgress]:
-        fresh = iter(videos)
+        """Decode the videos; see `decode_videos`."""
+        to_come = iter(videos)
         tick_seconds = min(TICK_SECONDS, self._timeout_seconds / 4)
         idle_seconds = 0.0
         while True:
-            self._fill(fresh)
+            self._submit(to_come)
             if self._is_broken:
-                self._mend()
+                self._restart()
                 continue
             if not self._running:
                 return
             done, _ = wait(self._running, timeout=tick_seconds, return_when=FIRST_COMPLETED)
-            signs = [*self._collect(done), *self._look_after_the_others()]
-            idle_seconds = 0.0 if signs else idle_seconds + tick_seconds
+            news = [*self._collect(done), *self._check_running()]
+            idle_seconds = 0.0 if news else idle_seconds + tick_seconds
             if idle_seconds > MAX_IDLE_SECONDS + self._timeout_seconds:
                 raise DecodingStoppedError(_why_no_workers())
-            yield from signs
+            yield from news
 
-    def _fill(self, fresh: Iterator[VideoFile]) -> None:
+    def _submit(self, to_come: Iterator[VideoFile]) -> None:
+        """Give the workers pieces until all slots are taken: those that wait, then the first pieces of new videos."""
         while self._free_slots:
             if not self._waiting:
-                if (video := next(fresh, None)) is None:
+                if (video := next(to_come, None)) is None:
                     return
                 self._waiting.append(Piece(video, self._methods))
             slot = self._free_slots[-1]
@@ -230,8 +261,8 @@ class _Schedule:
                 return
             self._running[future] = _Running(self._waiting.popleft(), self._free_slots.pop())
 
-    def _mend(self) -> None:
-        """Start the workers anew, and give them the same work again."""
+    def _restart(self) -> None:
+        """Replace the workers, and put the pieces that they were decoding back in the queue."""
         self._is_broken = False
         self._num_breaks += 1
         if self._num_breaks > MAX_BREAKS:
@@ -249,16 +280,16 @@ class _Schedule:
         self._free_slots.append(running.slot)
         return running.piece
 
-    def _look_after_the_others(self) -> Iterator[VideoFailure | DecodeProgress]:
-        """Note who moves, and stop who stands still."""
+    def _check_running(self) -> Iterator[VideoFailure | DecodeProgress]:
+        """Report the progress of the pieces that run, and stop those that have made none for too long."""
         now = time.monotonic()
         for future, running in list(self._running.items()):
             num_steps = self._workers.counts[running.slot]
             if num_steps and num_steps // STEPS_PER_CHUNK != running.num_chunks:
                 running.num_chunks, running.moved_at = num_steps // STEPS_PER_CHUNK, now
             elif num_steps and now - running.moved_at > self._timeout_seconds and future in self._running:
-                told = f"decoding one chunk took over {self._timeout_seconds:g} s (--timeout)"
-                yield self._fail(running.piece, DecodeTimeoutError(told))
+                reason = f"decoding one chunk took over {self._timeout_seconds:g} s (--timeout)"
+                yield self._fail(running.piece, DecodeTimeoutError(reason))
                 continue
             if num_steps != running.num_steps:
                 running.num_steps = num_steps
@@ -283,18 +314,22 @@ class _Schedule:
             yield self._fail(piece, DecoderCrashError(f"the decoder crashed ({_exit_reason(error.exitcode)})"))
         else:
             self._num_breaks = 0
+            info, plan = piece.opened or (decoded.info, decoded.plan)
             if piece.opened is None:
-                piece = replace(piece, opened=(decoded.info, decoded.plan), methods=(decoded.method,))
-                starts = range(PIECE_FRAMES, len(decoded.plan), PIECE_FRAMES)
-                self._waiting.extend(replace(piece, start=start) for start in starts)
-                if len(starts) > 1 and len(starts) * decoded.seconds >= WORKER_START_SECONDS:
-                    self._share()
-            assert piece.opened is not None
-            info, plan = piece.opened
-            yield FrameBatch(piece.video, info, plan, piece.start, decoded.frames, decoded.seconds, decoded.worker)
+                self._add_other_pieces(piece, decoded)
+            yield FrameBatch(piece.video, info, plan, decoded.start, decoded.pictures, decoded.seconds, decoded.worker)
 
-    def _share(self) -> None:
-        """Let all workers take pieces, each one before any takes a second."""
+    def _add_other_pieces(self, first: Piece, decoded: Decoded) -> None:
+        """Queue the pieces of a video that follow its first one."""
+        other = replace(first, opened=(decoded.info, decoded.plan), methods=(decoded.method,))
+        step = frames_per_piece(decoded.plan)
+        starts = range(step, len(decoded.plan.frame_index), step)
+        self._waiting.extend(replace(other, start=start) for start in starts)
+        if len(starts) > 1 and len(starts) * decoded.seconds >= WORKER_START_SECONDS:
+            self._start_all_workers()
+
+    def _start_all_workers(self) -> None:
+        """Let the second pool take pieces too; each worker takes one before any takes a second."""
         self._free_slots = sorted([*self._free_slots, *self._held_slots], reverse=True)
         self._held_slots = []
 
@@ -303,7 +338,7 @@ class _Schedule:
         return VideoFailure(piece.video.id, type(error).__name__, str(error))
 
     def _forget(self, video: VideoFile) -> None:
-        """Give up all pieces of a video; a worker that has one in hand is killed and replaced."""
+        """Drop all pieces of a video; a worker that is decoding one is killed and replaced."""
         self._waiting = deque(piece for piece in self._waiting if piece.video != video)
         for future in [future for future, running in self._running.items() if running.piece.video == video]:
             future.cancel()
@@ -311,7 +346,7 @@ class _Schedule:
 
 
 def _why_no_workers() -> str:
-    """That no worker can be started, and the likeliest reason."""
+    """Return a message: no worker starts, and the likeliest reason."""
     if _lacks_main_guard():
         return (
             f"{NO_WORKERS}: each one imports the script that calls vidpipe; put what the script does under "
@@ -321,10 +356,10 @@ def _why_no_workers() -> str:
 
 
 def _lacks_main_guard() -> bool:
-    """Whether the program is a script that does its work also when a new process imports it."""
+    """Return whether the program is a script that does its work also when a new process imports it."""
     main = sys.modules["__main__"]
     path = getattr(main, "__file__", None)
-    if path is None or Path(path).name == "__main__.py":  # these are not imported
+    if path is None or Path(path).name == "__main__.py":  # a new process does not import these
         return False
     try:
         return re.search("__name__.*__main__", Path(path).read_text(encoding="utf-8", errors="replace")) is None

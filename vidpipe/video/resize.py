@@ -1,4 +1,4 @@
-"""Frames at a model's size: uint8 with antialiasing, exactly as torchvision's transforms do it."""
+"""Pictures at a backbone's input size: uint8 with antialiasing, exactly as torchvision's transforms make them."""
 
 import numpy as np
 import torch
@@ -6,15 +6,35 @@ from numpy.typing import NDArray
 
 from vidpipe.records import Preprocessing
 
-__all__ = ["resize", "resize_and_crop"]
+__all__ = ["MAX_ASPECT_RATIO", "crop_to_region", "resize", "resize_and_crop"]
 
 MAX_ASPECT_RATIO = 10
-"""Longer side by shorter side. Of a picture beyond it only this much of its middle is resized: all of one of
-10000 × 2 pixels would become 1,280,000 × 256."""
+"""Longer side by shorter side. Of a more elongated picture only the middle is resized: a whole picture of 10000 × 2
+pixels would become one of 1,280,000 × 256."""
+
+
+def crop_to_region(frame: NDArray[np.uint8], region: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return a region of a frame, at least one pixel wide and high; a view, not a copy.
+
+    Args:
+        frame: (H, W, 3)
+        region: (4,) x, y, width and height as shares of the frame, 0 to 1. Its edges are rounded to whole pixels.
+
+    Returns:
+        (H', W', 3)
+    """
+    x, y, width, height = region.tolist()
+    columns, rows = _pixels(x, width, frame.shape[1]), _pixels(y, height, frame.shape[0])
+    return frame[rows, columns]
+
+
+def _pixels(start: float, length: float, num_pixels: int) -> slice:
+    first = min(round(start * num_pixels), num_pixels - 1)
+    return slice(first, max(first + 1, round((start + length) * num_pixels)))
 
 
 def resize_and_crop(frames: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """The shorter side to `preprocessing.resize`, then the centre crop: (T, H, W, 3) -> (T, 3, crop, crop)."""
+    """Resize the shorter side to `preprocessing.resize`, then crop the centre: (N, H, W, 3) -> (N, 3, crop, crop)."""
     frames = _middle(frames)
     height, width = frames.shape[1:3]
     shorter, longer = sorted((height, width))
@@ -26,7 +46,7 @@ def resize_and_crop(frames: NDArray[np.uint8], preprocessing: Preprocessing) -> 
 
 
 def _middle(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Ample room for the crop around the very centre of pictures that are too elongated; others as they are."""
+    """Return the middle of pictures that are too elongated, with ample room for the centre crop; others as they are."""
     height, width = frames.shape[1:3]
     shorter, longer = sorted((height, width))
     if longer <= MAX_ASPECT_RATIO * shorter:
@@ -37,7 +57,7 @@ def _middle(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def resize(frames: NDArray[np.uint8], size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
-    """(T, H, W, 3) -> (T, 3, *size)"""
+    """Resize pictures to `size`, (height, width), with antialiasing: (N, H, W, 3) -> (N, 3, *size)."""
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
     if size != tuple(pixels.shape[2:]):
         pixels = torch.nn.functional.interpolate(pixels, size, mode=interpolation, antialias=True)

@@ -1,6 +1,6 @@
-"""Which frames to take: index arithmetic over presentation times. No file is opened here.
+"""Which frames to sample: index arithmetic over presentation times. No file is opened here.
 
-uniform, N = 3      ..x....x....x..      the middle of each of N equal parts
+uniform, N = 3      ..x....x....x..      the middle of each of N equal intervals
 fps, 2 a second     x.....x.....x..      the frame on screen at 0, 0.5, 1 s …
 scene, N = 1        ..x..|...x...|x.      the uniform rule, scene by scene
 """
@@ -11,32 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.config import Sampling
-from vidpipe.records import FramePlan
+from vidpipe.records import FramePlan, Rows
 
 __all__ = ["fps_indices", "plan_frames", "uniform_indices"]
 
 ROUNDING_SECONDS = 1e-6
-"""Less than any container's tick that matters; keeps k / fps from falling a rounding error before its frame."""
+"""Shorter than a tick of any common container. Added to k / fps, so that a rounding error does not put it before its
+frame."""
 
 
 def uniform_indices(num_frames_in_video: int, num_frames: int) -> NDArray[np.int64]:
-    """The middle frame of each of `num_frames` equal parts: floor((i + 0.5) · F / N).
+    """Return the middle frame of each of `num_frames` equal intervals of a video: floor((i + 0.5) · F / N).
 
-    A video with fewer frames than asked for gives each once.
+    A video with fewer frames than that gives each frame once.
     """
     if num_frames >= num_frames_in_video:
         return np.arange(num_frames_in_video, dtype=np.int64)
-    part = np.arange(num_frames, dtype=np.int64)
-    return (2 * part + 1) * num_frames_in_video // (2 * num_frames)
+    interval = np.arange(num_frames, dtype=np.int64)
+    return (2 * interval + 1) * num_frames_in_video // (2 * num_frames)
 
 
 def fps_indices(pts_seconds: NDArray[np.float64], end_seconds: float, fps: float) -> NDArray[np.int64]:
-    """The frame on screen at k / fps seconds after the first frame, for k = 0, 1, … until the last frame's end.
+    """Return the frames on screen at k / fps seconds after the first frame, for k = 0, 1, … until the last frame's end.
 
     Args:
         pts_seconds: (F,) presentation times, increasing.
         end_seconds: when the last frame's presentation ends.
         fps: frames per second to take, above 0. Where it exceeds the video's own rate, each frame comes once.
+
+    Returns:
+        (T,) frame indices, strictly increasing.
     """
     duration_seconds = max(end_seconds, float(pts_seconds[-1])) - float(pts_seconds[0])
     num_ticks = max(1, int(np.ceil((duration_seconds - ROUNDING_SECONDS) * fps)))
@@ -51,13 +55,16 @@ def plan_frames(
     end_seconds: float,
     scenes: Sequence[tuple[int, int]] = (),
 ) -> FramePlan:
-    """The frames that a sampling takes of a video.
+    """Plan the frames that a sampling takes of a video: each frame makes one row.
 
     Args:
         sampling: the method and its parameter.
         pts_seconds: (F,) presentation times of all frames, increasing.
         end_seconds: when the last frame's presentation ends.
         scenes: [start, stop) frame indices of each scene; used by `scene` alone.
+
+    Returns:
+        The plan.
     """
     if sampling.method == "fps":
         assert sampling.fps is not None
@@ -66,10 +73,10 @@ def plan_frames(
     assert sampling.num_frames is not None
     if sampling.method == "uniform":
         scenes = [(0, len(pts_seconds))]
-    parts = [start + uniform_indices(stop - start, sampling.num_frames) for start, stop in scenes]
-    scene_index = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
-    return _plan(pts_seconds, np.concatenate(parts), scene_index)
+    by_scene = [start + uniform_indices(stop - start, sampling.num_frames) for start, stop in scenes]
+    scene_index = np.repeat(np.arange(len(by_scene), dtype=np.int32), [len(index) for index in by_scene])
+    return _plan(pts_seconds, np.concatenate(by_scene), scene_index)
 
 
 def _plan(pts_seconds: NDArray[np.float64], index: NDArray[np.int64], scene_index: NDArray[np.int32]) -> FramePlan:
-    return FramePlan(frame_index=index, pts_seconds=pts_seconds[index], scene_index=scene_index)
+    return FramePlan(index, Rows(pts_seconds=pts_seconds[index], frame_index=index, scene_index=scene_index))

@@ -1,6 +1,6 @@
-"""What a decoding process does: it takes a piece of a video, and gives its frames at the model's size.
+"""What runs in a decoding process: decoding a piece of a video into pictures at the backbone's input size.
 
-While a piece runs, it counts what it has read in memory that the main process sees.
+While a piece runs, the process counts the packets and frames that it has read, in memory that the main process sees.
 """
 
 import ctypes
@@ -9,7 +9,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,43 +27,62 @@ from vidpipe.video.sampling import plan_frames
 if TYPE_CHECKING:
     from ctypes import Array, c_longlong
 
-__all__ = ["PIECE_FRAMES", "Decoded", "Piece", "ReaderError", "decode_piece", "start_worker"]
+__all__ = [
+    "PIECE_PICTURES",
+    "Decoded",
+    "Piece",
+    "Planner",
+    "ReaderError",
+    "decode_piece",
+    "frames_per_piece",
+    "plan_video",
+    "start_worker",
+]
 
-PIECE_FRAMES = 128
+PIECE_PICTURES = 128
+"""About how many pictures one piece gives."""
 VIDEOS_PER_TRIM = 16
-"""Giving memory back takes milliseconds, about a twentieth of what a short clip takes."""
+"""Returning memory to the system takes milliseconds, about a twentieth of the time that a short clip takes."""
 PR_SET_PDEATHSIG = 1
-"""From <sys/prctl.h>: the signal to get when the parent dies."""
+"""From <sys/prctl.h>: the signal that the process gets when its parent dies."""
+
+Planner = Callable[[VideoReader, Sampling], FramePlan]
+"""Plans the frames and rows of an open video. It is sent to the decoding processes, so it is a function of a module."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of work: open a video, plan it and decode its first frames, or decode more of a plan."""
+    """A piece of a video to decode: the first one, which makes the plan, or one of the others."""
 
     video: VideoFile
     methods: tuple[str, ...]
-    """Which readers to try; for more of a plan, the one that made it, for another might count other frames."""
+    """Which readers to try. After the first piece it is the one that read that piece: others may count other frames."""
     opened: tuple[VideoInfo, FramePlan] | None = None
+    """What the first piece found out; None in the first piece."""
     start: int = 0
+    """The piece's first frame, as a position in the plan."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of a piece."""
+    """The pictures of a piece."""
 
     info: VideoInfo
     plan: FramePlan
-    frames: NDArray[np.uint8]
-    """(T, 3, H, W)"""
+    start: int
+    """The first of them, among the plan's pictures."""
+    pictures: NDArray[np.uint8]
+    """(P, 3, H, W)"""
     method: str
     """The reader that gave them."""
     seconds: float
+    """What decoding them took."""
     worker: int
     """The id of the process that decoded them."""
 
 
 class ReaderError(DecodeError):
-    """What one reader found wrong; others are left to try."""
+    """What one reader found wrong, and the readers that are left to try."""
 
     def __init__(self, message: str, methods_left: tuple[str, ...]) -> None:
         super().__init__(message, methods_left)
@@ -69,21 +90,28 @@ class ReaderError(DecodeError):
 
 
 def start_worker(counts: "Array[c_longlong]", parent: int) -> None:
-    """Load the libraries, so that a piece's time is all decoding; one thread each, for the workers share the cores."""
-    _die_with(parent)  # before what takes seconds
+    """Load the libraries before the first piece, and limit torch to one thread: the workers share the cores.
+
+    Args:
+        counts: memory shared with the main process: a count of steps for each slot.
+        parent: the id of the main process.
+    """
+    _die_with(parent)  # before the imports, which take seconds
     import torch
 
     import vidpipe.video.resize  # noqa: F401
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    gc.freeze()  # a collection then looks only at what the videos left: 0.3 ms, not 90
+    gc.freeze()  # later collections skip the libraries' objects: 0.3 ms, not 90
     _Worker.counts = counts
 
 
 def _die_with(parent: int) -> None:
-    """Have the system end this process when the main one is gone: killed, it can tell nobody, and a worker that hangs
-    in native code would never look."""
+    """Have the system end this process when the main process ends.
+
+    A main process that is killed cannot stop its workers, and a worker that hangs in native code cannot look after it.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -91,23 +119,23 @@ def _die_with(parent: int) -> None:
 
 
 class _Worker:
-    """What a worker process keeps from piece to piece."""
+    """What a worker process keeps between two pieces."""
 
     counts: "ClassVar[Array[c_longlong]]"
     slot: ClassVar[int]
     opened: "ClassVar[tuple[Path, tuple[str, ...]] | None]" = None
-    """Which file is open, and by which methods."""
+    """The file that is open, and the methods that it was opened with."""
     reader: "ClassVar[VideoReader | None]" = None
     num_closed: ClassVar[int] = 0
 
     @classmethod
     def step(cls, num_steps: int) -> None:
-        """Show a sign of life."""
+        """Count packets or frames that have been read."""
         cls.counts[cls.slot] += num_steps
 
     @classmethod
     def open(cls, path: Path, methods: tuple[str, ...]) -> VideoReader:
-        """A reader of a file; the pieces of one video mostly come one after another, and it is opened once."""
+        """Return a reader of a file; where the last piece was of the same video, the reader that is open."""
         if cls.reader is None or cls.opened != (path, methods):
             cls.close()
             cls.reader, cls.opened = open_video(path, methods=methods, on_step=cls.step), (path, methods)
@@ -115,10 +143,10 @@ class _Worker:
 
     @classmethod
     def close(cls) -> None:
-        """Give back the memory of the video that was open.
+        """Free the memory of the video that is open.
 
-        Readers and PyAV's containers refer to themselves, so only a collection frees them; Python, which does not see
-        the native memory behind them, would collect too late.
+        Readers and PyAV's containers are in reference cycles, so only the garbage collector frees them. Python does not
+        see the native memory behind them and would collect too late.
         """
         cls.reader = cls.opened = None
         gc.collect()
@@ -127,8 +155,47 @@ class _Worker:
             _trim_native_memory()
 
 
-def decode_piece(piece: Piece, slot: int, sampling: Sampling, preprocessing: Preprocessing) -> Decoded:
-    """Runs in a worker. Whatever surprise a file holds is that file's failure, not the job's."""
+def plan_video(reader: VideoReader, sampling: Sampling) -> FramePlan:
+    """Plan the frames that a sampling takes of an open video: each makes one row; a `Planner`.
+
+    Args:
+        reader: the video.
+        sampling: the method and its parameter.
+
+    Returns:
+        The plan.
+
+    Raises:
+        DecodeError: a frame cannot be decoded, while scenes are looked for.
+    """
+    scenes = _find_scenes(reader) if sampling.method == "scene" else ()
+    return plan_frames(sampling, reader.pts_seconds, reader.end_seconds, scenes)
+
+
+def frames_per_piece(plan: FramePlan) -> int:
+    """Return how many frames one piece of a plan decodes: fewer where a frame gives several pictures."""
+    return max(1, PIECE_PICTURES * len(plan.frame_index) // plan.num_pictures)
+
+
+def decode_piece(
+    piece: Piece, slot: int, sampling: Sampling, preprocessing: Preprocessing, planner: Planner = plan_video
+) -> Decoded:
+    """Decode a piece of a video; runs in a worker. Any error that a file causes is a failure of that video alone.
+
+    Args:
+        piece: what to decode.
+        slot: where in the shared memory to count what has been read.
+        sampling: which frames to take.
+        preprocessing: how to resize and crop pictures.
+        planner: plans the video, in its first piece.
+
+    Returns:
+        The piece's pictures.
+
+    Raises:
+        ReaderError: this reader could not decode the piece; others may be left to try.
+        VideoError: no reader can open the file.
+    """
     started = time.monotonic()
     _Worker.slot = slot
     _Worker.step(1)
@@ -143,26 +210,32 @@ def decode_piece(piece: Piece, slot: int, sampling: Sampling, preprocessing: Pre
     except Exception as error:
         raise DecodeError(f"{type(error).__name__}: {error}") from error
     try:
-        plan, frames = _plan_and_decode(reader, piece, sampling, preprocessing)
-        return Decoded(reader.info, plan, frames, reader.method, time.monotonic() - started, os.getpid())
+        plan = planner(reader, sampling) if piece.opened is None else piece.opened[1]
+        start, pictures = _decode_pictures(reader, plan, piece.start, preprocessing)
+        return Decoded(reader.info, plan, start, pictures, reader.method, time.monotonic() - started, os.getpid())
     except Exception as error:
         message = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
         raise ReaderError(message, methods_from(reader.method)[1:]) from error
 
 
-def _plan_and_decode(
-    reader: VideoReader, piece: Piece, sampling: Sampling, preprocessing: Preprocessing
-) -> tuple[FramePlan, NDArray[np.uint8]]:
-    from vidpipe.video.resize import resize_and_crop
+def _decode_pictures(
+    reader: VideoReader, plan: FramePlan, first_frame: int, preprocessing: Preprocessing
+) -> tuple[int, NDArray[np.uint8]]:
+    """Return the number of a piece's first picture, and its pictures (P, 3, H, W)."""
+    from vidpipe.video.resize import crop_to_region, resize_and_crop
 
-    if piece.opened is None:
-        scenes = _find_scenes(reader) if sampling.method == "scene" else ()
-        plan = plan_frames(sampling, reader.pts_seconds, reader.end_seconds, scenes)
-    else:
-        _, plan = piece.opened
-    index = plan.frame_index[piece.start : piece.start + PIECE_FRAMES]
-    frames = np.concatenate([resize_and_crop(block, preprocessing) for block in reader.blocks(index)])
-    return plan, frames
+    index = plan.frame_index[first_frame : first_frame + frames_per_piece(plan)]
+    blocks = reader.blocks(index)
+    if plan.picture_regions is None:
+        return first_frame, np.concatenate([resize_and_crop(block, preprocessing) for block in blocks])
+    places = np.arange(first_frame, first_frame + len(index) + 1)
+    bounds = np.searchsorted(plan.picture_frames, places).tolist()  # of each frame's pictures
+    pictures = [
+        resize_and_crop(crop_to_region(frame, region)[None], preprocessing)
+        for frame, (start, stop) in zip((frame for block in blocks for frame in block), pairwise(bounds), strict=True)
+        for region in plan.picture_regions[start:stop]
+    ]
+    return bounds[0], np.concatenate(pictures)
 
 
 def _find_scenes(reader: VideoReader) -> list[tuple[int, int]]:
@@ -172,7 +245,7 @@ def _find_scenes(reader: VideoReader) -> list[tuple[int, int]]:
 
 
 def _trim_native_memory() -> None:
-    """Have the C library give back to the system what it holds and nobody uses; only glibc can."""
+    """Have the C library return unused memory to the system; only glibc can."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
