@@ -28,7 +28,7 @@ VOID = {"meta", "img", "line", "polyline", "circle", "rect", "br"}
 
 
 def train_run(folder: Path, labels: tuple[str, ...], num_videos: int, config: TrainConfig) -> Path:
-    """A run on noise in which the labels show faintly: there are mistakes to tell of."""
+    """A run on noise in which the labels show faintly: there are mistakes to report."""
     random = np.random.default_rng(0)
     centres = random.standard_normal((len(labels), 8))
     sequences, videos = [], []

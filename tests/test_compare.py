@@ -1,4 +1,4 @@
-"""Runs beside each other: the figures of their own files, and a plain word where these cannot be compared."""
+"""The comparison of runs against their own files, and the reason where two cannot be compared."""
 
 import csv
 import io
@@ -36,8 +36,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-def rights(path: Path) -> dict[str, bool]:
-    """What a run's own table says of the test videos."""
+def correct_videos(path: Path) -> dict[str, bool]:
+    """Whether a run predicts each of its test videos correctly."""
     head = Run.open(path).config.head
     with (path / "predictions.csv").open(newline="", encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if (row["head"], row["split"]) == (head, "test")]
@@ -52,8 +52,8 @@ def page(runs: list[Path]) -> Path:
     return path
 
 
-def test_runs_on_the_same_videos_are_held_against_each_other_by_mcnemars_test(runs: list[Path], page: Path) -> None:
-    one, other = rights(runs[0]), rights(runs[1])
+def test_runs_on_the_same_videos_are_compared_by_mcnemars_test(runs: list[Path], page: Path) -> None:
+    one, other = correct_videos(runs[0]), correct_videos(runs[1])
     assert one.keys() == other.keys()
     only_one = sum(right and not other[video] for video, right in one.items())
     only_other = sum(right and not one[video] for video, right in other.items())
@@ -64,24 +64,24 @@ def test_runs_on_the_same_videos_are_held_against_each_other_by_mcnemars_test(ru
     assert Page(page).tables["pairs"][1] == expected
 
 
-def test_runs_on_other_videos_or_classes_are_said_not_to_be_comparable(runs: list[Path], page: Path) -> None:
+def test_runs_on_other_videos_or_classes_are_not_comparable(runs: list[Path], page: Path) -> None:
     text = " ".join(Page(page).text.split())
-    assert "good and folded: tested on different videos (12 and 72, 12 of them the same)." in text
-    assert "good and of two: they know different classes; tested on different videos (" in text
+    assert "good and folded: tested on different videos (12 and 72, 12 in common)." in text
+    assert "good and of two: they have different classes; tested on different videos (" in text
     assert len(Page(page).tables["pairs"]) == 2
-    assert "Not all figures here can be compared" in page.read_text(encoding="utf-8")
+    assert "Some of these runs cannot be compared" in page.read_text(encoding="utf-8")
     result = run("report", "--compare", runs[0], runs[2], "-o", page.with_name("two.html"))
     assert "good and folded cannot be compared: tested on different videos (" in result.stdout
 
 
-def test_the_table_holds_each_runs_own_figures(runs: list[Path], page: Path) -> None:
+def test_the_table_has_the_metrics_of_each_run(runs: list[Path], page: Path) -> None:
     shown = {line[0]: line for line in Page(page).tables["runs"][1:]}
     for path in runs[:2]:
         opened = Run.open(path)
         figures = opened.metrics["test"]
         line = shown[path.name]
         top1, baseline = (f"{figures[head]['top1']:.3f}" for head in ("statistics", "mean"))
-        assert line[1:6] == [top1, "–", baseline, f"{figures['statistics']['macro_f1']:.3f}", "test part"]
+        assert line[1:6] == [top1, "–", baseline, f"{figures['statistics']['macro_f1']:.3f}", "test set"]
         assert line[7:] == ["statistics", opened.config.motion, "resnet50", "uniform, 16 frames", "72"]
     folds = Run.open(runs[2]).metrics["folds"]["mean"]
     interval = "{low:.3f} to {high:.3f}".format(**folds["estimate"])
@@ -93,7 +93,7 @@ def test_the_table_holds_each_runs_own_figures(runs: list[Path], page: Path) -> 
             assert warning.split(":")[0].split("<")[0][:30] in text
 
 
-def test_the_same_table_stands_on_stdout(runs: list[Path], tmp_path: Path) -> None:
+def test_the_table_is_printed_to_stdout(runs: list[Path], tmp_path: Path) -> None:
     result = run("report", "--compare", *runs[:2], "-o", tmp_path / "page.html")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
@@ -112,18 +112,18 @@ def test_names_are_text_in_the_page(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--compare", 0), "--compare takes two runs or more"),
-        ((0, 1), "several runs: set them beside each other with --compare"),
+        ((0, 1), "several runs: compare them with --compare"),
         (("--compare", 0, 1, "--videos", "."), "no --videos"),
     ],
 )
-def test_what_does_not_go_together_is_said(runs: list[Path], arguments: tuple[object, ...], told: str) -> None:
+def test_conflicting_arguments_are_an_error(runs: list[Path], arguments: tuple[object, ...], message: str) -> None:
     given = [runs[one] if isinstance(one, int) else one for one in arguments]
     result = run("report", *given)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert message in result.stderr
 
 
 @pytest.fixture(scope="module")

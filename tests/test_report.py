@@ -1,4 +1,4 @@
-"""The report's page, held against the run's own files, and looked at in a real Chromium where there is one."""
+"""The report page against the files of its run, and in a real Chromium where there is one."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from tests.pages import IMAGE, LABELS, SCRIPT, Page, train_run
 from tests.stores import make_sequence, make_store
 from vidpipe.config import TrainConfig
 from vidpipe.records import LabeledVideo
-from vidpipe.report.charts import span
+from vidpipe.report.charts import axis_over
 from vidpipe.stages.train import train
 
 QUICK = TrainConfig(head="lstm", motion="raw", hidden_size=4, epochs=3, device="cpu")
@@ -57,12 +57,14 @@ def shown(name: str) -> str:
     return name.replace("\u202e", "\\u202e")
 
 
-def test_the_page_lies_in_the_run_and_is_announced(hostile: Path) -> None:
+def test_the_page_is_written_into_the_run(hostile: Path) -> None:
     result = run("report", hostile)
     assert result.exit_code == 0, result.output
     wrong = [row for row in read_rows(hostile / "predictions.csv") if row["head"] == "lstm" and row["right"] == "0"]
     num_wrong = sum(row["split"] == "test" for row in wrong)
-    assert result.stdout == f"{hostile / 'report.html'}: {min(12, num_wrong)} worst of {num_wrong} mistakes\n"
+    assert (
+        result.stdout == f"{hostile / 'report.html'}: the {min(12, num_wrong)} most confident of {num_wrong} mistakes\n"
+    )
     first = (hostile / "report.html").read_bytes()
     run("report", hostile)
     assert (hostile / "report.html").read_bytes() == first
@@ -78,7 +80,7 @@ def test_the_confusion_matrix_is_that_of_the_predictions(folded: Path) -> None:
     assert drawn == counts
 
 
-def test_the_pairs_that_are_confused_most_come_first(folded: Path) -> None:
+def test_the_most_confused_pairs_come_first(folded: Path) -> None:
     rows = [row for row in read_rows(folded / "folds.csv") if row["head"] == "statistics" and row["right"] == "0"]
     counts = Counter((row["label"], row["predicted"]) for row in rows)
     pairs = {(label, predicted): int(count) for label, predicted, count, _ in report(folded).tables["pairs"][1:]}
@@ -91,9 +93,9 @@ def test_a_class_has_its_recall_and_precision(hostile: Path) -> None:
     table = {line[0]: line for line in report(hostile).tables["per-class"][1:]}
     assert set(table) == {shown(label) for label in LABELS}
     for label in LABELS:
-        rights = [row["right"] == "1" for row in rows if row["label"] == label]
-        told = [row["right"] == "1" for row in rows if row["predicted"] == label]
-        expected = [f"{sum(told) / max(1, len(told)):.3f}", f"{sum(rights) / len(rights):.3f}"]
+        correct = [row["right"] == "1" for row in rows if row["label"] == label]
+        found = [row["right"] == "1" for row in rows if row["predicted"] == label]
+        expected = [f"{sum(found) / max(1, len(found)):.3f}", f"{sum(correct) / len(correct):.3f}"]
         assert table[shown(label)][2:4] == expected
 
 
@@ -103,8 +105,8 @@ def test_a_class_without_test_videos_shows_dashes_and_is_left_out_of_the_means(
 ) -> None:
     copied = copy_run(half_tested, tmp_path / "run")
     document = json.loads((copied / "run.json").read_text())
-    told = document["metrics"]["test"]["statistics"]
-    assert [row["f1"] is None for row in told["per_class"]] == [False, False, True]
+    found = document["metrics"]["test"]["statistics"]
+    assert [row["f1"] is None for row in found["per_class"]] == [False, False, True]
     if written_by == "an earlier version":
         for head in document["metrics"]["test"].values():
             head["per_class"][2] |= {"precision": 0.0, "recall": 0.0, "f1": 0.0}
@@ -113,10 +115,10 @@ def test_a_class_without_test_videos_shows_dashes_and_is_left_out_of_the_means(
     page = report(copied)
     table = {line[0]: line[1:] for line in page.tables["per-class"][1:]}
     assert table["c"] == ["0", "–", "–", "–", "–", "–"]
-    f1 = [row["f1"] for row in told["per_class"][:2]]
+    f1 = [row["f1"] for row in found["per_class"][:2]]
     assert f"{np.mean(f1):.3f}" in page.tables["scores"][1]
-    assert "1 class has no video there" in page.text
-    assert "2 of 3 in the test part" in page.text
+    assert "1 class has no videos there" in page.text
+    assert "2 of 3 in the test set" in page.text
     assert "top-5" not in page.text
 
 
@@ -133,13 +135,13 @@ def test_evaluate_shows_a_class_without_videos_as_dashes_and_says_so(half_tested
     assert (found["top5"], found["per_class"][2]["f1"], found["baseline"]["mean"]["top5"]) == (None, None, None)
 
 
-def test_the_model_stands_beside_its_baseline_and_a_guess(folded: Path) -> None:
+def test_the_baseline_and_the_majority_class_are_shown_with_the_model(folded: Path) -> None:
     rows = read_rows(folded / "folds.csv")
     scores = {(line[0], line[1]): line for line in report(folded).tables["scores"][1:]}
     for head, name in (("statistics", "statistics"), ("mean", "mean (baseline)")):
-        rights = [row["right"] == "1" for row in rows if row["head"] == head]
-        assert scores[name, "folds"][2] == f"{np.mean(rights):.3f}"
-    assert scores["always “class_000”", "folds"][2] == f"{1 / 101:.3f}"
+        correct = [row["right"] == "1" for row in rows if row["head"] == head]
+        assert scores[name, "folds"][2] == f"{np.mean(correct):.3f}"
+    assert scores["majority class “class_000”", "folds"][2] == f"{1 / 101:.3f}"
 
 
 def test_folds_are_shown_with_their_interval(folded: Path) -> None:
@@ -147,27 +149,27 @@ def test_folds_are_shown_with_their_interval(folded: Path) -> None:
     found = json.loads((folded / "metrics.json").read_text())["folds"]["statistics"]
     interval = f"{found['estimate']['low']:.3f} to {found['estimate']['high']:.3f}"
     assert interval in page.text
-    assert f"interval, groups drawn anew: {interval}" in " ".join(page.text.split())
+    assert f"95 % CI, bootstrap over groups: {interval}" in " ".join(page.text.split())
     per_fold = defaultdict(list)
     for row in read_rows(folded / "folds.csv"):
         if row["head"] == "statistics":
             per_fold[row["fold"]].append(row["right"] == "1")
-    told = {
+    found = {
         line[1]: line[4]
         for table in page.tables.values()
         for line in table
         if line[0] == "statistics" and len(line) == 5
     }
-    assert {fold: f"{np.mean(rights):.3f}" for fold, rights in per_fold.items()}.items() <= told.items()
+    assert {fold: f"{np.mean(correct):.3f}" for fold, correct in per_fold.items()}.items() <= found.items()
 
 
-def test_the_most_confident_mistakes_are_told_worst_first(hostile: Path) -> None:
+def test_mistakes_are_sorted_by_confidence(hostile: Path) -> None:
     rows = [row for row in read_rows(hostile / "predictions.csv") if (row["head"], row["split"]) == ("lstm", "test")]
     wrong = sorted((row for row in rows if row["right"] == "0"), key=lambda row: -float(row["probability"]))
-    text = " ".join(report(hostile).text.split("The worst mistakes")[1].split())
-    told = re.findall(r"/(\d+\.mp4) Is .+? at ([\d.]+) %", text)
+    text = " ".join(report(hostile).text.split("Most confident mistakes")[2].split())
+    found = re.findall(r"/(\d+\.mp4) Label .+? with probability ([\d.]+)\. ", text)
     assert wrong
-    assert told == [(row["video"].rsplit("/", 1)[1], f"{100 * float(row['probability']):.1f}") for row in wrong[:12]]
+    assert found == [(row["video"].rsplit("/", 1)[1], f"{float(row['probability']):.3f}") for row in wrong[:12]]
 
 
 def test_the_reliability_table_bins_the_confidences_by_tenths(folded: Path) -> None:
@@ -194,23 +196,24 @@ def test_leaks_are_listed_by_name(hostile: Path, tmp_path: Path) -> None:
     lines = ["video,split,other,other_split,cosine,same", "<u>a</u>.mp4,train,b.mp4,test,0.9712,False"]
     (copy / "leaks.csv").write_text("\n".join([*lines, "c.mp4,train,d.mp4,val,1.0,True"]))
     page = report(copy)
-    told = [line for table in page.tables.values() for line in table if line[-1] in ("yes", "no")]
-    assert told == [
+    found = [line for table in page.tables.values() for line in table if line[-1] in ("yes", "no")]
+    assert found == [
         ["<u>a</u>.mp4", "train", "b.mp4", "test", "0.9712", "no"],
         ["c.mp4", "train", "d.mp4", "val", "1.0", "yes"],
     ]
     assert page.tags["u"] == 0
 
 
-def test_warnings_stand_above_everything(hostile: Path) -> None:
-    text = report(hostile).text
+def test_each_caveat_is_shown_once_before_the_metrics(hostile: Path) -> None:
+    text = report(hostile).text.lower()
     warnings = json.loads((hostile / "run.json").read_text())["warnings"]
     assert any("only 6 groups" in warning for warning in warnings)
     for warning in warnings:
-        assert text.index(warning) < text.index("The model beside its baselines")
+        assert text.index(warning.lower()) < text.index("metrics of the model and its baselines")
+        assert text.count(warning.lower()) == 1
 
 
-def test_what_was_trained_on_what_is_told(hostile: Path) -> None:
+def test_the_page_describes_the_training(hostile: Path) -> None:
     page = report(hostile)
     document = json.loads((hostile / "run.json").read_text())
     key = document["feature_key"]
@@ -223,7 +226,7 @@ def test_what_was_trained_on_what_is_told(hostile: Path) -> None:
         assert (int(num_videos), int(num_groups)) == (len(groups), len(set(groups)))
 
 
-def test_a_group_in_two_parts_is_counted_once_and_said_to_be_divided(tmp_path: Path) -> None:
+def test_a_group_in_two_subsets_is_counted_once_and_reported(tmp_path: Path) -> None:
     sequences = [make_sequence(f"{number}.mp4", length=4, dim=8, seed=number) for number in range(24)]
     videos = []
     for number in range(24):
@@ -232,8 +235,8 @@ def test_a_group_in_two_parts_is_counted_once_and_said_to_be_divided(tmp_path: P
     config = TrainConfig(head="mean", device="cpu")
     train(make_store(tmp_path / "store", sequences), videos, tmp_path / "run", config=config)
     page = report(tmp_path / "run")
-    assert "4 groups, and how the model did on each" in page.text
-    assert "3 of 4 groups are in more than one part" in page.text
+    assert "4 groups, with the model’s top-1 on each" in page.text
+    assert "3 of 4 groups are in more than one subset" in page.text
 
 
 def test_names_are_text_wherever_they_come_from(hostile: Path) -> None:
@@ -264,7 +267,7 @@ def test_the_page_names_nothing_outside_itself(hostile: Path) -> None:
     assert "unsafe" not in policy
 
 
-def test_headings_captions_and_labels_are_there_for_those_who_listen(folded: Path) -> None:
+def test_headings_captions_and_labels_are_there_for_screen_readers(folded: Path) -> None:
     page = report(folded)
     assert page.tags["h1"] == page.tags["main"] == 1
     assert page.tags["caption"] == page.tags["table"] - 1  # the confusion matrix has its region's label
@@ -286,25 +289,25 @@ def test_frames_of_the_mistakes_are_shown_where_the_videos_are(hostile: Path, tm
     page = Page(tmp_path / "page.html")
     text = " ".join(page.text.split())
     for video, problem in ((there, "its size differs"), (broken, "not a media file"), (missing, "not found in")):
-        told = text.split(shown(video))[-1] if problem != "not found in" else text.split(shown(video))[1]
-        assert problem in told.split(".mp4")[0]
+        found = text.split(shown(video))[-1] if problem != "not found in" else text.split(shown(video))[1]
+        assert problem in found.split(".mp4")[0]
         assert shown(video) in result.stderr.replace("\\\\", "\\")
     images = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
     assert len(images) == 6
     assert all(alt.startswith(shown(there)) for tag, name, alt in page.attributes if (tag, name) == ("img", "alt"))
 
 
-def test_a_run_without_a_tested_part_has_a_page(tmp_path: Path) -> None:
+def test_a_run_without_an_evaluation_set_has_a_page(tmp_path: Path) -> None:
     config = TrainConfig(head="mean", motion="raw", val_fraction=0.0, test_fraction=0.0, device="cpu")
     page = report(train_run(tmp_path, ("a", "b"), 24, config))
-    assert "this run has no figures" in page.text
+    assert "This run has no metrics" in page.text
     assert "per-class" not in page.tables
 
 
-def test_where_only_a_validation_part_is_left_it_is_said(tmp_path: Path) -> None:
+def test_a_run_with_only_a_validation_set_has_a_caveat(tmp_path: Path) -> None:
     config = TrainConfig(head="mean", motion="raw", test_fraction=0.0, device="cpu")
     page = report(train_run(tmp_path, ("a", "b"), 24, config))
-    assert "no test part was kept" in page.text.split("The model beside its baselines")[0]
+    assert "no test set was kept" in page.text.split("Metrics of the model and its baselines")[0]
 
 
 def copy_run(source: Path, folder: Path) -> Path:
@@ -315,18 +318,26 @@ def copy_run(source: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "found"),
     [
         ("run.json", None, "no run: it has no run.json"),
         ("predictions.csv", None, "predictions.csv cannot be read"),
-        ("predictions.csv", "video,label\na,b\n", "have not the columns"),
+        (
+            "predictions.csv",
+            "video,label\na,b\n",
+            "(line 2: no column 'split'); train the run again",
+        ),
         ("splits.csv", None, "splits.csv cannot be read"),
         ("history.csv", b"epoch\n\xff\xfe\n", "history.csv cannot be read"),
-        ("history.csv", "epoch,train_loss\n1,much\n", "the run is not whole"),
+        (
+            "history.csv",
+            "epoch,train_loss\n1,much\n",
+            "history.csv cannot be read (line 2: train_loss 'much'",
+        ),
     ],
 )
-def test_a_run_that_is_not_whole_is_one_line(
-    hostile: Path, tmp_path: Path, name: str, content: str | bytes | None, told: str
+def test_an_incomplete_run_is_reported_in_one_line(
+    hostile: Path, tmp_path: Path, name: str, content: str | bytes | None, found: str
 ) -> None:
     copy = copy_run(hostile, tmp_path / "run")
     (copy / "report.html").unlink(missing_ok=True)
@@ -335,26 +346,26 @@ def test_a_run_that_is_not_whole_is_one_line(
         (copy / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     result = run("report", copy)
     assert result.exit_code == 1
-    assert told in result.stderr
+    assert found in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (copy / "report.html").exists()
 
 
 @pytest.mark.parametrize(
-    ("output", "exit_code", "told"),
+    ("output", "exit_code", "found"),
     [
         (".", 2, "is a folder"),
         ("no/such/folder.html", 1, "the report cannot be written"),
         ("/dev/null", 1, "the report cannot be written"),
     ],
 )
-def test_an_output_that_cannot_be_written_is_one_line(
-    hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, exit_code: int, told: str
+def test_an_output_that_cannot_be_written_is_reported_in_one_line(
+    hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, exit_code: int, found: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = run("report", hostile, "-o", output)
     assert result.exit_code == exit_code
-    assert told in result.stderr
+    assert found in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
     assert Path("/dev/null").is_char_device()
@@ -376,7 +387,7 @@ def test_a_folder_of_videos_that_is_not_there_is_wrong_usage(hostile: Path, tmp_
     ],
 )
 def test_an_axis_runs_between_round_numbers(values: list[float], ticks: tuple[float, ...]) -> None:
-    assert span("loss", values, low=0).ticks == pytest.approx(ticks)
+    assert axis_over("loss", values, low=0).ticks == pytest.approx(ticks)
 
 
 @pytest.fixture(scope="module")
@@ -438,11 +449,11 @@ def test_in_chromium_the_table_of_classes_sorts(browser: Browser, folded: Path) 
     assert column(browser, 0) == sorted(recalls, reverse=True)
 
 
-def test_in_chromium_the_page_is_whole_without_javascript(browser: Browser, folded: Path) -> None:
+def test_in_chromium_the_page_is_complete_without_javascript(browser: Browser, folded: Path) -> None:
     report(folded)
     browser.open(folded.parent / "page.html", script=False)
     text = browser.evaluate("document.body.innerText")
-    for heading in ("Cross-validation", "Which class is taken for which", "Can its confidence be believed?"):
+    for heading in ("Cross-validation", "Confusion matrix", "Calibration"):
         assert heading in text
     assert browser.evaluate("document.querySelectorAll('#per-class tbody tr').length") == 101
     assert browser.evaluate("document.querySelectorAll('button').length") == 0
@@ -463,7 +474,7 @@ def test_in_chromium_the_page_fits_a_phone_and_a_desk(
         assert len(colours) > 50
 
 
-def test_in_chromium_the_matrix_keeps_its_names_in_sight(browser: Browser, folded: Path) -> None:
+def test_in_chromium_the_class_names_of_the_matrix_stay_visible(browser: Browser, folded: Path) -> None:
     report(folded)
     browser.open(folded.parent / "page.html", width=360)
     places = browser.evaluate(

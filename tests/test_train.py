@@ -137,7 +137,7 @@ def test_the_head_that_is_kept_has_learned_from_all_videos(trained: Trained, tmp
     tested = train(store, videos, tmp_path / "tested", config=replace(config, refit=False))
     assert kept.run.metrics == tested.run.metrics
     assert (tmp_path / "kept/history_refit.csv").exists()
-    assert kept.run.learned_parts == ("train", "val", "test")
+    assert kept.run.learned_subsets == ("train", "val", "test")
     assert len(kept.run.learned) == len(videos)
     dataset = SequenceDataset(store, videos, kept.run.class_names)
     parts = {"train": dataset, "val": dataset.part([])}
@@ -180,7 +180,7 @@ def test_a_test_part_that_the_labels_give_is_never_learned_from(trained: Trained
     relabelled = [replace(v, label="rising" if v.split == "test" else v.label) for v in given]
     for name, labelled in (("right", given), ("wrong", relabelled)):
         result = train(store, labelled, tmp_path / name, config=replace(QUICK, epochs=2))
-        assert result.run.learned_parts == ("train", "val")
+        assert result.run.learned_subsets == ("train", "val")
         assert {row.split for row in result.run.splits} == {"train", "val", "test"}
         assert evaluate(result.run, store, labelled).num_seen == len(result.run.learned)
     models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("right", "wrong")]
@@ -257,7 +257,7 @@ def test_below_the_confidence_asked_for_the_answer_is_none_of_these(trained: Tra
 def test_a_run_of_the_first_format_is_refused_with_the_remedy(trained: Trained, tmp_path: Path) -> None:
     document = json.loads((trained[0] / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps({**document, "version": 1}))
-    with pytest.raises(RunError, match=r"version 3 \(found: 1\); train it again"):
+    with pytest.raises(RunError, match=r"run.json has version 1; this vidpipe reads 3 and 4"):
         Run.open(tmp_path)
 
 

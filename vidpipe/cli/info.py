@@ -89,12 +89,12 @@ def _store_facts(path: Path) -> dict[str, Any]:
 def _run_facts(path: Path) -> dict[str, Any]:
     from collections import Counter
 
-    from vidpipe.report.collect import find_judge, find_verdict
+    from vidpipe.report.collect import find_verdict
     from vidpipe.runs.run import Run
 
     run = Run.open(path)
-    judge, verdict = find_judge(run), find_verdict(run)
-    top1 = {name: round(metrics["top1"], 4) for name, metrics in run.metrics.get(judge, {}).items()}
+    evaluation_set, verdict = run.evaluation_set, find_verdict(run)
+    top1 = {name: round(metrics["top1"], 4) for name, metrics in run.metrics.get(evaluation_set, {}).items()}
     return {
         "kind": "run",
         "path": str(path),
@@ -103,10 +103,10 @@ def _run_facts(path: Path) -> dict[str, Any]:
         "classes": len(run.class_names),
         "class_names": run.class_names,
         "videos": dict(Counter(row.split for row in run.splits)),
-        "learned_from": run.learned_parts,
+        "learned_from": run.learned_subsets,
         "grouping": run.grouping,
         **({"choice": run.choice} if run.choice else {}),
         **({"warnings": run.warnings} if run.warnings else {}),
-        **({f"{judge}_top1": top1} if judge else {}),
+        **({f"{evaluation_set}_top1": top1} if evaluation_set else {}),
         **run.key.as_dict(),
     }

@@ -12,36 +12,36 @@ from vidpipe.cli.tables import show_table
 from vidpipe.errors import UsageError, count_of
 
 if TYPE_CHECKING:
-    from vidpipe.report.compare import ComparedRun, Pair
+    from vidpipe.report.compare import ComparedRun, RunPair
 
 COMPARISON = Path("comparison.html")
 COLUMNS = (
-    *("run", "top-1", "95 % interval", "baseline", "macro F1", "tested by", "warnings"),
-    *("head", "motion", "backbone", "sampling", "videos"),
+    *("run", "top-1", "95 % CI", "baseline", "macro F1", "tested on", "caveats"),
+    *("head", "transforms", "backbone", "sampling", "videos"),
 )
 
 
-@vidpipe_command(name="report", short_help="A run as one HTML page; or several beside each other.")
+@vidpipe_command(name="report", short_help="Report a run, or compare several, as one HTML page.")
 @click.argument("runs", metavar="RUN…", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--compare", is_flag=True, help="Set two runs or more beside each other.")
+@click.option("--compare", is_flag=True, help="Compare two runs or more.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="The page to write.  [default: RUN/report.html; with --compare, comparison.html]",
+    help="Page to write.  [default: RUN/report.html; with --compare, comparison.html]",
 )
 @click.option(
     "--videos",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="What was given to extract, a folder for example: shows frames of the worst mistakes. May be given again.",
+    help="The INPUT of extract, such as a folder: adds frames of the most confident mistakes. May be repeated.",
 )
 def command(runs: tuple[Path, ...], compare: bool, output: Path | None, videos: tuple[Path, ...]) -> None:
-    """Write what a run is worth as one HTML page, which opens from disk and needs no network.
+    """Report a run as one HTML page, which opens from disk and loads nothing from the network.
 
-    It shows what was trained on what, the metrics beside the baseline's, which class is taken for which, how far
-    confidence can be believed, and the worst mistakes. Macro F1, balanced accuracy and mean average precision are means
-    over the classes that have test videos.
+    The page shows the training settings, the metrics of the model and its baselines, the confusion matrix, the
+    calibration of the probabilities and the most confident mistakes. Macro F1, balanced accuracy and mean average
+    precision are means over the classes that have test videos.
 
     \b
     vidpipe report run
@@ -53,7 +53,7 @@ def command(runs: tuple[Path, ...], compare: bool, output: Path | None, videos: 
             raise UsageError("--compare takes two runs or more, and no --videos")
         _compare(runs, output or COMPARISON)
     elif len(runs) > 1:
-        raise UsageError("several runs: set them beside each other with --compare, or write a report of each")
+        raise UsageError("several runs: compare them with --compare, or report one run at a time")
     else:
         _report(runs[0], output or runs[0] / "report.html", videos)
 
@@ -66,9 +66,9 @@ def _report(run: Path, path: Path, videos: tuple[Path, ...]) -> None:
     check_replaceable(path, "a report", is_own=is_own_page)
     report = collect_report(Run.open(run), videos=videos)
     write_report(report, path)
-    num_shown = sum(bool(mistake.stills) for mistake in report.mistakes)
+    num_shown = sum(bool(mistake.thumbnails) for mistake in report.mistakes)
     frames = f", {num_shown} of them with frames" if report.shows_frames else ""
-    mistakes = f"{len(report.mistakes)} worst of {count_of(report.num_mistakes, 'mistake')}"
+    mistakes = f"the {len(report.mistakes)} most confident of {count_of(report.num_mistakes, 'mistake')}"
     click.echo(printable(f"{path}: {mistakes}{frames}"))
     if any(mistake.problem for mistake in report.mistakes):
         click.get_current_context().exit(SOME_VIDEOS_FAILED)
@@ -85,8 +85,8 @@ def _compare(runs: Sequence[Path], path: Path) -> None:
     show_table(COLUMNS, map(_row, comparison.runs))
     click.echo()
     for pair in comparison.pairs:
-        click.echo(printable(_told(pair)))
-    click.echo(printable(f"{path}: {count_of(len(runs), 'run')} beside each other, with their warnings"))
+        click.echo(printable(_describe_pair(pair)))
+    click.echo(printable(f"{path}: comparison of {count_of(len(runs), 'run')}, with caveats about their metrics"))
 
 
 def _row(run: "ComparedRun") -> tuple[str, ...]:
@@ -98,7 +98,7 @@ def _row(run: "ComparedRun") -> tuple[str, ...]:
         f"{run.baseline.top1:.3f}" if run.baseline else "–",
         f"{evaluation.macro_f1:.3f}" if evaluation else "–",
         run.protocol,
-        str(len(run.warnings)),
+        str(len(run.caveats)),
         config.head,
         config.motion,
         run.run.key.backbone,
@@ -107,10 +107,10 @@ def _row(run: "ComparedRun") -> tuple[str, ...]:
     )
 
 
-def _told(pair: "Pair") -> str:
+def _describe_pair(pair: "RunPair") -> str:
     one, other = pair.one.name, pair.other.name
     if pair.reason:
         return f"{one} and {other} cannot be compared: {pair.reason}"
     p_value = "" if pair.p_value is None else f"; McNemar's exact p {pair.p_value:.3f}"
-    counts = f"{pair.num_only_one} right only in {one}, {pair.num_only_other} only in {other}"
-    return f"{one} and {other}, on the same {count_of(pair.num_videos, 'video')}: {counts}{p_value}"
+    counts = f"{pair.num_only_one} correct only in {one}, {pair.num_only_other} only in {other}"
+    return f"{one} and {other}, tested on the same {count_of(pair.num_videos, 'video')}: {counts}{p_value}"

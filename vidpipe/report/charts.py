@@ -1,20 +1,20 @@
-"""Charts as numbers: what stands where in a drawing of `WIDTH` × `HEIGHT`; `templates/report.html` draws it as SVG."""
+"""Charts as numbers: places in a drawing of `WIDTH` × `HEIGHT` units; `templates/report.html` draws them as SVG."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["HEIGHT", "WIDTH", "Axis", "Chart", "Line", "span"]
+__all__ = ["HEIGHT", "WIDTH", "Axis", "Chart", "Line", "axis_over"]
 
 WIDTH, HEIGHT = 360, 240
 LEFT, RIGHT, TOP, BOTTOM = 44, 14, 14, 40
-"""Margins; the axes' numbers and names stand in them."""
+"""Margins, for the numbers and names of the axes."""
 MAX_STEPS = 5
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A quantity's range, with the values to write beside it."""
+    """The range of a quantity, with the values to write beside it."""
 
     label: str
     low: float
@@ -22,7 +22,7 @@ class Axis:
     ticks: tuple[float, ...]
 
     def share(self, value: float) -> float:
-        """Where a value lies, 0 at `low` and 1 at `high`."""
+        """Return the place of a value: 0 at `low`, 1 at `high`."""
         return (value - self.low) / (self.high - self.low)
 
 
@@ -46,26 +46,29 @@ class Chart:
     lines: tuple[Line, ...]
 
     def place_x(self, value: float) -> float:
-        """Units from the drawing's left side."""
+        """Return the distance from the left side of the drawing."""
         return round(LEFT + self.x.share(value) * (WIDTH - LEFT - RIGHT), 1)
 
     def place_y(self, value: float) -> float:
-        """Units from the drawing's top."""
+        """Return the distance from the top of the drawing."""
         return round(HEIGHT - BOTTOM - self.y.share(value) * (HEIGHT - TOP - BOTTOM), 1)
 
     def path(self, line: Line) -> str:
-        """A line's points, as SVG's `polyline` takes them."""
+        """Return the points of a line, as the `points` of an SVG `polyline`."""
         return " ".join(f"{self.place_x(x)},{self.place_y(y)}" for x, y in line.points)
 
 
-def span(label: str, values: Sequence[float], *, low: float | None = None, whole: bool = False) -> Axis:
-    """An axis that holds all values, from a round number to a round number.
+def axis_over(label: str, values: Sequence[float], *, low: float | None = None, whole: bool = False) -> Axis:
+    """Return an axis over all values, from a round number to a round number.
 
     Args:
-        label: what is measured.
-        values: at least one, finite.
-        low: where to begin; None means at the least value, or the round number below it.
-        whole: whether only whole numbers are written.
+        label: the name of the quantity.
+        values: at least one; all finite.
+        low: the start; None for the round number at or below the smallest value.
+        whole: whether all ticks are whole numbers.
+
+    Returns:
+        The axis.
     """
     least, most = min(values) if low is None else low, max(values)
     step = _round_step((most - least) / MAX_STEPS or 1.0)
@@ -75,6 +78,6 @@ def span(label: str, values: Sequence[float], *, low: float | None = None, whole
 
 
 def _round_step(least: float) -> float:
-    """The first of … 1, 2, 5, 10, 20 … that is not below `least`."""
+    """Return the first of … 1, 2, 5, 10, 20 … that is not below `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))

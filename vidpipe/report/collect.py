@@ -1,107 +1,88 @@
-"""What a run folder tells: its parts, groups, figures, worst mistakes and leaks, as plain records."""
+"""The contents of a run's report, as plain records: subsets, groups, metrics, errors, leaks."""
 
-import csv
-import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from vidpipe.errors import RunError
-from vidpipe.report.stills import Still, read_stills
-from vidpipe.runs.metrics import MAX_CLASSES_WITHOUT_TOP5, ClassMetrics, Estimate, Evaluation, ReliabilityBin
+from vidpipe.report.thumbnails import Thumbnail, read_thumbnails
+from vidpipe.runs.metrics import Evaluation
 from vidpipe.runs.run import Run
+from vidpipe.runs.tables import FoldRow, PredictionRow
 from vidpipe.video.files import find_videos
 
 __all__ = [
-    "JUDGES",
-    "Folds",
     "Group",
     "Mistake",
-    "Part",
     "Report",
     "Score",
+    "Subset",
     "collect_report",
-    "find_judge",
+    "evaluated_rows",
+    "find_scores",
     "find_verdict",
-    "read_folds",
-    "read_predictions",
-    "read_scores",
-    "told_if_not_whole",
 ]
 
 logger = logging.getLogger(__name__)
 
-JUDGES = {"test": "the test part", "folds": "cross-validation", "val": "the validation part"}
-"""What a run can be judged by, the best first."""
 MAX_MISTAKES = 12
+EvaluatedRow = PredictionRow | FoldRow
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of the run's split."""
+class Subset:
+    """A subset of the run's split."""
 
     name: str
     num_videos: int
     num_groups: int
     labels: Mapping[str, int]
-    """How many videos have each label."""
+    """The number of videos by label."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A group, where it stood, and how many of its videos the model told rightly."""
+    """A group of videos in one subset, and the model's top-1 on them."""
 
     name: str
-    part: str
+    subset: str
     num_videos: int
     top1: float | None
-    """None where none of its videos was predicted."""
+    """None where no prediction for its videos was evaluated."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A head held against one part."""
+    """The metrics of a head on one evaluation set."""
 
-    judge: str
+    evaluation_set: str
+    """A key of `EVALUATION_SETS`."""
     head: str
     kind: str
-    """`model`, `baseline` or `guess`."""
+    """`model`, `baseline` or `majority`: always predicting the most frequent class."""
     top1: float
     num_videos: int
     evaluation: Evaluation | None = None
-    """None for a guess."""
-
-
-@dataclass(frozen=True)
-class Folds:
-    """A head over all splits of a cross-validation."""
-
-    head: str
-    estimate: Estimate
-    rows: tuple[Mapping[str, Any], ...]
-    """`fold`, `seed`, `top1` and `num_videos` of each."""
+    """None for the majority class."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A confident wrong answer."""
+    """A wrong prediction with a high confidence."""
 
     video: str
     group: str
     label: str
     predicted: str
     probability: float
-    fold: str
-    """Of the cross-validation; empty where there was none."""
+    fold: int | None
+    """None without cross-validation."""
     baseline: str
-    """What the baseline said; empty where there is none."""
-    stills: tuple[Still, ...] = ()
+    """What the baseline predicts; empty where there is no baseline."""
+    thumbnails: tuple[Thumbnail, ...] = ()
     problem: str = ""
-    """Why there are no frames of it, or what is wrong with them."""
+    """Why there are no frames of the video, or what is wrong with them."""
 
 
 @dataclass(frozen=True)
@@ -109,221 +90,162 @@ class Report:
     """All that the page shows."""
 
     run: Run
-    versions: Mapping[str, str]
-    parts: tuple[Part, ...]
+    subsets: tuple[Subset, ...]
     groups: tuple[Group, ...]
     scores: tuple[Score, ...]
-    folds: tuple[Folds, ...]
-    history: tuple[Mapping[str, float], ...]
-    judge: str
-    """By what the model is judged below: a key of `JUDGES`, or nothing."""
     mistakes: tuple[Mistake, ...]
     num_mistakes: int
-    leaks: tuple[Mapping[str, str], ...]
+    """The number of videos that the model predicts wrongly at least once."""
     shows_frames: bool
     verdict: str
     """From `find_verdict`."""
 
     def score_of(self, kind: str) -> Score | None:
-        """The model's, the baseline's or the guess's, by `judge`."""
-        return next((score for score in self.scores if (score.judge, score.kind) == (self.judge, kind)), None)
+        """Return the score of the model, the baseline or the majority class on the run's evaluation set."""
+        return _score_of(self.scores, self.run, kind)
 
 
 def collect_report(run: Run, *, videos: Sequence[Path] = ()) -> Report:
-    """Read what a run folder tells.
+    """Collect the contents of a run's report.
 
     Args:
         run: from `Run.open`.
-        videos: folders, files or CSVs, as given to `extract`: where to take frames of the worst mistakes from.
+        videos: folders, files or CSVs, as given to `extract`: where to find frames of the mistakes.
+
+    Returns:
+        The contents.
 
     Raises:
         RunError: a file of the run is missing or damaged.
-        UsageError: a path of `videos` is not there.
-        InputError: one holds no videos.
+        UsageError: a path of `videos` does not exist.
+        InputError: a path of `videos` holds no videos.
     """
-    judge = find_judge(run)
-    predictions = read_predictions(run, judge)
-    own = [row for row in predictions if row["head"] == run.config.head]
-    with told_if_not_whole(run):
-        wrong = sorted((row for row in own if row["right"] == "0"), key=lambda row: -float(row["probability"]))
-        mistakes = tuple(_mistakes(wrong, predictions, run.config.head))
-        scores, folds = tuple(read_scores(run)), tuple(read_folds(run))
-        history, leaks = tuple(_history(run)), tuple(_leaks(run))
-        verdict = find_verdict(run)
-        versions = dict(json.loads((run.path / "run.json").read_text(encoding="utf-8"))["versions"])
-        if videos:
-            mistakes = tuple(_with_stills(mistakes, run, videos))
+    rows = evaluated_rows(run)
+    own = [row for row in rows if row.head == run.config.head]
+    wrong = sorted((row for row in own if not row.right), key=lambda row: -row.probability)
+    mistakes = tuple(_mistakes(wrong, rows, run.config.head))
+    if videos:
+        mistakes = tuple(_with_thumbnails(mistakes, run, videos))
     return Report(
         run=run,
-        versions=versions,
-        parts=tuple(_parts(run)),
+        subsets=tuple(_subsets(run)),
         groups=tuple(_groups(run, own)),
-        scores=scores,
-        folds=folds,
-        history=history,
-        judge=judge,
+        scores=tuple(find_scores(run)),
         mistakes=mistakes,
-        num_mistakes=len({row["video"] for row in wrong}),
-        leaks=leaks,
+        num_mistakes=len({row.video for row in wrong}),
         shows_frames=bool(videos),
-        verdict=verdict,
+        verdict=find_verdict(run),
     )
 
 
-@contextmanager
-def told_if_not_whole(run: Run) -> Iterator[None]:
-    """Raise a RunError where a file of the run does not hold what it should."""
-    try:
-        yield
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run.path}: the run is not whole ({type(error).__name__}: {error}); train it again") from error
+def evaluated_rows(run: Run) -> Sequence[EvaluatedRow]:
+    """Return what each head predicts for each video of the run's evaluation set.
 
+    Args:
+        run: from `Run.open`.
 
-def find_judge(run: Run) -> str:
-    """By what a run is judged: the first key of `JUDGES` that it has metrics of, or nothing."""
-    return next((judge for judge in JUDGES if judge in run.metrics), "")
+    Returns:
+        The rows, in the order of their file.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    if run.evaluation_set == "folds":
+        return run.folds
+    return [row for row in run.predictions if row.split == run.evaluation_set]
 
 
 def find_verdict(run: Run) -> str:
-    """The headline of a model that its baseline, or a guess, beats: `the baseline (0.153) beats lstm (0.024): …`.
+    """Say that the baseline, or the majority class, beats the model: `the baseline (0.153) beats lstm (0.024): …`.
+
+    Args:
+        run: from `Run.open`.
 
     Returns:
-        a sentence without a full stop; empty where neither has a greater top-1.
+        A sentence without a full stop; empty where neither has a greater top-1 on the run's evaluation set.
 
     Raises:
         RunError: a file of the run is missing or damaged.
     """
-    with told_if_not_whole(run):
-        scores = [score for score in read_scores(run) if score.judge == find_judge(run)]
-    model = next((score for score in scores if score.kind == "model"), None)
-    if model is None:
+    scores = list(find_scores(run))
+    model = _score_of(scores, run, "model")
+    others = [score for kind in ("baseline", "majority") if (score := _score_of(scores, run, kind))]
+    if model is None or not others:
         return ""
-    better = [score for score in scores if score.kind != "model" and score.top1 > model.top1]
-    if not better:
+    best = max(others, key=lambda score: score.top1)
+    if best.top1 <= model.top1:
         return ""
-    best = max(better, key=lambda score: score.top1)
-    name = "the baseline" if best.kind == "baseline" else f"to guess {best.head}"
+    name = "the baseline" if best.kind == "baseline" else f"the {best.head}"
     return f"{name} ({best.top1:.3f}) beats {model.head} ({model.top1:.3f}): do not rely on this model"
 
 
-def _read(run: Run, name: str) -> list[dict[str, str]]:
-    """The lines of one of the run's tables."""
-    try:
-        with (run.path / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
-    except (OSError, ValueError, csv.Error) as error:
-        raise RunError(f"{run.path}: {name}.csv cannot be read ({error}); train it again") from error
-
-
-def read_predictions(run: Run, judge: str) -> list[dict[str, str]]:
-    """What each head said of the videos that the run is judged by."""
-    if not judge:
-        return []
-    rows = _read(run, "folds" if judge == "folds" else "predictions")
-    needed = {"head", "video", "group", "label", "predicted", "probability", "right"}
-    needed |= {"fold", "seed"} if judge == "folds" else {"split"}
-    if any(needed - {name for name, value in row.items() if value is not None} for row in rows):
-        raise RunError(f"{run.path}: its predictions have not the columns {', '.join(sorted(needed))}; train it again")
-    return [row for row in rows if row.get("split", judge) == judge]
-
-
-def _history(run: Run) -> Iterator[Mapping[str, float]]:
-    for row in _read(run, "history"):
-        yield {"epoch": float(row["epoch"])} | {name: float(value) for name, value in row.items() if value}
-
-
-def _leaks(run: Run) -> Iterator[Mapping[str, str]]:
-    columns = ("video", "split", "other", "other_split", "cosine", "same")
-    for row in _read(run, "leaks") if (run.path / "leaks.csv").exists() else ():
-        yield {name: row[name] for name in columns}
-
-
-def _parts(run: Run) -> Iterator[Part]:
-    for name in ("train", "val", "test"):
-        rows = [row for row in run.splits if row.split == name]
-        labels = Counter(row.label for row in rows)
-        yield Part(name, len(rows), len({row.group for row in rows} - {""}), labels)
-
-
-def _groups(run: Run, own: Sequence[Mapping[str, str]]) -> Iterator[Group]:
-    videos, rights = Counter((row.group, row.split) for row in run.splits if row.group), defaultdict(list)
-    for row in own:
-        rights[row["group"], row.get("split")].append(row["right"] == "1")  # the folds' rows have no split
-    for (name, part), num_videos in sorted(videos.items()):
-        told = rights.get((name, part)) or rights.get((name, None))
-        yield Group(name, part, num_videos, sum(told) / len(told) if told else None)
-
-
-def read_scores(run: Run) -> Iterator[Score]:
-    """Each head's score by each judge, and that of a guess."""
-    for judge in (judge for judge in JUDGES if judge in run.metrics):
-        evaluations = {head: _evaluation(figures) for head, figures in run.metrics[judge].items()}
+def find_scores(run: Run) -> Iterator[Score]:
+    """Yield the score of each head, then of the majority class, on each evaluation set."""
+    for name, evaluations in run.evaluations.items():
         for head, evaluation in evaluations.items():
             kind = "model" if head == run.config.head else "baseline"
-            yield Score(judge, head, kind, evaluation.top1, evaluation.num_videos, evaluation)
-        yield _guess(judge, evaluations[run.config.head], Counter(row.label for row in run.splits))
+            yield Score(name, head, kind, evaluation.top1, evaluation.num_videos, evaluation)
+        for evaluation in list(evaluations.values())[:1]:
+            yield _majority_score(name, evaluation, Counter(row.label for row in run.splits))
 
 
-def _guess(judge: str, evaluation: Evaluation, labels: Mapping[str, int]) -> Score:
-    """What it is worth to say the run's commonest label always."""
+def _majority_score(evaluation_set: str, evaluation: Evaluation, labels: Mapping[str, int]) -> Score:
+    """The score of always predicting the most frequent label of the run."""
     label = max(labels, key=lambda label: labels[label])
-    num_right = sum(row.num_videos for row in evaluation.per_class if row.label == label)
-    return Score(judge, f"always “{label}”", "guess", num_right / evaluation.num_videos, evaluation.num_videos)
+    num_correct = sum(row.num_videos for row in evaluation.per_class if row.label == label)
+    top1 = num_correct / evaluation.num_videos
+    return Score(evaluation_set, f"majority class “{label}”", "majority", top1, evaluation.num_videos)
 
 
-def _evaluation(figures: Mapping[str, Any]) -> Evaluation:
-    """Back from `Evaluation.as_dict`, whatever else stands beside it."""
-    values = {field.name: figures[field.name] for field in fields(Evaluation)}
-    values["per_class"] = tuple(map(_class_metrics, figures["per_class"]))
-    values["top5"] = None if len(values["per_class"]) <= MAX_CLASSES_WITHOUT_TOP5 else values["top5"]
-    values["reliability"] = tuple(ReliabilityBin(**row) for row in figures["reliability"])
-    return Evaluation(**values)
+def _score_of(scores: Sequence[Score], run: Run, kind: str) -> Score | None:
+    own = (score for score in scores if (score.evaluation_set, score.kind) == (run.evaluation_set, kind))
+    return next(own, None)
 
 
-def _class_metrics(row: Mapping[str, Any]) -> ClassMetrics:
-    """A class's metrics. Runs of earlier versions say 0 for a class without videos, where nothing was measured."""
-    if row["num_videos"]:
-        return ClassMetrics(**row)
-    return ClassMetrics(row["label"], None, None, None, None, 0)
+def _subsets(run: Run) -> Iterator[Subset]:
+    for name in ("train", "val", "test"):
+        rows = [row for row in run.splits if row.split == name]
+        yield Subset(name, len(rows), len({row.group for row in rows} - {""}), Counter(row.label for row in rows))
 
 
-def read_folds(run: Run) -> Iterator[Folds]:
-    """Each head over the splits of the cross-validation; nothing where there was none."""
-    for head, figures in run.metrics.get("folds", {}).items():
-        rows = tuple({name: row[name] for name in ("fold", "seed", "top1", "num_videos")} for row in figures["folds"])
-        yield Folds(head, Estimate(**figures["estimate"]), rows)
+def _groups(run: Run, own: Sequence[EvaluatedRow]) -> Iterator[Group]:
+    num_videos_of = Counter((row.group, row.split) for row in run.splits if row.group)
+    correct = defaultdict(list)
+    for row in own:
+        subset = row.split if isinstance(row, PredictionRow) else None
+        correct[row.group, subset].append(row.right)
+    for (name, subset), num_videos in sorted(num_videos_of.items()):
+        found = correct.get((name, subset)) or correct.get((name, None))
+        yield Group(name, subset, num_videos, sum(found) / len(found) if found else None)
 
 
-def _mistakes(
-    wrong: Sequence[Mapping[str, str]], predictions: Sequence[Mapping[str, str]], head: str
-) -> Iterator[Mistake]:
-    """The first of the wrong answers, one a video."""
-    baseline = {_place(row): row["predicted"] for row in predictions if row["head"] != head}
-    worst_of: dict[str, Mapping[str, str]] = {}
+def _mistakes(wrong: Sequence[EvaluatedRow], rows: Sequence[EvaluatedRow], head: str) -> Iterator[Mistake]:
+    """The first wrong predictions, one per video."""
+    baseline = {_video_in_fold(row): row.predicted for row in rows if row.head != head}
+    first_of: dict[str, EvaluatedRow] = {}
     for row in wrong:
-        worst_of.setdefault(row["video"], row)
-    for row in list(worst_of.values())[:MAX_MISTAKES]:
+        first_of.setdefault(row.video, row)
+    for row in list(first_of.values())[:MAX_MISTAKES]:
         yield Mistake(
-            video=row["video"],
-            group=row["group"],
-            label=row["label"],
-            predicted=row["predicted"],
-            probability=float(row["probability"]),
-            fold=row.get("fold", ""),
-            baseline=baseline.get(_place(row), ""),
+            video=row.video,
+            group=row.group,
+            label=row.label,
+            predicted=row.predicted,
+            probability=row.probability,
+            fold=row.fold if isinstance(row, FoldRow) else None,
+            baseline=baseline.get(_video_in_fold(row), ""),
         )
 
 
-def _place(row: Mapping[str, str]) -> tuple[str, ...]:
-    """A video in its fold."""
-    return row["video"], row.get("fold", ""), row.get("seed", "")
+def _video_in_fold(row: EvaluatedRow) -> tuple[str, int | None, int | None]:
+    return (row.video, row.fold, row.seed) if isinstance(row, FoldRow) else (row.video, None, None)
 
 
-def _with_stills(mistakes: Sequence[Mistake], run: Run, videos: Sequence[Path]) -> Iterator[Mistake]:
-    """The mistakes with frames of their videos; one that cannot be found or read says why."""
+def _with_thumbnails(mistakes: Sequence[Mistake], run: Run, videos: Sequence[Path]) -> Iterator[Mistake]:
+    """The mistakes with frames of their videos, or with the problem of one that cannot be found or decoded."""
     found = {file.id: file for file in find_videos(videos)}
     wanted = [found[mistake.video] for mistake in mistakes if mistake.video in found]
-    stills, problems = read_stills(wanted, run.key.preprocessing)
+    thumbnails, problems = read_thumbnails(wanted, run.key.preprocessing)
     size_bytes = {row.video: row.size_bytes for row in run.splits}
     for mistake in mistakes:
         file = found.get(mistake.video)
@@ -334,4 +256,4 @@ def _with_stills(mistakes: Sequence[Mistake], run: Run, videos: Sequence[Path]) 
             problem = "not the file that the features came from: its size differs"
         if problem:
             logger.warning("%s: %s", mistake.video, problem)
-        yield replace(mistake, stills=stills.get(mistake.video, ()), problem=problem)
+        yield replace(mistake, thumbnails=thumbnails.get(mistake.video, ()), problem=problem)

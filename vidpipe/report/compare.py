@@ -1,4 +1,4 @@
-"""Runs beside each other: their figures, and whether these can be compared: only tests on the same videos can."""
+"""Comparison of runs: their metrics, and a significance test for each two that were tested on the same videos."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,23 +7,15 @@ from itertools import combinations
 
 from vidpipe.config import TrainConfig
 from vidpipe.errors import count_of
-from vidpipe.report.collect import (
-    Score,
-    find_judge,
-    find_verdict,
-    read_folds,
-    read_predictions,
-    read_scores,
-    told_if_not_whole,
-)
+from vidpipe.report.collect import Score, evaluated_rows, find_scores, find_verdict
 from vidpipe.runs.run import Run
 
-__all__ = ["ComparedRun", "Comparison", "Pair", "compare_runs"]
+__all__ = ["ComparedRun", "Comparison", "RunPair", "compare_runs"]
 
 
 @dataclass(frozen=True)
-class TestedVideo:
-    """A video that a run was tested on, told from another file of the same name by its size."""
+class _TestedVideo:
+    """A video that a run was tested on; the size distinguishes it from another file of the same name."""
 
     video: str
     size_bytes: int
@@ -32,62 +24,60 @@ class TestedVideo:
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run as it stands in the comparison."""
+    """A run with what the comparison shows of it."""
 
     run: Run
     name: str
-    """The folder's name, or its path where two runs have the same."""
-    judge: str
-    """By what it is judged: a key of `JUDGES`, or nothing."""
+    """The folder's name, or its path where two runs have the same name."""
     protocol: str
-    """How it was tested, in words: `test part`, `5 folds`."""
+    """How the run was tested: `test set`, `5 folds`."""
     model: Score | None
-    """None where nothing was kept to test on; so is `interval`."""
+    """None where no video was kept for testing."""
     baseline: Score | None
     interval: tuple[float, float] | None
-    """95 % confidence interval of top-1; None of too few groups."""
-    warnings: tuple[str, ...]
-    rights: Mapping[TestedVideo, bool]
-    """Whether the model was right; where a video was tested several times, mostly."""
+    """95 % confidence interval of the model's top-1; None with too few groups."""
+    caveats: tuple[str, ...]
+    correct: Mapping[_TestedVideo, bool]
+    """Whether the model predicts each video correctly; of a video tested several times, in most of the tests."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two runs, and what may be said of their difference."""
+class RunPair:
+    """Two runs, and the test of their difference."""
 
     one: ComparedRun
     other: ComparedRun
     reason: str
-    """Why their figures cannot be compared; empty where they can, and only then are the numbers below more than 0."""
+    """Why the two cannot be compared; empty where they can. The numbers below are 0 where they cannot."""
     num_videos: int = 0
     num_only_one: int = 0
-    """Videos that `one` gets right and `other` wrong."""
+    """Videos that `one` predicts correctly and `other` does not."""
     num_only_other: int = 0
     p_value: float | None = None
-    """McNemar's exact test: how often chance alone would make the two differ as much. McNemar 1947."""
+    """McNemar's exact test: how likely a difference this large is by chance. McNemar 1947."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs, and each two of them."""
+    """Runs, and each pair of them."""
 
     runs: tuple[ComparedRun, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[RunPair, ...]
 
     @property
     def is_comparable(self) -> bool:
-        """Whether all figures may be compared."""
+        """Whether each two runs can be compared."""
         return not any(pair.reason for pair in self.pairs)
 
 
 def compare_runs(runs: Sequence[Run]) -> Comparison:
-    """Set runs beside each other.
+    """Compare runs with each other.
 
     Args:
         runs: from `Run.open`, in the order in which to show them.
 
     Returns:
-        the runs with their figures, and each two of them.
+        The runs with their metrics, and each pair of them.
 
     Raises:
         RunError: a file of a run is missing or damaged.
@@ -102,65 +92,69 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def _compared(run: Run, name: str) -> ComparedRun:
-    judge = find_judge(run)
+    scores = {score.kind: score for score in find_scores(run) if score.evaluation_set == run.evaluation_set}
     verdict = find_verdict(run)
-    with told_if_not_whole(run):
-        scores = {score.kind: score for score in read_scores(run) if score.judge == judge}
-        own = next((folds for folds in read_folds(run) if folds.head == run.config.head), None)
-        rights = _rights(run, judge)
-    model = scores.get("model")
-    interval = model.evaluation.top1_interval if model and model.evaluation else None
-    if judge == "folds" and own is not None:
-        interval = own.estimate.low, own.estimate.high
-    warnings = dict.fromkeys([verdict, *run.warnings]) if verdict else run.warnings
     return ComparedRun(
-        run, name, judge, _protocol(judge, run.config), model, scores.get("baseline"), interval, tuple(warnings), rights
+        run,
+        name,
+        protocol=_protocol(run.evaluation_set, run.config),
+        model=scores.get("model"),
+        baseline=scores.get("baseline"),
+        interval=_interval(run, scores.get("model")),
+        caveats=tuple(dict.fromkeys([verdict, *run.warnings] if verdict else run.warnings)),
+        correct=_correct(run),
     )
 
 
-def _protocol(judge: str, config: TrainConfig) -> str:
-    if judge != "folds":
-        return {"test": "test part", "val": "validation part"}.get(judge, "–")
+def _interval(run: Run, model: Score | None) -> tuple[float, float] | None:
+    if run.evaluation_set == "folds" and run.config.head in run.fold_scores:
+        estimate = run.fold_scores[run.config.head].estimate
+        return estimate.low, estimate.high
+    return model.evaluation.top1_interval if model and model.evaluation else None
+
+
+def _protocol(evaluation_set: str, config: TrainConfig) -> str:
+    if evaluation_set != "folds":
+        return {"test": "test set", "val": "validation set"}.get(evaluation_set, "–")
     folds = "leave one group out" if config.leave_one_group_out else count_of(config.folds or 1, "fold")
     if config.folds is None and not config.leave_one_group_out:
         folds = "several splits"
     return f"{folds}, {count_of(config.repeats, 'seed')}" if config.repeats > 1 else folds
 
 
-def _rights(run: Run, judge: str) -> dict[TestedVideo, bool]:
+def _correct(run: Run) -> dict[_TestedVideo, bool]:
     sizes = {row.video: row.size_bytes for row in run.splits}
-    told: dict[TestedVideo, list[bool]] = defaultdict(list)
-    for row in read_predictions(run, judge):
-        if row["head"] == run.config.head:
-            video = TestedVideo(row["video"], sizes.get(row["video"], 0), row["label"])
-            told[video].append(row["right"] == "1")
-    return {video: 2 * sum(rights) > len(rights) for video, rights in told.items()}
+    found: dict[_TestedVideo, list[bool]] = defaultdict(list)
+    for row in evaluated_rows(run):
+        if row.head == run.config.head:
+            found[_TestedVideo(row.video, sizes.get(row.video, 0), row.label)].append(row.right)
+    return {video: 2 * sum(correct) > len(correct) for video, correct in found.items()}
 
 
-def _pair(one: ComparedRun, other: ComparedRun) -> Pair:
+def _pair(one: ComparedRun, other: ComparedRun) -> RunPair:
     reason = "; ".join(_reasons(one, other))
     if reason:
-        return Pair(one, other, reason)
+        return RunPair(one, other, reason)
     from scipy.stats import binomtest
 
-    only_one = sum(right and not other.rights[video] for video, right in one.rights.items())
-    only_other = sum(right and not one.rights[video] for video, right in other.rights.items())
+    only_one = sum(correct and not other.correct[video] for video, correct in one.correct.items())
+    only_other = sum(correct and not one.correct[video] for video, correct in other.correct.items())
     differing = only_one + only_other
     p_value = float(binomtest(only_one, differing).pvalue) if differing else None
-    return Pair(one, other, "", len(one.rights), only_one, only_other, p_value)
+    return RunPair(one, other, "", len(one.correct), only_one, only_other, p_value)
 
 
 def _reasons(one: ComparedRun, other: ComparedRun) -> Iterator[str]:
-    """Why two runs' figures cannot be compared."""
-    untested = [run.name for run in (one, other) if not run.rights]
+    """Why the metrics of two runs cannot be compared."""
+    untested = [run.name for run in (one, other) if not run.correct]
     if untested:
-        yield f"nothing was kept to test {' and '.join(untested)} on"
+        yield f"no video was kept for testing {' and '.join(untested)}"
         return
     if one.run.class_names != other.run.class_names:
-        yield "they know different classes"
-    if one.rights.keys() != other.rights.keys():
-        shared = len(one.rights.keys() & other.rights.keys())
-        yield f"tested on different videos ({len(one.rights)} and {len(other.rights)}, {shared} of them the same)"
-    if (one.judge == "val") != (other.judge == "val"):
-        validated = one if one.judge == "val" else other
-        yield f"{validated.name} has only its validation part, which flatters"
+        yield "they have different classes"
+    if one.correct.keys() != other.correct.keys():
+        num_shared = len(one.correct.keys() & other.correct.keys())
+        yield f"tested on different videos ({len(one.correct)} and {len(other.correct)}, {num_shared} in common)"
+    validated = [run.name for run in (one, other) if run.run.evaluation_set == "val"]
+    if len(validated) == 1:
+        yield f"{validated[0]} was evaluated on its validation set only, which gives optimistic metrics"

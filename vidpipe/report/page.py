@@ -1,16 +1,15 @@
-"""A report, or a comparison of runs -> one HTML page that opens from disk and asks the network for nothing.
+"""A report, or a comparison of runs, as one HTML page.
 
-The page is whole without its script.
+The page opens from disk, loads nothing from the network and is complete without its script.
 
-All names are the user's: Jinja2 escapes each, and what cannot be seen in one (a change of writing direction, a control
-character) is shown as its escape.
+All names come from the user: Jinja2 escapes each one, and a character that cannot be seen (a change of writing
+direction, a control character) is shown as its escape sequence.
 """
 
 import base64
 import hashlib
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,72 +23,65 @@ from markupsafe import Markup
 from vidpipe import __version__
 from vidpipe.config import TrainConfig, settings
 from vidpipe.errors import RunError
-from vidpipe.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, span
-from vidpipe.report.collect import JUDGES, Report
+from vidpipe.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, axis_over
+from vidpipe.report.collect import Report
 from vidpipe.report.compare import Comparison
-from vidpipe.report.stills import STILL_PIXELS
+from vidpipe.report.thumbnails import THUMBNAIL_PIXELS
+from vidpipe.runs.confusion import ConfusionMatrix
+from vidpipe.runs.curves import learning_curves
 from vidpipe.runs.metrics import Evaluation
+from vidpipe.runs.run import EVALUATION_SETS
+from vidpipe.runs.tables import Epoch, row_cells
 
 __all__ = ["write_comparison", "write_report"]
 
 MAX_PAIRS = 20
 MAX_LEAKS = 50
 MAX_ROWS = 1000
-"""Of groups, and of test parts."""
-MAX_CELLS_ASIDE = 200
-"""Classes a side of the confusion matrix: of more, those with the most mistakes are shown."""
-MAX_CLASSES_SHOWN_WHOLE = 12
-"""Up to so many need no overview beside the matrix."""
+"""Of the tables of groups and of folds."""
+MAX_MATRIX_CLASSES = 200
+"""A confusion matrix of more classes shows those with the most errors."""
+MAX_CLASSES_WITHOUT_OVERVIEW = 12
+"""A larger matrix has an overview above it."""
 SHADES = 10
 UNIT = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+TITLES = {"loss": "Loss", "top1": "Top-1 accuracy"}
+SUBSET_NAMES = {"train": "training", "val": "validation"}
 
 
 @dataclass(frozen=True)
-class Cell:
+class _Cell:
     """A cell of the confusion matrix."""
 
     row: int
     column: int
     count: int
     shade: int
-    """1 to `SHADES`, by the root of its share of the row; 0 where it is empty."""
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """The confusion matrix, of all classes or of those with the most mistakes."""
-
-    class_names: tuple[str, ...]
-    cells: tuple[tuple[Cell, ...], ...]
-    num_left_out: int
-    has_overview: bool
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A class that is taken for another."""
-
-    label: str
-    predicted: str
-    count: int
-    share: float
-    """Of the label's videos."""
+    """1 to `SHADES`, by the square root of its share of the row; 0 where it is empty."""
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write the page of a run, aside first: a page that is there is whole.
+    """Write the page of a run: under another name first, so that an existing page is replaced as a whole.
+
+    Args:
+        report: from `collect_report`.
+        path: the file.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: the page cannot be written.
     """
-    _write(_render("report.html", **_of_report(report)), path)
+    _write(_render("report.html", **_report_values(report)), path)
 
 
 def write_comparison(comparison: Comparison, path: Path) -> None:
-    """Write the page that sets runs beside each other, aside first: a page that is there is whole.
+    """Write the page that compares runs: under another name first, so that an existing page is replaced as a whole.
+
+    Args:
+        comparison: from `compare_runs`.
+        path: the file.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: the page cannot be written.
     """
     _write(_render("compare.html", comparison=comparison, chart=_top1_chart()), path)
 
@@ -110,74 +102,42 @@ def _write(page: str, path: Path) -> None:
         ) from error
 
 
-def _confusion(evaluation: Evaluation) -> Confusion:
-    counts = np.asarray(evaluation.confusion)  # (K, K)
-    wrong = counts - np.diag(np.diag(counts))
-    kept = np.arange(len(counts))
-    if len(counts) > MAX_CELLS_ASIDE:
-        num_wrong = wrong.sum(axis=0) + wrong.sum(axis=1)
-        kept = np.sort(np.argsort(-num_wrong, kind="stable")[:MAX_CELLS_ASIDE])
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    shades = np.ceil(SHADES * np.sqrt(shares)).astype(int)
-    return Confusion(
-        class_names=tuple(evaluation.per_class[index].label for index in kept),
-        cells=tuple(
-            tuple(Cell(r, c, int(counts[i, j]), int(shades[i, j])) for c, j in enumerate(kept))
-            for r, i in enumerate(kept)
-        ),
-        num_left_out=len(counts) - len(kept),
-        has_overview=len(kept) > MAX_CLASSES_SHOWN_WHOLE,
-    )
-
-
-def _pairs(evaluation: Evaluation) -> list[Pair]:
-    """Which class is most often taken for which."""
-    names = [row.label for row in evaluation.per_class]
-    pairs = [
-        Pair(names[i], names[j], count, count / sum(row))
-        for i, row in enumerate(evaluation.confusion)
-        for j, count in enumerate(row)
-        if i != j and count
+def _cells(matrix: ConfusionMatrix) -> list[list[_Cell]]:
+    """The rows of a matrix, with a shade for each cell."""
+    shades = np.ceil(SHADES * np.sqrt(matrix.shares)).astype(int)  # (K, K)
+    return [
+        [_Cell(row, column, int(count), int(shades[row, column])) for column, count in enumerate(counts)]
+        for row, counts in enumerate(matrix.counts)
     ]
-    return sorted(pairs, key=lambda pair: (-pair.count, -pair.share))[:MAX_PAIRS]
 
 
-def _curves(history: Sequence[Mapping[str, float]]) -> list[Chart]:
-    """Loss and top-1 by epoch; none of a head that is fitted in one go."""
-    if len({row["epoch"] for row in history}) < 2:
+def _curve_charts(history: Sequence[Epoch]) -> list[Chart]:
+    """Loss and top-1 by epoch; nothing for a head that is fitted in one step."""
+    if len({epoch.epoch for epoch in history}) < 2:
         return []
-    epochs = span("epoch", [row["epoch"] for row in history], whole=True)
+    epochs = axis_over("epoch", [epoch.epoch for epoch in history], whole=True)
+    curves = learning_curves(history)
     charts = []
-    for quantity, title in (("loss", "Loss"), ("top1", "Top-1 accuracy")):
-        lines = tuple(_lines(history, quantity))
-        values = [y for line in lines for _, y in line.points]
-        if values:
-            axis = Axis("top-1", 0, 1, UNIT) if quantity == "top1" else span(quantity, values, low=0)
+    for quantity, title in TITLES.items():
+        own = [curve for curve in curves if curve.quantity == quantity]
+        if own:
+            values = [value for curve in own for _, value in curve.points]
+            axis = Axis("top-1", 0, 1, UNIT) if quantity == "top1" else axis_over(quantity, values, low=0)
+            lines = tuple(Line(SUBSET_NAMES[curve.subset], curve.subset, curve.points) for curve in own)
             charts.append(Chart(title, epochs, axis, lines))
     return charts
 
 
-def _lines(history: Sequence[Mapping[str, float]], quantity: str) -> Iterator[Line]:
-    """One for each part, and for each member of an ensemble."""
-    for part, name in (("train", "training"), ("val", "validation")):
-        column = f"{part}_{quantity}"
-        for member in sorted({row.get("member", 0) for row in history}):
-            rows = [row for row in history if row.get("member", 0) == member and column in row]
-            points = tuple((row["epoch"], row[column]) for row in rows if math.isfinite(row[column]))
-            if points:
-                yield Line(name, part, points)
-
-
 def _reliability(evaluation: Evaluation) -> Chart:
-    """Of the videos with a confidence, which share is right."""
+    """The share of correct predictions by confidence."""
     points = tuple((bin_.confidence, bin_.top1) for bin_ in evaluation.reliability)
-    diagonal = Line("as confident as right", "ideal", ((0, 0), (1, 1)))
-    axes = Axis("confidence", 0, 1, UNIT), Axis("share that is right", 0, 1, UNIT)
+    diagonal = Line("perfect calibration", "ideal", ((0, 0), (1, 1)))
+    axes = Axis("confidence", 0, 1, UNIT), Axis("share correct", 0, 1, UNIT)
     return Chart("Reliability", *axes, (diagonal, Line("videos by confidence", "val", points)))
 
 
 @dataclass(frozen=True)
-class ShownSetting:
+class _ShownSetting:
     """A setting of the training beside its default."""
 
     name: str
@@ -186,31 +146,34 @@ class ShownSetting:
 
     @property
     def is_changed(self) -> bool:
-        """Whether it is not the default."""
+        """Whether the value differs from the default."""
         return bool(self.value != self.default)
 
 
-def _settings(config: TrainConfig) -> list[ShownSetting]:
-    """Those that were changed first."""
-    shown = [ShownSetting(known.name, getattr(config, known.name), known.default) for known in settings(TrainConfig)]
+def _settings(config: TrainConfig) -> list[_ShownSetting]:
+    """All settings, the changed ones first."""
+    shown = [_ShownSetting(known.name, getattr(config, known.name), known.default) for known in settings(TrainConfig)]
     return sorted(shown, key=lambda setting: not setting.is_changed)
 
 
-def _notes(report: Report) -> list[str]:
-    """What to know before the figures: the run's own warnings, and what the page itself sees."""
-    notes = list(report.run.warnings)
-    if report.judge == "val":
-        notes.append("no test part was kept: the validation part, which chose the epoch and the temperature, flatters")
-    return notes
+def _caveats(report: Report) -> list[str]:
+    """Caveats about the metrics, without the one that is the page's headline."""
+    caveats = [warning for warning in report.run.warnings if warning != report.verdict]
+    if report.run.evaluation_set == "val":
+        caveats.append(
+            "no test set was kept: metrics on the validation set are optimistic, "
+            "because it also chose the epoch and the temperature"
+        )
+    return caveats
 
 
 def _top1_chart() -> Chart:
-    """Room for marks on an axis of top-1."""
+    """An empty chart over an axis of top-1."""
     return Chart("Top-1", Axis("top-1", 0, 1, UNIT), Axis("", 0, 1, ()), ())
 
 
 def _render(template: str, **values: Any) -> str:
-    """A page of a template, with what all pages share."""
+    """Render a template with the values that all pages share."""
     folder = files("vidpipe.report") / "templates"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     environment = Environment(
@@ -219,7 +182,7 @@ def _render(template: str, **values: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_visible,
+        finalize=_escape_unprintable,
     )
     return environment.get_template(template).render(
         **values,
@@ -233,46 +196,65 @@ def _render(template: str, **values: Any) -> str:
     )
 
 
-def _of_report(report: Report) -> dict[str, Any]:
-    model, baseline = report.score_of("model"), report.score_of("baseline")
+def _report_values(report: Report) -> dict[str, Any]:
+    model = report.score_of("model")
     evaluation = model.evaluation if model else None
-    groups = Counter(group.name for group in report.groups)
+    history = report.run.history
     return {
         "report": report,
         "run": report.run,
         "name": report.run.path.resolve().name,
-        "judges": JUDGES,
+        "place": EVALUATION_SETS.get(report.run.evaluation_set, "no set"),
         "model": model,
-        "baseline": baseline,
-        "guess": report.score_of("guess"),
+        "majority": report.score_of("majority"),
         "evaluation": evaluation,
-        "num_groups": len(groups),
-        "num_divided": sum(num_parts > 1 for num_parts in groups.values()),
-        "untested": len(evaluation.per_class) - evaluation.num_classes_tested if evaluation else 0,
         "shows_top5": any(score.evaluation and score.evaluation.top5 is not None for score in report.scores),
-        "baseline_of": {row.label: row for row in baseline.evaluation.per_class}
-        if baseline and baseline.evaluation
-        else {},
-        "confusion": _confusion(evaluation) if evaluation else None,
-        "pairs": _pairs(evaluation) if evaluation else [],
-        "reliability": _reliability(evaluation) if evaluation else None,
-        "curves": _curves(report.history),
+        "curves": _curve_charts(history),
+        "last_epoch": row_cells(history[-1]) if history else {},
         "folds_chart": _top1_chart(),
         "settings": _settings(report.run.config),
-        "notes": _notes(report),
-        "still_pixels": STILL_PIXELS,
+        "caveats": _caveats(report),
+        "thumbnail_pixels": THUMBNAIL_PIXELS,
         "max_leaks": MAX_LEAKS,
         "max_rows": MAX_ROWS,
+        **_group_values(report),
+        **_baseline_values(report),
+        **(_evaluation_values(evaluation) if evaluation else {}),
+    }
+
+
+def _group_values(report: Report) -> dict[str, Any]:
+    num_subsets = Counter(group.name for group in report.groups)
+    return {"num_groups": len(num_subsets), "num_divided": sum(number > 1 for number in num_subsets.values())}
+
+
+def _baseline_values(report: Report) -> dict[str, Any]:
+    baseline = report.score_of("baseline")
+    rows = baseline.evaluation.per_class if baseline and baseline.evaluation else ()
+    return {"baseline": baseline, "baseline_of": {row.label: row for row in rows}}
+
+
+def _evaluation_values(evaluation: Evaluation) -> dict[str, Any]:
+    names = [row.label for row in evaluation.per_class]
+    whole = ConfusionMatrix.from_counts(evaluation.confusion, names)
+    shown = whole.most_confused(MAX_MATRIX_CLASSES)
+    return {
+        "num_untested": len(names) - evaluation.num_classes_tested,
+        "pairs": whole.pairs(MAX_PAIRS),
+        "matrix_names": shown.class_names,
+        "cells": _cells(shown),
+        "has_overview": len(shown.class_names) > MAX_CLASSES_WITHOUT_OVERVIEW,
+        "reliability": _reliability(evaluation),
     }
 
 
 def _hash(text: str) -> str:
-    """As a Content-Security-Policy names the one script, or style, that it allows."""
+    """Return the hash by which a Content-Security-Policy allows a script or a style."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _visible(value: Any) -> Any:
-    """Text in which what cannot be seen is shown as its escape."""
+def _escape_unprintable(value: Any) -> Any:
+    """Return a text with an escape sequence for each character that cannot be seen."""
     if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
         return value
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in value)

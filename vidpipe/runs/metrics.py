@@ -1,9 +1,9 @@
-"""How good predictions are: scikit-learn's metrics over logits."""
+"""The quality of predictions: scikit-learn's metrics over logits, and the records that metrics.json holds."""
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ __all__ = [
     "ClassMetrics",
     "Estimate",
     "Evaluation",
+    "FoldScore",
+    "FoldScores",
     "ReliabilityBin",
     "bootstrap_interval",
     "evaluate_logits",
@@ -21,12 +23,12 @@ __all__ = [
 NUM_BINS = 10
 MIN_GROUPS_FOR_INTERVAL = 5
 MAX_CLASSES_WITHOUT_TOP5 = 5
-"""Of so few classes, the right one is always among the five most probable."""
+"""With so few classes, the correct one is always among the five most probable."""
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class's share of an evaluation."""
+    """The metrics of one class; the first four are None for a class without videos."""
 
     label: str
     precision: float | None
@@ -35,59 +37,86 @@ class ClassMetrics:
     average_precision: float | None
     """Area under the precision-recall curve, this class against all others."""
     num_videos: int
-    """Videos with this label; without any, there is nothing to measure, and the four metrics are None."""
+    """Videos with this label."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the metrics of a class from metrics.json; early versions wrote 0 for a class without videos."""
+        if values["num_videos"]:
+            return cls(**values)
+        return cls(values["label"], None, None, None, None, 0)
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The videos whose greatest probability lies in one tenth of 0 to 1."""
+    """The videos whose confidence (their greatest probability) lies in one tenth of 0 to 1."""
 
     confidence: float
-    """Mean of their greatest probabilities."""
+    """Mean confidence of these videos."""
     top1: float
-    """Share of them that are right."""
+    """Share of them that is predicted correctly."""
     num_videos: int
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions held against labels."""
+    """Metrics of predictions."""
 
     top1: float
-    """Share of videos whose most probable class is right."""
+    """Share of videos whose most probable class is correct."""
     top1_interval: tuple[float, float] | None
-    """95 % confidence interval of it, by drawing groups anew; None of so few groups that they say nothing of others."""
+    """95 % confidence interval of top-1 (bootstrap over groups); None with fewer than 5 groups."""
     top5: float | None
-    """Share of videos whose class is among the five most probable; None of five classes or fewer, where all are."""
+    """Share of videos whose class is among the five most probable; None with five classes or fewer."""
     macro_f1: float
     """Mean F1 over the classes that have videos here: scikit-learn's `f1_score` with those classes as `labels`.
 
-    Its default counts a class that is predicted and has no video as an F1 of 0. Here, such a prediction lowers the
-    recall, and so the F1, of the class that the video belongs to.
+    By default, `f1_score` counts a class that is predicted but has no video as an F1 of 0. Here, such a prediction
+    only lowers the recall, and so the F1, of the class that the video belongs to.
     """
     balanced_accuracy: float
     """Mean recall over the classes that have videos here."""
     mean_average_precision: float
     """Mean over the classes that have videos here."""
     log_loss: float
-    """Mean of -log(probability of the right class)."""
+    """Mean of -log(probability of the correct class)."""
     calibration_error: float
-    """Expected calibration error: by how much confidence and top-1 differ, over ten bins. Guo et al. 2017."""
+    """Expected calibration error (ECE): mean difference of confidence and top-1, over ten bins. Guo et al. 2017."""
     num_videos: int
     per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
-    """Videos of class row that were predicted as class column."""
+    """(K, K) numbers of videos: row is the class, column the predicted class."""
     reliability: tuple[ReliabilityBin, ...]
-    """Bins that hold videos, least confident first."""
+    """The bins that hold videos, least confident first."""
 
     @property
     def num_classes_tested(self) -> int:
-        """How many classes have videos here: those that the means over classes are of."""
+        """The number of classes that have videos here; means over classes are over these."""
         return sum(row.num_videos > 0 for row in self.per_class)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for metrics.json."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the evaluation that `as_dict` wrote.
+
+        Args:
+            values: the fields by name; other keys are ignored.
+
+        Returns:
+            The evaluation. Its top-5 is None with five classes or fewer, for which early versions wrote 1.
+
+        Raises:
+            KeyError: a field is missing.
+            TypeError: a value is of another type.
+        """
+        own = {field.name: values[field.name] for field in fields(cls)}
+        own["per_class"] = tuple(map(ClassMetrics.from_dict, values["per_class"]))
+        own["top5"] = None if len(own["per_class"]) <= MAX_CLASSES_WITHOUT_TOP5 else values["top5"]
+        own["reliability"] = tuple(ReliabilityBin(**bin_) for bin_ in values["reliability"])
+        return cls(**own)
 
 
 def evaluate_logits(
@@ -96,15 +125,18 @@ def evaluate_logits(
     class_names: Sequence[str],
     groups: Sequence[str],
 ) -> Evaluation:
-    """Hold logits against the right classes.
+    """Compute the metrics of logits.
 
     Args:
         logits: (N, K), N at least 1.
-        class_index: (N,) the right classes.
+        class_index: (N,) the correct classes.
         class_names: K names.
         groups: N names; see `bootstrap_interval`.
+
+    Returns:
+        The metrics.
     """
-    # scikit-learn warns of classes that are predicted but do not occur, and of many classes with few videos each.
+    # scikit-learn warns about classes that are predicted but do not occur, and about many classes with few videos each
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         return _evaluate(logits, class_index, class_names, groups)
 
@@ -123,11 +155,11 @@ def _evaluate(
     predicted = logits.argmax(axis=1)
     per_class = _per_class(class_index, predicted, probabilities, class_names)
     areas = [row.average_precision for row in per_class if row.average_precision is not None]
-    is_right = predicted == class_index
-    reliability = _reliability(probabilities.max(axis=1), is_right)
+    is_correct = predicted == class_index
+    reliability = _reliability(probabilities.max(axis=1), is_correct)
     return Evaluation(
-        top1=float(is_right.mean()),
-        top1_interval=bootstrap_interval(is_right.astype(float), groups, seed=0)
+        top1=float(is_correct.mean()),
+        top1_interval=bootstrap_interval(is_correct.astype(float), groups, seed=0)
         if len(set(groups)) >= MIN_GROUPS_FOR_INTERVAL
         else None,
         top5=_top5(logits, class_index),
@@ -173,45 +205,85 @@ def _per_class(
     return tuple(rows)
 
 
-def _reliability(confidence: NDArray[np.float64], is_right: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
+def _reliability(confidence: NDArray[np.float64], is_correct: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
     number = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)  # (N,)
     members = [number == index for index in np.unique(number)]
     return tuple(
-        ReliabilityBin(float(confidence[members_].mean()), float(is_right[members_].mean()), int(members_.sum()))
+        ReliabilityBin(float(confidence[members_].mean()), float(is_correct[members_].mean()), int(members_.sum()))
         for members_ in members
     )
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure over folds and seeds."""
+    """A mean over folds and seeds, with its uncertainty."""
 
     mean: float
     deviation: float | None
-    """Sample standard deviation (n - 1) between the folds or seeds; None of a single one."""
+    """Sample standard deviation (n - 1) between the folds or seeds; None with a single one."""
     low: float
     high: float
-    """95 % confidence interval of the mean, by drawing groups anew."""
+    """95 % confidence interval of the mean, from `low` to `high` (bootstrap over groups)."""
 
     def __str__(self) -> str:
         return f"{self.short} (95 % by group {self.low:.3f} to {self.high:.3f})"
 
     @property
     def short(self) -> str:
-        """`0.705 ± 0.092`, or the mean alone where there is no deviation."""
+        """`0.705 ± 0.092`, or the mean alone without a deviation."""
         return f"{self.mean:.3f}" + (f" ± {self.deviation:.3f}" if self.deviation is not None else "")
+
+
+@dataclass(frozen=True)
+class FoldScore:
+    """Top-1 on the test set of one fold."""
+
+    fold: int
+    seed: int
+    top1: float
+    num_videos: int
+
+
+@dataclass(frozen=True)
+class FoldScores:
+    """Top-1 of a head in cross-validation."""
+
+    estimate: Estimate
+    """Over all videos."""
+    folds: tuple[FoldScore, ...]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the scores from the values that metrics.json has for a head under `folds`.
+
+        Args:
+            values: `estimate` and `folds`; other keys are ignored.
+
+        Returns:
+            The scores.
+
+        Raises:
+            KeyError: a value is missing.
+            TypeError: a value is of another type.
+        """
+        names = [field.name for field in fields(FoldScore)]
+        folds = tuple(FoldScore(**{name: fold[name] for name in names}) for fold in values["folds"])
+        return cls(Estimate(**values["estimate"]), folds)
 
 
 def bootstrap_interval(
     values: NDArray[np.floating[Any]], groups: Sequence[str], *, seed: int, num_draws: int = 2000
 ) -> tuple[float, float]:
-    """The 95 % interval of a mean over videos, when whole groups are drawn with replacement. Efron 1979.
+    """Estimate the 95 % confidence interval of a mean over videos by a bootstrap over groups. Efron 1979.
 
     Args:
-        values: (N,) of each video, such as 1.0 where it is right.
-        groups: N names; videos of a group are drawn together.
-        seed: of the draws.
-        num_draws: how many.
+        values: (N,) a value per video, such as 1.0 for a correct prediction.
+        groups: N names; the videos of a group are drawn together.
+        seed: the seed of the draws.
+        num_draws: the number of draws.
+
+    Returns:
+        The lower and the upper end of the interval.
     """
     _, number = np.unique(np.asarray(groups), return_inverse=True)
     sums, counts = np.bincount(number, weights=values), np.bincount(number)  # (G,), (G,)

@@ -1,4 +1,4 @@
-"""Pictures of a run: the learning curves, and which class is taken for which."""
+"""Plots as PNG, by matplotlib: the learning curves, the confusion matrix, and frames of videos with predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,25 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe import __version__
+from vidpipe.runs.confusion import ConfusionMatrix
+from vidpipe.runs.curves import learning_curves
 from vidpipe.runs.tables import Epoch
 
 __all__ = ["Filmstrip", "plot_confusion", "plot_filmstrips", "plot_history"]
 
 PNG_METADATA = {"Software": f"vidpipe {__version__}"}
-"""By this a command knows a picture that it may replace."""
+"""Marks a PNG file as written by vidpipe, which a command may overwrite."""
+TITLES = {"loss": "loss", "top1": "top-1 accuracy"}
+MAX_CLASSES_WITH_COUNTS = 30
 
 
 def plot_history(path: Path, history: Sequence[Epoch]) -> None:
-    """Loss and accuracy by epoch, as PNG; a head that is fitted at one go is a point."""
+    """Plot loss and accuracy by epoch as PNG, of the first member of an ensemble; a single epoch is a point."""
     figure = matplotlib.figure.Figure(figsize=(8, 3.2), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
-    history = [epoch for epoch in history if epoch.member == 0]  # of an ensemble, the first
-    epochs = [epoch.epoch for epoch in history]
-    for axes, quantity, title in ((loss, "loss", "loss"), (accuracy, "top1", "top-1 accuracy")):
-        for part in ("train", "val"):
-            values = [getattr(epoch, f"{part}_{quantity}") for epoch in history]
-            if values[0] is not None:
-                axes.plot(epochs, values, label=part, marker="o" if len(history) == 1 else None)
+    curves = [curve for curve in learning_curves(history) if curve.member == 0]
+    for axes, (quantity, title) in zip(figure.subplots(1, 2), TITLES.items(), strict=True):
+        for curve in (curve for curve in curves if curve.quantity == quantity):
+            marker = "o" if len(curve.points) == 1 else None
+            axes.plot(*zip(*curve.points, strict=True), label=curve.subset, marker=marker)
         axes.set(xlabel="epoch", title=title)
         axes.grid(alpha=0.3)
         axes.legend()
@@ -36,31 +37,31 @@ def plot_history(path: Path, history: Sequence[Epoch]) -> None:
 
 
 def plot_confusion(path: Path, confusion: Sequence[Sequence[int]], class_names: Sequence[str], title: str) -> None:
-    """A confusion matrix as PNG: rows are the right classes, columns the predicted ones, shades the row's shares."""
-    counts = np.asarray(confusion)  # (K, K)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    """Plot a confusion matrix as PNG: a row per label, a column per predicted class, shaded by the row's shares."""
+    matrix = ConfusionMatrix.from_counts(confusion, class_names)
     num_classes = len(class_names)
     side = min(24.0, 2.5 + 0.45 * num_classes)
     figure = matplotlib.figure.Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    font_size = 9 if num_classes <= 30 else 5
+    image = axes.imshow(matrix.shares, cmap="Blues", vmin=0, vmax=1)
+    font_size = 9 if num_classes <= MAX_CLASSES_WITH_COUNTS else 5
     places = range(num_classes)
     axes.set_xticks(places, class_names, rotation=90 if num_classes > 6 else 30, fontsize=font_size, parse_math=False)
     axes.set_yticks(places, class_names, fontsize=font_size, parse_math=False)
     axes.set_title(title, parse_math=False)
     axes.set(xlabel="predicted", ylabel="label")
-    if num_classes <= 30:
-        for row, column in np.argwhere(counts):
-            shade = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade, fontsize=font_size)
+    if num_classes <= MAX_CLASSES_WITH_COUNTS:
+        for row, column in np.argwhere(matrix.counts):
+            colour = "white" if matrix.shares[row, column] > 0.5 else "black"
+            count = str(matrix.counts[row, column])
+            axes.text(column, row, count, ha="center", va="center", color=colour, fontsize=font_size)
     figure.colorbar(image, shrink=0.8, label="share of the label's videos")
     figure.savefig(path, dpi=150, metadata=PNG_METADATA)
 
 
 @dataclass(frozen=True)
 class Filmstrip:
-    """A video's frames and what was predicted for it."""
+    """The frames of a video and what is predicted for it."""
 
     label: str
     frames: NDArray[np.uint8]
@@ -71,7 +72,7 @@ class Filmstrip:
 
 
 def plot_filmstrips(path: Path, filmstrips: Sequence[Filmstrip]) -> None:
-    """Videos as rows of frames, each with its most probable classes as bars, as PNG."""
+    """Plot videos as PNG: a row of frames each, with the most probable classes as bars."""
     columns = max(len(strip.frames) for strip in filmstrips)
     figure = matplotlib.figure.Figure(figsize=(1.0 * columns + 3.4, 0.95 * len(filmstrips)), layout="constrained")
     grid = figure.subplots(
@@ -88,7 +89,7 @@ def plot_filmstrips(path: Path, filmstrips: Sequence[Filmstrip]) -> None:
 
 
 def _square(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The middle square of a frame (H, W, 3)."""
+    """Return the middle square of a frame, (H, W, 3) -> (S, S, 3)."""
     height, width = frame.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -50,7 +50,7 @@ def evaluate(
             f"{', '.join(map(repr, unknown[:3]))}: no class of this run; it knows {', '.join(run.class_names[:10])}"
             f"{', …' * (len(run.class_names) > 10)}. Correct these labels, or leave their rows out"
         )
-    seen = {(row.video, row.size_bytes) for row in run.splits if row.split in {*run.learned_parts, "val"}}
+    seen = {(row.video, row.size_bytes) for row in run.splits if row.split in {*run.learned_subsets, "val"}}
     unseen = [video for video in videos if (video.video_id, store.info(video.video_id).size_bytes) not in seen]
     if not unseen:
         given = f"every one of these {len(videos)} videos" if len(videos) > 1 else "the one video given"

@@ -145,7 +145,7 @@ def _train(
         dim=material.dataset.dim,
         metrics=_metrics(evaluations, cross_validation),
         grouping=_describe_grouping(split, videos),
-        learned_parts=learned_parts,
+        learned_subsets=learned_parts,
         choice=recorder.choice,
         warnings=tuple(dict.fromkeys(recorder.warnings)),
     )

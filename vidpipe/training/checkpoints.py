@@ -8,7 +8,6 @@ RUN.training/              see `vidpipe.runs.run_folder`
   tensorboard/             if asked for
 """
 
-import csv
 import dataclasses
 import json
 import time
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from vidpipe.config import TrainConfig
 from vidpipe.errors import RunError, UsageError
-from vidpipe.runs.tables import Epoch, row_cells
+from vidpipe.runs.tables import Epoch, RowWriter, row_cells
 from vidpipe.training.fit import Checkpoint
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Journal:
             self._stream = (folder / f"history{suffix}.csv").open("w", newline="", encoding="utf-8")
         except OSError as error:
             raise RunError(f"{folder}: the run cannot be written ({error})") from error
-        self._table: csv.DictWriter[str] | None = None
+        self._rows = RowWriter(self._stream)
         for epoch in self.resumed.history if self.resumed else ():
             self._write_row(epoch)
 
@@ -82,11 +81,7 @@ class Journal:
             self._events.close()
 
     def _write_row(self, epoch: Epoch) -> None:
-        row = row_cells(epoch)
-        if self._table is None:
-            self._table = csv.DictWriter(self._stream, list(row))
-            self._table.writeheader()
-        self._table.writerow(row)
+        self._rows.write(epoch)
         self._stream.flush()
 
     def _write(self, state: Checkpoint) -> None:

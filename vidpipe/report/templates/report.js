@@ -1,5 +1,5 @@
 "use strict";
-// Makes tables sort: each heading with data-key becomes a button. #sort=KEY and #sort=-KEY ask for it in the address.
+// Makes tables sortable: each heading with data-key becomes a button. The address can ask for it: #sort=KEY, #sort=-KEY.
 for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
@@ -8,7 +8,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const text = row.cells[column].textContent.trim();
     if (!isNumber) return text;
     const number = Number.parseFloat(text);
-    return Number.isNaN(number) ? null : number; // a dash: nothing was measured
+    return Number.isNaN(number) ? null : number; // a dash: no value
   };
 
   const sort = (heading, descending) => {
@@ -36,11 +36,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   }
 
-  const sortAsAsked = () => {
+  const sortByAddress = () => {
     const asked = /^#sort=(-?)([\w-]+)$/.exec(location.hash);
     const heading = asked && headings.find((cell) => cell.dataset.key === asked[2]);
     if (heading) sort(heading, asked[1] === "-");
   };
-  window.addEventListener("hashchange", sortAsAsked);
-  sortAsAsked();
+  window.addEventListener("hashchange", sortByAddress);
+  sortByAddress();
 }

@@ -1,0 +1,70 @@
+"""A few small frames of a video as data URIs, so that a page needs no other file."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.config import Sampling
+from vidpipe.records import FrameBatch, Preprocessing, VideoFailure, VideoFile
+from vidpipe.video.decoding import decode_videos
+
+__all__ = ["THUMBNAIL_PIXELS", "Thumbnail", "read_thumbnails"]
+
+NUM_THUMBNAILS = 6
+THUMBNAIL_PIXELS = 144
+JPEG_QUALITY = 72
+TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small frame of a video."""
+
+    pts_seconds: float
+    uri: str
+    """`data:image/jpeg;base64,…`"""
+
+
+def read_thumbnails(
+    videos: Sequence[VideoFile], preprocessing: Mapping[str, Any]
+) -> tuple[dict[str, tuple[Thumbnail, ...]], dict[str, str]]:
+    """Read a few frames of each video, cropped as the image model sees them.
+
+    Args:
+        videos: the files.
+        preprocessing: of a feature key; its `resize` and `crop` give the crop.
+
+    Returns:
+        The frames of each video that can be decoded, and the problem of each one that cannot, both by video id.
+    """
+    thumbnails: dict[str, tuple[Thumbnail, ...]] = {}
+    problems: dict[str, str] = {}
+    side = round(THUMBNAIL_PIXELS * preprocessing["resize"] / preprocessing["crop"])
+    small = Preprocessing(side, THUMBNAIL_PIXELS, "bilinear", mean=(0, 0, 0), std=(1, 1, 1))
+    sampling = Sampling("uniform", num_frames=NUM_THUMBNAILS)
+    decoding = decode_videos(videos, sampling=sampling, preprocessing=small, workers=1, timeout_seconds=TIMEOUT_SECONDS)
+    for result in decoding if videos else ():
+        if isinstance(result, FrameBatch):
+            seconds = result.plan.rows.pts_seconds
+            thumbnails[result.video.id] = tuple(
+                Thumbnail(float(when), _jpeg_uri(frame.transpose(1, 2, 0)))  # (3, H, W) -> (H, W, 3)
+                for when, frame in zip(seconds, result.pictures, strict=True)
+            )
+        elif isinstance(result, VideoFailure):
+            thumbnails.pop(result.video_id, None)
+            problems[result.video_id] = result.message
+    return thumbnails, problems
+
+
+def _jpeg_uri(frame: NDArray[np.uint8]) -> str:
+    """Return a frame (H, W, 3) as a data URI."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(frame).save(stream, "JPEG", quality=JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
