@@ -12,11 +12,9 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.store_reading import random_sequence, seconds, spread, video_name
-from vidpipe.backbones.table import find_backbone
-from vidpipe.backbones.weights import find_weights
+from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
 from vidpipe.features.store import FeatureStore
-from vidpipe.stages.extract import feature_key
 
 NUM_VIDEOS, NUM_ROUNDS, DIM = 10_000, 9, 1280
 BACKBONE = "efficientnet_lite0"
@@ -31,9 +29,7 @@ print(" ".join(name for name in ("torch", "av", "decord") if name in sys.modules
 def write_full_store(folder: Path, num_videos: int = NUM_VIDEOS) -> list[str]:
     """Files that are no videos, a store that holds them all, and the arguments that ask for it again."""
     config = ExtractConfig(backbone=BACKBONE)
-    store = FeatureStore.create(
-        folder / "store", feature_key(config, find_weights(find_backbone(BACKBONE), config.weights))
-    )
+    store = FeatureStore.create(folder / "store", Stream.of(config).key)
     with store.writer() as writer:
         for number in range(num_videos):
             path = folder / "videos" / video_name(number)

@@ -14,11 +14,9 @@ import torch
 
 from benchmarks.clips import labelled_sets
 from vidpipe.backbones.engines.engine import Engine
-from vidpipe.backbones.table import find_backbone
-from vidpipe.backbones.weights import find_weights
+from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
 from vidpipe.records import VideoFile
-from vidpipe.stages.extract import load_configured_engine
 from vidpipe.video.files import find_videos
 from vidpipe.video.reader import open_video
 from vidpipe.video.resize import resize_and_crop
@@ -26,6 +24,7 @@ from vidpipe.video.sampling import plan_frames
 
 NUM_VIDEOS = 40
 CONFIG = ExtractConfig(backbone="efficientnet_lite0", engine="onnx", device="cpu")
+STREAM = Stream.of(CONFIG)
 STAGES = {
     "opening the file, FFmpeg's own look at its streams": ("container.py", "open_container"),
     "reading the packets": ("packets.py", "add"),
@@ -40,7 +39,7 @@ def read(video: VideoFile) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
     """As a decoding process does: (T, 3, H, W)"""
     reader = open_video(video.path)
     plan = plan_frames(CONFIG.resolve_sampling(), reader.pts_seconds, reader.end_seconds, ())
-    preprocessing = find_backbone(CONFIG.backbone).preprocessing
+    preprocessing = STREAM.spec.preprocessing
     return np.concatenate([resize_and_crop(block, preprocessing) for block in reader.blocks(plan.frame_index)])
 
 
@@ -55,7 +54,7 @@ def extract(videos: list[VideoFile], engine: Engine) -> None:
 def run(num_videos: int = NUM_VIDEOS) -> str:
     """A section of RESULTS.md."""
     torch.set_num_threads(1)
-    engine = load_configured_engine(CONFIG, find_weights(find_backbone(CONFIG.backbone), "default"), num_videos)
+    engine = STREAM.load_engine(device=CONFIG.device, engine=CONFIG.engine, num_videos=num_videos)
     with tempfile.TemporaryDirectory() as folder:
         found = find_videos([next(iter(labelled_sets(Path(folder)).values())).parent])
         videos = found[:: max(1, len(found) // num_videos)][:num_videos]

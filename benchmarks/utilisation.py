@@ -20,11 +20,10 @@ import numpy as np
 
 from benchmarks.clips import labelled_sets
 from vidpipe.backbones.engines.engine import Engine
-from vidpipe.backbones.table import find_backbone
-from vidpipe.backbones.weights import find_weights
+from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
 from vidpipe.records import FeatureSequence, FrameBatch, VideoFile
-from vidpipe.stages.extract import iter_features, load_configured_engine
+from vidpipe.stages.extract import iter_features
 from vidpipe.video.decoding import decode_videos
 from vidpipe.video.files import find_videos
 
@@ -32,15 +31,15 @@ NUM_ROUNDS = 3
 NUM_VIDEOS = 60
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 CONFIG = ExtractConfig(backbone="efficientnet_lite0", engine="onnx", device="cpu", batch_size=8)
+STREAM = Stream.of(CONFIG)
 
 
 def decode(videos: list[VideoFile], workers: int) -> int:
     """Frames decoded."""
-    spec = find_backbone(CONFIG.backbone)
     batches = decode_videos(
         videos,
         sampling=CONFIG.resolve_sampling(),
-        preprocessing=spec.preprocessing,
+        preprocessing=STREAM.spec.preprocessing,
         workers=workers,
         timeout_seconds=CONFIG.timeout,
     )
@@ -61,7 +60,7 @@ def model(engine: Engine, num_frames: int) -> int:
 def extract(videos: list[VideoFile], engine: Engine, workers: int) -> int:
     """Frames decoded and put through the image model."""
     config = ExtractConfig(**{**vars(CONFIG), "workers": workers})
-    with closing(iter_features(videos, engine=engine, config=config)) as results:
+    with closing(iter_features(videos, engine=engine, key=STREAM.key, config=config)) as results:
         return sum(len(result) for result in results if isinstance(result, FeatureSequence))
 
 
@@ -71,7 +70,7 @@ def measure(num_videos: int, folder: Path) -> dict[str, list[float]]:
     found = find_videos([labels.parent])
     videos = found[:: max(1, len(found) // num_videos)][:num_videos]
     num_frames = decode(videos, CORES)
-    engine = load_configured_engine(CONFIG, find_weights(find_backbone(CONFIG.backbone), CONFIG.weights), len(videos))
+    engine = STREAM.load_engine(device=CONFIG.device, engine=CONFIG.engine, num_videos=len(videos))
     work: dict[str, Callable[[], int]] = {
         "decoding alone": lambda: decode(videos, CORES),
         "image model alone": lambda: model(engine, num_frames),

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "config": "errors records",
     "csv_files": "errors records config",
     "video": "errors records config csv_files",
-    "backbones": "errors records config",
+    "backbones": "errors records config features",
     "features": "errors records config",
     "heads": "errors records config",
     "datasets": "errors records config csv_files features",

@@ -17,7 +17,7 @@ from tests.media import write_video
 from tests.stores import KEY, files_below, make_sequence, make_store, stopped_before
 from vidpipe.datasets.stored import label_store
 from vidpipe.errors import StoreError
-from vidpipe.features.inventory import find_gone, reuse_features
+from vidpipe.features.inventory import find_gone, find_reusable, reuse_features
 from vidpipe.features.maintenance import compact, find_damage, merge, repair
 from vidpipe.features.sources import fingerprint_of
 from vidpipe.features.store import FeatureStore
@@ -299,7 +299,7 @@ def test_a_copy_is_no_moved_file(videos: Path) -> None:
     shutil.copyfile(videos / "run/a.mp4", videos / "run/new_time.mp4")
     shutil.copy2(videos / "run/a.mp4", videos / "run/same_time.mp4")
     missing = [video for video in find_videos([videos]) if video.id not in store]
-    assert [(one.video_id, one.old_id) for one in reuse_features(store, missing)] == [
+    assert [(one.video_id, one.old_id) for one in reuse_features(store, find_reusable(store, missing))] == [
         ("run/same_time.mp4", "run/a.mp4")
     ]
     assert set(store) == {*NAMES, "run/same_time.mp4"}
@@ -318,7 +318,9 @@ def test_a_damaged_row_is_not_taken_for_a_moved_file(videos: Path) -> None:
     store = FeatureStore.open(videos.parent / "fs")
     with h5py.File(store.shard_paths[0], "r+") as file:
         file["features"][0, 0] += 1
-    assert reuse_features(store, [video for video in find_videos([videos]) if video.id == "walk/a.mp4"]) == []
+    moved = [video for video in find_videos([videos]) if video.id == "walk/a.mp4"]
+    assert len(find_reusable(store, moved)) == 1
+    assert reuse_features(store, find_reusable(store, moved)) == []
 
 
 def forget_files(store: Path) -> None:
@@ -361,7 +363,7 @@ def test_a_size_and_a_time_that_say_too_little_make_no_moved_file(
     store = make_store(tmp_path / "old", [make_sequence("run/a.mp4", path=path)])
     change(videos)
     missing = [video for video in find_videos([videos]) if video.id not in store]
-    assert reuse_features(store, missing) == []
+    assert reuse_features(store, find_reusable(store, missing)) == []
 
 
 # files that are gone

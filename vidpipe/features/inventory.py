@@ -10,7 +10,7 @@ Where a step is stopped between the two, the next extract finds the video under 
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,11 +26,14 @@ from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence, VideoFile, VideoSource
 
 __all__ = [
+    "FileChanges",
+    "Reusable",
     "Reused",
     "find_gone",
     "find_gone_in_place",
     "find_moved",
     "find_reusable",
+    "follow_files",
     "prune",
     "refuse_other_collections",
     "reuse_features",
@@ -77,46 +80,8 @@ def _is_same_path(one: VideoSource, other: VideoSource) -> bool:
 
 
 @dataclass(frozen=True)
-class Reused:
-    """A video that was stored without being decoded, for a file of the same content was stored under another id."""
-
-    video_id: str
-    old_id: str
-    is_same_path: bool
-    """Whether it is the very same file, found from another folder."""
-
-
-def reuse_features(store: FeatureStore, videos: Sequence[VideoFile]) -> list[Reused]:
-    """Store videos whose content is stored under another id, such as moved files, with the features that are there.
-
-    Args:
-        store: where to look, and where to.
-        videos: files that the store does not hold.
-
-    Returns:
-        What was stored so.
-
-    Raises:
-        StoreError: the store cannot be read or written.
-    """
-    reused = []
-    twins = list(_find_twins(store, videos))  # before the first is written: from then on an id may mean another file
-    with store.writer() as writer:
-        for twin in twins:
-            if (sequence := twin.sequence()) is not None:
-                writer.add(sequence)
-                reused.append(Reused(twin.video.id, twin.row.id, twin.is_same_path()))
-    return reused
-
-
-def find_reusable(store: FeatureStore, videos: Sequence[VideoFile]) -> dict[str, str]:
-    """The videos that `reuse_features` would store without decoding them, each with the id it is stored under now."""
-    return {twin.video.id: twin.row.id for twin in _find_twins(store, videos)}
-
-
-@dataclass(frozen=True)
-class _Twin:
-    """A file, and the stored row of a file of the same content."""
+class Reusable:
+    """A file that the store does not hold, and the stored row of a file with the same content."""
 
     video: VideoFile
     source: VideoSource
@@ -126,7 +91,7 @@ class _Twin:
     row: VideoRow
 
     def sequence(self) -> FeatureSequence | None:
-        """The row's sequence as the file's own; None where it is damaged."""
+        """Return the row's sequence under the file's id; None where it is damaged."""
         sequence = self.shard.sequence(self.row)
         if find_fault(sequence, self.row) is not None:
             return None
@@ -134,15 +99,105 @@ class _Twin:
         return replace(sequence, video_id=self.video.id, info=info, source=self.source)
 
     def is_same_path(self) -> bool:
-        """Whether the row was made from this very file, found from another folder."""
+        """Return whether the row was made from this very file, found from another folder."""
         return _is_same_path(self.row.source, self.source)
 
 
-def _find_twins(store: FeatureStore, videos: Sequence[VideoFile]) -> Iterator[_Twin]:
+@dataclass(frozen=True)
+class Reused:
+    """A video that was stored without decoding: a file of the same content was stored under another id."""
+
+    video_id: str
+    old_id: str
+    is_same_path: bool
+    """Whether it is the very same file, found from another folder."""
+
+
+@dataclass(frozen=True)
+class FileChanges:
+    """How the files of a store's videos have changed since they were stored."""
+
+    reused: tuple[Reused, ...]
+    """Videos that were stored without decoding them."""
+    not_reused: tuple[VideoFile, ...]
+    """Reusable videos that were not stored: the stored features are damaged."""
+    moved: tuple[str, ...]
+    """Old ids of moved files, which were dropped."""
+    gone: tuple[str, ...]
+    """Stored videos of the given folders whose files no longer exist."""
+
+
+def follow_files(
+    store: FeatureStore, videos: Sequence[VideoFile], reusable: Sequence[Reusable], *, drop_old_ids: bool
+) -> FileChanges:
+    """Store moved files under their new ids, drop their old ids, and find the files that are gone.
+
+    Args:
+        store: the store to bring up to date.
+        videos: the files that the folders hold now.
+        reusable: from `find_reusable`.
+        drop_old_ids: whether to drop them; only for the holder of the whole store's lock.
+
+    Returns:
+        What has changed.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    reused = reuse_features(store, reusable)
+    gone = find_gone(store, videos)
+    moved = find_moved(store, videos, gone) if drop_old_ids else []
+    if moved:
+        drop(store, moved)
+    reused_ids = {one.video_id for one in reused}
+    return FileChanges(
+        reused=tuple(reused),
+        not_reused=tuple(one.video for one in reusable if one.video.id not in reused_ids),
+        moved=tuple(moved),
+        gone=tuple(video_id for video_id in gone if video_id not in set(moved)),
+    )
+
+
+def reuse_features(store: FeatureStore, reusable: Sequence[Reusable]) -> list[Reused]:
+    """Store files under their own ids with the features of files that have the same content.
+
+    Args:
+        store: the store that holds the features.
+        reusable: from `find_reusable`.
+
+    Returns:
+        The videos that were stored; those whose stored features are damaged are not among them.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    reused = []
+    with store.writer() as writer:
+        for one in reusable:
+            if (sequence := one.sequence()) is not None:
+                writer.add(sequence)
+                reused.append(Reused(one.video.id, one.row.id, one.is_same_path()))
+    return reused
+
+
+def find_reusable(store: FeatureStore, videos: Sequence[VideoFile]) -> list[Reusable]:
+    """Find the files whose content is stored under another id, such as moved files.
+
+    Args:
+        store: the store to look in.
+        videos: files that the store does not hold.
+
+    Returns:
+        These files, each with the stored row.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
     index = _Index(store)
     stamps = {video.id: stamp_of(video) for video in videos}
     num_like = Counter(_stamp_key(video_id, *stamp) for video_id, stamp in stamps.items() if stamp)
     sources = sources_of(videos)
+    reusable = []
     for video in videos:
         size_bytes, mtime_ns = stamps[video.id] or (-1, 0)
         if size_bytes in index.sizes:
@@ -152,7 +207,8 @@ def _find_twins(store: FeatureStore, videos: Sequence[VideoFile]) -> Iterator[_T
             if found is None and num_like[key] == 1 and video.id not in store:
                 found = index.same_stamp(key, source)
             if found is not None:
-                yield _Twin(video, source, mtime_ns, *found)
+                reusable.append(Reusable(video, source, mtime_ns, *found))
+    return reusable
 
 
 class _Index:

@@ -109,13 +109,21 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         except OSError as error:
             raise StoreError(f"{path}: a feature store cannot be made here ({error})") from error
         store = cls.open(path)
-        if store.key != key:
-            holds, wanted = store.key.contrast(key)
-            raise KeyMismatchError(
-                f"{path} holds {holds}; you asked for {wanted}; choose another folder for the new settings, or give "
-                "the old ones"
-            )
+        store.check_key(key)
         return store
+
+    def check_key(self, key: FeatureKey) -> None:
+        """Check that features with this key may be added to the store.
+
+        Raises:
+            KeyMismatchError: the store has another key.
+        """
+        if self.key != key:
+            holds, wanted = self.key.contrast(key)
+            raise KeyMismatchError(
+                f"{self.path} holds {holds}; you asked for {wanted}; choose another folder for the new settings, or "
+                "give the old ones"
+            )
 
     @cached_property
     def shards(self) -> tuple[Shard, ...]:

@@ -3,22 +3,19 @@
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 
 import torch
 
-from vidpipe.backbones.engines.engine import Engine
 from vidpipe.backbones.image import choose_device
-from vidpipe.backbones.table import find_backbone
-from vidpipe.backbones.weights import find_weights
+from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
 from vidpipe.datasets.sequences import pad
-from vidpipe.errors import RunError, UsageError
+from vidpipe.errors import RunError
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence, Prediction, VideoFailure, VideoFile
 from vidpipe.runs.run import Run, check_key
 from vidpipe.runs.tables import SplitRow
-from vidpipe.stages.extract import iter_features, load_configured_engine
+from vidpipe.stages.extract import iter_features
 
 __all__ = ["predict"]
 
@@ -74,44 +71,14 @@ def _read(
     """Decode and label videos, each as soon as it is done."""
     if not videos:
         return
-    as_trained = _as_trained(run, config)
-    engine = _load_engine(run, as_trained, len(videos))
-    with closing(iter_features(videos, engine=engine, config=as_trained)) as results:
+    stream = Stream.of_key(run.key, weights=config.weights, owner=str(run.path))
+    engine = stream.load_engine(device=config.device, engine=config.engine, num_videos=len(videos))
+    with closing(iter_features(videos, engine=engine, key=run.key, config=config)) as results:
         for result in results:
             if isinstance(result, VideoFailure):
                 yield Prediction(result.video_id, error=result.message)
             elif isinstance(result, FeatureSequence):
                 yield classifier(result)
-
-
-def _as_trained(run: Run, config: ExtractConfig) -> ExtractConfig:
-    """The config with everything that changes a feature taken from the run."""
-    sampling = run.key.resolve_sampling()
-    return replace(
-        config,
-        sampling=sampling.method,
-        num_frames=sampling.num_frames,
-        fps=sampling.fps,
-        backbone=run.key.backbone,
-        pool=run.key.pooling,
-        dtype=run.key.dtype,
-        precision=run.key.precision,
-    )
-
-
-def _load_engine(run: Run, config: ExtractConfig, num_videos: int) -> Engine:
-    """The image model that the run's features came from."""
-    try:
-        spec = find_backbone(run.key.backbone)
-    except UsageError as error:
-        raise RunError(f"{run.path}: this vidpipe does not know its backbone: {error}") from error
-    weights = find_weights(spec, "random" if run.key.weights == "random" else config.weights)
-    if weights.id != run.key.weights:
-        raise RunError(
-            f"{run.path}: it was trained on features of other weights of {spec.name} (sha256 {run.key.weights[:12]}…; "
-            f"{weights.source} is {weights.id[:12]}…); give that file with --weights"
-        )
-    return load_configured_engine(config, weights, num_videos)
 
 
 class _Classifier:
