@@ -430,7 +430,7 @@ def test_verify_says_that_all_is_well_in_one_line(tmp_path: Path) -> None:
     make_store(tmp_path / "s", sequences_of("ab"))
     result = run("store", "verify", tmp_path / "s")
     assert result.exit_code == 0, result.output
-    assert result.stdout == f"{tmp_path / 's'}: 2 videos in 1 shard, all as they were written\n"
+    assert result.stdout == f"{tmp_path / 's'}: 2 videos in 1 shard, no damage\n"
     result = run("store", "verify", tmp_path / "s", "--format", "json")
     assert (result.exit_code, json.loads(result.stdout)) == (0, {"path": str(tmp_path / "s"), "damage": []})
 

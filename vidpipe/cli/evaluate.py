@@ -52,13 +52,14 @@ def command(
     vidpipe evaluate run other_features --format json --plot confusion.png
     """
     from vidpipe.datasets.stored import label_store
-    from vidpipe.features.store import FeatureStore
+    from vidpipe.features.streams import open_store
     from vidpipe.runs.run import Run
     from vidpipe.stages.evaluate import evaluate
 
     if plot is not None:
         check_replaceable(plot, "a confusion matrix", is_own=is_own_picture)
-    opened_run, opened_store = Run.open(run), FeatureStore.open(store)
+    opened_run = Run.open(run)
+    opened_store = open_store(store, usage=f"vidpipe evaluate {run} STORE", key=opened_run.key)
     if official_split == "all":
         raise UsageError("--split all goes with train; a run is evaluated on one split: 1, 2 or 3")
     videos = label_store(

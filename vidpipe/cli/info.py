@@ -2,12 +2,15 @@
 
 import stat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vidpipe.cli.options import format_option, json_line, printable, vidpipe_command
 from vidpipe.errors import InputError, UsageError, VideoError
+
+if TYPE_CHECKING:
+    from vidpipe.features.store import FeatureStore
 
 
 @vidpipe_command(name="info", short_help="What a store, a run or a video holds.")
@@ -16,37 +19,59 @@ from vidpipe.errors import InputError, UsageError, VideoError
 def command(path: Path, format_: str) -> None:
     """Show what a store, a run or a video holds.
 
+    Of a folder of stores it shows each store.
+
     \b
     vidpipe info features
     vidpipe info run --format json
     vidpipe info video.mp4
     """
-    facts = _facts(path)
+    from vidpipe.cli.streams import for_each_store
+
+    kind, shown = _kind_of(path), list[dict[str, Any]]()
+
+    def show(facts: dict[str, Any]) -> None:
+        if shown and format_ == "table":
+            click.echo()
+        shown.append(facts)
+        _show(facts, format_)
+
+    if kind == "store":
+        for_each_store(path, lambda store: show(_store_facts(store)))
+    else:
+        show(_video_facts(path) if kind == "video" else _run_facts(path))
+
+
+def _show(facts: dict[str, Any], format_: str) -> None:
     if format_ == "json":
         click.echo(json_line(facts))
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        told = json_line(value) if isinstance(value, (dict, list, tuple)) else printable(str(value))
-        click.echo(f"{name.replace('_', ' '):<{width}}  {told}")
+        text = json_line(value) if isinstance(value, (dict, list, tuple)) else printable(str(value))
+        click.echo(f"{name.replace('_', ' '):<{width}}  {text}")
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _kind_of(path: Path) -> str:
+    """Return `video`, `run`, or `store` for a store and for a folder of stores."""
+    from vidpipe.features.streams import store_folders
     from vidpipe.runs.run_folder import finish_replacement
 
     finish_replacement(path)
     try:
         is_folder = stat.S_ISDIR(path.stat().st_mode)
+        if not is_folder:
+            return "video"
+        if (path / "store.json").exists():
+            return "store"
+        if (path / "run.json").exists():
+            return "run"
+        if store_folders(path):
+            return "store"
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{path}: no such file or folder") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    if not is_folder:
-        return _video_facts(path)
-    if (path / "store.json").exists():
-        return _store_facts(path)
-    if (path / "run.json").exists():
-        return _run_facts(path)
     raise InputError(f"{path}: neither a feature store (store.json) nor a run (run.json)")
 
 
@@ -67,14 +92,11 @@ def _video_facts(path: Path) -> dict[str, Any]:
     }
 
 
-def _store_facts(path: Path) -> dict[str, Any]:
-    from vidpipe.features.store import FeatureStore
-
-    store = FeatureStore.open(path)
+def _store_facts(store: "FeatureStore") -> dict[str, Any]:
     infos = [store.info(video_id) for video_id in store.ids]
     return {
         "kind": "store",
-        "path": str(path),
+        "path": str(store.path),
         "videos": len(store),
         "frames": sum(store.length(video_id) for video_id in store.ids),
         "video_seconds": round(sum(info.duration_seconds for info in infos), 3),

@@ -87,13 +87,16 @@ def command(
     if output is not None:
         _check_output(output, format_, uncertain)
 
-    from vidpipe.features.store import FeatureStore
+    from vidpipe.features.streams import open_store
     from vidpipe.runs.run import Run
     from vidpipe.stages.predict import predict
 
     opened_run = Run.open(run)
     videos, unreadable = find_inputs(inputs, prefix=prefix, exclude=exclude, video_column=config.video_column)
-    opened_store = FeatureStore.open(store) if store is not None else None
+    opened_store = None
+    if store is not None:
+        usage = f"vidpipe predict {run} {inputs[0]} --store STORE"
+        opened_store = open_store(store, usage=usage, key=opened_run.key)
     form = _form(format_, videos, opened_run, top)
     seen = _Seen(opened_run, len(videos), is_table=format_ == "table")
     answer: dict[str, Any] = {"top": top or DEFAULT_TOP, "min_confidence": min_confidence}

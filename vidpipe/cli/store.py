@@ -1,12 +1,12 @@
 """vidpipe store"""
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from vidpipe.cli.options import (
-    SOME_VIDEOS_FAILED,
     find_inputs,
     format_option,
     inputs_argument,
@@ -15,10 +15,13 @@ from vidpipe.cli.options import (
     printable,
     vidpipe_command,
 )
+from vidpipe.cli.streams import for_each_store
 from vidpipe.errors import count_of
 
 if TYPE_CHECKING:
     from vidpipe.features.maintenance import StoreSize
+    from vidpipe.features.store import FeatureStore
+    from vidpipe.records import VideoFile
 
 store_argument = click.argument("store", type=click.Path(path_type=Path))
 output_option = click.option(
@@ -26,54 +29,59 @@ output_option = click.option(
 )
 
 
-@vidpipe_command(name="verify", short_help="Read all of a store, and name what is damaged.")
+@vidpipe_command(name="verify", short_help="Read all of a store and report damage.")
 @store_argument
 @format_option("table", "json")
 def verify(store: Path, format_: str) -> None:
-    """Read all of a store, and name what is not as it was written.
+    """Read all of a store and report what is damaged.
 
     Exit code 3: something is damaged.
 
     \b
     vidpipe store verify features
     """
-    from vidpipe.features import maintenance
-    from vidpipe.features.store import FeatureStore
+    for_each_store(store, lambda opened: _verify(opened, format_))
 
-    opened = FeatureStore.open(store)
-    damage = maintenance.find_damage(opened)
+
+def _verify(store: "FeatureStore", format_: str) -> bool:
+    """Show what is damaged in a store; return whether nothing is."""
+    from vidpipe.features import maintenance
+
+    damage = maintenance.find_damage(store)
     if format_ == "json":
         rows = [{"shard": str(one.shard), "video": one.video_id, "reason": one.reason} for one in damage]
-        click.echo(json_line({"path": str(store), "damage": rows}))
+        click.echo(json_line({"path": str(store.path), "damage": rows}))
     elif damage:
         click.echo("\n".join(printable(str(one)) for one in damage))
-        click.echo(f"{len(damage)} damaged; `vidpipe store repair {store}` drops them", err=True)
+        click.echo(f"{len(damage)} damaged; `vidpipe store repair {store.path}` drops them", err=True)
     else:
-        where = f"{count_of(len(opened), 'video')} in {count_of(len(opened.shards), 'shard')}"
-        click.echo(f"{store}: {where}, all as they were written")
-    if damage:
-        click.get_current_context().exit(SOME_VIDEOS_FAILED)
+        contents = f"{count_of(len(store), 'video')} in {count_of(len(store.shards), 'shard')}"
+        click.echo(f"{store.path}: {contents}, no damage")
+    return not damage
 
 
-@vidpipe_command(name="repair", short_help="Drop what is damaged, so that extract makes it again.")
+@vidpipe_command(name="repair", short_help="Drop what is damaged; extract makes it again.")
 @store_argument
 def repair(store: Path) -> None:
     """Drop what is damaged, so that the next extract makes it again.
 
-    Bad videos leave their shard; a shard that cannot be read is moved to STORE/quarantine. Leftovers of crashed writers
-    go. Refused while something else writes to the store.
+    Damaged videos are removed from their shard; a shard that cannot be read is moved to STORE/quarantine. What crashed
+    writers left is removed. Refused while another process writes to the store.
 
     \b
     vidpipe store repair features
     """
-    from vidpipe.features import maintenance
-    from vidpipe.features.store import FeatureStore
+    for_each_store(store, _repair)
 
-    dropped = maintenance.repair(FeatureStore.open(store))
+
+def _repair(store: "FeatureStore") -> None:
+    from vidpipe.features import maintenance
+
+    dropped = maintenance.repair(store)
     for one in dropped:
         click.echo(f"dropped: {printable(str(one))}")
-    then = f"{len(dropped)} dropped; the next extract makes them again" if dropped else "nothing is damaged"
-    click.echo(f"{store}: {then}")
+    outcome = f"{len(dropped)} dropped; the next extract makes them again" if dropped else "nothing is damaged"
+    click.echo(f"{store.path}: {outcome}")
 
 
 @vidpipe_command(name="merge", short_help="Several stores -> one.")
@@ -86,72 +94,83 @@ def merge(stores: tuple[Path, ...], output: Path) -> None:
     vidpipe store merge features_a features_b -o features
     """
     from vidpipe.features import maintenance
-    from vidpipe.features.store import FeatureStore
+    from vidpipe.features.streams import open_store
 
-    num_videos = maintenance.merge([FeatureStore.open(store) for store in stores], output)
+    opened = [open_store(store, usage="vidpipe store merge STORE … -o OUT") for store in stores]
+    num_videos = maintenance.merge(opened, output)
     click.echo(f"{output}: {count_of(num_videos, 'video')} of {count_of(len(stores), 'store')}")
 
 
-@vidpipe_command(name="compact", short_help="Free the room of replaced features; join small shards.")
+@vidpipe_command(name="compact", short_help="Free the space of replaced features; join small shards.")
 @store_argument
 def compact(store: Path) -> None:
-    """Free the room of features that newer ones replaced, and join small shards.
+    """Free the space of features that newer ones replaced, and join small shards.
 
-    Refused while something else writes to the store.
+    Refused while another process writes to the store.
 
     \b
     vidpipe store compact features
     """
+    for_each_store(store, _compact)
+
+
+def _compact(store: "FeatureStore") -> None:
     from vidpipe.features import maintenance
-    from vidpipe.features.store import FeatureStore
 
-    before, after = maintenance.compact(FeatureStore.open(store))
-    click.echo(f"{store}: {_told(before)} -> {_told(after)}")
+    before, after = maintenance.compact(store)
+    click.echo(f"{store.path}: {_format_size(before)} -> {_format_size(after)}")
 
 
-def _told(size: "StoreSize") -> str:
+def _format_size(size: "StoreSize") -> str:
     shards, sequences = count_of(size.num_shards, "shard"), count_of(size.num_sequences, "sequence")
     return f"{shards}, {sequences}, {size.size_bytes / 1e6:.1f} MB"
 
 
-@vidpipe_command(name="prune", short_help="Drop the videos whose files are gone.")
+@vidpipe_command(name="prune", short_help="Drop videos whose files no longer exist.")
 @store_argument
 @inputs_argument
 @prefix_option
 @click.option("--yes", is_flag=True, help="Drop them; without it they are only listed.")
 def prune(store: Path, inputs: tuple[Path, ...], prefix: str, yes: bool) -> None:
-    """Drop the stored videos of INPUT whose files are gone, and what is known of failed files that are gone.
+    """Drop the stored videos of INPUT whose files no longer exist, and the failures of such files.
 
     Give the INPUT and --prefix that were given to extract. Videos of other folders or prefixes stay. Without --yes it
-    only lists what it would drop. Refused while something else writes to the store.
+    only lists what it would drop. Refused while another process writes to the store.
 
-    
+    \b
     vidpipe store prune features videos/
     vidpipe store prune features videos/ --yes
     """
-    from vidpipe.features import inventory
-    from vidpipe.features.store import FeatureStore
 
-    opened = FeatureStore.open(store)
-    videos, unreadable = find_inputs(inputs, prefix=prefix)
-    gone, failures = inventory.prune(opened, videos, dry_run=not yes)
+    @cache
+    def find() -> "list[VideoFile]":
+        videos, unreadable = find_inputs(inputs, prefix=prefix)
+        for line in unreadable:
+            click.echo(line, err=True)
+        return videos
+
+    for_each_store(store, lambda opened: _prune(opened, find(), yes=yes))
+
+
+def _prune(store: "FeatureStore", videos: "list[VideoFile]", *, yes: bool) -> None:
+    from vidpipe.features import inventory
+
+    gone, failures = inventory.prune(store, videos, dry_run=not yes)
     verb = "dropped" if yes else "gone"
     for video_id in gone:
         click.echo(f"{verb}: {printable(video_id)}")
     for video_id in failures:
         click.echo(f"{verb}: {printable(video_id)} (failed)")
-    for told in unreadable:
-        click.echo(told, err=True)
     found = count_of(len(gone), "video") + (f" and {count_of(len(failures), 'failure')}" if failures else "")
     if not gone and not failures:
-        click.echo(f"{store}: nothing to drop; the files of all stored videos of these folders are there")
+        click.echo(f"{store.path}: nothing to drop; the files of all stored videos of these folders exist")
     elif yes:
-        click.echo(f"{store}: {found} dropped; {count_of(len(opened), 'video')} left")
+        click.echo(f"{store.path}: {found} dropped; {count_of(len(store), 'video')} left")
     else:
-        click.echo(f"{store}: {found} to drop; --yes drops what is listed")
+        click.echo(f"{store.path}: {found} to drop; --yes drops what is listed")
 
 
-@vidpipe_command(name="export", short_help="Features as plain files, for other programs.")
+@vidpipe_command(name="export", short_help="Write features as plain files, for other programs.")
 @store_argument
 @output_option
 @format_option("npy", "h5")
@@ -162,20 +181,25 @@ def export(store: Path, output: Path, format_: str) -> None:
     npy  a file (T, D) for each video, under the video's own path, and index.csv, a table of them
     h5   one features.h5 with features/<id> (T, D) and pts_seconds/<id> (T,)
 
+    Of a folder of stores each store is written to a folder of its name.
+
     \b
     vidpipe store export features -o exported
     vidpipe store export features -o exported --format h5
     """
     from vidpipe.features import export as plain
-    from vidpipe.features.store import FeatureStore
 
-    num_videos = plain.export(FeatureStore.open(store), output, form=format_)
-    click.echo(f"{output}: {count_of(num_videos, 'video')}")
+    def write(opened: "FeatureStore") -> None:
+        folder = output / opened.path.name if opened.path != store else output
+        num_videos = plain.export(opened, folder, form=format_)
+        click.echo(f"{folder}: {count_of(num_videos, 'video')}")
+
+    for_each_store(store, write)
 
 
 command = click.Group(
     "store",
     commands=[verify, repair, merge, compact, prune, export],
-    short_help="Check, mend, join, tidy, prune and export feature stores.",
-    help="Check, mend, join, tidy, prune and export feature stores.",
+    short_help="Verify, repair, merge, compact, prune and export feature stores.",
+    help="Verify, repair, merge, compact, prune and export feature stores.",
 )

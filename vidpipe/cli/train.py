@@ -61,10 +61,10 @@ def command(
 
     from vidpipe.datasets.stored import label_store
     from vidpipe.datasets.warned import collect_warnings
-    from vidpipe.features.store import FeatureStore
+    from vidpipe.features.streams import open_store
     from vidpipe.stages.train import train
 
-    opened = FeatureStore.open(store)
+    opened = open_store(store, usage=f"vidpipe train STORE -o {run}")
     numbers = (1, 2, 3) if official_split == "all" else (int(official_split),)
     with collect_warnings() as label_warnings:
         videos, *more_splits = [

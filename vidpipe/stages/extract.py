@@ -22,6 +22,7 @@ from vidpipe.features.locks import WHOLE, Part
 from vidpipe.features.planning import plan_extraction, skip_reasons
 from vidpipe.features.sources import fingerprint_of, sources_of, stamp_of
 from vidpipe.features.store import FeatureStore
+from vidpipe.features.streams import refuse_folder_of_stores
 from vidpipe.records import (
     DecodeProgress,
     FeatureSequence,
@@ -118,12 +119,13 @@ def extract(
         The counts, the failures, and the files that were moved or are gone.
 
     Raises:
-        UsageError: the backbone, its pooling or a weights file does not exist.
+        UsageError: `store_path` is a folder of stores, or the backbone, its pooling or a weights file does not exist.
         StoreError: the folder is no store, has another key, cannot be written, holds other videos under the same ids
             (see `vidpipe.features.inventory.refuse_other_collections`), or another process writes this part.
         WeightsError: the backbone's weights cannot be downloaded or read.
         InterruptedExtractionError: Ctrl-C; the videos that were finished are stored.
     """
+    refuse_folder_of_stores(store_path)
     stream = Stream.of(config)
     store = FeatureStore.create(store_path, stream.key)
     with store.lock(part):
@@ -198,9 +200,10 @@ def preview(
         For each id why the video would be skipped, in words; an empty text where it would be extracted.
 
     Raises:
-        UsageError: the backbone or its pooling does not exist.
+        UsageError: `store_path` is a folder of stores, or the backbone or its pooling does not exist.
         StoreError: the store cannot be read, was made with other settings, or holds other videos under the same ids.
     """
+    refuse_folder_of_stores(store_path)
     stream, store = Stream.of(config, weights=WEIGHTS_NOT_READ), None
     if (store_path / "store.json").exists():
         store = FeatureStore.open(store_path)
