@@ -22,14 +22,15 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.clips import labelled_sets
 from vidpipe.config import ExtractConfig, TrainConfig
-from vidpipe.datasets.sequences import SequenceDataset
+from vidpipe.datasets.sequences import SequenceDataset, select_subsets
 from vidpipe.datasets.splits import make_folds, make_split
 from vidpipe.datasets.stored import label_store
 from vidpipe.features.store import FeatureStore
+from vidpipe.heads.calibration import fit_temperature
 from vidpipe.records import LabeledVideo
 from vidpipe.stages.extract import extract
-from vidpipe.training.cross_validation import CrossValidation, cross_validate, select_parts
-from vidpipe.training.fit import compute_logits, fit_head, fit_temperature
+from vidpipe.training.cross_validation import CrossValidation, cross_validate
+from vidpipe.training.fit import compute_uncalibrated_logits, fit_head
 from vidpipe.video.files import find_videos
 
 NUM_FOLDS: Mapping[str, int | None] = {"fight": 5, "interaction": None}
@@ -82,7 +83,7 @@ class LabelledSet:
         """One configuration over all folds."""
         folds = make_folds(videos or self.videos, NUM_FOLDS.get(self.name, 5), config.val_fraction, seed=config.seed)
         seeded = [(config.seed, split) for split in folds]
-        return cross_validate(self.dataset, seeded, self.class_names, config, [config.head])
+        return cross_validate(self.dataset, seeded, config, [config.head])
 
 
 def load_sets(folder: Path) -> Iterator[LabelledSet]:
@@ -130,20 +131,19 @@ def setting_configs() -> dict[str, TrainConfig]:
 def temperatures(labelled: LabelledSet, seed: int) -> dict[str, tuple[float, float]]:
     """The temperature by each way, and the log loss with it on a third of the groups that no one learned from."""
     split = make_split(labelled.videos, val_fraction=1 / 3, test_fraction=1 / 3, seed=seed)
-    parts = select_parts(labelled.dataset, split)
+    subsets = select_subsets(labelled.dataset, split)
+    val, test = subsets["val"], subsets["test"]
     learned = replace(split, train=(*split.train, *split.val), val=())
-    config, num_classes = TrainConfig(device="cpu"), len(labelled.class_names)
-    tested, _ = fit_head(config.head, parts, num_classes, replace(config, calibrate=False))
-    kept, _ = fit_head(config.head, select_parts(labelled.dataset, learned), num_classes, config)
+    config = TrainConfig(device="cpu")
+    tested, _ = fit_head(config.head, subsets, replace(config, calibrate=False))
+    kept, _ = fit_head(config.head, select_subsets(labelled.dataset, learned), config)
     by = {
         "none": 1.0,
-        "a third of the groups": fit_temperature(tested, parts["val"]),
-        "5 folds by group": float(kept.get_buffer("temperature")),
+        "a third of the groups": fit_temperature(compute_uncalibrated_logits(tested, val), val.class_index),
+        "5 folds by group": float(kept.temperature),
     }
-    logits = compute_logits(kept, parts["test"]) * by["5 folds by group"]
-    return {
-        name: (found, float(cross_entropy(logits / found, parts["test"].class_index))) for name, found in by.items()
-    }
+    logits = compute_uncalibrated_logits(kept, test)
+    return {name: (found, float(cross_entropy(logits / found, test.class_index))) for name, found in by.items()}
 
 
 def calibration(sets: Sequence[LabelledSet]) -> list[str]:

@@ -131,7 +131,8 @@ def run(num_videos: int = NUM_VIDEOS, num_sampled: int = NUM_SAMPLED, num_rounds
     with tempfile.TemporaryDirectory() as scratch:
         store = write_store(Path(scratch, "store"), num_videos)
         paths = list(write_npy(store, Path(scratch, "npy"), num_sampled))
-        dataset = read_for_training(store.path).part(range(0, num_videos, num_videos // num_sampled)[:num_sampled])
+        everything = read_for_training(store.path)
+        dataset = everything.select(everything.video_ids[:: num_videos // num_sampled][:num_sampled])
         contest = Contest(dataset, NpyFiles(paths, [number % NUM_CLASSES for number in range(num_sampled)]))
         rounds = [contest.round() for _ in range(1 + num_rounds)][1:]  # the first one warms up
     epochs = [plain / ours for plain, ours, _, _ in rounds]

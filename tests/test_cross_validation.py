@@ -1,4 +1,4 @@
-"""Protocols: what is tested on what, the figures over folds, the choice of a head, and videos that leak."""
+"""Protocols: what is tested on what, the metrics over folds, the choice of a head, and leaks."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from vidpipe.config import TrainConfig
 from vidpipe.datasets.groups import group_by_pattern
 from vidpipe.datasets.leaks import find_leaks
 from vidpipe.datasets.sequences import SequenceDataset
-from vidpipe.datasets.splits import make_folds
+from vidpipe.datasets.splits import SUBSETS, make_folds
 from vidpipe.datasets.stored import label_store
 from vidpipe.errors import LabelsError, UsageError
 from vidpipe.features.store import FeatureStore
@@ -40,7 +40,7 @@ def test_each_video_is_tested_once_and_no_group_is_on_two_sides(made: Made, num_
     tested = [video.video_id for split in splits for video in split.test]
     assert sorted(tested) == sorted(video.video_id for video in made[1])
     for split in splits:
-        groups = [{video.group for video in part} for part in (split.train, split.val, split.test)]
+        groups = [{video.group for video in split[subset]} for subset in SUBSETS]
         assert sum(map(len, groups)) == len(set().union(*groups))
         assert all(groups)
 
@@ -52,7 +52,7 @@ def test_more_folds_than_groups_are_refused(made: Made) -> None:
         TrainConfig(folds=3, leave_one_group_out=True)
 
 
-def test_folds_are_told_as_estimates_and_the_run_learns_from_all(made: Made, tmp_path: Path) -> None:
+def test_folds_give_estimates_and_the_run_learns_from_all(made: Made, tmp_path: Path) -> None:
     result = train(*made, tmp_path / "run", config=replace(LINEAR, folds=4, repeats=2))
     assert len(result.split.test) == 0
     assert len(result.split.train) + len(result.split.val) == 80
@@ -61,30 +61,30 @@ def test_folds_are_told_as_estimates_and_the_run_learns_from_all(made: Made, tmp
     assert {row["seed"] for row in rows} == {"0", "1"}
     found = json.loads((tmp_path / "run/metrics.json").read_text())["folds"]
     for head in ("statistics", "mean"):
-        rights = [int(row["right"]) for row in rows if row["head"] == head]
-        assert len(rights) == 160
-        assert found[head]["estimate"]["mean"] == pytest.approx(np.mean(rights))
+        correct = [int(row["right"]) for row in rows if row["head"] == head]
+        assert len(correct) == 160
+        assert found[head]["estimate"]["mean"] == pytest.approx(np.mean(correct))
         of_fold = [
             np.mean([int(row["right"]) for row in rows if row["head"] == head and row["fold"] == str(fold)])
             for fold in range(8)
         ]
         assert [fold["top1"] for fold in found[head]["folds"]] == pytest.approx(of_fold)
         assert found[head]["estimate"]["deviation"] == pytest.approx(np.std(of_fold, ddof=1))
-        assert found[head]["estimate"]["low"] <= np.mean(rights) <= found[head]["estimate"]["high"]
+        assert found[head]["estimate"]["low"] <= np.mean(correct) <= found[head]["estimate"]["high"]
     assert found["statistics"]["estimate"]["mean"] == 1.0 > found["mean"]["estimate"]["mean"]
 
 
-def test_a_given_test_part_is_in_no_fold(made: Made, tmp_path: Path) -> None:
+def test_a_given_test_set_is_in_no_fold(made: Made, tmp_path: Path) -> None:
     given = [replace(v, split="test" if i < 16 else "train") for i, v in enumerate(made[1])]
     result = train(made[0], given, tmp_path / "run", config=replace(LINEAR, folds=3))
     assert result.cross_validation is not None
-    tested = {video.video_id for video in result.cross_validation.is_right("mean")}
+    tested = {video.video_id for video in result.cross_validation.accuracy_by_video("mean")}
     assert tested == {video.video_id for video in given[16:]}
     assert {video.video_id for video in result.split.test} == {video.video_id for video in given[:16]}
     assert result.evaluations["test"]["statistics"].num_videos == 16
 
 
-def test_several_given_splits_are_each_tested_on_their_own_part(made: Made, tmp_path: Path) -> None:
+def test_several_given_splits_are_each_tested_on_their_own_test_set(made: Made, tmp_path: Path) -> None:
     official = [
         [replace(v, split="test" if i // 4 % 3 == number else "train") for i, v in enumerate(made[1])]
         for number in range(3)
@@ -92,7 +92,7 @@ def test_several_given_splits_are_each_tested_on_their_own_part(made: Made, tmp_
     result = train(made[0], official[0], tmp_path / "run", config=LINEAR, more_splits=official[1:])
     assert result.cross_validation is not None
     for labelled, found in zip(official, result.cross_validation.of("statistics"), strict=True):
-        assert {v.video_id for v in found.videos} == {v.video_id for v in labelled if v.split == "test"}
+        assert set(found.scores.dataset.video_ids) == {v.video_id for v in labelled if v.split == "test"}
 
 
 def test_auto_takes_a_head_that_earns_it_and_says_why(made: Made, tmp_path: Path) -> None:
@@ -119,12 +119,12 @@ def test_auto_leaves_the_simple_head_where_another_wins(tmp_path: Path) -> None:
     dataset = SequenceDataset(make_store(tmp_path / "s", sequences), videos, ["a", "b"])
     settings = {"hidden_size": 8, "epochs": 40, "lr": 0.01, "dropout": 0.0, "motion": "centred", "unit_frames": False}
     config = replace(LINEAR, **settings)  # type: ignore[arg-type]
-    best, why = choose_head(dataset, videos, ["a", "b"], config)
-    assert best != "statistics"
-    assert why.startswith(f"{best}, by 3 folds over the groups of 60 training videos")
+    choice = choose_head(dataset, config)
+    assert choice.head != "statistics"
+    assert choice.reason.startswith(f"{choice.head}, by 3 folds over the groups of 60 training videos")
 
 
-def test_the_same_file_and_nearly_the_same_one_are_found_across_parts_only(tmp_path: Path) -> None:
+def test_the_same_file_and_nearly_the_same_one_are_found_across_subsets_only(tmp_path: Path) -> None:
     sequences = [make_sequence(f"{number}.mp4", 6, dim=64, seed=number) for number in range(12)]
     copied = make_sequence("copy.mp4", 6, dim=64)
     copied.features[:] = sequences[0].features
@@ -136,8 +136,8 @@ def test_the_same_file_and_nearly_the_same_one_are_found_across_parts_only(tmp_p
     store = make_store(tmp_path / "store", everything)
     videos = [LabeledVideo(sequence.video_id, "x") for sequence in everything]
     dataset = SequenceDataset(store, videos, ["x"])
-    parts = {"train": dataset.part(range(13)), "val": dataset.part(range(0)), "test": dataset.part([13, 14])}
-    same, alike = find_leaks(parts)
+    ids = {"train": dataset.video_ids[:13], "val": [], "test": ["copy.mp4", "again.mp4"]}
+    same, alike = find_leaks({subset: dataset.select(its_ids) for subset, its_ids in ids.items()})
     assert (same.video, same.split, same.other, same.other_split, same.same) == (
         "0.mp4",
         "train",
@@ -149,7 +149,7 @@ def test_the_same_file_and_nearly_the_same_one_are_found_across_parts_only(tmp_p
     assert 0.95 < alike.cosine < 1
 
 
-def test_leaks_are_warned_of_with_their_pairs(tmp_path: Path) -> None:
+def test_a_warning_of_leaks_names_the_first_pair(tmp_path: Path) -> None:
     sequences = [
         make_sequence(f"{label}/{n}.mp4", 6, dim=32, seed=n + 50 * (label == "b")) for label in "ab" for n in range(8)
     ]
@@ -178,21 +178,21 @@ def test_groups_come_from_an_expression_or_a_column(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "error", "told"),
+    ("pattern", "error", "message"),
     [
         ("camera", LabelsError, "no such column, and as a regular expression it matches nothing in 2 of 2 ids"),
         ("mp4", LabelsError, "no such column, and as a regular expression it finds the same group 'mp4' in all 2 ids"),
         ("(", UsageError, "no such column, and it is no regular expression"),
     ],
 )
-def test_an_expression_that_does_not_fit_is_told(pattern: str, error: type[Exception], told: str) -> None:
-    with pytest.raises(error, match=told):
+def test_an_expression_that_does_not_fit_is_reported(pattern: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         group_by_pattern([LabeledVideo("a/1.mp4", "a"), LabeledVideo("b/2.mp4", "b")], pattern)
 
 
-def test_a_single_test_part_has_no_deviation(made: Made) -> None:
+def test_a_single_test_set_has_no_deviation(made: Made) -> None:
     dataset = SequenceDataset(made[0], made[1], ["falling", "rising"])
     split = make_folds(made[1], 4, 0.0, seed=0)[0]
-    estimate = cross_validate(dataset, [(0, split)], ["falling", "rising"], LINEAR, ["mean"]).estimate("mean")
+    estimate = cross_validate(dataset, [(0, split)], LINEAR, ["mean"]).estimate("mean")
     assert estimate.deviation is None
     assert "±" not in str(estimate)

@@ -1,6 +1,6 @@
 """Fitting: against scikit-learn on numpy's own statistics; a training that was broken off against a whole one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +18,12 @@ from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import RunError, TrainingError, UsageError
 from vidpipe.features.store import FeatureStore
+from vidpipe.heads.calibration import MIN_CALIBRATION_VIDEOS
 from vidpipe.heads.heads import build_head
 from vidpipe.records import LabeledVideo
 from vidpipe.runs.run import Run
 from vidpipe.stages.train import train
 from vidpipe.training import checkpoints
-from vidpipe.training.calibration import MIN_CALIBRATION_VIDEOS
 from vidpipe.training.fit import compute_logits, fit_head, train_epoch
 
 CLASSES = ["falling", "rising"]
@@ -36,9 +36,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return rising_and_falling(tmp_path_factory.mktemp("fit"))
 
 
-def parts_of(made: Made, num_train: int = 50) -> dict[str, SequenceDataset]:
-    dataset = SequenceDataset(*made, CLASSES)
-    return {"train": dataset.part(range(num_train)), "val": dataset.part(range(num_train, len(dataset)))}
+def subsets_of(made: Made, num_train: int = 50, class_names: Sequence[str] = CLASSES) -> dict[str, SequenceDataset]:
+    store, videos = made
+    subsets = {"train": videos[:num_train], "val": videos[num_train:]}
+    return {subset: SequenceDataset(store, its_videos, class_names) for subset, its_videos in subsets.items()}
+
+
+def alone(training: SequenceDataset) -> dict[str, SequenceDataset]:
+    """A training set without a validation set."""
+    return {"train": training, "val": training.select([])}
 
 
 def test_the_statistics_head_is_a_logistic_regression_on_deviation_and_thirds_of_motion(made: Made) -> None:
@@ -52,27 +58,28 @@ def test_the_statistics_head_is_a_logistic_regression_on_deviation_and_thirds_of
         thirds = [np.hstack([three[third].mean(axis=0) for three in drawn_out]) for third in range(3)]
         return np.concatenate([*(transform.std(axis=0) for transform in transforms), *thirds])
 
-    parts = parts_of(made)
-    head, _ = fit_head("statistics", parts, 2, LINEAR)
+    subsets = subsets_of(made)
+    head, _ = fit_head("statistics", subsets, LINEAR)
     rows = {
-        name: np.stack([pooled(part.sequence(i).numpy()) for i in range(len(part))]) for name, part in parts.items()
+        name: np.stack([pooled(dataset.sequence(i).numpy()) for i in range(len(dataset))])
+        for name, dataset in subsets.items()
     }
     dim = rows["train"].shape[1] // 8
     # a transform's scale, then a block's: together each block of D is divided by its own deviation
     deviation = np.sqrt(rows["train"].var(axis=0).reshape(-1, dim).mean(axis=1)).repeat(dim)
     scale = deviation * np.sqrt(rows["train"].shape[1])
     model = LogisticRegression(C=LINEAR.C, max_iter=2000)
-    model.fit((rows["train"] - rows["train"].mean(axis=0)) / scale, parts["train"].class_index.numpy())
+    model.fit((rows["train"] - rows["train"].mean(axis=0)) / scale, subsets["train"].class_index.numpy())
     expected = model.predict_log_proba((rows["val"] - rows["train"].mean(axis=0)) / scale)
-    found = compute_logits(head, parts["val"]).log_softmax(dim=1).numpy()
+    found = compute_logits(head, subsets["val"]).log_softmax(dim=1).numpy()
     assert np.allclose(found, expected, atol=2e-2)
-    assert (found.argmax(axis=1) == parts["val"].class_index.numpy()).mean() == 1.0
+    assert (found.argmax(axis=1) == subsets["val"].class_index.numpy()).mean() == 1.0
 
 
 def test_a_class_without_training_videos_is_never_predicted(made: Made) -> None:
-    parts = parts_of(made)
-    head, _ = fit_head("statistics", parts, 4, LINEAR)
-    assert set(compute_logits(head, parts["val"]).argmax(dim=1).tolist()) == {0, 1}
+    subsets = subsets_of(made, class_names=[*CLASSES, "standing", "waving"])
+    head, _ = fit_head("statistics", subsets, LINEAR)
+    assert set(compute_logits(head, subsets["val"]).argmax(dim=1).tolist()) == {0, 1}
 
 
 def least_loss_temperature(logits: torch.Tensor, truth: torch.Tensor) -> float:
@@ -88,21 +95,21 @@ def partly_wrong(truth: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_neural_heads_temperature_is_the_one_of_least_validation_loss(made: Made) -> None:
-    parts = parts_of(made)
-    parts["val"].class_index = partly_wrong(parts["val"].class_index)
-    plain, _ = fit_head("attention", parts, 2, replace(QUICK, epochs=3, calibrate=False))
-    calibrated, _ = fit_head("attention", parts, 2, replace(QUICK, epochs=3))
-    logits = compute_logits(plain, parts["val"])
-    expected = least_loss_temperature(logits, parts["val"].class_index)
-    assert float(calibrated.get_buffer("temperature")) == pytest.approx(expected, rel=1e-2)
-    assert torch.equal(compute_logits(calibrated, parts["val"]).argmax(1), logits.argmax(1))
+    subsets = subsets_of(made)
+    subsets["val"].class_index = partly_wrong(subsets["val"].class_index)
+    plain, _ = fit_head("attention", subsets, replace(QUICK, epochs=3, calibrate=False))
+    calibrated, _ = fit_head("attention", subsets, replace(QUICK, epochs=3))
+    logits = compute_logits(plain, subsets["val"])
+    expected = least_loss_temperature(logits, subsets["val"].class_index)
+    assert float(calibrated.temperature) == pytest.approx(expected, rel=1e-2)
+    assert torch.equal(compute_logits(calibrated, subsets["val"]).argmax(1), logits.argmax(1))
 
 
 def test_a_linear_heads_temperature_is_the_one_of_least_loss_on_folds_by_group(made: Made) -> None:
-    training = parts_of(made, num_train=72)["train"]
+    training = subsets_of(made, num_train=72)["train"]
     training.class_index = partly_wrong(training.class_index)
-    parts = {"train": training, "val": training.part([])}
-    plain, _ = fit_head("mean", parts, 2, LINEAR)
+    subsets = alone(training)
+    plain, _ = fit_head("mean", subsets, LINEAR)
     sequences = [training.sequence(number).numpy() for number in range(len(training))]
     rows = np.stack([sequence.mean(axis=0) for sequence in sequences]) / np.concatenate(sequences).std(axis=0)
     rows = (rows - rows.mean(axis=0)) / np.sqrt(rows.var(axis=0).sum())  # about as long as 1
@@ -115,20 +122,18 @@ def test_a_linear_heads_temperature_is_the_one_of_least_loss_on_folds_by_group(m
         method="predict_log_proba",
     )
     expected = least_loss_temperature(torch.from_numpy(predicted), training.class_index)
-    calibrated, _ = fit_head("mean", parts, 2, replace(LINEAR, calibrate=True))
-    assert float(calibrated.get_buffer("temperature")) == pytest.approx(expected, rel=2e-2)
+    calibrated, _ = fit_head("mean", subsets, replace(LINEAR, calibrate=True))
+    assert float(calibrated.temperature) == pytest.approx(expected, rel=2e-2)
     assert torch.equal(compute_logits(calibrated, training).argmax(1), compute_logits(plain, training).argmax(1))
 
 
 def test_too_few_videos_or_groups_leave_a_linear_head_its_own_probabilities(made: Made) -> None:
     dataset = SequenceDataset(*made, CLASSES)
-    few = dataset.part(range(MIN_CALIBRATION_VIDEOS - 1))
-    one_group = dataset.part(range(len(dataset)))
-    one_group.units = ("group one",) * len(dataset)
+    few = dataset.select(dataset.video_ids[: MIN_CALIBRATION_VIDEOS - 1])
+    one_group = SequenceDataset(made[0], [replace(video, group="one") for video in made[1]], CLASSES)
     for training in (few, one_group):
-        parts = {"train": training, "val": training.part([])}
-        head, _ = fit_head("mean", parts, 2, replace(LINEAR, calibrate=True))
-        assert float(head.get_buffer("temperature")) == 1.0
+        head, _ = fit_head("mean", alone(training), replace(LINEAR, calibrate=True))
+        assert float(head.temperature) == 1.0
 
 
 class BrokenOffError(Exception):
@@ -218,11 +223,11 @@ def test_a_loss_that_is_not_finite_stops_with_the_video_named(tmp_path: Path) ->
     ],
 )
 def test_every_regularisation_still_learns_the_order(made: Made, change: dict[str, object]) -> None:
-    parts = parts_of(made)
+    subsets = subsets_of(made)
     config = replace(QUICK, motion="raw", scale_sharing=0.0, **change)  # type: ignore[arg-type]
-    head, _ = fit_head("gru", parts, 2, config)
-    right = compute_logits(head, parts["val"]).argmax(dim=1) == parts["val"].class_index
-    assert right.float().mean() > 0.9
+    head, _ = fit_head("gru", subsets, config)
+    correct = compute_logits(head, subsets["val"]).argmax(dim=1) == subsets["val"].class_index
+    assert correct.float().mean() > 0.9
 
 
 def test_an_ensemble_of_a_convex_fit_is_refused() -> None:
@@ -247,5 +252,5 @@ def test_many_classes_with_few_videos_each_are_fitted_without_a_warning(tmp_path
     store = make_store(tmp_path / "s", [make_sequence(name, 4, seed=number) for number, name in enumerate(names)])
     videos = [LabeledVideo(name, name.split("/")[0]) for name in names]
     dataset = SequenceDataset(store, videos, sorted({video.label for video in videos}))
-    head, _ = fit_head("statistics", {"train": dataset, "val": dataset.part(())}, 20, LINEAR)
+    head, _ = fit_head("statistics", alone(dataset), LINEAR)
     assert compute_logits(head, dataset).shape == (24, 20)

@@ -1,4 +1,4 @@
-"""Videos with identical features under different labels are an error of the labels, told before any training."""
+"""Videos with identical features under different labels are an error of the labels, reported before any training."""
 
 from dataclasses import replace
 from hashlib import sha256
@@ -11,7 +11,7 @@ import pytest
 from tests.commands import run
 from tests.stores import make_sequence, make_store
 from vidpipe.config import TrainConfig
-from vidpipe.datasets.leaks import find_mislabeled, refuse_mislabeled
+from vidpipe.datasets.leaks import exclude_conflicts, find_conflicts
 from vidpipe.errors import LabelsError
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
@@ -30,13 +30,13 @@ def make_videos(folder: Path, num_videos: int = 12) -> tuple[FeatureStore, list[
     return make_store(folder, sequences), videos
 
 
-def test_videos_of_the_same_features_and_other_labels_are_found_whatever_part_they_are_in(tmp_path: Path) -> None:
+def test_videos_of_the_same_features_and_other_labels_are_found_in_any_subset(tmp_path: Path) -> None:
     store, videos = make_videos(tmp_path / "s")
-    assert [[video.video_id for video in group] for group in find_mislabeled(store, videos)] == [
+    assert [[video.video_id for video in group] for group in find_conflicts(store, videos)] == [
         ["walk/0.mp4", "run/1.mp4", "walk/4.mp4"]
     ]
     alike = [replace(video, label="walk") for video in videos]
-    assert find_mislabeled(store, alike) == []
+    assert find_conflicts(store, alike) == []
 
 
 @pytest.mark.parametrize("second_split", ["train", "test"])
@@ -59,7 +59,7 @@ def test_they_can_be_left_out(tmp_path: Path) -> None:
         "train", tmp_path / "s", "-o", tmp_path / "run", "--skip-conflicts", "--head", "mean", "--device", "cpu"
     )
     assert result.exit_code == 0, result.output
-    assert "3 videos left out" in result.stderr
+    assert "excluded 3 videos" in result.stderr
     assert len((tmp_path / "run/splits.csv").read_text().splitlines()) == 1 + 21
 
 
@@ -74,6 +74,6 @@ def test_only_videos_of_the_same_first_feature_are_read_whole_and_once(
         return sha256(content)
 
     monkeypatch.setattr("vidpipe.datasets.leaks.sha256", counting)
-    assert len(refuse_mislabeled(store, videos, skip=True)) == 197
+    assert len(exclude_conflicts(store, videos, skip=True)) == 197
     assert len(hashed) == 5
     assert all(np.frombuffer(content, np.float32).size == 3 * 4 for content in hashed)

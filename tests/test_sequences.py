@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from tests.stores import KEY, make_sequence, make_store
-from vidpipe.datasets.sequences import SequenceDataset, pad
+from vidpipe.datasets.sequences import SequenceDataset, pad, read_subsets, select_subsets
+from vidpipe.datasets.splits import Split
 from vidpipe.errors import StoreError
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
@@ -59,20 +60,47 @@ def test_rows_are_read_from_many_shards_in_any_order(ragged: Ragged) -> None:
         assert np.array_equal(dataset.sequence(number).numpy(), features)
 
 
-def test_a_part_is_its_videos_over_the_same_memory(ragged: Ragged) -> None:
+def test_selected_videos_keep_their_records_and_share_the_memory(ragged: Ragged) -> None:
     dataset, expected = ragged
-    part = dataset.part([7, 3, 30])
-    assert len(part) == 3
-    assert part.sequence(0).data_ptr() == dataset.sequence(7).data_ptr()
-    assert np.array_equal(part.sequence(2).numpy(), expected[30])
-    assert part.class_index.tolist() == [int(dataset.class_index[number]) for number in (7, 3, 30)]
-    assert len(dataset.part(range(0))) == 0
-    assert list(dataset.part(range(0)).batches(4)) == []
+    numbers = (7, 3, 30)
+    selected = dataset.select(dataset.video_ids[number] for number in numbers)
+    assert selected.videos == tuple(dataset.videos[number] for number in numbers)
+    assert selected.sequence(0).data_ptr() == dataset.sequence(7).data_ptr()
+    assert np.array_equal(selected.sequence(2).numpy(), expected[30])
+    assert selected.class_index.tolist() == [int(dataset.class_index[number]) for number in numbers]
+    assert len(dataset.select([])) == 0
+    assert list(dataset.select([]).batches(4)) == []
+
+
+def test_concatenated_datasets_hold_the_videos_of_each_in_turn(ragged: Ragged) -> None:
+    dataset, expected = ragged
+    first, none, last = (dataset.select(ids) for ids in (dataset.video_ids[30:], [], dataset.video_ids[:5]))
+    joined = first.concatenate(none, last)
+    assert joined.videos == dataset.videos[30:] + dataset.videos[:5]
+    assert joined.class_index.tolist() == dataset.class_index.tolist()[30:] + dataset.class_index.tolist()[:5]
+    assert [joined.sequence(number).shape[0] for number in range(15)] == list(map(len, expected[30:] + expected[:5]))
+
+
+def test_the_subsets_of_a_split_hold_its_videos_with_the_classes_of_train_and_val(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", [make_sequence(video.video_id) for video in VIDEOS])
+    one, two, three = VIDEOS
+    split = Split(train=(one,), val=(two,), test=(three,), grouping="")
+    subsets = read_subsets(store, split)
+    assert {subset: dataset.videos for subset, dataset in subsets.items()} == {
+        "train": (one,),
+        "val": (two,),
+        "test": (three,),
+    }
+    assert [dataset.class_index.tolist() for dataset in subsets.values()] == [[0], [1], [0]]
+    selected = select_subsets(SequenceDataset(store, VIDEOS, ["x", "y"]), split)
+    for subset, dataset in subsets.items():
+        assert selected[subset].videos == dataset.videos
+        assert torch.equal(selected[subset].sequence(0), dataset.sequence(0))
 
 
 def test_averaged_each_video_is_its_mean(ragged: Ragged) -> None:
     dataset, expected = ragged
-    (batch,) = dataset.averaged().part(range(4, 40)).batches(100)
+    (batch,) = dataset.averaged().select(dataset.video_ids[4:]).batches(100)
     assert batch.lengths.tolist() == [1] * 36
     for features, mean in zip(expected[4:], batch.features[:, 0].numpy(), strict=True):
         assert np.allclose(mean, features.mean(axis=0), atol=1e-6)
@@ -95,7 +123,7 @@ def test_features_of_half_precision_stay_so_in_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -3e38])
-def test_a_feature_that_is_not_finite_is_told_with_its_video(tmp_path: Path, value: float) -> None:
+def test_a_feature_that_is_not_finite_is_reported_with_its_video(tmp_path: Path, value: float) -> None:
     sequences = [make_sequence(f"{name}.mp4") for name in "abc"]
     sequences[1].features[1, 1] = value
     store = make_store(tmp_path / "s", sequences)

@@ -261,7 +261,7 @@ def test_groups_on_both_sides_of_a_given_split_are_kept_and_named(caplog: pytest
     ]
     split = make_split(videos, val_fraction=0.2, test_fraction=0.2, seed=0)
     assert ids(split.test) == ["2.mp4"]
-    assert "1 of 3 groups in more than one part" in caplog.text
+    assert "1 of 3 groups in more than one subset" in caplog.text
     assert "park (train, test)" in caplog.text
 
 

@@ -11,15 +11,17 @@ from tests.stores import make_sequence, make_store
 from tests.trainings import DIM, QUICK, rising_and_falling
 from vidpipe.config import TrainConfig, load_section
 from vidpipe.datasets.sequences import SequenceDataset
+from vidpipe.datasets.splits import SUBSETS
 from vidpipe.errors import LabelsError, RunError
 from vidpipe.features.store import FeatureStore
+from vidpipe.heads.calibration import fit_temperature
 from vidpipe.heads.motion import masked_mean
 from vidpipe.records import FeatureSequence, LabeledVideo, VideoFile
 from vidpipe.runs.run import Run
 from vidpipe.stages.evaluate import evaluate
 from vidpipe.stages.predict import predict
 from vidpipe.stages.train import train
-from vidpipe.training.fit import compute_logits, fit_head, fit_temperature
+from vidpipe.training.fit import compute_logits, compute_uncalibrated_logits, fit_head
 from vidpipe.training.threads import default_num_threads
 
 
@@ -114,8 +116,8 @@ def test_a_given_split_is_kept(trained: Trained, tmp_path: Path) -> None:
         for i, v in enumerate(videos)
     ]
     result = train(store, given, tmp_path / "run", config=TrainConfig(**{**vars(QUICK), "epochs": 2}))
-    for part in ("train", "val", "test"):
-        assert {v.video_id for v in getattr(result.split, part)} == {v.video_id for v in given if v.split == part}
+    for subset in SUBSETS:
+        assert {v.video_id for v in result.split[subset]} == {v.video_id for v in given if v.split == subset}
 
 
 def test_evaluation_leaves_out_what_the_run_was_trained_on(trained: Trained, tmp_path: Path) -> None:
@@ -123,10 +125,10 @@ def test_evaluation_leaves_out_what_the_run_was_trained_on(trained: Trained, tmp
     run = train(store, videos, tmp_path / "run", config=replace(QUICK, refit=False)).run
     report = evaluate(run, store, videos, device="cpu")
     num_test = sum(row.split == "test" for row in run.splits)
-    assert report.num_seen == len(videos) - num_test
+    assert report.num_excluded == len(videos) - num_test
     assert report.evaluations["lstm"].num_videos == num_test
     assert report.evaluations["lstm"].as_dict()["top1"] == run.metrics["test"]["lstm"]["top1"]
-    with pytest.raises(RunError, match="learned from every one"):
+    with pytest.raises(RunError, match=r"all of these \d+ videos were used"):
         evaluate(run, store, [v for v in videos if v.video_id in {r.video for r in run.splits if r.split == "train"}])
 
 
@@ -140,12 +142,11 @@ def test_the_head_that_is_kept_has_learned_from_all_videos(trained: Trained, tmp
     assert kept.run.learned_subsets == ("train", "val", "test")
     assert len(kept.run.learned) == len(videos)
     dataset = SequenceDataset(store, videos, kept.run.class_names)
-    parts = {"train": dataset, "val": dataset.part([])}
-    alone, _ = fit_head("statistics", parts, 2, config)
+    alone, _ = fit_head("statistics", {"train": dataset, "val": dataset.select([])}, config)
     found = kept.run.load_heads(torch.device("cpu"))["statistics"]
     assert torch.allclose(found.get_parameter("classifier.weight"), alone.get_parameter("classifier.weight"), atol=1e-3)
-    assert float(found.get_buffer("temperature")) == pytest.approx(float(alone.get_buffer("temperature")), rel=1e-2)
-    with pytest.raises(RunError, match=f"learned from every one of these {len(videos)} videos"):
+    assert float(found.temperature) == pytest.approx(float(alone.temperature), rel=1e-2)
+    with pytest.raises(RunError, match=f"all of these {len(videos)} videos were used for training or model selection"):
         evaluate(kept.run, store, videos)
 
 
@@ -157,9 +158,10 @@ def test_a_neural_heads_temperature_comes_from_what_the_tested_one_had_not_seen(
     splits = {row.video: row.split for row in tested.splits}
     unseen = [video for video in videos if splits[video.video_id] != "train"]
     before = tested.load_heads(torch.device("cpu"))["lstm"]
-    expected = fit_temperature(before, SequenceDataset(store, unseen, tested.class_names))
+    dataset = SequenceDataset(store, unseen, tested.class_names)
+    expected = fit_temperature(compute_uncalibrated_logits(before, dataset), dataset.class_index)
     kept = Run.open(run_path).load_heads(torch.device("cpu"))["lstm"]
-    assert float(kept.get_buffer("temperature")) == pytest.approx(expected, rel=1e-2)
+    assert float(kept.temperature) == pytest.approx(expected, rel=1e-2)
 
 
 def test_a_run_that_replaces_another_leaves_nothing_of_it(trained: Trained, tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_a_run_that_replaces_another_leaves_nothing_of_it(trained: Trained, tmp_
     assert {p.name for p in (tmp_path / "run").iterdir()} == {p.name for p in (tmp_path / "new").iterdir()}
 
 
-def test_a_test_part_that_the_labels_give_is_never_learned_from(trained: Trained, tmp_path: Path) -> None:
+def test_a_test_set_that_the_labels_give_is_never_learned_from(trained: Trained, tmp_path: Path) -> None:
     _, store, videos = trained
     given = [replace(v, split="test" if v.group in ("g0", "g1") else "train") for v in videos]
     relabelled = [replace(v, label="rising" if v.split == "test" else v.label) for v in given]
@@ -182,12 +184,12 @@ def test_a_test_part_that_the_labels_give_is_never_learned_from(trained: Trained
         result = train(store, labelled, tmp_path / name, config=replace(QUICK, epochs=2))
         assert result.run.learned_subsets == ("train", "val")
         assert {row.split for row in result.run.splits} == {"train", "val", "test"}
-        assert evaluate(result.run, store, labelled).num_seen == len(result.run.learned)
+        assert evaluate(result.run, store, labelled).num_excluded == len(result.run.learned)
     models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("right", "wrong")]
     assert models[0] == models[1]
 
 
-def test_the_second_fit_runs_for_the_epochs_that_were_best_in_the_first(trained: Trained) -> None:
+def test_the_refit_runs_for_the_epochs_that_were_best_in_the_first_fit(trained: Trained) -> None:
     with (trained[0] / "history.csv").open() as stream:
         losses = [float(row["val_loss"]) for row in csv.DictReader(stream)]
     with (trained[0] / "history_refit.csv").open() as stream:
@@ -196,7 +198,7 @@ def test_the_second_fit_runs_for_the_epochs_that_were_best_in_the_first(trained:
     assert "val_loss" not in rows[0]
 
 
-def test_the_second_fit_follows_the_schedule_of_the_first(trained: Trained, tmp_path: Path) -> None:
+def test_the_refit_follows_the_schedule_of_the_first_fit(trained: Trained, tmp_path: Path) -> None:
     _, store, videos = trained
     shuffled = [replace(v, label=("a", "b")[i * 7 % 5 % 2]) for i, v in enumerate(videos)]
     config = replace(QUICK, schedule="cosine", patience=3, epochs=40, lr=0.003, seed=1)
@@ -204,14 +206,14 @@ def test_the_second_fit_follows_the_schedule_of_the_first(trained: Trained, tmp_
     with (tmp_path / "run/history_refit.csv").open() as stream:
         losses = [float(row["train_loss"]) for row in csv.DictReader(stream)]
     assert 1 < len(losses) < 40
-    order = [video for part in ("train", "val", "test") for video in getattr(result.split, part)]
+    order = [video for subset in SUBSETS for video in result.split[subset]]
     everything = SequenceDataset(store, order, result.run.class_names)
-    _, history = fit_head("lstm", {"train": everything, "val": everything.part([])}, 2, config)
+    _, history = fit_head("lstm", {"train": everything, "val": everything.select([])}, config)
     assert losses == pytest.approx([epoch.train_loss for epoch in history[: len(losses)]], rel=1e-4)
 
 
-def test_an_unknown_label_is_told(trained: Trained) -> None:
-    with pytest.raises(LabelsError, match="'sideways': no class of this run"):
+def test_an_unknown_label_is_reported(trained: Trained) -> None:
+    with pytest.raises(LabelsError, match="'sideways': not a class of this run"):
         evaluate(Run.open(trained[0]), trained[1], [LabeledVideo(trained[1].ids[0], "sideways")])
 
 
@@ -262,7 +264,7 @@ def test_a_run_of_the_first_format_is_refused_with_the_remedy(trained: Trained, 
 
 
 @pytest.mark.parametrize("damage", ["run.json", "model.safetensors", "not json", "no classes"])
-def test_a_damaged_run_is_told(trained: Trained, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_run_is_reported(trained: Trained, tmp_path: Path, damage: str) -> None:
     for path in trained[0].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     if damage == "not json":

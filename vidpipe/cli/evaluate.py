@@ -73,8 +73,8 @@ def command(
     )
     report = evaluate(opened_run, opened_store, videos, device=device)
     best, *baselines = report.evaluations.items()
-    if report.num_seen:
-        click.echo(f"excluded {count_of(report.num_seen, 'video')} used for training or model selection", err=True)
+    if report.num_excluded:
+        click.echo(f"excluded {count_of(report.num_excluded, 'video')} used for training or model selection", err=True)
     if plot is not None:
         from vidpipe.runs.plots import plot_confusion
 
@@ -82,7 +82,7 @@ def command(
     if format_ == "json":
         figures = ("top1", "top5", "macro_f1", "balanced_accuracy", "log_loss", "calibration_error")
         beside = {name: {figure: getattr(e, figure) for figure in figures} for name, e in baselines}
-        more = {"num_excluded": report.num_seen, "class_names": opened_run.class_names, "baseline": beside}
+        more = {"num_excluded": report.num_excluded, "class_names": opened_run.class_names, "baseline": beside}
         click.echo(json_line({**best[1].as_dict(), **more}))
         return
     _print_metrics(report.evaluations, best[0])

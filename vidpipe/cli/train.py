@@ -60,7 +60,7 @@ def command(
     config = TrainConfig(**settings)
 
     from vidpipe.datasets.stored import label_store
-    from vidpipe.datasets.warned import collect_warnings
+    from vidpipe.datasets.warning_collector import collect_warnings
     from vidpipe.features.streams import open_store
     from vidpipe.stages.train import train
 
@@ -140,7 +140,7 @@ def _print_folds(found: "CrossValidation", head: str) -> None:
     names = list(dict.fromkeys(result.head for result in found.results))
     width = max(map(len, names))
     for name in names:
-        num_parts, num_videos = len(found.of(name)), len(found.is_right(name))
+        num_parts, num_videos = len(found.of(name)), len(found.accuracy_by_video(name))
         click.echo(
             f"folds {name:<{width}} top-1 {found.estimate(name)}  {count_of(num_videos, 'video')}, "
             f"{count_of(num_parts, 'test part')}"

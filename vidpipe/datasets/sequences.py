@@ -1,22 +1,24 @@
-"""Feature sequences in memory, padded into batches.
+"""Labelled videos with their feature sequences in memory, padded into batches.
 
-They are mapped from the store's shards: a video of 16 × 2048 float32 takes 128 KiB of the system's cache, and what does
-not fit into memory is read again when a batch asks for it.
+The sequences are mapped from the store's shards: a video of 16 × 2048 float32 takes 128 KiB of the system's cache, and
+what does not fit into memory is read again when a batch needs it.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from vidpipe.datasets.splits import SUBSETS, Split
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
 
-__all__ = ["PaddedBatch", "SequenceDataset", "pad"]
+__all__ = ["PaddedBatch", "SequenceDataset", "Subsets", "pad", "read_subsets", "select_subsets"]
 
 
 @dataclass(frozen=True)
@@ -31,39 +33,52 @@ class PaddedBatch:
     """(N,) int64"""
 
     def to(self, device: torch.device) -> "PaddedBatch":
-        """The batch on a device; the lengths stay on the CPU, where packing wants them."""
+        """Return the batch on a device; the lengths stay on the CPU, as packing needs them there."""
         return PaddedBatch(self.features.to(device), self.lengths, self.class_index.to(device))
 
 
 def pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """[(T_i, D), …] -> (N, T, D) with T the longest, and the lengths (N,)"""
+    """Return sequences (T_i, D) padded to the longest, (N, T, D), and their lengths (N,)."""
     return pad_sequence(list(sequences), batch_first=True), torch.tensor([len(sequence) for sequence in sequences])
 
 
 class SequenceDataset:
-    """The sequences of some labelled videos.
+    """Labelled videos: their records, class indices and feature sequences.
 
     Args:
-        store: where their features lie.
-        videos: which; each must be in the store.
-        class_names: the classes, in the order of `class_index`.
+        store: the features.
+        videos: the videos; each must be in the store, and its label among the classes.
+        class_names: K names, in the order of the class indices.
 
     Raises:
         StoreError: a feature is not finite, or too large to compute with.
     """
 
     def __init__(self, store: FeatureStore, videos: Sequence[LabeledVideo], class_names: Sequence[str]) -> None:
-        self.video_ids = tuple(video.video_id for video in videos)
-        self.units = tuple(video.unit for video in videos)
-        """What stays together where they are divided; see `LabeledVideo.unit`."""
-        self.num_classes = len(class_names)
-        class_of = {name: index for index, name in enumerate(class_names)}
-        self.class_index = torch.tensor([class_of[video.label] for video in videos], dtype=torch.int64)
-        self._sequences = [torch.from_numpy(rows) for rows in store.features([video.video_id for video in videos])]
+        self.videos, self.class_names = tuple(videos), tuple(class_names)
+        index_of = {name: index for index, name in enumerate(class_names)}
+        self.class_index = torch.tensor([index_of[video.label] for video in videos], dtype=torch.int64)
+        """(N,) int64"""
+        self._sequences = [torch.from_numpy(rows) for rows in store.features(self.video_ids)]
         """(T, D) float32 or float16 each, as stored."""
 
     def __len__(self) -> int:
-        return len(self._sequences)
+        return len(self.videos)
+
+    @property
+    def video_ids(self) -> list[str]:
+        """N ids."""
+        return [video.video_id for video in self.videos]
+
+    @property
+    def units(self) -> list[str]:
+        """N names: videos of the same unit are never divided between subsets; see `LabeledVideo.unit`."""
+        return [video.unit for video in self.videos]
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
 
     @property
     def dim(self) -> int:
@@ -75,22 +90,37 @@ class SequenceDataset:
         """(N,) int64"""
         return torch.tensor([len(sequence) for sequence in self._sequences], dtype=torch.int64)
 
-    def part(self, numbers: Sequence[int] | range) -> Self:
-        """Some of the videos, by number, over the same rows."""
-        chosen = torch.tensor(numbers, dtype=torch.int64)
-        part = copy.copy(self)
-        part.video_ids = tuple(self.video_ids[number] for number in numbers)
-        part.units = tuple(self.units[number] for number in numbers)
-        part.class_index = self.class_index[chosen]
-        part._sequences = [self._sequences[number] for number in numbers]
-        return part
+    def select(self, video_ids: Iterable[str]) -> Self:
+        """Return some of the videos, in the order given, over the same memory."""
+        number_of = {video_id: number for number, video_id in enumerate(self.video_ids)}
+        numbers = [number_of[video_id] for video_id in video_ids]
+        selected = copy.copy(self)
+        selected.videos = tuple(self.videos[number] for number in numbers)
+        selected.class_index = self.class_index[torch.tensor(numbers, dtype=torch.int64)]
+        selected._sequences = [self._sequences[number] for number in numbers]
+        return selected
+
+    def concatenate(self, *others: Self) -> Self:
+        """Return the videos of this dataset, then those of others with the same classes, over the same memory."""
+        datasets = (self, *others)
+        joined = copy.copy(self)
+        joined.videos = tuple(chain.from_iterable(dataset.videos for dataset in datasets))
+        joined.class_index = torch.cat([dataset.class_index for dataset in datasets])
+        joined._sequences = list(chain.from_iterable(dataset._sequences for dataset in datasets))
+        return joined
+
+    def averaged(self) -> Self:
+        """Return the same videos, each with the mean of its features as its only row."""
+        averaged = copy.copy(self)
+        averaged._sequences = [sequence.float().mean(dim=0, keepdim=True) for sequence in self._sequences]
+        return averaged
 
     def sequence(self, number: int) -> Tensor:
-        """(T, D) the features of one video."""
+        """Return the features of one video, (T, D)."""
         return self._sequences[number]
 
     def batches(self, batch_size: int, *, order: Tensor | None = None) -> Iterator[PaddedBatch]:
-        """All videos, `batch_size` at a time, in the order given: (N,) int64, by number."""
+        """Yield the videos in batches, in the order of their numbers in `order`, (N,) int64."""
         order = torch.arange(len(self)) if order is None else order
         for start in range(0, len(order), batch_size):
             yield self._batch(order[start : start + batch_size])
@@ -100,16 +130,36 @@ class SequenceDataset:
         return PaddedBatch(features.float(), lengths, self.class_index[chosen])
 
     def by_length(self) -> Tensor:
-        """(N,) the videos' numbers, the longest sequences first: an order that pads least."""
+        """Return the videos' numbers, (N,), the longest sequence first: the order with the least padding."""
         return self.lengths.argsort(stable=True, descending=True)
 
     def class_weights(self) -> Tensor:
-        """(K,) float: so much that all classes with videos weigh the same, and a video weighs 1 on average."""
+        """Return (K,) float weights that balance the classes; the mean weight over the videos is 1."""
         counts = self.class_index.bincount(minlength=self.num_classes)
         return len(self) / ((counts > 0).sum() * counts.clamp_min(1)).float()
 
-    def averaged(self) -> Self:
-        """The same videos, each with the mean of its features as its only row."""
-        averaged = copy.copy(self)
-        averaged._sequences = [sequence.float().mean(dim=0, keepdim=True) for sequence in self._sequences]
-        return averaged
+
+Subsets = Mapping[str, SequenceDataset]
+"""`train`, `val` and `test`, each with its videos; a subset may be empty."""
+
+
+def read_subsets(store: FeatureStore, split: Split) -> dict[str, SequenceDataset]:
+    """Read the features of a split's videos; the classes are those of its train and val, sorted.
+
+    Args:
+        store: holds the features of each video.
+        split: the videos.
+
+    Returns:
+        The datasets of train, val and test.
+
+    Raises:
+        StoreError: a feature is not finite, or too large to compute with.
+    """
+    class_names = sorted({video.label for video in (*split.train, *split.val)})
+    return {subset: SequenceDataset(store, split[subset], class_names) for subset in SUBSETS}
+
+
+def select_subsets(dataset: SequenceDataset, split: Split) -> dict[str, SequenceDataset]:
+    """Return the datasets of train, val and test, over the memory of a dataset that holds the videos of all three."""
+    return {subset: dataset.select(video.video_id for video in split[subset]) for subset in SUBSETS}

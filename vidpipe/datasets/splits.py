@@ -1,4 +1,4 @@
-"""Train, validation and test: stratified by label, and never one group on two sides; scikit-learn draws the folds."""
+"""Splits into train, val and test: stratified by label, without dividing a group; scikit-learn draws the folds."""
 
 import logging
 import math
@@ -14,24 +14,29 @@ from vidpipe.datasets.official import ucf101_group
 from vidpipe.errors import LabelsError, UsageError, count_of, first_few
 from vidpipe.records import LabeledVideo
 
-__all__ = ["Split", "make_folds", "make_split"]
+__all__ = ["SUBSETS", "Split", "describe_grouping", "make_folds", "make_split"]
 
 logger = logging.getLogger(__name__)
 
-_MAX_FOLDS = 20  # 13,000 videos in groups take StratifiedGroupKFold 2 seconds or more then
+SUBSETS = ("train", "val", "test")
+"""The names of a split's subsets, in the order in which tables list them."""
+_MAX_FOLDS = 20  # with more folds, StratifiedGroupKFold takes over 2 seconds for 13,000 videos in groups
 
 _Videos = list[LabeledVideo]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which videos to learn from, to choose by, and to test on; each part ordered by video id."""
+    """The videos of train, val and test, each ordered by video id: `split.train`, or `split["train"]`."""
 
     train: tuple[LabeledVideo, ...]
     val: tuple[LabeledVideo, ...]
     test: tuple[LabeledVideo, ...]
     grouping: str
-    """One sentence that says where the split comes from, and what was kept together."""
+    """Where the split and the groups come from, in a sentence."""
+
+    def __getitem__(self, subset: str) -> tuple[LabeledVideo, ...]:
+        return {"train": self.train, "val": self.val, "test": self.test}[subset]
 
     def __repr__(self) -> str:
         return f"Split(train={len(self.train)}, val={len(self.val)}, test={len(self.test)}, grouping={self.grouping!r})"
@@ -40,18 +45,22 @@ class Split:
 def make_split(videos: Iterable[LabeledVideo], *, val_fraction: float, test_fraction: float, seed: int) -> Split:
     """Divide videos into train, val and test.
 
-    Splits that the labels give are kept, and only a missing val is drawn, from train. Otherwise test is drawn from all
+    A split that the labels give is kept; only a missing val is drawn, from train. Otherwise test is drawn from all
     videos, then val from the others.
 
     Args:
-        videos: In any order: the same videos give the same split.
-        val_fraction: How much of the videos outside test to put into val, in [0, 1).
-        test_fraction: How much of all videos to put into test, in [0, 1). Not used where the labels give splits.
-        seed: Another seed draws other videos.
+        videos: in any order: the same videos give the same split.
+        val_fraction: share of the videos outside test to put into val, in [0, 1).
+        test_fraction: share of all videos to put into test, in [0, 1). Ignored where the labels give a split.
+        seed: another seed draws other videos.
+
+    Returns:
+        The split.
 
     Raises:
-        LabelsError: Fewer than two classes, a class with too few videos to learn from, or a split for only some videos.
-        UsageError: A fraction out of range.
+        LabelsError: there are fewer than two classes, a class has too few videos to learn from, or only some videos
+            have a split.
+        UsageError: a fraction is out of range.
     """
     for name, fraction in (("val", val_fraction), ("test", test_fraction)):
         if not 0 <= fraction < 1:
@@ -59,7 +68,7 @@ def make_split(videos: Iterable[LabeledVideo], *, val_fraction: float, test_frac
     videos = _ordered(videos)
     _check_classes(videos)
     if any(video.split for video in videos):
-        train, val, test = _given_parts(videos)
+        train, val, test = _given_subsets(videos)
         grouping = f"taken from {videos[0].split_source}"
         if val_fraction and not val:
             train, val = _draw(train, val_fraction, "val", Random(seed))
@@ -72,21 +81,38 @@ def make_split(videos: Iterable[LabeledVideo], *, val_fraction: float, test_frac
 
 
 def make_folds(videos: Iterable[LabeledVideo], num_folds: int | None, val_fraction: float, *, seed: int) -> list[Split]:
-    """Divide videos into folds, each of which is the test part of one split; a group is never divided.
+    """Divide videos into folds without dividing a group; each fold is the test set of one split.
 
     Args:
-        videos: in any order; those that have a split are treated like the others.
-        num_folds: how many, 2 or more; None leaves one group out at a time.
-        val_fraction: how much of the videos outside a fold to put into val, in [0, 1).
+        videos: in any order; a split that they have is ignored.
+        num_folds: number of folds, 2 or more; None makes each group a fold.
+        val_fraction: share of the videos outside a fold to put into val, in [0, 1).
         seed: another seed draws other folds.
+
+    Returns:
+        A split for each fold.
 
     Raises:
         LabelsError: there are fewer groups than folds, or a fold leaves fewer than two classes to learn.
     """
-    from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
-
     videos = _ordered(videos)
     _check_classes(videos)
+    labels = {video.label for video in videos}
+    grouping = _grouping(videos)
+    splits = []
+    for fold in _fold_numbers(videos, num_folds, seed):
+        others = [video for number, video in enumerate(videos) if number not in fold]
+        _check_fold(others, labels)
+        train, val = _draw(others, val_fraction, "val", Random(seed), warn=False)
+        test = [video for number, video in enumerate(videos) if number in fold]
+        splits.append(Split(_ordered(train), _ordered(val), _ordered(test), grouping))
+    return splits
+
+
+def _fold_numbers(videos: Sequence[LabeledVideo], num_folds: int | None, seed: int) -> list[set[int]]:
+    """The numbers of each fold's videos."""
+    from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
+
     labels = [video.label for video in videos]
     groups = [video.unit for video in videos]
     if len(set(groups)) < (num_folds or 2):
@@ -99,24 +125,18 @@ def make_folds(videos: Iterable[LabeledVideo], num_folds: int | None, val_fracti
         splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class has fewer videos than there are folds
-        folds = [set(map(int, test)) for _, test in splitter.split(labels, labels, groups)]
-    grouping = _grouping(videos)
-    splits = []
-    for fold in folds:
-        others = [video for number, video in enumerate(videos) if number not in fold]
-        _check_fold(others, set(labels))
-        train, val = _draw(others, val_fraction, "val", Random(seed), tell=False)
-        test = [video for number, video in enumerate(videos) if number in fold]
-        splits.append(Split(_ordered(train), _ordered(val), _ordered(test), grouping))
-    return splits
+        return [set(map(int, test)) for _, test in splitter.split(labels, labels, groups)]
 
 
 def _check_fold(others: Sequence[LabeledVideo], labels: set[str]) -> None:
     left = {video.label for video in others}
     if len(left) < 2:
-        raise LabelsError(f"a fold leaves only {first_few(sorted(left))} to learn; take fewer folds, or other groups")
+        raise LabelsError(f"a fold leaves only {first_few(sorted(left))} to learn; use fewer folds, or other groups")
     if absent := sorted(labels - left):
-        logger.warning("a fold leaves no video of %s to learn from; all of that fold's are mistakes", first_few(absent))
+        logger.warning(
+            "a fold leaves no training video of %s; all videos of these classes in that fold will be misclassified",
+            first_few(absent),
+        )
 
 
 def _ordered(videos: Iterable[LabeledVideo]) -> tuple[LabeledVideo, ...]:
@@ -130,41 +150,55 @@ def _check_classes(videos: Sequence[LabeledVideo]) -> None:
         raise LabelsError(f"a classifier needs videos of at least two classes, found {found}; check the labels")
     if lone := sorted(label for label, number in num_videos.items() if number == 1):
         raise LabelsError(
-            f"classes with only one video: {first_few(lone)}; one cannot be both learnt from and tested on: "
+            f"classes with only one video: {first_few(lone)}; a class needs one video to train on and one to test on: "
             "add videos of these classes, or remove them from the labels"
         )
 
 
-def _given_parts(videos: Sequence[LabeledVideo]) -> tuple[_Videos, _Videos, _Videos]:
-    """The parts train, val and test that the labels give, checked."""
+def _given_subsets(videos: Sequence[LabeledVideo]) -> tuple[_Videos, _Videos, _Videos]:
+    """The train, val and test sets that the labels give, checked."""
     if without := [video.video_id for video in videos if video.split is None]:
         raise LabelsError(
             f"{len(without)} of {count_of(len(videos), 'video')} without a split, while others have one: "
             f"{first_few(without)}; "
             "fill in the split column, or remove it to have a split drawn"
         )
-    train, val, test = ([video for video in videos if video.split == part] for part in ("train", "val", "test"))
-    if unlearnt := sorted({video.label for video in videos} - {video.label for video in train}):
+    train, val, test = ([video for video in videos if video.split == subset] for subset in SUBSETS)
+    if untrained := sorted({video.label for video in videos} - {video.label for video in train}):
         raise LabelsError(
-            f"the labels' split leaves no training video of {first_few(unlearnt)}; "
+            f"the labels' split leaves no training video of {first_few(untrained)}; "
             "put some of each class into train, or remove the split column to have a split drawn"
         )
-    _warn_of_leaks({"train": train, "val": val, "test": test})
+    subsets_of = _subsets_by_group({"train": train, "val": val, "test": test})
+    if divided := [f"{group} ({', '.join(names)})" for group, names in sorted(subsets_of.items()) if len(names) > 1]:
+        logger.warning(
+            "the labels' split has %d of %s in more than one subset, so results may look better than they are: %s",
+            len(divided),
+            count_of(len(subsets_of), "group"),
+            first_few(divided),
+        )
     return train, val, test
 
 
-def _warn_of_leaks(parts: Mapping[str, Sequence[LabeledVideo]]) -> None:
-    parts_of_group: dict[str, list[str]] = defaultdict(list)
-    for part, videos in parts.items():
-        for group in {video.group for video in videos if video.group}:
-            parts_of_group[group].append(part)
-    if leaks := [f"{group} ({', '.join(where)})" for group, where in sorted(parts_of_group.items()) if len(where) > 1]:
-        logger.warning(
-            "the labels' split has %d of %s in more than one part, so results may look better than they are: %s",
-            len(leaks),
-            count_of(len(parts_of_group), "group"),
-            first_few(leaks),
-        )
+def _subsets_by_group(videos: Mapping[str, Sequence[LabeledVideo]]) -> dict[str, list[str]]:
+    """The names of the subsets that hold each group."""
+    subsets_of: dict[str, list[str]] = defaultdict(list)
+    for subset, its_videos in videos.items():
+        for group in {video.group for video in its_videos if video.group}:
+            subsets_of[group].append(subset)
+    return subsets_of
+
+
+def describe_grouping(split: Split) -> str:
+    """Describe where a split comes from and, where the labels give it, whether it divides groups."""
+    videos = {subset: split[subset] for subset in SUBSETS}
+    if not any(video.split for video in chain(*videos.values())):
+        return split.grouping
+    subsets_of = _subsets_by_group(videos)
+    num_divided = sum(len(names) > 1 for names in subsets_of.values())
+    if num_divided:
+        return f"{split.grouping}; {num_divided} of {count_of(len(subsets_of), 'group')} in more than one subset"
+    return f"{split.grouping}; no group in more than one subset" if subsets_of else split.grouping
 
 
 def _grouping(videos: Sequence[LabeledVideo]) -> str:
@@ -190,9 +224,9 @@ def _standing_alone(num_videos: int) -> str:
 
 
 def _draw(
-    videos: Sequence[LabeledVideo], fraction: float, part: str, rng: Random, *, tell: bool = True
+    videos: Sequence[LabeledVideo], fraction: float, subset: str, rng: Random, *, warn: bool = True
 ) -> tuple[_Videos, _Videos]:
-    """Divide videos into kept and drawn ones; a fraction above 0 draws at least one group, if one can be spared."""
+    """Divide videos into others and drawn ones; a fraction above 0 draws at least one group, if one can be spared."""
     if fraction == 0:
         return list(videos), []
     by_group: dict[str, _Videos] = defaultdict(list)
@@ -209,9 +243,9 @@ def _draw(
 
     draws = (_draw_in_order(order, num_videos, num_wanted) for order in _fold_orders(groups, fraction, rng))
     drawn = set(min(draws, key=distance, default=()))
-    if tell:
+    if warn:
         present = {video.label for video in drawn}
-        _warn_of_absent([video for video in videos if video.label not in present], num_groups, part)
+        _warn_of_absent([video for video in videos if video.label not in present], num_groups, subset)
     return [video for video in videos if video not in drawn], [video for video in videos if video in drawn]
 
 
@@ -220,7 +254,7 @@ def _num_videos(videos: Iterable[LabeledVideo]) -> Counter[str]:
 
 
 def _fold_orders(groups: Sequence[_Videos], fraction: float, rng: Random) -> Iterator[list[_Videos]]:
-    """All groups, one stratified fold after the other: of ten folds 012…9, 12…90, …, where the first 3 are 3/10."""
+    """Yield all groups, stratified fold by fold, from each fold on: of ten folds 012…9, 12…90, …; 3 folds are 3/10."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     exact = Fraction(fraction)
@@ -230,7 +264,7 @@ def _fold_orders(groups: Sequence[_Videos], fraction: float, rng: Random) -> Ite
     if num_folds < 2:  # then no group can be spared
         return
     kind = StratifiedGroupKFold if any(len(group) > 1 for group in groups) else StratifiedKFold
-    for _ in range(4 if len(groups) < 1000 else 1):  # many groups are balanced at the first go
+    for _ in range(4 if len(groups) < 1000 else 1):  # one draw balances many groups well
         groups = rng.sample(groups, len(groups))  # which class comes first matters to scikit-learn
         labels = [video.label for group in groups for video in group]
         numbers = [number for number, group in enumerate(groups) for _ in group]
@@ -243,7 +277,7 @@ def _fold_orders(groups: Sequence[_Videos], fraction: float, rng: Random) -> Ite
 
 
 def _draw_in_order(groups: Iterable[_Videos], num_videos: Counter[str], num_wanted: float) -> _Videos:
-    """Draw group after group up to the number wanted, but none without which a class has no video to learn from."""
+    """Draw group after group up to the number wanted, but never the last training videos of a class."""
     drawn: _Videos = []
     left = num_videos.copy()
     for group in groups:
@@ -255,20 +289,20 @@ def _draw_in_order(groups: Iterable[_Videos], num_videos: Counter[str], num_want
     return drawn
 
 
-def _warn_of_absent(videos: Sequence[LabeledVideo], num_groups: Mapping[str, int], part: str) -> None:
-    """Name the classes of which a part has no video, and why."""
+def _warn_of_absent(videos: Sequence[LabeledVideo], num_groups: Mapping[str, int], subset: str) -> None:
+    """Warn of the classes that have no video in a subset, with the reason."""
     labels = sorted({video.label for video in videos})
     grouped = {video.label for video in videos if video.group and num_groups[video.label] == 1}
-    use = {"val": "validate", "test": "test"}[part]
+    use = {"val": "validate", "test": "test"}[subset]
     if one_group := [label for label in labels if label in grouped]:
         logger.warning(
             "%s: all videos of %s%s are in one group, so there is none to %s on; all are used for training",
             first_few(one_group),
             "the class" if len(one_group) == 1 else "each class",
-            " outside test" if part == "val" else "",
+            " outside test" if subset == "val" else "",
             use,
         )
     if few := [label for label in labels if label not in grouped]:
         has = "has" if len(few) == 1 else "have"
-        used = "all are used for training" if part == "val" else "none is tested"
+        used = "all are used for training" if subset == "val" else "none is tested"
         logger.warning("%s %s too few videos to %s on; %s", first_few(few), has, use, used)

@@ -1,31 +1,52 @@
-"""The classifiers over a feature sequence: padded sequences and their lengths in, logits out.
+"""Classifiers over a feature sequence: padded sequences and their lengths in, logits out.
 
-All keep one promise, which a test holds them to: padding never changes a prediction.
+Padding never changes a prediction; a test checks this for every head.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from vidpipe.config import TrainConfig
+from vidpipe.heads.calibration import MIN_CALIBRATION_VIDEOS, fit_temperature
 from vidpipe.heads.motion import Motion, masked_mean, step_mask
 
-__all__ = ["HEADS", "STATISTICS", "Ensemble", "Head", "LinearHead", "build_head", "time_thirds"]
+__all__ = [
+    "HEADS",
+    "STATISTICS",
+    "AttentionHead",
+    "Ensemble",
+    "Head",
+    "LinearHead",
+    "MeanHead",
+    "RecurrentHead",
+    "StatisticsHead",
+    "TCNHead",
+    "TransformerHead",
+    "build_head",
+    "time_thirds",
+]
 
-Cell = type[nn.LSTM] | type[nn.GRU]
+_Cell = type[nn.LSTM] | type[nn.GRU]
 
 
 class Head(nn.Module, ABC):
-    """A classifier over feature sequences. It holds all that its predictions need: normalisation, weights, temperature.
+    """A classifier over feature sequences. It holds all that a prediction needs: normalisation, weights, temperature.
 
     Args:
-        motion: what it sees of the features.
+        motion: the transforms of the features that it classifies.
         num_classes: K.
     """
+
+    needs_mean_only: ClassVar[bool] = False
+    """Whether the mean of each sequence, as its only row, is enough to fit and to apply the head."""
+    temperature: Tensor
+    """() float32, the number that the logits are divided by."""
 
     def __init__(self, motion: Motion, num_classes: int) -> None:
         super().__init__()
@@ -36,21 +57,31 @@ class Head(nn.Module, ABC):
         """Classify padded sequences.
 
         Args:
-            features: (N, T, D) float, rows at and after a sequence's length are ignored.
+            features: (N, T, D) float; rows after a sequence's end are ignored.
             lengths: (N,) int64, on the CPU, each at least 1.
 
         Returns:
-            calibrated logits (N, K)
+            Calibrated logits (N, K).
         """
-        return self.classify(self.motion(features, lengths), lengths) / self.get_buffer("temperature")
+        return self.classify(self.motion(features, lengths), lengths) / self.temperature
+
+    def calibrate(self, logits: Tensor, truth: Tensor) -> None:
+        """Fit the temperature to videos that the head has not learned from; fewer than 20 leave it unchanged.
+
+        Args:
+            logits: (N, K) of these videos, not yet divided by a temperature.
+            truth: (N,) class indices.
+        """
+        if len(logits) >= MIN_CALIBRATION_VIDEOS:
+            self.temperature.fill_(fit_temperature(logits, truth))
 
     @abstractmethod
     def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
-        """What `motion` makes of the features, (N, T, M · D) -> logits (N, K)"""
+        """Classify the output of `motion`: (N, T, M · D) -> logits (N, K)"""
 
 
 class RecurrentHead(Head):
-    """An LSTM or GRU over the packed sequence; the mean of its outputs is classified.
+    """An LSTM or GRU over the packed sequence; it classifies the mean output.
 
     Hochreiter & Schmidhuber 1997; Cho et al. 2014; over frozen image features: Donahue et al. 2015, Ng et al. 2015.
     """
@@ -61,7 +92,7 @@ class RecurrentHead(Head):
         num_classes: int,
         config: TrainConfig,
         *,
-        cell: type[nn.LSTM] | type[nn.GRU],
+        cell: _Cell,
         bidirectional: bool,
     ) -> None:
         super().__init__(motion, num_classes)
@@ -85,7 +116,7 @@ class RecurrentHead(Head):
 
 
 class AttentionHead(Head):
-    """Pools the steps by weights of their own, which know a step's content and its place in the sequence."""
+    """Attention pooling: a weighted mean of the steps, with weights from a step's features and position."""
 
     def __init__(self, motion: Motion, num_classes: int, config: TrainConfig) -> None:
         super().__init__(motion, num_classes)
@@ -97,7 +128,7 @@ class AttentionHead(Head):
 
     def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
         """See `Head.classify`."""
-        steps = torch.tanh(self.project(self.dropout(seen)) + self.position(positions(seen, lengths)))  # (N, T, H)
+        steps = torch.tanh(self.project(self.dropout(seen)) + self.position(_positions(seen, lengths)))  # (N, T, H)
         scores = self.score(steps).masked_fill(~step_mask(seen, lengths)[:, :, None], -torch.inf)
         pooled = (scores.softmax(dim=1) * steps).sum(dim=1)  # (N, T, H) -> (N, H)
         logits: Tensor = self.classifier(self.dropout(pooled))
@@ -105,7 +136,7 @@ class AttentionHead(Head):
 
 
 class TCNHead(Head):
-    """Two dilated convolutions over time, with a short cut around the second. Bai, Kolter & Koltun 2018."""
+    """Two dilated convolutions over time, with a residual connection around the second. Bai, Kolter & Koltun 2018."""
 
     def __init__(self, motion: Motion, num_classes: int, config: TrainConfig) -> None:
         super().__init__(motion, num_classes)
@@ -117,9 +148,8 @@ class TCNHead(Head):
 
     def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
         """See `Head.classify`."""
-        mask = step_mask(seen, lengths)[
-            :, None
-        ]  # (N, 1, T): what one convolution writes into the padding, the next reads
+        mask = step_mask(seen, lengths)[:, None]  # (N, 1, T)
+        # The mask clears the padding: the second convolution would read there what the first one wrote.
         steps = self.first(self.dropout(seen).transpose(1, 2)).relu() * mask  # (N, T, M · D) -> (N, H, T)
         steps = steps + self.second(self.dropout(steps)).relu()
         logits: Tensor = self.classifier(self.dropout(masked_mean(steps.transpose(1, 2), lengths)))
@@ -127,7 +157,7 @@ class TCNHead(Head):
 
 
 class TransformerHead(Head):
-    """A small encoder over the steps and their places; the mean of its outputs is classified. Vaswani et al. 2017."""
+    """A small encoder over the steps and their positions; it classifies the mean output. Vaswani et al. 2017."""
 
     def __init__(self, motion: Motion, num_classes: int, config: TrainConfig) -> None:
         super().__init__(motion, num_classes)
@@ -141,14 +171,14 @@ class TransformerHead(Head):
 
     def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
         """See `Head.classify`."""
-        steps = self.project(self.dropout(seen)) + self.position(positions(seen, lengths))  # (N, T, H)
+        steps = self.project(self.dropout(seen)) + self.position(_positions(seen, lengths))  # (N, T, H)
         steps = self.encoder(steps, src_key_padding_mask=~step_mask(seen, lengths))
         logits: Tensor = self.classifier(self.dropout(masked_mean(steps, lengths)))
         return logits
 
 
 class LinearHead(Head):
-    """A linear classifier of statistics over time, whose fit is convex: every seed gives the same model."""
+    """A linear classifier of statistics over time. Its fit is convex: every seed gives the same model."""
 
     def __init__(self, motion: Motion, num_classes: int, num_statistics: int) -> None:
         super().__init__(motion, num_classes)
@@ -156,7 +186,7 @@ class LinearHead(Head):
 
     @abstractmethod
     def pool(self, seen: Tensor, lengths: Tensor) -> Tensor:
-        """(N, T, M · D) -> (N, F)"""
+        """Compute the statistics: (N, T, M · D) -> (N, F)"""
 
     def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
         """See `Head.classify`."""
@@ -165,7 +195,9 @@ class LinearHead(Head):
 
 
 class MeanHead(LinearHead):
-    """A linear classifier of the mean feature: blind to order and motion, the baseline that others must beat."""
+    """A linear classifier of the mean feature. It ignores order and motion: the baseline for other heads."""
+
+    needs_mean_only = True
 
     def __init__(self, motion: Motion, num_classes: int) -> None:
         super().__init__(motion, num_classes, 1)
@@ -176,7 +208,7 @@ class MeanHead(LinearHead):
 
 
 class StatisticsHead(LinearHead):
-    """A linear classifier of some statistics over time of each transform; see `STATISTICS`."""
+    """A linear classifier of statistics over time of each transform; see `STATISTICS`."""
 
     def __init__(self, motion: Motion, num_classes: int, statistics: Sequence[str]) -> None:
         super().__init__(motion, num_classes, sum(STATISTICS[name][0] for name in statistics))
@@ -188,7 +220,7 @@ class StatisticsHead(LinearHead):
 
 
 class Ensemble(Head):
-    """Heads of one kind, of different seeds; the mean of their probabilities is the prediction."""
+    """Heads of one kind with different initial weights; the prediction is the mean of their probabilities."""
 
     def __init__(self, members: Sequence[Head]) -> None:
         super().__init__(members[0].motion, members[0].num_classes)
@@ -200,7 +232,7 @@ class Ensemble(Head):
         return [member for member in self.members if isinstance(member, Head)]
 
     def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
-        """See `Head.classify`: the logarithm of the mean probability."""
+        """See `Head.classify`; the logits are the logarithms of the mean probabilities."""
         each = torch.stack([head.classify(seen, lengths).log_softmax(dim=1) for head in self.heads])  # (M, N, K)
         return each.logsumexp(dim=0) - torch.tensor(float(len(each))).log()
 
@@ -210,25 +242,25 @@ class Ensemble(Head):
 NUM_WAVES = 4
 
 
-def positions(sequences: Tensor, lengths: Tensor) -> Tensor:
-    """(N, T, 2 · NUM_WAVES) waves that tell how far into its sequence a step is: 0 at the first, 1 at the last."""
+def _positions(sequences: Tensor, lengths: Tensor) -> Tensor:
+    """Encode each step's position in its sequence, from 0 to 1, as sines and cosines: (N, T, 2 · NUM_WAVES)."""
     steps = torch.arange(sequences.shape[1], device=sequences.device)[None, :]  # (1, T)
     share = steps / (lengths.to(sequences)[:, None] - 1).clamp_min(1)  # (N, T)
     angles = share[:, :, None] * torch.pi * torch.arange(1, NUM_WAVES + 1, device=sequences.device)
     return torch.cat([angles.sin(), angles.cos()], dim=2)
 
 
-def time_thirds(sequences: Tensor, lengths: Tensor, num_parts: int = 3) -> Tensor:
-    """The means of each sequence's thirds, (N, T, D) -> (N, 3 · D); a step on a border counts for both by its share.
+def time_thirds(sequences: Tensor, lengths: Tensor) -> Tensor:
+    """Return the means of each sequence's thirds, (N, T, D) -> (N, 3 · D); a step on a border counts for both.
 
-    T = 4:    |0.0 1 2 3.|    thirds of 4/3 steps: [0 .. 4/3), [4/3 .. 8/3), [8/3 .. 4)
+    T = 4:    |0.0 1 2 3.|    thirds of 4/3 steps: [0, 4/3), [4/3, 8/3), [8/3, 4)
     """
     steps = torch.arange(sequences.shape[1], device=sequences.device)  # (T,)
-    part = lengths.to(sequences)[:, None] / num_parts  # (N, 1) steps in a part
-    starts = torch.arange(num_parts, device=sequences.device) * part  # (N, 3)
+    third = lengths.to(sequences)[:, None] / 3  # (N, 1) steps in a third
+    starts = torch.arange(3, device=sequences.device) * third  # (N, 3)
     first = torch.maximum(steps[None, None, :], starts[:, :, None])  # (N, 3, T)
-    last = torch.minimum(steps[None, None, :] + 1, (starts + part)[:, :, None])
-    weights = (last - first).clamp_min(0) / part[:, :, None]  # (N, 3, T), each row sums to 1
+    last = torch.minimum(steps[None, None, :] + 1, (starts + third)[:, :, None])
+    weights = (last - first).clamp_min(0) / third[:, :, None]  # (N, 3, T), each row sums to 1
     return torch.einsum("npt,ntd->npd", weights, sequences).flatten(1)
 
 
@@ -242,14 +274,14 @@ STATISTICS: Mapping[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
     "deviation": (1, _deviation),
     "thirds": (3, time_thirds),
 }
-"""How many numbers each gives for a feature, and the function (N, T, D), (N,) -> (N, number · D). The mean of the
-transform `magnitude` is the mean absolute difference."""
+"""How many numbers each statistic gives for a feature, and the function (N, T, D), (N,) -> (N, number · D). The mean of
+the transform `magnitude` is the mean absolute difference."""
 
 
 # By name
 
 
-def _recurrent(cell: Cell, motion: Motion, num_classes: int, config: TrainConfig) -> Head:
+def _recurrent(cell: _Cell, motion: Motion, num_classes: int, config: TrainConfig) -> Head:
     return RecurrentHead(motion, num_classes, config, cell=cell, bidirectional=config.bidirectional)
 
 
@@ -270,9 +302,18 @@ HEADS: Mapping[str, Callable[[Motion, int, TrainConfig], Head]] = {
 
 
 def build_head(name: str, dim: int, num_classes: int, config: TrainConfig) -> Head:
-    """The head of that name, for features of size `dim` and `num_classes` classes; of several seeds, where asked for.
+    """Build an untrained head, or an `Ensemble` of them.
 
-    The baseline `mean` sees raw features, each divided by its own deviation, whatever the config says.
+    The baseline `mean` uses raw features, each divided by its own deviation, whatever the config says.
+
+    Args:
+        name: one of `HEADS`.
+        dim: D, the size of a feature.
+        num_classes: K.
+        config: the settings.
+
+    Returns:
+        The head, with random weights from torch's random number generator.
     """
     if name == "mean":
         return HEADS[name](Motion(dim, transforms=["raw"], unit_frames=False, scale_sharing=0.0), num_classes, config)

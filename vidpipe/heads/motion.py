@@ -1,11 +1,11 @@
-"""What a head sees of a feature sequence: transforms of it, normalised by statistics of the training part.
+"""Transforms of a feature sequence, normalised by statistics of the training set: the input of a head.
 
-    raw          the features as they are: mostly the place
-    centred      less the clip's own mean: what changes, and in which direction
-    difference   this frame less the one before it
+    raw          the features as they are: mostly the scene
+    centred      features minus the mean of the clip: what changes, and in which direction
+    difference   each frame minus the one before
     magnitude    |difference|: how much each feature moves
 
-A place that the training part never showed shifts `raw`, and leaves the others nearly as they were.
+A scene that is not in the training set shifts `raw`, and hardly changes the others.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,17 +16,17 @@ from torch import Tensor, nn
 __all__ = ["TRANSFORMS", "Motion", "masked_mean", "step_mask"]
 
 MIN_SCALE = 1e-6
-"""Below it a feature does not vary, and is left as it is: to divide by almost nothing would blow it up elsewhere."""
+"""A feature with a smaller deviation is not scaled: dividing by almost zero would blow it up in other videos."""
 
 
 def step_mask(sequences: Tensor, lengths: Tensor) -> Tensor:
-    """(N, T) bool: which steps of (N, T, D) lie within their sequence."""
+    """Return (N, T) bool: which steps of (N, T, D) lie within their sequence."""
     steps = torch.arange(sequences.shape[1], device=sequences.device)
     return steps[None, :] < lengths.to(sequences.device)[:, None]
 
 
 def masked_mean(sequences: Tensor, lengths: Tensor) -> Tensor:
-    """The mean over each sequence's own steps: (N, T, D), (N,) -> (N, D)"""
+    """Return the mean over each sequence's own steps: (N, T, D), (N,) -> (N, D)"""
     mask = step_mask(sequences, lengths)
     total = sequences.masked_fill(~mask[:, :, None], 0).sum(dim=1)  # (N, T, D) -> (N, D)
     return total / lengths.to(total)[:, None]
@@ -37,7 +37,7 @@ def _centred(features: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _difference(features: Tensor, lengths: Tensor) -> Tensor:
-    """The first step repeats the second's, so that T stays: x0 x1 x2 -> x1-x0 x1-x0 x2-x1; a lone step has none."""
+    """The first difference stands twice, which keeps T: x0 x1 x2 -> x1-x0 x1-x0 x2-x1; of a single step it is 0."""
     steps = (features[:, 1:] - features[:, :-1]).masked_fill(~step_mask(features, lengths)[:, 1:, None], 0)
     first = steps[:, :1] if steps.shape[1] else torch.zeros_like(features)
     return torch.cat([first, steps], dim=1)  # (N, T, D)
@@ -52,15 +52,15 @@ TRANSFORMS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Motion(nn.Module):
-    """Features -> normalised transforms, (N, T, D) -> (N, T, M · D); rows after a sequence's end are zeros.
+    """Turns features into M normalised transforms, (N, T, D) -> (N, T, M · D); rows after a sequence's end are zero.
 
     Args:
         dim: D.
         transforms: names of `TRANSFORMS`, in order.
-        unit_frames: scale each frame's feature to length 1 first, which takes out much of light and contrast.
-        scale_sharing: 0 divides each feature by its own deviation, 1 all features of a transform by one number. A
-            feature that hardly varies in the training scenes may vary much in another: its own deviation would
-            amplify it there.
+        unit_frames: scale each frame's feature to length 1 first, which removes much of light and contrast.
+        scale_sharing: 0 divides each feature by its own deviation; 1 divides all features of a transform by one
+            number. A feature that hardly varies in the training scenes may vary much in another scene, where dividing
+            by its own small deviation would amplify it.
     """
 
     def __init__(self, dim: int, *, transforms: Sequence[str], unit_frames: bool, scale_sharing: float) -> None:
@@ -71,7 +71,7 @@ class Motion(nn.Module):
         self.register_buffer("scale", torch.ones(self.dim))
 
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Take the statistics from the training part: its padded sequences (N, T, D) and lengths (N,), in batches."""
+        """Compute mean and scale over the training set: batches of padded sequences (N, T, D) and lengths (N,)."""
         total, squares = torch.zeros(2, self.dim, dtype=torch.float64)
         num_rows = 0
         for features, lengths in batches:
@@ -80,14 +80,14 @@ class Motion(nn.Module):
             squares += rows.square_().sum(dim=0)
             num_rows += len(rows)
         mean = total / num_rows
-        variance = (squares / num_rows - mean.square()).clamp_min(0).view(len(self._transforms), -1)  # (C, D)
+        variance = (squares / num_rows - mean.square()).clamp_min(0).view(len(self._transforms), -1)  # (M, D)
         shared = variance.mean(dim=1, keepdim=True)
         scale = torch.lerp(variance, shared.expand_as(variance), self._scale_sharing).sqrt().flatten()
         self.mean = mean.float()
         self.scale = torch.where(scale < MIN_SCALE, torch.ones_like(scale), scale).float()
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """See the class; `lengths` (N,) int64."""
+        """Apply the transforms and normalise them; `lengths` (N,) int64."""
         normalised = (self._transformed(features, lengths) - self.mean) / self.scale
         seen: Tensor = normalised.masked_fill(~step_mask(features, lengths)[:, :, None], 0)
         return seen

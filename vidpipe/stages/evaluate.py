@@ -11,7 +11,7 @@ from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
 from vidpipe.runs.metrics import Evaluation
 from vidpipe.runs.run import Run, check_key
-from vidpipe.training.scoring import evaluate_part, logits_of
+from vidpipe.training.scoring import Scores
 
 __all__ = ["EvaluationReport", "evaluate"]
 
@@ -22,16 +22,21 @@ logger = logging.getLogger(__name__)
 class EvaluationReport:
     """A run's heads on the same videos."""
 
-    evaluations: dict[str, Evaluation]
+    scores: dict[str, Scores]
     """By head: the run's own first, then the baseline."""
-    num_seen: int
+    num_excluded: int
     """Videos excluded because they were used for training or model selection."""
+
+    @property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """The metrics by head, in the same order."""
+        return {name: scores.evaluation for name, scores in self.scores.items()}
 
 
 def evaluate(
     run: Run, store: FeatureStore, videos: Sequence[LabeledVideo], *, device: str = "auto"
 ) -> EvaluationReport:
-    """Evaluate a run on the labelled videos that it has neither learned from nor been chosen by.
+    """Evaluate a run on labelled videos, excluding those used for training or model selection.
 
     Args:
         run: from `Run.open`.
@@ -39,28 +44,41 @@ def evaluate(
         videos: labelled videos, each in the store.
         device: `auto`, `cpu` or `cuda`.
 
+    Returns:
+        The predictions and metrics of the run's head and of the baseline.
+
     Raises:
-        RunError: the store's features are not those that the run was trained on, or the run has seen every video.
-        LabelsError: a label is none of the run's classes.
+        RunError: the store's features are not those that the run was trained on, or all videos are excluded.
+        LabelsError: a label is not a class of the run.
     """
     check_key(run, store)
+    _check_labels(run, videos)
+    unseen = _exclude_seen(run, store, videos)
+    dataset = SequenceDataset(store, unseen, run.class_names)
+    heads = run.load_heads(choose_device(device))
+    scores = {name: Scores.compute(name, head, dataset) for name, head in heads.items()}
+    return EvaluationReport(scores, num_excluded=len(videos) - len(unseen))
+
+
+def _check_labels(run: Run, videos: Sequence[LabeledVideo]) -> None:
     unknown = sorted({video.label for video in videos} - set(run.class_names))
     if unknown:
         raise LabelsError(
-            f"{', '.join(map(repr, unknown[:3]))}: no class of this run; it knows {', '.join(run.class_names[:10])}"
-            f"{', …' * (len(run.class_names) > 10)}. Correct these labels, or leave their rows out"
+            f"{', '.join(map(repr, unknown[:3]))}: not a class of this run; its classes are "
+            f"{', '.join(run.class_names[:10])}{', …' * (len(run.class_names) > 10)}. "
+            "Correct these labels, or leave their rows out"
         )
+
+
+def _exclude_seen(run: Run, store: FeatureStore, videos: Sequence[LabeledVideo]) -> list[LabeledVideo]:
+    """The videos that the run has neither learned from nor been selected by: another id, or another file size."""
     seen = {(row.video, row.size_bytes) for row in run.splits if row.split in {*run.learned_subsets, "val"}}
     unseen = [video for video in videos if (video.video_id, store.info(video.video_id).size_bytes) not in seen]
     if not unseen:
-        given = f"every one of these {len(videos)} videos" if len(videos) > 1 else "the one video given"
+        given = f"all of these {len(videos)} videos" if len(videos) > 1 else "the one video given"
         raise RunError(
-            f"{run.path}: the run learned from {given}; give others. "
-            f"`vidpipe info {run.path}` shows the metrics of its own test part; train --no-refit keeps that part unseen"
+            f"{run.path}: {given} {'were' if len(videos) > 1 else 'was'} used for training or model selection; give "
+            f"others. `vidpipe info {run.path}` shows the metrics of the run's own test set; "
+            "train --no-refit keeps that set unseen"
         )
-    dataset = SequenceDataset(store, unseen, run.class_names)
-    heads = run.load_heads(choose_device(device))
-    return EvaluationReport(
-        {name: evaluate_part(logits_of(name, head, dataset), dataset, run.class_names) for name, head in heads.items()},
-        num_seen=len(videos) - len(unseen),
-    )
+    return unseen

@@ -1,1 +1,1 @@
-"""What training a head consists of: fitting, calibration, selection, cross-validation, checkpoints, caveats."""
+"""Train a head: fit, calibrate, select, cross-validate, checkpoint, and warn about the metrics."""

@@ -1,4 +1,4 @@
-"""Other views of the training clips: pieces of them, with frames left out, later, or backwards."""
+"""Augmentation of training clips: shorter, shifted, thinned out or reversed in time, or mixed."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ __all__ = ["augment", "mix", "selected_steps"]
 
 
 def augment(batch: PaddedBatch, config: TrainConfig) -> PaddedBatch:
-    """A random view of each clip, by the config and torch's random numbers; the batch itself where nothing is asked."""
+    """Return a batch with clips augmented at random as the config asks; the batch itself if it asks for nothing."""
     if config.subsequence == 1 and not (config.shift_frames or config.drop_frames or config.reverse):
         return batch
     selected = selected_steps(batch.lengths, config)  # (N, T)
@@ -24,15 +24,18 @@ def augment(batch: PaddedBatch, config: TrainConfig) -> PaddedBatch:
 
 
 def selected_steps(lengths: Tensor, config: TrainConfig) -> Tensor:
-    """(N, T) which step of the clip stands at each step of its view, -1 after its end; at least one step is left.
+    """Choose the steps of each augmented clip at random.
 
     Args:
-        lengths: (N,) of the clips.
+        lengths: (N,) lengths of the clips.
         config: `subsequence`, `shift_frames`, `drop_frames` and `reverse`.
+
+    Returns:
+        (N, T) the steps in their new order, at least one for each clip, then -1.
     """
     steps = torch.arange(int(lengths.max()))[None, :]  # (1, T)
     share = config.subsequence + (1 - config.subsequence) * torch.rand(len(lengths))
-    kept = (share * lengths).ceil().long().clamp(min=1)  # (N,) steps in the piece
+    kept = (share * lengths).ceil().long().clamp(min=1)  # (N,) steps in the subsequence
     start = (torch.rand(len(lengths)) * (lengths - kept + 1)).long()
     stop = start + kept
     start = torch.minimum(start + torch.randint(config.shift_frames + 1, start.shape), stop - 1)
@@ -40,18 +43,21 @@ def selected_steps(lengths: Tensor, config: TrainConfig) -> Tensor:
     chosen = inside & (torch.rand(inside.shape) >= config.drop_frames)
     chosen = torch.where(chosen.any(dim=1, keepdim=True), chosen, steps == start[:, None])
     is_reversed = config.reverse & (torch.rand(len(lengths)) < 0.5)
-    place = torch.where(is_reversed[:, None], -steps, steps)  # by which the chosen steps are ordered
-    order = place.masked_fill(~chosen, steps.shape[1]).argsort(dim=1, stable=True)
+    rank = torch.where(is_reversed[:, None], -steps, steps)  # orders the chosen steps
+    order = rank.masked_fill(~chosen, steps.shape[1]).argsort(dim=1, stable=True)
     return order.masked_fill(steps >= chosen.sum(dim=1, keepdim=True), -1)
 
 
 def mix(batch: PaddedBatch, targets: Tensor, concentration: float) -> tuple[PaddedBatch, Tensor]:
-    """Mixup: each clip with another one, and their labels, over the steps that both have. Zhang et al. 2018.
+    """Mix each clip, and its label, with another one over the steps that both have (mixup). Zhang et al. 2018.
 
     Args:
         batch: N clips.
         targets: (N, K) probabilities of the classes.
-        concentration: of the Beta distribution that the shares come from; 0 changes nothing.
+        concentration: parameter of the Beta distribution of the shares; 0 changes nothing.
+
+    Returns:
+        The mixed batch and targets.
     """
     if concentration == 0:
         return batch, targets

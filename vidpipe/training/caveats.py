@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vidpipe.config import LINEAR_HEADS
 from vidpipe.datasets.leaks import Leak
-from vidpipe.datasets.splits import Split
+from vidpipe.datasets.sequences import SequenceDataset, Subsets
 from vidpipe.errors import count_of
-from vidpipe.runs.metrics import Evaluation
+from vidpipe.heads.calibration import MIN_CALIBRATION_VIDEOS
 from vidpipe.runs.run import BASELINE
-from vidpipe.training.calibration import MIN_CALIBRATION_VIDEOS
 from vidpipe.training.cross_validation import CrossValidation
+from vidpipe.training.scoring import Scores
 
 __all__ = ["result_caveats", "split_caveats"]
 
@@ -18,15 +18,24 @@ MIN_GROUPS = 10
 MAX_IMBALANCE = 3
 
 
-def split_caveats(split: Split, leaks: Sequence[Leak], *, has_folds: bool) -> Iterator[str]:
-    """Caveats about the videos and how they are divided."""
-    videos = [*split.train, *split.val, *split.test]
+def split_caveats(subsets: Subsets, leaks: Sequence[Leak], *, has_folds: bool) -> Iterator[str]:
+    """Yield caveats about the videos and their split.
+
+    Args:
+        subsets: `train`, `val` and `test`.
+        leaks: pairs of videos in different subsets that look alike.
+        has_folds: whether cross-validation tests more videos than the test set.
+
+    Yields:
+        A sentence each.
+    """
+    videos = [video for dataset in subsets.values() for video in dataset.videos]
     num_groups = len({video.group for video in videos if video.group})
     if num_groups == 0:
         yield "no groups are known: clips of one source may be in both training and test; name them with --group-by"
     elif num_groups < MIN_GROUPS:
-        yield f"only {count_of(num_groups, 'group')}: the metrics depend on which of them are in the test part"
-    yield from _test_caveats(split, num_groups, has_folds=has_folds)
+        yield f"only {count_of(num_groups, 'group')}: the metrics depend on which of them are in the test set"
+    yield from _test_set_caveats(subsets["test"], num_groups, has_folds=has_folds)
     counts = Counter(video.label for video in videos)
     (most, most_videos), *_, (least, least_videos) = counts.most_common()
     if most_videos > MAX_IMBALANCE * least_videos:
@@ -35,46 +44,61 @@ def split_caveats(split: Split, leaks: Sequence[Leak], *, has_folds: bool) -> It
             "and consider --balance"
         )
     if leaks:
-        first = leaks[0]
-        yield (
-            f"{count_of(len(leaks), 'pair')} of videos in different parts {'looks' if len(leaks) == 1 else 'look'} "
-            f"alike, such as {first.video} ({first.split}) and {first.other} ({first.other_split}), "
-            f"cosine {first.cosine:.3f}; leaks.csv lists all"
-        )
+        yield _describe_leaks(leaks)
 
 
-def _test_caveats(split: Split, num_groups: int, *, has_folds: bool) -> Iterator[str]:
-    """A test part so small that its metrics say little."""
-    num_test, num_tested = len(split.test), len({video.unit for video in split.test})
+def _describe_leaks(leaks: Sequence[Leak]) -> str:
+    first = leaks[0]
+    return (
+        f"{count_of(len(leaks), 'pair')} of videos in different subsets {'looks' if len(leaks) == 1 else 'look'} "
+        f"alike, such as {first.video} ({first.split}) and {first.other} ({first.other_split}), "
+        f"cosine {first.cosine:.3f}; leaks.csv lists all"
+    )
+
+
+def _test_set_caveats(test: SequenceDataset, num_groups: int, *, has_folds: bool) -> Iterator[str]:
+    """Yield the caveat about a small test set, if it is one."""
+    num_videos, num_units = len(test), len(set(test.units))
     remedy = "" if has_folds else "; --folds 5 tests all videos"
-    if num_test == 1:
-        yield f"only 1 video is in the test part: its metrics say next to nothing{remedy}"
-    elif num_tested == 1:
-        yield f"all {num_test} test videos are of one group: their metrics say next to nothing about others{remedy}"
-    elif 0 < num_tested < MIN_GROUPS <= num_groups and not has_folds:
-        yield f"only {num_tested} of {num_groups} groups are in the test part: --folds 5 tests them all"
-    elif 0 < num_test < MIN_GROUPS and num_groups == 0:
-        yield f"only {num_test} videos are in the test part: their metrics depend much on each of them{remedy}"
+    if num_videos == 1:
+        yield f"only 1 video is in the test set: its metrics say next to nothing{remedy}"
+    elif num_units == 1:
+        yield f"all {num_videos} test videos are of one group: their metrics say next to nothing about others{remedy}"
+    elif 0 < num_units < MIN_GROUPS <= num_groups and not has_folds:
+        yield f"only {num_units} of {num_groups} groups are in the test set: --folds 5 tests them all"
+    elif 0 < num_videos < MIN_GROUPS and num_groups == 0:
+        yield f"only {num_videos} videos are in the test set: the metrics depend much on each of them{remedy}"
 
 
 def result_caveats(
-    split: Split,
-    learned_parts: Sequence[str],
-    evaluations: Mapping[str, Mapping[str, Evaluation]],
+    subsets: Subsets,
+    learned_subsets: Sequence[str],
+    scores: Mapping[str, Mapping[str, Scores]],
     cross_validation: CrossValidation | None,
     head: str,
 ) -> Iterator[str]:
-    """Caveats about the probabilities, and a head that its baseline beats."""
-    calibrated_by = {*learned_parts, "val"} - {"train"} if head not in LINEAR_HEADS else learned_parts
-    num_videos = sum(len(getattr(split, part)) for part in calibrated_by)
+    """Yield caveats about the probabilities, and about a head that is no better than the baseline.
+
+    Args:
+        subsets: `train`, `val` and `test`.
+        learned_subsets: the names of those that the saved head is trained on.
+        scores: by subset, then by head.
+        cross_validation: its results, where there are any.
+        head: the name of the run's own head.
+
+    Yields:
+        A sentence each.
+    """
+    calibrated_by = learned_subsets if head in LINEAR_HEADS else {*learned_subsets, "val"} - {"train"}
+    num_videos = sum(len(subsets[subset]) for subset in calibrated_by)
     if 0 < num_videos < MIN_CALIBRATION_VIDEOS:
         yield (
             f"{count_of(num_videos, 'video')} to calibrate probabilities on, which are too few to calibrate them well "
             f"(at least {MIN_CALIBRATION_VIDEOS}): read them as a ranking"
         )
-    by_head = cross_validation.as_dict() if cross_validation else {}
-    tops = {name: figures["top1"] for name, figures in by_head.items()}
-    tops = tops or {name: evaluation.top1 for name, evaluation in evaluations.get("test", {}).items()}
+    tops = {name: its_scores.evaluation.top1 for name, its_scores in scores.get("test", {}).items()}
+    if cross_validation is not None:
+        tops = {name: cross_validation.pooled(name).top1 for name in cross_validation.heads}
     if head == BASELINE or not tops:
         return
     if tops[BASELINE] > tops[head]:

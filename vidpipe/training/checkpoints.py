@@ -1,25 +1,27 @@
-"""What training writes as it goes: history.csv, TensorBoard's events, and what --resume goes on from.
+"""What a training writes while it runs: history.csv, TensorBoard events, and the checkpoint that --resume continues.
 
 RUN.training/              see `vidpipe.runs.run_folder`
-  history.csv              a line after each epoch
-  checkpoint.safetensors   weights and optimiser; aside and renamed, so that it is whole
-                           its metadata holds the settings and the epochs so far
-  *_refit.*                the same of the second fit, to all videos
-  tensorboard/             if asked for
+  history.csv              a line for each epoch
+  checkpoint.safetensors   weights and optimiser; the metadata holds the settings and the epochs so far
+                           written aside and renamed, so that it is always complete
+  *_refit.*                the same for the refit to all videos
+  tensorboard/             with --tensorboard
 """
 
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from vidpipe.config import TrainConfig
+from vidpipe.datasets.sequences import Subsets
 from vidpipe.errors import RunError, UsageError
 from vidpipe.runs.tables import Epoch, RowWriter, row_cells
 from vidpipe.training.fit import Checkpoint
+from vidpipe.training.selection import HeadChoice
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,23 +30,26 @@ if TYPE_CHECKING:
 __all__ = ["SECONDS_BETWEEN", "Interrupted", "Journal", "describe"]
 
 SECONDS_BETWEEN = 10.0
-"""Of training, which a crash can cost."""
+"""Time between two checkpoints: a crash loses at most so much training."""
 
 
 class Journal:
-    """Writes down one fit of one head.
+    """Writes the history, the TensorBoard events and the checkpoints of one fit.
 
     Args:
-        folder: the training's.
-        suffix: of the files' names: "" or "_refit".
-        about: what the training depends on: one that differs is not gone on with.
-        resume: whether to go on from what the folder holds.
-        tensorboard: whether to write events too.
+        folder: the training's folder.
+        suffix: a part of the files' names: "" or "_refit".
+        about: what the training depends on, from `describe`; a checkpoint with another value is refused.
+        resume: read the folder's checkpoint into `resumed`.
+        tensorboard: write TensorBoard events.
 
     Raises:
         UsageError: TensorBoard is not installed.
         RunError: the folder cannot be written, or holds the checkpoint of another training.
     """
+
+    resumed: Checkpoint | None
+    """The checkpoint to continue from, if there is one."""
 
     def __init__(
         self, folder: Path, suffix: str = "", *, about: Mapping[str, Any], resume: bool, tensorboard: bool
@@ -62,20 +67,20 @@ class Journal:
             self._write_row(epoch)
 
     def on_epoch(self, epoch: Epoch) -> None:
-        """Add a line to history.csv, and to TensorBoard's curves."""
+        """Add an epoch to history.csv and to the TensorBoard events."""
         self._write_row(epoch)
         for name, value in row_cells(epoch).items():
             if self._events is not None and name not in ("epoch", "member"):
                 self._events.add_scalar(f"{name}/{epoch.member}", value, epoch.epoch)
 
     def on_checkpoint(self, make: Callable[[], Checkpoint]) -> None:
-        """Keep a state from which training can go on, every ten seconds."""
+        """Write a checkpoint if the last one is ten seconds old."""
         if time.monotonic() - self._last_seconds >= SECONDS_BETWEEN:
             self._write(make())
             self._last_seconds = time.monotonic()
 
     def close(self) -> None:
-        """End the files."""
+        """Close the files."""
         self._stream.close()
         if self._events is not None:
             self._events.close()
@@ -108,7 +113,7 @@ class Journal:
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, "Tensor"]]:
-    """What the training depends on, how far it got, and its tensors."""
+    """What the training depends on, its progress, and its tensors."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -122,16 +127,20 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[s
 
 @dataclass(frozen=True)
 class Interrupted:
-    """What an interrupted training had settled, for --resume to keep to."""
+    """What an interrupted training had decided, and --resume keeps."""
 
-    head: str
-    choice: str
-    """Why --head auto took the head; empty where it was asked for."""
+    choice: HeadChoice
     threads: int
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
-        """Read it from the folder's checkpoint; None where there is none.
+        """Read it from a training's folder.
+
+        Args:
+            folder: the training's folder.
+
+        Returns:
+            The decisions; None without a checkpoint.
 
         Raises:
             RunError: the checkpoint cannot be read.
@@ -140,7 +149,7 @@ class Interrupted:
         if not path.exists():
             return None
         about, _, _ = _read_checkpoint(path)
-        return cls(about["config"]["head"], about["choice"], about["config"]["threads"])
+        return cls(HeadChoice(about["config"]["head"], about["choice"]), about["config"]["threads"])
 
 
 def _summary_writer(folder: Path) -> "SummaryWriter":
@@ -151,6 +160,22 @@ def _summary_writer(folder: Path) -> "SummaryWriter":
     return SummaryWriter(str(folder))
 
 
-def describe(config: TrainConfig, video_ids: Sequence[str], choice: str) -> dict[str, Any]:
-    """What a training depends on, for `Journal`'s `about`; `choice` says why --head auto took the head."""
-    return {"config": dataclasses.asdict(config), "videos": list(video_ids), "choice": choice}
+def describe(config: TrainConfig, subsets: Subsets, choice: str, refit_epochs: int | None) -> dict[str, Any]:
+    """Describe what a fit depends on, for `Journal`.
+
+    Args:
+        config: the settings.
+        subsets: `train` and `val`.
+        choice: the reason for the head that --head auto chose; empty where the user named the head.
+        refit_epochs: number of epochs of a refit; None for the first fit.
+
+    Returns:
+        Plain values, for JSON.
+    """
+    video_ids = [*subsets["train"].video_ids, "", *subsets["val"].video_ids]
+    return {
+        "config": dataclasses.asdict(config),
+        "videos": video_ids,
+        "choice": choice,
+        "refit_epochs": refit_epochs,
+    }

@@ -1,4 +1,4 @@
-"""How well heads do over several splits: k folds, one group left out at a time, repeated seeds, official splits."""
+"""Test heads over several splits: k folds, one group left out at a time, repeated seeds, official splits."""
 
 import logging
 from collections import defaultdict
@@ -7,125 +7,120 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vidpipe.config import TrainConfig
-from vidpipe.datasets.sequences import SequenceDataset
+from vidpipe.datasets.sequences import SequenceDataset, select_subsets
 from vidpipe.datasets.splits import Split
 from vidpipe.records import LabeledVideo
-from vidpipe.runs.metrics import Estimate, Evaluation, bootstrap_interval, evaluate_logits
+from vidpipe.runs.metrics import Estimate, Evaluation, bootstrap_interval
 from vidpipe.runs.tables import FoldRow
 from vidpipe.training.fit import fit_head
-from vidpipe.training.scoring import evaluate_part, logits_of, prediction_values
+from vidpipe.training.scoring import Scores
 
-__all__ = ["CrossValidation", "FoldResult", "cross_validate", "select_parts"]
+__all__ = ["CrossValidation", "FoldScores", "cross_validate"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FoldResult:
-    """A head on the test part of one split."""
+class FoldScores:
+    """A head on the test set of one split."""
 
     fold: int
     seed: int
-    head: str
-    videos: tuple[LabeledVideo, ...]
-    logits: NDArray[np.float32]
-    """(N, K)"""
-    evaluation: Evaluation
+    scores: Scores
+
+    @property
+    def head(self) -> str:
+        """The head's name."""
+        return self.scores.head
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """All heads on all splits."""
+    """All heads on the test sets of all splits."""
 
-    results: tuple[FoldResult, ...]
-    class_names: tuple[str, ...]
+    results: tuple[FoldScores, ...]
 
-    def of(self, head: str) -> list[FoldResult]:
-        """One head's results, in the order of the splits."""
+    @property
+    def heads(self) -> list[str]:
+        """The names of the heads."""
+        return list(dict.fromkeys(result.head for result in self.results))
+
+    def of(self, head: str) -> list[FoldScores]:
+        """Return one head's results, in the order of the splits."""
         return [result for result in self.results if result.head == head]
 
-    def is_right(self, head: str) -> dict[LabeledVideo, float]:
-        """Of each video, how often it was told rightly while it was in a test part."""
-        told: dict[LabeledVideo, list[bool]] = defaultdict(list)
+    def accuracy_by_video(self, head: str) -> dict[LabeledVideo, float]:
+        """Return how often each video was classified correctly, from 0 to 1, over the test sets that held it."""
+        correct_of: dict[LabeledVideo, list[bool]] = defaultdict(list)
         for result in self.of(head):
-            for video, index in zip(result.videos, result.logits.argmax(axis=1), strict=True):
-                told[replace(video, split=None)].append(self.class_names[index] == video.label)
-        return {video: float(np.mean(rights)) for video, rights in told.items()}
+            for video, correct in zip(result.scores.dataset.videos, result.scores.correct, strict=True):
+                correct_of[video].append(bool(correct))
+        return {video: float(np.mean(correct)) for video, correct in correct_of.items()}
 
     def estimate(self, head: str) -> Estimate:
-        """Top-1 over all videos, its sample deviation between the splits, and its interval by group."""
-        rights = self.is_right(head)
-        units = [video.unit for video in rights]
-        values = np.array(list(rights.values()))
-        tops = [result.evaluation.top1 for result in self.of(head)]
+        """Return the top-1 over all videos, its sample deviation between the splits, and its interval by group."""
+        accuracy = self.accuracy_by_video(head)
+        values = np.array(list(accuracy.values()))
+        tops = [result.scores.evaluation.top1 for result in self.of(head)]
         deviation = float(np.std(tops, ddof=1)) if len(tops) > 1 else None
-        return Estimate(float(values.mean()), deviation, *bootstrap_interval(values, units, seed=0))
+        interval = bootstrap_interval(values, [video.unit for video in accuracy], seed=0)
+        return Estimate(float(values.mean()), deviation, *interval)
 
     def pooled(self, head: str) -> Evaluation:
-        """All test parts held against their labels at once."""
-        results = self.of(head)
-        class_of = {name: index for index, name in enumerate(self.class_names)}
-        videos = [video for result in results for video in result.videos]
-        truth = np.array([class_of[video.label] for video in videos])
-        logits = np.concatenate([result.logits for result in results])
-        return evaluate_logits(logits, truth, self.class_names, [video.unit for video in videos])
+        """Evaluate one head on all test sets together."""
+        first, *others = [result.scores for result in self.of(head)]
+        dataset = first.dataset.concatenate(*(scores.dataset for scores in others))
+        return Scores(head, dataset, np.concatenate([first.logits, *(scores.logits for scores in others)])).evaluation
 
     def as_dict(self) -> dict[str, Any]:
-        """For metrics.json: of each head, the estimate, the splits' own figures, and the pooled evaluation."""
-        heads = dict.fromkeys(result.head for result in self.results)
+        """Return the section of metrics.json: of each head, the pooled metrics, the estimate and each split's top-1."""
         return {
             head: {
                 **self.pooled(head).as_dict(),
                 "estimate": vars(self.estimate(head)),
                 "folds": [
-                    {"fold": r.fold, "seed": r.seed, "top1": r.evaluation.top1, "num_videos": len(r.videos)}
-                    for r in self.of(head)
+                    {
+                        "fold": result.fold,
+                        "seed": result.seed,
+                        "top1": result.scores.evaluation.top1,
+                        "num_videos": len(result.scores.dataset),
+                    }
+                    for result in self.of(head)
                 ],
             }
-            for head in heads
+            for head in self.heads
         }
 
     def rows(self) -> Iterator[FoldRow]:
-        """Lines of folds.csv."""
+        """Yield the lines of folds.csv."""
         for result in self.results:
-            for values in prediction_values(result.head, result.videos, result.logits, self.class_names):
+            for values in result.scores.rows():
                 yield FoldRow(fold=result.fold, seed=result.seed, **values)
 
 
 def cross_validate(
-    dataset: SequenceDataset,
-    splits: Sequence[tuple[int, Split]],
-    class_names: Sequence[str],
-    config: TrainConfig,
-    heads: Sequence[str],
+    dataset: SequenceDataset, splits: Sequence[tuple[int, Split]], config: TrainConfig, heads: Sequence[str]
 ) -> CrossValidation:
-    """Train each head on each split's training part, and test it on the split's own test part.
+    """Train each head on each split's training set, and test it on the split's test set.
 
     Args:
         dataset: holds the videos of all splits.
         splits: each with its seed.
-        class_names: K names.
         config: the settings.
-        heads: names of `HEADS`.
+        heads: names of `vidpipe.heads.heads.HEADS`.
+
+    Returns:
+        The results, by split, then by head.
     """
     results = []
     for fold, (seed, split) in enumerate(splits):
-        parts = select_parts(dataset, split)
+        subsets = select_subsets(dataset, split)
         for name in heads:
-            head, _ = fit_head(name, parts, len(class_names), replace(config, seed=seed))
-            logits = logits_of(name, head, parts["test"])
-            evaluation = evaluate_part(logits, parts["test"], class_names)
-            results.append(FoldResult(fold, seed, name, split.test, logits, evaluation))
+            head, _ = fit_head(name, subsets, replace(config, seed=seed))
+            scores = Scores.compute(name, head, subsets["test"])
+            results.append(FoldScores(fold, seed, scores))
             level = logging.INFO if len(splits) > 1 else logging.DEBUG
-            logger.log(level, "split %d of %d, %s: top-1 %.3f", fold + 1, len(splits), name, evaluation.top1)
-    return CrossValidation(tuple(results), tuple(class_names))
-
-
-def select_parts(dataset: SequenceDataset, split: Split) -> dict[str, SequenceDataset]:
-    """The parts of a split, over one array of features."""
-    number_of = {video_id: number for number, video_id in enumerate(dataset.video_ids)}
-    parts = {"train": split.train, "val": split.val, "test": split.test}
-    return {name: dataset.part([number_of[video.video_id] for video in videos]) for name, videos in parts.items()}
+            logger.log(level, "split %d of %d, %s: top-1 %.3f", fold + 1, len(splits), name, scores.evaluation.top1)
+    return CrossValidation(tuple(results))

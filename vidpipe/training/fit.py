@@ -1,4 +1,4 @@
-"""Fitting a head to the training part: by logistic regression where it is linear, else by AdamW with early stopping."""
+"""Fit a head to the training set: a linear head by logistic regression, others by AdamW with early stopping."""
 
 import copy
 import math
@@ -13,127 +13,129 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from vidpipe.backbones.image import choose_device
 from vidpipe.config import TrainConfig
-from vidpipe.datasets.sequences import SequenceDataset
+from vidpipe.datasets.sequences import SequenceDataset, Subsets
 from vidpipe.errors import TrainingError, first_few
 from vidpipe.heads.heads import Ensemble, Head, LinearHead, build_head
-from vidpipe.runs.run import BASELINE
 from vidpipe.runs.tables import Epoch
 from vidpipe.training.augmentation import augment, mix
-from vidpipe.training.calibration import MIN_CALIBRATION_VIDEOS, temperature_of_least_loss
 from vidpipe.training.linear import fit_linear
 
 __all__ = [
+    "Callbacks",
     "Checkpoint",
-    "Watcher",
     "compute_logits",
+    "compute_uncalibrated_logits",
     "fit_head",
-    "fit_temperature",
     "make_optimiser",
-    "seen_by",
     "train_epoch",
 ]
 
 
 @dataclass
 class Checkpoint:
-    """All that training one member of a head needs to go on after an epoch."""
+    """All that is needed to continue the training of a head, or of a member of an ensemble, after an epoch."""
 
     member: int = 0
     best_loss: float = math.inf
     best_epoch: int = 0
     history: list[Epoch] = field(default_factory=list)
-    """Of all members so far."""
+    """All epochs so far, of all members."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """`head.*`, `best.*`, `optimiser.INDEX.*`"""
 
 
 @dataclass(frozen=True)
-class Watcher:
-    """Who is told of each epoch, and of each state from which training can go on."""
+class Callbacks:
+    """Functions to call while a head is fitted."""
 
     on_epoch: Callable[[Epoch], None] = lambda epoch: None
+    """Called after each epoch."""
     on_checkpoint: Callable[[Callable[[], Checkpoint]], None] = lambda make: None
-    """Is given a function, since a state is costly to gather."""
-    resume: Checkpoint | None = None
+    """Called after each epoch with a function that makes a checkpoint, as making one takes time."""
 
 
 def fit_head(
     name: str,
-    parts: Mapping[str, SequenceDataset],
-    num_classes: int,
+    subsets: Subsets,
     config: TrainConfig,
-    watcher: Watcher | None = None,
     *,
-    stop_after: int | None = None,
+    callbacks: Callbacks | None = None,
+    resume_from: Checkpoint | None = None,
+    max_epochs: int | None = None,
 ) -> tuple[Head, list[Epoch]]:
-    """Build a head and fit it to `parts["train"]`.
+    """Build a head and fit it to the training set.
 
-    A neural head's epoch and temperature are chosen by `parts["val"]`; a linear head's temperature by folds of train.
+    The validation set gives a neural head its number of epochs and its temperature. A linear head's temperature comes
+    from folds of the training set.
 
     Args:
-        name: of `HEADS`.
-        parts: `train` and `val`; val may be empty.
-        num_classes: K.
+        name: one of `vidpipe.heads.heads.HEADS`.
+        subsets: `train` and `val`; val may be empty.
         config: the settings.
-        watcher: told how it goes.
-        stop_after: epochs after which a neural head's fit ends, while its schedule is that of `config.epochs`.
+        callbacks: called while the head is fitted.
+        resume_from: where to continue the fit of a neural head.
+        max_epochs: number of epochs after which the fit of a neural head ends; its learning rates are still those of
+            `config.epochs`.
+
+    Returns:
+        The fitted head and its epochs; a linear head has one.
 
     Raises:
         TrainingError: the loss is not finite.
     """
-    watcher = watcher or Watcher()
+    callbacks = callbacks or Callbacks()
     device = choose_device(config.device)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        head = build_head(name, parts["train"].dim, num_classes, config)
-        head.motion.fit((batch.features, batch.lengths) for batch in parts["train"].batches(32))
-        seen = {part: seen_by(name, dataset) for part, dataset in parts.items()}
+        head = build_head(name, subsets["train"].dim, subsets["train"].num_classes, config)
+        head.motion.fit((batch.features, batch.lengths) for batch in subsets["train"].batches(32))
+        subsets = {subset: _reduced(head, subsets[subset]) for subset in ("train", "val")}
         if isinstance(head, LinearHead):
-            fit_linear(head, seen["train"], config)
-            validated = _loss_and_top1(head, seen["val"]) if len(seen["val"]) else (None, None)
-            history = [Epoch(1, *_loss_and_top1(head, seen["train"]), *validated)]
-            watcher.on_epoch(history[0])
+            fit_linear(head, subsets["train"], config)
+            history = [Epoch(1, *_loss_and_top1(head, subsets["train"]), *_validate(head, subsets["val"]))]
+            callbacks.on_epoch(history[0])
         else:
-            history = _fit_members(head.to(device), seen, config, watcher, stop_after or config.epochs)
-            if config.calibrate:
-                head.get_buffer("temperature").fill_(fit_temperature(head, seen["val"]))
+            state, num_epochs = resume_from or Checkpoint(), max_epochs or config.epochs
+            history = _fit_members(head.to(device), subsets, config, callbacks, state, num_epochs)
+            if config.calibrate and len(subsets["val"]):
+                head.calibrate(compute_uncalibrated_logits(head, subsets["val"]), subsets["val"].class_index)
     return head.to(device).eval(), history
 
 
-def seen_by(name: str, dataset: SequenceDataset) -> SequenceDataset:
-    """A data set as a head of that name sees it: the baseline has no use for more than the mean of each sequence."""
-    return dataset.averaged() if name == BASELINE else dataset
+def _reduced(head: Head, dataset: SequenceDataset) -> SequenceDataset:
+    """The dataset, or only the mean of each sequence where the head needs no more."""
+    return dataset.averaged() if head.needs_mean_only else dataset
 
 
 def _fit_members(
-    head: Head, parts: Mapping[str, SequenceDataset], config: TrainConfig, watcher: Watcher, num_epochs: int
+    head: Head, subsets: Subsets, config: TrainConfig, callbacks: Callbacks, state: Checkpoint, num_epochs: int
 ) -> list[Epoch]:
-    """Train the head, or one member of an ensemble after the other."""
+    """Train the head, or the members of an ensemble one after the other; `state` is where to start."""
     members = head.heads if isinstance(head, Ensemble) else [head]
-    state = watcher.resume or Checkpoint()
     if state.tensors:
         head.load_state_dict(_unprefixed(state.tensors, "head."))
     for number in range(state.member, len(members)):
         if number > state.member:
             state = Checkpoint(number, history=state.history)
-        _fit_member(head, members[number], parts, config, watcher, state, num_epochs)
+        _fit_member(head, members[number], subsets, config, callbacks, state, num_epochs)
     return state.history
 
 
 def _fit_member(
     whole: Head,
     head: Head,
-    parts: Mapping[str, SequenceDataset],
+    subsets: Subsets,
     config: TrainConfig,
-    watcher: Watcher,
+    callbacks: Callbacks,
     state: Checkpoint,
     num_epochs: int,
 ) -> None:
-    """Train until the validation loss stops falling, and go back to where it was lowest.
+    """Train until the validation loss stops falling, then restore the weights of the lowest loss.
 
-    The random numbers of an epoch come from the seed, the member and the epoch: what goes on is what never stopped.
+    An epoch's random numbers depend on the seed, the member and the epoch only, so a resumed training gives the same
+    model as an uninterrupted one.
     """
-    training, validation = parts["train"], parts["val"]
+    training, validation = subsets["train"], subsets["val"]
     optimiser = make_optimiser(head, config)
     best = _unprefixed(state.tensors, "best.") or copy.deepcopy(head.state_dict())
     _load_optimiser(optimiser, state.tensors)
@@ -145,14 +147,14 @@ def _fit_member(
         torch.manual_seed(int(shuffle.integers(2**62)))
         _set_lr(optimiser, config, number)
         loss, top1 = train_epoch(head, training, optimiser, config, _order(training, config, shuffle))
-        validated = _loss_and_top1(head, validation) if len(validation) else (None, None)
-        epoch = Epoch(number, loss, top1, validated[0], validated[1], state.member)
+        val_loss, val_top1 = _validate(head, validation)
+        epoch = Epoch(number, loss, top1, val_loss, val_top1, state.member)
         state.history.append(epoch)
         if epoch.val_loss is None or epoch.val_loss < state.best_loss:
             state.best_loss = math.inf if epoch.val_loss is None else epoch.val_loss
             state.best_epoch, best = number, copy.deepcopy(head.state_dict())
-        watcher.on_epoch(epoch)
-        watcher.on_checkpoint(partial(_checkpoint, state, whole, best, optimiser))
+        callbacks.on_epoch(epoch)
+        callbacks.on_checkpoint(partial(_checkpoint, state, whole, best, optimiser))
     head.load_state_dict(best)
 
 
@@ -180,19 +182,19 @@ def _unprefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]
 
 
 def make_optimiser(head: Head, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW in one pass over the parameters, which takes a twelfth off a step on the CPU."""
+    """Return AdamW, fused into one pass over the parameters: a step on the CPU takes 8 % less time."""
     return torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def _set_lr(optimiser: torch.optim.Optimizer, config: TrainConfig, epoch: int) -> None:
-    """cosine: from lr in the first epoch towards 0 after the last. Loshchilov & Hutter 2017."""
+    """Set an epoch's learning rate; `cosine` falls from lr to 0 over the epochs. Loshchilov & Hutter 2017."""
     share = (1 + math.cos(math.pi * (epoch - 1) / config.epochs)) / 2 if config.schedule == "cosine" else 1.0
     for group in optimiser.param_groups:
         group["lr"] = config.lr * share
 
 
 def _order(training: SequenceDataset, config: TrainConfig, shuffle: np.random.Generator) -> Tensor:
-    """(N,) the videos' numbers as an epoch takes them: each once, or the rarer classes as often as the others."""
+    """(N,) the order of an epoch: each video once, or drawn so that all classes are equally frequent."""
     if config.balance != "sampling":
         return torch.from_numpy(shuffle.permutation(len(training)))
     share = training.class_weights()[training.class_index].double().numpy()
@@ -202,15 +204,25 @@ def _order(training: SequenceDataset, config: TrainConfig, shuffle: np.random.Ge
 def train_epoch(
     head: Head, training: SequenceDataset, optimiser: torch.optim.Optimizer, config: TrainConfig, order: Tensor
 ) -> tuple[float, float]:
-    """One pass; the mean loss and the share of right answers on the way.
+    """Train one epoch.
+
+    Args:
+        head: the head.
+        training: the training set.
+        optimiser: of the head's parameters.
+        config: the settings.
+        order: (N,) the videos' numbers in the order of the epoch.
+
+    Returns:
+        The mean loss, and the share of correct predictions, during the epoch.
 
     Raises:
-        TrainingError: a loss is not finite; it names videos of that step.
+        TrainingError: a loss is not finite; the message names videos of that step.
     """
     head.train()
     device = next(head.parameters()).device
     weights = training.class_weights().to(device) if config.balance == "weights" else None
-    total_loss, num_right = torch.zeros(2, dtype=torch.float64, device=device)
+    total_loss, num_correct = torch.zeros(2, dtype=torch.float64, device=device)
     for number, batch in enumerate(training.batches(config.batch_size, order=order)):
         batch = augment(batch.to(device), config)
         targets = one_hot(batch.class_index, head.num_classes).float()  # (N,) -> (N, K)
@@ -224,30 +236,46 @@ def train_epoch(
             raise _not_finite(training, order[number * config.batch_size :][: config.batch_size], head)
         optimiser.step()
         total_loss += loss.detach() * len(logits)
-        num_right += (logits.argmax(dim=1) == batch.class_index).sum()
-    return float(total_loss) / len(training), float(num_right) / len(training)
+        num_correct += (logits.argmax(dim=1) == batch.class_index).sum()
+    return float(total_loss) / len(training), float(num_correct) / len(training)
 
 
 def _not_finite(training: SequenceDataset, chosen: Tensor, head: Head) -> TrainingError:
-    """Names the videos of a step whose own logits are not finite; all of the step, where none alone is to blame."""
-    logits = compute_logits(head, training.part(chosen.tolist()))
-    bad = [number for number, row in zip(chosen.tolist(), logits, strict=True) if not row.isfinite().all()]
-    names = [training.video_ids[number] for number in bad or chosen.tolist()]
+    """Name the videos of a step whose own logits are not finite, or all of the step where there are none."""
+    names = [training.videos[number].video_id for number in chosen.tolist()]
+    logits = compute_logits(head, training.select(names))
+    bad = [name for name, row in zip(names, logits, strict=True) if not row.isfinite().all()]
+    which = first_few(bad or names)
     return TrainingError(
-        f"the loss is not finite in a step with {first_few(names)}; look at these videos' features, or lower --lr"
+        f"the loss is not finite in a step with {which}; look at these videos' features, or lower --lr"
     )
+
+
+def _validate(head: Head, validation: SequenceDataset) -> tuple[float, float] | tuple[None, None]:
+    """Loss and top-1; None without validation videos."""
+    return _loss_and_top1(head, validation) if len(validation) else (None, None)
 
 
 def _loss_and_top1(head: Head, dataset: SequenceDataset) -> tuple[float, float]:
     logits = compute_logits(head, dataset)
-    right = logits.argmax(dim=1) == dataset.class_index
-    return float(cross_entropy(logits, dataset.class_index)), float(right.float().mean())
+    correct = logits.argmax(dim=1) == dataset.class_index
+    return float(cross_entropy(logits, dataset.class_index)), float(correct.float().mean())
 
 
 @torch.inference_mode()
 def compute_logits(head: Head, dataset: SequenceDataset, batch_size: int = 256) -> Tensor:
-    """(N, K) logits of a data set's videos, in its order, on the CPU."""
+    """Apply a head to the videos of a dataset.
+
+    Args:
+        head: the head.
+        dataset: N videos, at least 1.
+        batch_size: videos at a time.
+
+    Returns:
+        (N, K) calibrated logits, on the CPU, in the order of the dataset.
+    """
     head.eval()
+    dataset = _reduced(head, dataset)
     device = next(head.parameters()).device
     order = dataset.by_length()
     batches = (batch.to(device) for batch in dataset.batches(batch_size, order=order))
@@ -255,12 +283,6 @@ def compute_logits(head: Head, dataset: SequenceDataset, batch_size: int = 256) 
     return logits[order.argsort()]
 
 
-def fit_temperature(head: Head, unseen: SequenceDataset) -> float:
-    """By what a head's logits have to be divided for the least loss on videos it has not learned from. Guo et al. 2017.
-
-    Its own temperature where they are too few.
-    """
-    own = float(head.get_buffer("temperature"))
-    if len(unseen) < MIN_CALIBRATION_VIDEOS:
-        return own
-    return temperature_of_least_loss(compute_logits(head, unseen) * own, unseen.class_index)
+def compute_uncalibrated_logits(head: Head, dataset: SequenceDataset) -> Tensor:
+    """Return the logits (N, K) of a dataset's videos without the head's temperature, as `Head.calibrate` needs them."""
+    return compute_logits(head, dataset) * float(head.temperature)

@@ -1,10 +1,11 @@
-"""`--head auto`: compares a short list of heads by cross-validation on the training part, and says why it took one."""
+"""`--head auto`: compare a short list of heads by cross-validation on the training set, and choose one."""
 
 import logging
 import math
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,97 +13,95 @@ from vidpipe.config import LINEAR_HEADS, TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import Split, make_folds
 from vidpipe.errors import UsageError, count_of
-from vidpipe.records import LabeledVideo
 from vidpipe.training.cross_validation import CrossValidation, cross_validate
 
-__all__ = ["CANDIDATES", "choose_head"]
+__all__ = ["CANDIDATES", "HeadChoice", "choose_head"]
 
 logger = logging.getLogger(__name__)
 
 CANDIDATES = ("statistics", "gru", "lstm", "tcn", "attention")
-"""In the order in which they are tried: a later one has to win by more than the deviation of its lead."""
+"""In the order of comparison. A later head has to lead by more than the deviation of its lead."""
 NUM_FOLDS = 3
 
 
-def choose_head(
-    dataset: SequenceDataset, videos: Sequence[LabeledVideo], class_names: Sequence[str], config: TrainConfig
-) -> tuple[str, str]:
-    """Choose a head by videos that are not in the test part.
+@dataclass(frozen=True)
+class HeadChoice:
+    """The head of a training, and the reason for it."""
+
+    head: str
+    reason: str = ""
+    """A sentence; empty where the user named the head."""
+
+
+def choose_head(training: SequenceDataset, config: TrainConfig) -> HeadChoice:
+    """Choose a head by cross-validation on the training set.
 
     Args:
-        dataset: holds these videos.
-        videos: of the training part.
-        class_names: K names.
-        config: the settings; `budget` is in seconds.
+        training: the training set.
+        config: the settings; `budget` in seconds limits the comparison.
 
     Returns:
-        The head's name, and why, in a sentence.
+        The head's name, and the reason.
 
     Raises:
-        UsageError: the videos are of fewer groups than there are folds.
+        UsageError: the training set has fewer groups than there are folds.
     """
-    if (num_groups := len({video.unit for video in videos})) < NUM_FOLDS:
+    if (num_groups := len(set(training.units))) < NUM_FOLDS:
         raise UsageError(
-            f"--head auto compares heads by {NUM_FOLDS} folds over the groups, and the training part has "
+            f"--head auto compares heads by {NUM_FOLDS} folds over the groups, and the training set has "
             f"{count_of(num_groups, 'group')}; choose a head with --head, such as {CANDIDATES[0]}"
         )
     end = time.monotonic() + config.budget
-    folds = [(config.seed, split) for split in make_folds(videos, NUM_FOLDS, config.val_fraction, seed=config.seed)]
+    folds = make_folds(training.videos, NUM_FOLDS, config.val_fraction, seed=config.seed)
     candidates = [name for name in CANDIDATES if config.ensemble == 1 or name not in LINEAR_HEADS]
-    best, tried = candidates[0], dict[str, CrossValidation]()
+    best, compared = candidates[0], dict[str, CrossValidation]()
     for name in candidates:
-        # The first one is compared whatever it takes: something has to be chosen.
-        found = _within(
-            end if tried else math.inf, dataset, folds, class_names, replace(config, head=name, calibrate=False)
-        )
+        # The first one always gets the time it needs: one head has to be chosen.
+        settings = replace(config, head=name, calibrate=False)
+        found = _cross_validate_until(end if compared else math.inf, training, folds, settings)
         if found is None:
             break
-        tried[name] = found
-        logger.info("comparing heads: %s, top-1 %s", name, _told(found, name))
-        if _wins(name, found, best, tried[best]):
+        compared[name] = found
+        logger.info("comparing heads: %s, top-1 %s", name, found.estimate(name).short)
+        if _wins(name, found, best, compared[best]):
             best = name
-    return best, _why(best, tried, [name for name in candidates if name not in tried], len(videos))
+    skipped = [name for name in candidates if name not in compared]
+    return HeadChoice(best, _describe_choice(best, compared, skipped, len(training)))
 
 
-def _within(
-    end: float,
-    dataset: SequenceDataset,
-    folds: Sequence[tuple[int, Split]],
-    class_names: Sequence[str],
-    config: TrainConfig,
+def _cross_validate_until(
+    end: float, training: SequenceDataset, folds: Sequence[Split], config: TrainConfig
 ) -> CrossValidation | None:
-    """One head over all folds; None where the time is up before."""
+    """Cross-validate one head; None where the time is up before all folds are done."""
     results = []
     for number, fold in enumerate(folds):
         if time.monotonic() >= end:
             return None
-        (result,) = cross_validate(dataset, [fold], class_names, config, [config.head]).results
+        (result,) = cross_validate(training, [(config.seed, fold)], config, [config.head]).results
         results.append(replace(result, fold=number))
-    return CrossValidation(tuple(results), tuple(class_names))
+    return CrossValidation(tuple(results))
 
 
-def _wins(name: str, found: CrossValidation, leader: str, best: CrossValidation) -> bool:
-    """Whether a head leads by more than one deviation of the mean lead over the groups."""
-    rights, others = found.is_right(name), best.is_right(leader)
-    by_group: dict[str, list[float]] = {}
-    for video, right in rights.items():
-        by_group.setdefault(video.unit, []).append(right - others[video])
-    sums = np.array([sum(leads) for leads in by_group.values()])
-    mean = sums.sum() / len(rights)
-    counts = np.array([len(leads) for leads in by_group.values()])
+def _wins(name: str, found: CrossValidation, best: str, found_of_best: CrossValidation) -> bool:
+    """Whether a head leads the best one so far by more than one deviation of the mean lead over the groups."""
+    accuracy, accuracy_of_best = found.accuracy_by_video(name), found_of_best.accuracy_by_video(best)
+    leads_of: dict[str, list[float]] = defaultdict(list)
+    for video, share in accuracy.items():
+        leads_of[video.unit].append(share - accuracy_of_best[video])
+    sums = np.array([sum(leads) for leads in leads_of.values()])
+    mean = sums.sum() / len(accuracy)
+    counts = np.array([len(leads) for leads in leads_of.values()])
     unbiased = len(sums) / max(len(sums) - 1, 1)
-    deviation = np.sqrt(unbiased * np.square(sums - mean * counts).sum()) / len(rights)
+    deviation = np.sqrt(unbiased * np.square(sums - mean * counts).sum()) / len(accuracy)
     return bool(mean > deviation)
 
 
-def _why(best: str, tried: Mapping[str, CrossValidation], left: Sequence[str], num_videos: int) -> str:
-    told = ", ".join(f"{name} {_told(found, name)}" for name, found in tried.items())
+def _describe_choice(
+    best: str, compared: Mapping[str, CrossValidation], skipped: Sequence[str], num_videos: int
+) -> str:
+    tops = ", ".join(f"{name} {found.estimate(name).short}" for name, found in compared.items())
     return (
-        f"{best}, by {NUM_FOLDS} folds over the groups of {num_videos} training videos: top-1 {told}; "
+        f"{best}, by {NUM_FOLDS} folds over the groups of {num_videos} training videos: top-1 {tops}; "
         "a later head has to lead by more than the deviation of its lead"
-        + (f"; not tried within --budget: {', '.join(left)}" if left else "")
+        + (f"; not tried within --budget: {', '.join(skipped)}" if skipped else "")
     )
-
-
-def _told(found: CrossValidation, name: str) -> str:
-    return found.estimate(name).short

@@ -1,4 +1,4 @@
-"""The number of threads that a training computes with: it sets its own, since sums depend on it in their last bits."""
+"""The number of threads of a training. A training sets its own, as sums depend on it in their last bits."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 __all__ = ["default_num_threads", "use_threads"]
 
 MAX_THREADS = 16
-"""By default: a step of training is too small to be shared among more."""
+"""Maximum of the default: a training step is too small for more threads."""
 
 
 def default_num_threads() -> int:
@@ -21,9 +21,9 @@ def default_num_threads() -> int:
 
 @contextmanager
 def use_threads(num_threads: int) -> Iterator[None]:
-    """Compute with so many threads in torch, and in the BLAS and OpenMP under numpy, scipy and scikit-learn.
+    """Set the number of threads of torch, and of the BLAS and OpenMP that numpy, scipy and scikit-learn use.
 
-    Independent of OMP_NUM_THREADS and of what was set before, which is restored afterwards.
+    OMP_NUM_THREADS has no effect. The numbers set before are restored afterwards.
     """
     import scipy.linalg  # noqa: F401  (limits reach only the libraries that are loaded by then)
     import sklearn.linear_model  # noqa: F401

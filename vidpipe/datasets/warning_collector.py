@@ -1,4 +1,4 @@
-"""What reading labels and drawing splits warns of, kept: a run remembers every warning of its training."""
+"""Collects the warnings of reading labels and drawing splits, so that a run can save them."""
 
 import logging
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ class _Collector(logging.Handler):
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record's text, once."""
+        """Collect a record's message, once."""
         if (message := record.getMessage()) not in self.messages:
             self.messages.append(message)
 
 
 @contextmanager
 def collect_warnings() -> Iterator[list[str]]:
-    """Collect what `vidpipe.datasets` logs as a warning; it is logged as ever, too.
+    """Collect the warnings that `vidpipe.datasets` logs; they are still logged.
 
     Yields:
-        the messages so far, each once.
+        The messages so far, each once.
     """
     logger, collector = logging.getLogger("vidpipe.datasets"), _Collector()
     logger.addHandler(collector)

@@ -1,4 +1,4 @@
-"""Every warning of a training is in the run, in the report and in `info`; a protocol that cannot be is told at once."""
+"""Every warning of a training is in the run, the report and `info`; an impossible protocol is refused at once."""
 
 import json
 from dataclasses import replace
@@ -34,7 +34,7 @@ def write_labels(path: Path, videos: list[LabeledVideo]) -> Path:
 
 
 @pytest.mark.parametrize("quiet", [(), ("--quiet",)])
-def test_a_split_that_divides_groups_is_told_in_the_run_the_report_and_info(
+def test_a_split_that_divides_groups_is_reported_in_the_run_the_report_and_info(
     made: Made, tmp_path: Path, quiet: tuple[str, ...]
 ) -> None:
     divided = [replace(v, split="train" if n % 4 < 2 or n >= 36 else "test") for n, v in enumerate(made[1])]
@@ -42,18 +42,18 @@ def test_a_split_that_divides_groups_is_told_in_the_run_the_report_and_info(
     folder = tmp_path / "run"
     result = run("train", made[0].path, "-o", folder, "--labels", labels, "--head", "mean", *quiet)
     assert result.exit_code == 0, result.output
-    assert "9 of 12 groups in more than one part" in result.stdout
-    told = ["9 of 12 groups in more than one part", "1 video of the store without a label"]
+    assert "9 of 12 groups in more than one subset" in result.stdout
+    messages = ["9 of 12 groups in more than one subset", "1 video of the store without a label"]
     kept = json.loads((folder / "run.json").read_text())
     shown = json.loads(run("info", folder, "--format", "json").stdout)
     assert run("report", folder).exit_code == 0
     page = (folder / "report.html").read_text()
-    for text in told:
+    for text in messages:
         assert any(text in warning for warning in kept["warnings"]), text
         assert any(text in warning for warning in shown["warnings"]), text
         assert text in page
         assert f"{text}" in result.stderr
-    assert kept["grouping"].endswith("9 of 12 groups in more than one part")
+    assert kept["grouping"].endswith("9 of 12 groups in more than one subset")
 
 
 def test_a_class_without_validation_videos_is_in_the_runs_warnings(made: Made, tmp_path: Path) -> None:
@@ -65,26 +65,26 @@ def test_a_class_without_validation_videos_is_in_the_runs_warnings(made: Made, t
 
 
 @pytest.mark.parametrize(
-    ("num_test", "grouped", "told"),
+    ("num_test", "grouped", "message"),
     [
-        (1, True, "only 1 video is in the test part"),
-        (1, False, "only 1 video is in the test part"),
+        (1, True, "only 1 video is in the test set"),
+        (1, False, "only 1 video is in the test set"),
         (4, True, "all 4 test videos are of one group"),
-        (4, False, "only 4 videos are in the test part"),
-        (8, True, "only 2 of 12 groups are in the test part"),
+        (4, False, "only 4 videos are in the test set"),
+        (8, True, "only 2 of 12 groups are in the test set"),
     ],
 )
-def test_a_small_test_part_is_warned_of(made: Made, tmp_path: Path, num_test: int, grouped: bool, told: str) -> None:
+def test_a_small_test_set_is_a_caveat(made: Made, tmp_path: Path, num_test: int, grouped: bool, message: str) -> None:
     videos = [
         replace(v, split="test" if n < num_test else "train", group=v.group if grouped else None)
         for n, v in enumerate(made[1])
     ]
     found = train(made[0], videos, tmp_path / "run", config=LINEAR).run.warnings
-    assert sum("test part" in warning or "test videos" in warning for warning in found) == 1
-    assert any(warning.startswith(told) for warning in found)
+    assert sum("test set" in warning or "test videos" in warning for warning in found) == 1
+    assert any(warning.startswith(message) for warning in found)
 
 
-def test_a_baseline_that_beats_the_head_is_told_as_what_it_is(made: Made, tmp_path: Path) -> None:
+def test_a_baseline_that_beats_the_head_is_a_caveat(made: Made, tmp_path: Path) -> None:
     """The classes differ in the mean alone, which a head that sees the frames less their mean cannot know."""
     sequences = [make_sequence(video.video_id, 4, dim=4, seed=n) for n, video in enumerate(made[1])]
     for sequence in sequences:
@@ -107,22 +107,22 @@ def test_train_says_on_how_many_videos_the_model_was_measured(made: Made, tmp_pa
     assert f"measured after training on {num_train} of 32 videos; the saved model was then refitted on all 32" in (
         result.stdout
     )
-    assert "no group in more than one part" in result.stdout
+    assert "no group in more than one subset" in result.stdout
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ({"repeats": 2, "test_fraction": 0.0}, r"--repeats 2 .* no test part with --test-fraction 0"),
+        ({"repeats": 2, "test_fraction": 0.0}, r"--repeats 2 .* no test set with --test-fraction 0"),
         ({"folds": 13}, "13"),
         ({"folds": 13, "repeats": 2}, "13"),
     ],
 )
-def test_a_protocol_that_the_videos_cannot_fill_is_told_before_training(
-    made: Made, tmp_path: Path, change: dict[str, object], told: str
+def test_a_protocol_that_the_videos_cannot_fill_is_refused_before_training(
+    made: Made, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     seen: list[str] = []
-    with pytest.raises((UsageError, LabelsError), match=told):
+    with pytest.raises((UsageError, LabelsError), match=message):
         train(
             *made,
             tmp_path / "run",
@@ -133,7 +133,7 @@ def test_a_protocol_that_the_videos_cannot_fill_is_told_before_training(
     assert not list(tmp_path.iterdir())
 
 
-def test_repeats_of_a_given_split_without_a_test_part_are_told_before_training(made: Made, tmp_path: Path) -> None:
+def test_repeats_of_a_given_split_without_a_test_set_are_refused_before_training(made: Made, tmp_path: Path) -> None:
     given = [replace(v, split="val" if n < 8 else "train") for n, v in enumerate(made[1])]
     with pytest.raises(UsageError, match="the labels' split has none"):
         train(made[0], given, tmp_path / "run", config=replace(LINEAR, repeats=2))
@@ -145,5 +145,5 @@ def test_a_single_group_cannot_be_left_out_nor_compared_by_folds(made: Made, tmp
         train(made[0], one, tmp_path / "run", config=replace(LINEAR, leave_one_group_out=True))
     with pytest.raises(UsageError, match=r"--head auto compares heads by 3 folds .* has 1 group; choose a head"):
         train(made[0], one, tmp_path / "run", config=replace(LINEAR, head="auto"))
-    with pytest.raises(UsageError, match="too few, or in too few groups"):
+    with pytest.raises(UsageError, match="too few videos, or too few groups"):
         train(made[0], one, tmp_path / "run", config=replace(LINEAR, repeats=2))
