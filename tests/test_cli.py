@@ -70,8 +70,10 @@ def test_a_store_with_other_settings_is_refused_and_untouched(extracted: tuple[P
     before = {path: path.read_bytes() for path in extracted[0].rglob("*") if path.is_file()}
     result = run("extract", videos, "-o", extracted[0], "--num-frames", 5, *LITE0)
     assert result.exit_code == 1
-    told = "holds efficientnet_lite0 features, sampled uniform, 4 frames; you asked for efficientnet_lite0 features, "
-    assert told + "sampled uniform, 5 frames; " in result.stderr
+    message = (
+        "holds efficientnet_lite0 features, sampled uniform, 4 frames; you asked for efficientnet_lite0 features, "
+    )
+    assert message + "sampled uniform, 5 frames; " in result.stderr
     assert before == {path: path.read_bytes() for path in extracted[0].rglob("*") if path.is_file()}
 
 
@@ -97,7 +99,7 @@ def test_train_over_folds_prints_the_estimate_and_warns(extracted: tuple[Path, R
 
 
 def test_train_says_what_does_not_go_together(extracted: tuple[Path, Result], tmp_path: Path) -> None:
-    for arguments, told in (
+    for arguments, message in (
         (("--split", "all"), "official lists of UCF101"),
         (("--motion", "centered"), "did you mean 'centred'?"),
         (
@@ -108,7 +110,7 @@ def test_train_says_what_does_not_go_together(extracted: tuple[Path, Result], tm
     ):
         result = run("train", extracted[0], "-o", tmp_path / "run", *arguments)
         assert result.exit_code != 0
-        assert told in result.stderr
+        assert message in result.stderr
 
 
 def test_train_does_not_replace_a_run_unasked(trained: tuple[Path, Result], extracted: tuple[Path, Result]) -> None:
@@ -205,9 +207,9 @@ def test_backbones_lists_them_all() -> None:
 
 
 def test_backbones_tells_all_about_those_named() -> None:
-    told = run("backbones", "dinov2_small", "timm/test_vit.r160_in1k").stdout
-    assert "facebookresearch/dinov2, linear probe" in told
-    assert "https://huggingface.co/timm/test_vit.r160_in1k/resolve/main/model.safetensors" in told
+    shown = run("backbones", "dinov2_small", "timm/test_vit.r160_in1k").stdout
+    assert "facebookresearch/dinov2, linear probe" in shown
+    assert "https://huggingface.co/timm/test_vit.r160_in1k/resolve/main/model.safetensors" in shown
     assert run("backbones", "resnet5").exit_code == 2
 
 
@@ -291,7 +293,7 @@ def _no_video_inside(folder: Path) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    ("make", "exit_code", "told"),
+    ("make", "exit_code", "message"),
     [
         (_nothing, 2, "no such file or folder"),
         (_no_videos, 1, "no videos in this folder"),
@@ -314,11 +316,11 @@ def _no_video_inside(folder: Path) -> list[object]:
     ],
 )
 def test_a_mistake_is_one_line_with_the_remedy_and_leaves_nothing(
-    tmp_path: Path, make: Callable[[Path], list[object]], exit_code: int, told: str
+    tmp_path: Path, make: Callable[[Path], list[object]], exit_code: int, message: str
 ) -> None:
     result = run(*make(tmp_path))
     assert result.exit_code == exit_code, result.output
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output
     assert len([line for line in result.stderr.splitlines() if line.startswith("Error")]) == 1
     assert not (tmp_path / "s").exists()
@@ -326,7 +328,7 @@ def test_a_mistake_is_one_line_with_the_remedy_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("video,label\nright/0.mp4,r\nleft/0.mp4,l\nright/1.mp4,r\nleft/1.mp4,l\nno/where.mp4,r\n", "no/where.mp4"),
         ("video,label\nright/0.mp4,r\nleft/0.mp4,l\nright/1.mp4,r\n", "only one video: l"),
@@ -335,11 +337,13 @@ def test_a_mistake_is_one_line_with_the_remedy_and_leaves_nothing(
         ("", "empty"),
     ],
 )
-def test_labels_that_do_not_fit_are_told(extracted: tuple[Path, Result], tmp_path: Path, text: str, told: str) -> None:
+def test_labels_that_do_not_fit_are_reported(
+    extracted: tuple[Path, Result], tmp_path: Path, text: str, message: str
+) -> None:
     (tmp_path / "labels.csv").write_text(text)
     result = run("train", extracted[0], "-o", tmp_path / "run", "--labels", tmp_path / "labels.csv")
     assert result.exit_code == 1
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output
     assert not (tmp_path / "run").exists()
 
@@ -363,7 +367,9 @@ def test_a_label_of_a_video_that_failed_is_no_mistake(extracted: tuple[Path, Res
     assert "left/broken.mp4" in result.stderr
 
 
-def test_a_run_whose_backbone_is_unknown_is_told(trained: tuple[Path, Result], videos: Path, tmp_path: Path) -> None:
+def test_a_run_whose_backbone_is_unknown_is_reported(
+    trained: tuple[Path, Result], videos: Path, tmp_path: Path
+) -> None:
     for path in trained[0].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     document = (tmp_path / "run.json").read_text().replace("efficientnet_lite0", "efficientnet_lite9")

@@ -28,15 +28,15 @@ def test_there_are_configs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[extract]\nbackbon = 'resnet50'", "unknown key 'backbon'; did you mean 'backbone'?"),
         ("[extrakt]\nbackbone = 'resnet50'", "unknown table 'extrakt'; did you mean 'extract'?"),
-        ("head = 'lstm'", r"'head' stands outside a table; put it below \[train\]$"),
-        ("device = 'cpu'", r"'device' stands outside a table; put it below \[extract\] or \[train\] or \[evaluate\]$"),
-        ("had = 'lstm'", r"'had' stands outside a table; the tables are extract, train, evaluate, predict"),
+        ("head = 'lstm'", r"'head' is outside a table; put it below \[train\]$"),
+        ("device = 'cpu'", r"'device' is outside a table; put it below \[extract\] or \[train\] or \[evaluate\]$"),
+        ("had = 'lstm'", r"'had' is outside a table; the tables are extract, train, evaluate, predict"),
         ("train = 3", r"'train' is a table; write \[train\] on a line of its own"),
-        ("[train]\nsampling = 'fps'", r"\[train\]: 'sampling' is no setting of train; put it below \[extract\]"),
+        ("[train]\nsampling = 'fps'", r"\[train\]: 'sampling' is not a setting of train; put it below \[extract\]"),
         ("[train]\nepochs = 0", "epochs = 0: 1 or more is needed"),
         ("[train]\ndropout = 2", r"dropout = 2.0: 0 to 0.95 is needed"),
         ("[train]\nlr = 0.0", r"lr = 0.0: above 0 is needed"),
@@ -62,15 +62,15 @@ def test_there_are_configs() -> None:
         ("[extract]\nfps = two", r"not valid TOML: Invalid value \(at line 2, column 7\)"),
     ],
 )
-def test_a_wrong_config_file_is_told_with_its_name_and_the_remedy(tmp_path: Path, text: str, told: str) -> None:
+def test_a_wrong_config_file_is_reported_with_its_name_and_the_remedy(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "c.toml").write_text(text)
-    with pytest.raises(ConfigError, match=told) as raised:
+    with pytest.raises(ConfigError, match=message) as raised:
         load_section(tmp_path / "c.toml", "extract")
     assert "c.toml" in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda path: None, "no such file; --config names a TOML file"),
         (lambda path: path.mkdir(), "a folder; --config names a TOML file"),
@@ -78,9 +78,11 @@ def test_a_wrong_config_file_is_told_with_its_name_and_the_remedy(tmp_path: Path
         (lambda path: path.symlink_to(path), "cannot be read"),
     ],
 )
-def test_a_config_that_is_no_file_of_text_is_told(tmp_path: Path, make: Callable[[Path], object], told: str) -> None:
+def test_a_config_that_is_no_text_file_is_reported(
+    tmp_path: Path, make: Callable[[Path], object], message: str
+) -> None:
     make(tmp_path / "c.toml")
-    with pytest.raises(ConfigError, match=told) as raised:
+    with pytest.raises(ConfigError, match=message) as raised:
         load_section(tmp_path / "c.toml", "train")
     assert "Errno" not in str(raised.value)
     assert raised.value.exit_code == 2

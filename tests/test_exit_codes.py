@@ -84,7 +84,7 @@ def test_a_folder_without_videos_is_no_wrong_usage(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("typed", "message"),
     [
         (("version",), "unknown command 'version'; use `vidpipe --version`"),
         (("help",), "unknown command 'help'; use `vidpipe --help`"),
@@ -94,7 +94,7 @@ def test_a_folder_without_videos_is_no_wrong_usage(name: str) -> None:
         (("trian",), "unknown command 'trian'; did you mean 'train'?"),
     ],
 )
-def test_a_name_that_is_no_command_leads_to_what_is_meant(typed: tuple[str, ...], told: str) -> None:
+def test_a_name_that_is_no_command_leads_to_what_is_meant(typed: tuple[str, ...], message: str) -> None:
     result = CliRunner().invoke(main, typed)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert message in result.stderr

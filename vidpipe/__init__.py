@@ -1,6 +1,39 @@
-"""vidpipe: from a folder of videos to an action label.
+"""vidpipe: train an action-recognition model on a folder of videos, and apply it to more videos.
 
-videos -> sampled frames -> frozen image model -> feature store (HDF5) -> LSTM classifier -> labels
+    import vidpipe
+
+    vidpipe.extract("videos/", "features")
+    vidpipe.train("features", "run", labels="labels.csv")
+    for prediction in vidpipe.predict("run", "new_videos/"):
+        print(prediction.video_id, prediction.label)
+
+Each name is imported when it is first used.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidpipe.api import evaluate, extract, predict, train
+    from vidpipe.features.store import FeatureStore
+    from vidpipe.runs.run import Run
+
+__all__ = ["FeatureStore", "Run", "evaluate", "extract", "predict", "train"]
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "FeatureStore": "vidpipe.features.store",
+    "Run": "vidpipe.runs.run",
+    **dict.fromkeys(("evaluate", "extract", "predict", "train"), "vidpipe.api"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""Every setting, once: its default, range and help feed the options, `--help` and the config file's check.
+"""Every setting, once: its default, range and help make the options, the `--help` texts and the checks of config files.
 
 [extract]                       [train]
 sampling = "uniform"            head = "statistics"
@@ -8,20 +8,24 @@ backbone = "resnet50"           labels = "labels.csv"
 
 import dataclasses
 import json
+import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tomli_w
 
 from vidpipe.errors import ConfigError, UsageError, unknown_name
 
 __all__ = [
+    "DEFAULT_DECODER",
     "HEAD_NAMES",
     "LINEAR_HEADS",
+    "PREDICT_SETTINGS",
     "SECTIONS",
+    "Config",
     "EvaluateConfig",
     "ExtractConfig",
     "LabelsConfig",
@@ -29,7 +33,9 @@ __all__ = [
     "Sampling",
     "Setting",
     "TrainConfig",
+    "check_names",
     "load_section",
+    "make_config",
     "save_config",
     "settings",
 ]
@@ -39,11 +45,13 @@ DEFAULT_FPS = 2.0
 DEFAULT_DECODER = "pyav"
 LINEAR_HEADS = ("mean", "statistics")
 HEAD_NAMES = ("auto", "lstm", "bilstm", "gru", "attention", "tcn", "transformer", *LINEAR_HEADS)
+PREDICT_SETTINGS = ("weights", "device", "engine", "decoder", "batch_size", "workers", "timeout", "video_column")
+"""Settings of `extract` that `predict` has too. The others change features; `predict` takes them from the run."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a field of a config allows, beside its type and default."""
+    """One setting: its name, type, default and allowed values."""
 
     name: str
     type: type
@@ -55,26 +63,30 @@ class Setting:
     """The range is [low, high]; `above` excludes low itself."""
     above: bool = False
     several: bool = False
-    """Whether the value is a list of choices, with commas between them."""
+    """Whether the value is a list of choices, separated by commas."""
     is_path: bool = False
     """Whether the value is a file or folder, relative to the working folder."""
     metavar: str = ""
-    """What stands for the value in the help; empty for that of the type."""
+    """Placeholder of the value in the help; empty for the type's own."""
     flags: tuple[str, ...] = ()
-    """The option's other names."""
+    """Other names of the option."""
 
     def check(self, value: Any) -> Any:
-        """The value, as the field's type.
+        """Convert a value to the setting's type, and check it.
+
+        Args:
+            value: a whole number where a float is expected, a list of names where several are allowed, and a path where
+                text is expected are converted.
+
+        Returns:
+            the value, as the setting's type.
 
         Raises:
-            ConfigError: it is of another type, out of range or none of the choices.
+            ConfigError: the value is of another type, out of range, or not one of the choices.
         """
         if value is None and self.default is None:
             return None
-        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if self.several and isinstance(value, list) and all(isinstance(one, str) for one in value):
-            value = ",".join(value)
+        value = self._converted(value)
         is_bool = isinstance(value, bool)
         if not isinstance(value, self.type) or is_bool != (self.type is bool):
             raise ConfigError(f"{self.name} = {_as_toml(value)}: write {self._how_to_write}")
@@ -85,9 +97,18 @@ class Setting:
             raise ConfigError(f"{self.name} = {value!r}: {self.allowed} is needed")
         return value
 
+    def _converted(self, value: Any) -> Any:
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if self.type is str and isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if self.several and isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+            return ",".join(value)
+        return value
+
     @property
     def _how_to_write(self) -> str:
-        """A value of the type, as TOML wants it."""
+        """How to write a value of the type in TOML."""
         if self.several:
             return f'names in quotes with commas between them, such as "{",".join(self.choices[:2])}"'
         if self.type is str:
@@ -108,7 +129,7 @@ class Setting:
 
 
 def _as_toml(value: Any) -> str:
-    """A value as it stands in a file: `"many"`, `true`, `[1, 2]`."""
+    """A value as written in TOML: `"many"`, `true`, `[1, 2]`."""
     return "a table" if isinstance(value, dict) else json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -126,29 +147,32 @@ class _Checked:
 
     @staticmethod
     def check_together(values: Mapping[str, Any]) -> None:
-        """Refuse values that contradict one another; what is not among them is not known yet.
+        """Check that the values do not contradict each other.
+
+        Args:
+            values: by name; those missing are not known yet.
 
         Raises:
-            UsageError: two of them do.
+            UsageError: two values contradict each other.
         """
 
     @staticmethod
     def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
-        """The settings of a file that belong to a method which an option replaces.
+        """Return the settings of a file that an option makes obsolete, because it selects another method.
 
         Args:
-            from_file: what the file says.
-            given: what the options say; it wins over the file.
+            from_file: values from the config file.
+            given: values from the options, which override the file.
 
         Returns:
-            names of settings, whose values in the file do not count.
+            names of settings whose values in the file are ignored.
         """
         return set()
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which frames of a video are taken; see `vidpipe.video.sampling` for the rules."""
+    """Which frames of a video are sampled; `vidpipe.video.sampling` has the rules."""
 
     method: str
     num_frames: int | None = None
@@ -157,62 +181,63 @@ class Sampling:
     """Frames per second (fps)."""
 
     def as_dict(self) -> dict[str, Any]:
-        """As it stands in a feature store's key: the method and its own parameter."""
+        """Return the method and its parameter, as in a feature store's key."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     def __str__(self) -> str:
         parameter = f"{self.fps:g} fps" if self.method == "fps" else f"{self.num_frames} frames"
-        return (
-            parameter if self.method == "fps" else f"{self.method}, {parameter}{' a scene' * (self.method == 'scene')}"
-        )
+        if self.method == "fps":
+            return parameter
+        return f"{self.method}, {parameter}{' a scene' * (self.method == 'scene')}"
 
 
 @dataclass(frozen=True)
 class ExtractConfig(_Checked):
-    """What `vidpipe extract` does to each video."""
+    """Settings of `vidpipe extract`."""
 
-    sampling: str = _setting("uniform", "Which frames to take.", choices=("uniform", "fps", "scene"))
+    sampling: str = _setting("uniform", "Which frames to sample.", choices=("uniform", "fps", "scene"))
     num_frames: int | None = _setting(
         None, "Frames of each video (uniform; default 16) or of each scene (scene; default 4).", low=1
     )
-    fps: float | None = _setting(None, "Frames per second to take (fps; default 2).", low=0, above=True)
+    fps: float | None = _setting(None, "Frames to sample per second of video (fps; default 2).", low=0, above=True)
     backbone: str = _setting(
-        "resnet50", "Frozen image model: `vidpipe backbones` lists them; or timm/NAME, torchvision/NAME."
+        "resnet50", "Frozen image model: a name that `vidpipe backbones` lists, timm/NAME or torchvision/NAME."
     )
     weights: str = _setting("default", "`default`, `random` (for tests), or a .pth, .pt or .safetensors file.")
     pool: str = _setting(
         "auto",
-        "What makes a feature of what the model sees: avg or max over its last feature map; for transformers token (of "
-        "the class), tokens (their mean) or attention. auto: what the weights were trained for.",
+        "How to pool the model's output into one feature. Convolutional networks: avg or max over the last feature "
+        "map. Transformers: token (the class token), tokens (mean of the patch tokens) or attention. auto: what the "
+        "weights were trained for.",
         choices=("auto", "avg", "max", "token", "tokens", "attention", "none"),
     )
     dtype: str = _setting("float32", "Type of the stored features.", choices=("float32", "float16"))
-    device: str = _setting("auto", "Where the image model runs.", choices=("auto", "cpu", "cuda"))
+    device: str = _setting("auto", "Device that runs the image model.", choices=("auto", "cpu", "cuda"))
     engine: str = _setting(
         "auto",
-        "What runs the image model; auto: ONNX Runtime for convolutional networks on the CPU, else torch.",
+        "Library that runs the image model. auto: ONNX Runtime for convolutional networks on a CPU, otherwise torch.",
         choices=("auto", "torch", "onnx"),
     )
     decoder: str = _setting(
-        DEFAULT_DECODER, "What decodes first; both give the same frames.", choices=("pyav", "decord")
+        DEFAULT_DECODER, "Preferred decoder; both give the same frames.", choices=("pyav", "decord")
     )
     precision: str = _setting(
         "full",
-        "Arithmetic of the image model; half is for GPUs, and changes features by up to 1 %.",
+        "Arithmetic precision of the image model. half is for GPUs, and changes features by up to 1 %.",
         choices=("full", "half"),
     )
     batch_size: int | None = _setting(
-        None, "Frames to put through the image model at once (default 8 on the CPU, 64 on a GPU).", low=1
+        None, "Frames in a batch of the image model (default 8 on a CPU, 64 on a GPU).", low=1
     )
-    workers: int = _setting(0, "Decoding processes; 0 takes as many as the cores and the device suggest.", low=0)
+    workers: int = _setting(0, "Number of decoding processes; 0 chooses it from the cores and the device.", low=0)
     timeout: float = _setting(
-        120.0, "Seconds that decoding one chunk of a video (128 packets or frames) may take.", low=0, above=True
+        120.0, "Time limit in seconds for decoding one chunk of a video (128 packets or frames).", low=0, above=True
     )
-    seal_videos: int = _setting(256, "Videos after which a shard is sealed: what a crash can cost.", low=1)
-    seal_seconds: float = _setting(60.0, "Seconds after which a shard is sealed, if that comes first.", low=0)
+    seal_videos: int = _setting(256, "Seal a shard after so many videos; a crash loses at most these.", low=1)
+    seal_seconds: float = _setting(60.0, "Seal a shard after so many seconds, if that comes first.", low=0)
     video_column: str | None = _setting(
         None,
-        "Column of an INPUT's CSV that names the videos; by default `video`, or a usual name such as filename or path.",
+        "Column of an INPUT's CSV with the videos. Default: `video`, or a common name such as filename or path.",
         metavar="COLUMN",
     )
 
@@ -234,7 +259,7 @@ class ExtractConfig(_Checked):
         return {"num_frames"} if sampling == "fps" else {"fps"}
 
     def resolve_sampling(self) -> Sampling:
-        """The sampling method with its own parameter filled in."""
+        """Return the sampling method with its parameter, or the parameter's default."""
         if self.sampling == "fps":
             return Sampling("fps", fps=self.fps or DEFAULT_FPS)
         return Sampling(self.sampling, num_frames=self.num_frames or DEFAULT_NUM_FRAMES[self.sampling])
@@ -242,75 +267,91 @@ class ExtractConfig(_Checked):
 
 @dataclass(frozen=True)
 class TrainConfig(_Checked):
-    """How `vidpipe train` fits a head to a feature store."""
+    """Settings of `vidpipe train`."""
 
     head: str = _setting(
-        "statistics", "The classifier over a feature sequence; auto compares some, see --budget.", choices=HEAD_NAMES
+        "statistics",
+        "Classifier over a feature sequence; auto compares several within --budget.",
+        choices=HEAD_NAMES,
     )
     motion: str = _setting(
         "centred,magnitude",
-        "What the head sees, one or more of: raw (the features), centred (less the clip's mean), difference (to the "
-        "frame before), magnitude (of the difference).",
+        "Input of the head, one or more of: raw (the features), centred (minus the clip's mean), difference (to the "
+        "previous frame), magnitude (absolute difference).",
         choices=("raw", "centred", "difference", "magnitude"),
         several=True,
     )
-    unit_frames: bool = _setting(True, "Scale each frame's feature to length 1 first.")
+    unit_frames: bool = _setting(True, "First scale each frame's feature to length 1.")
     scale_sharing: float = _setting(
-        1.0, "0 scales each feature by its own deviation, 1 all of a transform by one number.", low=0, high=1
+        1.0,
+        "0: scale each feature by its own standard deviation; 1: scale a transform by one number.",
+        low=0,
+        high=1,
     )
     statistics: str = _setting(
         "deviation,thirds",
-        "Over time, for the head statistics: one or more of mean, deviation, thirds.",
+        "Statistics over time for the head `statistics`: one or more of mean, deviation, thirds.",
         choices=("mean", "deviation", "thirds"),
         several=True,
     )
-    C: float = _setting(30.0, "C of the logistic regression that the heads mean and statistics are.", low=0, above=True)
-    hidden_size: int = _setting(256, "Size of a neural head's hidden state.", low=1)
-    num_layers: int = _setting(1, "Layers of lstm, bilstm, gru and transformer.", low=1)
+    C: float = _setting(
+        30.0,
+        "Inverse of the regularisation strength (heads mean and statistics).",
+        low=0,
+        above=True,
+    )
+    hidden_size: int = _setting(256, "Hidden size of a neural head.", low=1)
+    num_layers: int = _setting(1, "Number of layers (lstm, bilstm, gru, transformer).", low=1)
     bidirectional: bool = _setting(False, "Read the sequence in both directions (lstm, gru).")
     dropout: float = _setting(0.5, "Dropout on the input, before the classifier and between layers.", low=0, high=0.95)
-    ensemble: int = _setting(1, "Neural heads of so many seeds, in one model.", low=1)
-    budget: float = _setting(300.0, "Seconds that --head auto may compare heads for.", low=0)
-    epochs: int = _setting(100, "Most epochs to train a neural head.", low=1)
-    batch_size: int = _setting(32, "Videos in a training step.", low=1)
+    ensemble: int = _setting(1, "Number of neural heads, with different seeds, in one model.", low=1)
+    budget: float = _setting(300.0, "Time limit in seconds for comparing heads (--head auto).", low=0)
+    epochs: int = _setting(100, "Maximum number of epochs of a neural head.", low=1)
+    batch_size: int = _setting(32, "Videos in a batch.", low=1)
     lr: float = _setting(1e-3, "Learning rate of AdamW.", low=0, above=True)
-    schedule: str = _setting("constant", "Learning rate over the epochs.", choices=("constant", "cosine"))
+    schedule: str = _setting("constant", "Learning rate schedule.", choices=("constant", "cosine"))
     weight_decay: float = _setting(1e-2, "Weight decay of AdamW.", low=0)
-    label_smoothing: float = _setting(0.0, "Share of each label spread over all classes.", low=0, high=0.9)
+    label_smoothing: float = _setting(0.0, "Label smoothing: the probability spread over all classes.", low=0, high=0.9)
     balance: str = _setting(
         "none",
-        "For classes of unequal size: weights in the loss, or sampling of the rarer ones more often.",
+        "Balance classes of unequal size: weights in the loss, or sampling rare classes more often.",
         choices=("none", "weights", "sampling"),
     )
-    mixup: float = _setting(0.0, "Mix pairs of clips; the parameter of the Beta distribution, 0 for none.", low=0)
-    drop_frames: float = _setting(0.0, "Leave out each frame with this probability in training.", low=0, high=0.9)
-    shift_frames: int = _setting(0, "Begin up to so many frames later in training.", low=0)
+    mixup: float = _setting(0.0, "Mixup: parameter of the Beta distribution; 0 turns it off.", low=0)
+    drop_frames: float = _setting(0.0, "Drop each frame with this probability in training.", low=0, high=0.9)
+    shift_frames: int = _setting(0, "Skip up to so many frames at the beginning, at random, in training.", low=0)
     subsequence: float = _setting(
-        1.0, "Least share of a clip's frames to train on, one piece.", low=0, high=1, above=True
+        1.0,
+        "Train on a random contiguous subsequence of at least this fraction of a clip's frames.",
+        low=0,
+        high=1,
+        above=True,
     )
-    reverse: bool = _setting(False, "Train on clips backwards too: only where no action is another's reverse.")
-    patience: int = _setting(20, "Epochs without a better validation loss before training stops.", low=1)
-    val_fraction: float = _setting(0.15, "Part of the training videos to validate on.", low=0, high=0.9)
+    reverse: bool = _setting(False, "Also train on reversed clips. Use it only if no action is the reverse of another.")
+    patience: int = _setting(20, "Stop after so many epochs without a lower validation loss.", low=1)
+    val_fraction: float = _setting(0.15, "Fraction of the training videos used for validation.", low=0, high=0.9)
     test_fraction: float = _setting(
-        0.2, "Part of the videos kept for the test, where the labels name no split.", low=0, high=0.9
+        0.2, "Fraction of the videos used as the test set, where the labels have no split.", low=0, high=0.9
     )
     folds: int | None = _setting(
-        None, "Cross-validate: so many folds by group; then train on all videos outside a given test part.", low=2
+        None,
+        "Cross-validate with so many folds by group; then train on all videos outside a test set that labels define.",
+        low=2,
     )
-    leave_one_group_out: bool = _setting(False, "Cross-validate: each group is a fold.")
-    repeats: int = _setting(1, "Cross-validate, or draw the test part, with so many seeds.", low=1)
+    leave_one_group_out: bool = _setting(False, "Cross-validate with each group as a fold.")
+    repeats: int = _setting(1, "Repeat cross-validation, or the random split, with so many seeds.", low=1)
     refit: bool = _setting(
-        True, "After the test, fit the head that is kept to all videos, but for a test part that the labels name."
+        True, "After testing, refit the saved head on all videos outside a test set that the labels define."
     )
     calibrate: bool = _setting(
-        True, "Fit one temperature to videos not learned from, so that probabilities mean what they say."
+        True, "Calibrate probabilities with a temperature, fitted on videos outside the training set."
     )
-    seed: int = _setting(0, "Seed of the split, the weights and the order of the videos.", low=0)
-    device: str = _setting("auto", "Where the head is trained.", choices=("auto", "cpu", "cuda"))
+    seed: int = _setting(0, "Seed of the split, the initial weights and the order of the videos.", low=0)
+    device: str = _setting("auto", "Device that trains the head.", choices=("auto", "cpu", "cuda"))
     threads: int = _setting(
         0,
-        "CPU threads to train with; 0 takes one for each available core, up to 16. Another number of threads may give "
-        "a slightly different model.",
+        "Number of CPU threads; 0 uses one for each available core, up to 16. Another number may give a slightly "
+        "different model.",
         low=0,
     )
 
@@ -319,11 +360,11 @@ class TrainConfig(_Checked):
         head = values.get("head")
         if values.get("ensemble", 1) > 1 and head in LINEAR_HEADS:
             raise UsageError(
-                f"--ensemble goes with neural heads: the fit of {head} is the same for every seed; "
-                "take --ensemble 1, or another --head"
+                f"--ensemble goes with neural heads: {head} is the same for every seed; "
+                "use --ensemble 1, or another --head"
             )
         if values.get("folds") is not None and values.get("leave_one_group_out"):
-            raise UsageError("--folds and --leave-one-group-out are two protocols; give one of them")
+            raise UsageError("--folds and --leave-one-group-out are two protocols; give only one")
 
     @staticmethod
     def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
@@ -335,85 +376,85 @@ class TrainConfig(_Checked):
 
     @property
     def transforms(self) -> tuple[str, ...]:
-        """The names in `motion`."""
+        """The transforms named in `motion`."""
         return tuple(self.motion.split(","))
 
     @property
     def statistic_names(self) -> tuple[str, ...]:
-        """The names in `statistics`."""
+        """The statistics named in `statistics`."""
         return tuple(self.statistics.split(","))
 
 
 @dataclass(frozen=True)
 class LabelsConfig(_Checked):
-    """Where `vidpipe train` and `vidpipe evaluate` have labels from."""
+    """Settings of labels, for `vidpipe train` and `vidpipe evaluate`."""
 
     labels: str | None = _setting(
         None,
-        "CSV with columns video,label and optionally split,group; or the official split files of UCF101, HMDB51 or "
-        "Kinetics. Without it, a video's label is the name of its folder.",
+        "Labels: a CSV with columns video,label and optionally split,group; or the official split files of UCF101, "
+        "HMDB51 or Kinetics. Default: the name of each video's folder.",
         is_path=True,
     )
     video_column: str | None = _setting(
         None,
-        "Column of --labels that names the videos; by default `video`, or a usual name such as filename or path.",
+        "Column of --labels with the videos. Default: `video`, or a common name such as filename or path.",
         metavar="COLUMN",
     )
     label_column: str | None = _setting(
         None,
-        "Column of --labels that holds the labels; by default `label`, or a usual name such as class.",
+        "Column of --labels with the labels. Default: `label`, or a common name such as class.",
         metavar="COLUMN",
     )
     group_by: str | None = _setting(
         None,
-        "What tells which clips come from one source: a column of --labels, or a regular expression over the "
-        "video's id whose first bracket is the group.",
+        "How to group clips from one source: a column of --labels, or a regular expression that matches a video's id "
+        "and whose first capture group is the group.",
         metavar="COLUMN|REGEX",
     )
     split: str = _setting(
         "1",
-        "Which of UCF101's or HMDB51's splits to take, where --labels is their folder; all: each (train).",
+        "Official split of UCF101 or HMDB51 to use, where --labels is its folder. all: cross-validate over the three "
+        "(train only).",
         choices=("1", "2", "3", "all"),
         flags=("--official-split",),
     )
-    skip_missing: bool = _setting(False, "Leave out labels whose video is not in the store.")
+    skip_missing: bool = _setting(False, "Ignore labels of videos that are not in the store.")
 
 
 @dataclass(frozen=True)
 class EvaluateConfig(_Checked):
-    """How `vidpipe evaluate` shows what a run is worth."""
+    """Settings of `vidpipe evaluate`."""
 
-    device: str = _setting("auto", "Where the head runs.", choices=("auto", "cpu", "cuda"))
-    plot: str | None = _setting(None, "Write the confusion matrix to this PNG file.", is_path=True)
-    format: str = _setting("table", "Form of the output; json: one JSON object a line.", choices=("table", "json"))
+    device: str = _setting("auto", "Device that runs the head.", choices=("auto", "cpu", "cuda"))
+    plot: str | None = _setting(None, "Write the confusion matrix to a PNG file.", is_path=True)
+    format: str = _setting("table", "Output format; json: one JSON object a line.", choices=("table", "json"))
 
 
 @dataclass(frozen=True)
 class PredictConfig(_Checked):
-    """What `vidpipe predict` tells of each video."""
+    """Settings of `vidpipe predict`."""
 
     top: int | None = _setting(
         None,
-        "Classes in the ranking of each video; with csv, adds columns label_1,probability_1 and so on. [default: 5; "
-        "csv: no ranking]",
+        "Number of most probable classes to show for each video; csv gets columns label_1,probability_1 and so on. "
+        "[default: 5; csv: no ranking]",
         low=1,
     )
     min_confidence: float = _setting(
-        0.0, "Answer `none of these` where the first class is less probable.", low=0, high=1
+        0.0, "Answer `none of these` if the most probable class has a lower probability.", low=0, high=1
     )
     uncertain: int | None = _setting(
         None,
-        "Print the N least certain videos only (lowest probability of the first class), least certain first, as csv "
-        "unless --format says otherwise: to correct and to train on.",
+        "Print only the N least certain videos, least certain first, to correct their labels and train on them. "
+        "Format csv, unless --format is given.",
         low=1,
     )
-    store: str | None = _setting(None, "Use the features that this store holds.", is_path=True)
-    format: str = _setting(
-        "table", "Form of the output; json: one JSON object a line.", choices=("table", "json", "csv")
-    )
+    store: str | None = _setting(None, "Use features from this store where it has them.", is_path=True)
+    format: str = _setting("table", "Output format; json: one JSON object a line.", choices=("table", "json", "csv"))
 
 
 Config = ExtractConfig | TrainConfig | LabelsConfig | EvaluateConfig | PredictConfig
+AnyConfig = TypeVar("AnyConfig", ExtractConfig, TrainConfig, LabelsConfig, EvaluateConfig, PredictConfig)
 
 SECTIONS: Mapping[str, tuple[type[Config], ...]] = {
     "extract": (ExtractConfig,),
@@ -421,11 +462,11 @@ SECTIONS: Mapping[str, tuple[type[Config], ...]] = {
     "evaluate": (EvaluateConfig, LabelsConfig),
     "predict": (PredictConfig,),
 }
-"""The tables of a config file, and whose settings each may hold."""
+"""The tables of a config file, and the configs whose settings each may contain."""
 
 
 def settings(config: type) -> tuple[Setting, ...]:
-    """The settings of a config class, in the order in which they are declared."""
+    """Return the settings of a config class, in the order of declaration."""
     return tuple(
         Setting(field.name, _plain_type(field.type), field.default, **field.metadata) for field in fields(config)
     )
@@ -438,18 +479,18 @@ def _plain_type(annotation: Any) -> type:
 
 
 def load_section(path: Path, section: str, *, config: type[Config] | None = None) -> dict[str, Any]:
-    """The settings that a TOML config file names for one stage.
+    """Read one table of a TOML config file.
 
     Args:
         path: the file.
-        section: one of `SECTIONS`; the file may hold the others too.
-        config: leave out settings that are not of this class.
+        section: the table, one of `SECTIONS`; the whole file is checked.
+        config: return settings of this class only.
 
     Returns:
         the values by name, of the settings' types.
 
     Raises:
-        ConfigError: the file does not parse, or holds an unknown table, key or value.
+        ConfigError: the file does not parse, or contains an unknown table, key or value.
     """
     document = _load_toml(path)
     checked = {table: _checked_table(path, table, values) for table, values in document.items()}
@@ -476,8 +517,8 @@ def _load_toml(path: Path) -> dict[str, Any]:
 def _checked_table(path: Path, table: str, values: Any) -> dict[str, Any]:
     if not isinstance(values, dict) and table not in SECTIONS:
         tables = _tables_with(table)
-        where = f"put it below {' or '.join(tables)}" if tables else f"the tables are {', '.join(SECTIONS)}"
-        raise ConfigError(f"{path}: {table!r} stands outside a table; {where}")
+        where = f"put it below {tables}" if tables else f"the tables are {', '.join(SECTIONS)}"
+        raise ConfigError(f"{path}: {table!r} is outside a table; {where}")
     if table not in SECTIONS:
         raise ConfigError(f"{path}: {unknown_name('table', table, SECTIONS)}")
     if not isinstance(values, dict):
@@ -485,9 +526,7 @@ def _checked_table(path: Path, table: str, values: Any) -> dict[str, Any]:
     known = {setting.name: setting for config in SECTIONS[table] for setting in settings(config)}
     for name in values:
         if name not in known and (tables := _tables_with(name)):
-            raise ConfigError(
-                f"{path}, [{table}]: {name!r} is no setting of {table}; put it below {' or '.join(tables)}"
-            )
+            raise ConfigError(f"{path}, [{table}]: {name!r} is not a setting of {table}; put it below {tables}")
         if name not in known:
             raise ConfigError(f"{path}, [{table}]: {unknown_name('key', name, known)}")
     try:
@@ -499,17 +538,50 @@ def _checked_table(path: Path, table: str, values: Any) -> dict[str, Any]:
     return checked
 
 
-def _tables_with(name: str) -> list[str]:
-    """`[train]` for `head`: the tables that a setting may stand in."""
-    return [
+def _tables_with(name: str) -> str:
+    """`[extract] or [train]`: the tables that a setting may be in; empty for an unknown name."""
+    return " or ".join(
         f"[{table}]"
         for table, configs in SECTIONS.items()
         if any(setting.name == name for config in configs for setting in settings(config))
-    ]
+    )
+
+
+def check_names(names: Iterable[str], known: Iterable[str]) -> None:
+    """Check the names of settings that are given in Python.
+
+    Args:
+        names: the names given.
+        known: the names allowed.
+
+    Raises:
+        ConfigError: a name is not allowed; the message has the nearest one.
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise ConfigError(unknown_name("setting", name, known))
+
+
+def make_config(config: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
+    """Make a config of those values that are its settings; the others are ignored.
+
+    Args:
+        config: the class.
+        values: by name.
+
+    Returns:
+        a config, with defaults for the settings that are missing.
+
+    Raises:
+        ConfigError: a value is of another type, out of range, or not one of the choices.
+        UsageError: two values contradict each other.
+    """
+    return config(**{one.name: values[one.name] for one in settings(config) if one.name in values})
 
 
 def save_config(path: Path, **sections: Config) -> None:
-    """Write a config file that `--config` reads back; settings left at None are left out."""
+    """Write a config file that `--config` can read; settings that are None are left out."""
     document = {
         name: {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
         for name, config in sections.items()

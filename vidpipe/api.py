@@ -1,0 +1,282 @@
+"""The Python interface: the four stages as functions that take paths and settings by name.
+
+`import vidpipe` gives these functions. Settings are named as in config files (`vidpipe.config`): `--num-frames 8` is
+`num_frames=8`. Each function imports its stage when it is called, so that importing vidpipe stays quick.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from vidpipe.config import (
+    PREDICT_SETTINGS,
+    SECTIONS,
+    ExtractConfig,
+    LabelsConfig,
+    TrainConfig,
+    check_names,
+    make_config,
+)
+from vidpipe.config import settings as settings_of
+from vidpipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidpipe.features.store import FeatureStore
+    from vidpipe.records import LabeledVideo, Prediction
+    from vidpipe.runs.run import Run
+    from vidpipe.runs.tables import Epoch
+    from vidpipe.stages.evaluate import EvaluationReport
+    from vidpipe.stages.extract import ExtractProgress, ExtractSummary
+    from vidpipe.stages.train import TrainResult
+
+__all__ = ["Inputs", "evaluate", "extract", "predict", "train"]
+
+Inputs: TypeAlias = str | Path | Sequence[str | Path]
+"""A video, a folder of videos or a CSV with a column `video`; or several of them."""
+
+
+def extract(
+    inputs: Inputs,
+    output: str | Path,
+    *,
+    prefix: str = "",
+    exclude: Sequence[str] = (),
+    part: str = "1/1",
+    force: bool = False,
+    retry_failed: bool = False,
+    on_progress: "Callable[[ExtractProgress], None]" = lambda progress: None,
+    **settings: Any,
+) -> "ExtractSummary":
+    """Extract features of videos into a store. Videos that are stored already are skipped.
+
+        vidpipe.extract("videos/", "features", backbone="efficientnet_lite0", num_frames=16)
+
+    Args:
+        inputs: the videos.
+        output: the store's folder; made if it does not exist.
+        prefix: put before each video's id, as a folder.
+        exclude: patterns of videos to leave out, such as `rejected/*` and `*.gif`.
+        part: `3/8`: extract the third of eight equal shares of the videos.
+        force: extract videos again that are stored already.
+        retry_failed: try videos again that failed before.
+        on_progress: called when a video is done, and about once a second.
+        **settings: see `vidpipe extract --help`.
+
+    Returns:
+        the numbers of videos and frames stored, and the videos that failed.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+        UsageError: an input does not exist.
+        InputError: an input contains no videos.
+        StoreError: the folder is not a store, has another key, or cannot be written.
+        WeightsError: the backbone's weights are not available.
+    """
+    from vidpipe.features.locks import Part
+    from vidpipe.stages import extract as stage
+    from vidpipe.video.files import find_videos
+
+    check_names(settings, _names("extract"))
+    config = ExtractConfig(**settings)
+    videos = find_videos(_paths(inputs), prefix=prefix, exclude=exclude, video_column=config.video_column)
+    return stage.extract(
+        videos,
+        Path(output),
+        config=config,
+        part=Part.parse(part),
+        force=force,
+        retry_failed=retry_failed,
+        on_progress=on_progress,
+    )
+
+
+def train(
+    store: "str | Path | FeatureStore",
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    tensorboard: bool = False,
+    skip_conflicts: bool = False,
+    on_epoch: "Callable[[str, Epoch], None]" = lambda head, epoch: None,
+    **settings: Any,
+) -> "TrainResult":
+    """Train a classifier on a store's features, and the baseline on the mean feature beside it.
+
+        result = vidpipe.train("features", "run", labels="labels.csv", head="lstm")
+        result.evaluations["test"]["lstm"].top1
+
+    Args:
+        store: the features.
+        output: the run's folder.
+        overwrite: replace the run, or the interrupted training, in this folder.
+        resume: continue an interrupted training.
+        tensorboard: also write TensorBoard event files.
+        skip_conflicts: leave out videos with identical features and different labels, instead of raising an error.
+        on_epoch: called with the head's name after each epoch.
+        **settings: see `vidpipe train --help`; `labels` is the file with the labels.
+
+    Returns:
+        the run, its split and its metrics.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+        UsageError: the store does not exist, or settings do not fit the videos.
+        StoreError: the folder is not a store.
+        LabelsError: the labels do not fit the videos, or cannot be split.
+        RunError: the folder contains a run already, or cannot be written.
+        TrainingError: a loss is not finite.
+    """
+    from vidpipe.datasets.warned import collect_warnings
+    from vidpipe.stages import train as stage
+
+    check_names(settings, _names("train"))
+    config, labels = make_config(TrainConfig, settings), make_config(LabelsConfig, settings)
+    opened = _open_store(store)
+    with collect_warnings() as label_warnings:
+        videos, *more_splits = _labelled(opened, labels)
+    return stage.train(
+        opened,
+        videos,
+        Path(output),
+        config=config,
+        more_splits=more_splits,
+        resume=resume,
+        overwrite=overwrite,
+        tensorboard=tensorboard,
+        skip_conflicts=skip_conflicts,
+        label_warnings=label_warnings,
+        on_epoch=on_epoch,
+    )
+
+
+def evaluate(
+    run: "str | Path | Run", store: "str | Path | FeatureStore", *, device: str = "auto", **settings: Any
+) -> "EvaluationReport":
+    """Evaluate a run on labelled videos, without those used for its training or model selection.
+
+        report = vidpipe.evaluate("run", "other_features", labels="other_labels.csv")
+        report.evaluations["lstm"].macro_f1
+
+    Args:
+        run: the trained run.
+        store: the features of the videos, extracted with the run's settings.
+        device: `auto`, `cpu` or `cuda`.
+        **settings: of the labels, as in `train`: `labels`, `group_by`, `split`, `skip_missing`, `video_column`,
+            `label_column`.
+
+    Returns:
+        the metrics of the run's head and of its baseline, and the number of videos that were left out.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+        UsageError: the run or the store does not exist.
+        RunError: the store does not fit the run, or the run was trained on every video.
+        LabelsError: the labels do not fit the videos or the run's classes.
+    """
+    from vidpipe.stages import evaluate as stage
+
+    check_names(settings, _names_of(LabelsConfig))
+    labels = make_config(LabelsConfig, settings)
+    if labels.split == "all":
+        raise UsageError("split='all' goes with train; a run is evaluated on one split: 1, 2 or 3")
+    opened_run, opened_store = _open_run(run), _open_store(store)
+    (videos,) = _labelled(opened_store, labels)
+    return stage.evaluate(opened_run, opened_store, videos, device=device)
+
+
+def predict(
+    run: "str | Path | Run",
+    inputs: Inputs,
+    *,
+    top: int = 5,
+    min_confidence: float = 0.0,
+    store: "str | Path | FeatureStore | None" = None,
+    prefix: str = "",
+    exclude: Sequence[str] = (),
+    **settings: Any,
+) -> "Iterator[Prediction]":
+    """Predict the labels of videos with a trained run. Sampling and backbone are the run's own.
+
+        for prediction in vidpipe.predict("run", "new_videos/"):
+            print(prediction.video_id, prediction.label, prediction.probability)
+
+    A video that cannot be read gives a prediction with an `error`; the others go on.
+
+    Args:
+        run: the trained run.
+        inputs: the videos.
+        top: number of most probable classes in each prediction.
+        min_confidence: if the most probable class has a lower probability, the label is `none of these`.
+        store: use features from this store where it has them.
+        prefix: put before each video's id, as a folder.
+        exclude: patterns of videos to leave out, such as `rejected/*` and `*.gif`.
+        **settings: of extraction, those that do not change features: `weights`, `device`, `engine`, `decoder`,
+            `batch_size`, `workers`, `timeout`, `video_column`.
+
+    Returns:
+        an iterator over the predictions, in the order of the inputs, each as soon as it is known.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+        UsageError: the run or an input does not exist.
+        InputError: an input contains no videos.
+        RunError: the folder is not a run, or the store does not fit it.
+        WeightsError: the backbone's weights are not available.
+    """
+    from vidpipe.stages import predict as stage
+    from vidpipe.video.files import find_videos
+
+    check_names(settings, PREDICT_SETTINGS)
+    config = ExtractConfig(**settings)
+    opened_run = _open_run(run)
+    opened_store = _open_store(store) if store is not None else None
+    videos = find_videos(_paths(inputs), prefix=prefix, exclude=exclude, video_column=config.video_column)
+    return stage.predict(opened_run, videos, top=top, min_confidence=min_confidence, store=opened_store, config=config)
+
+
+def _names(section: str) -> list[str]:
+    return [name for config in SECTIONS[section] for name in _names_of(config)]
+
+
+def _names_of(config: type) -> list[str]:
+    return [setting.name for setting in settings_of(config)]
+
+
+def _paths(inputs: Inputs) -> list[Path]:
+    return [Path(one) for one in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+
+
+def _open_store(store: "str | Path | FeatureStore") -> "FeatureStore":
+    from vidpipe.features.store import FeatureStore
+
+    return store if isinstance(store, FeatureStore) else FeatureStore.open(store)
+
+
+def _open_run(run: "str | Path | Run") -> "Run":
+    from vidpipe.runs.run import Run
+
+    return run if isinstance(run, Run) else Run.open(run)
+
+
+def _labelled(store: "FeatureStore", config: LabelsConfig) -> "list[list[LabeledVideo]]":
+    """The labelled videos of a store, once for each official split that the config asks for."""
+    from vidpipe.datasets.stored import label_store
+
+    splits = [
+        label_store(
+            store,
+            config.labels,
+            official_split=number,
+            skip_missing=config.skip_missing,
+            group_by=config.group_by,
+            video_column=config.video_column,
+            label_column=config.label_column,
+        )
+        for number in ((1, 2, 3) if config.split == "all" else (int(config.split),))
+    ]
+    if len(splits) > 1 and not any(video.split for video in splits[0]):
+        raise UsageError(
+            "--split all goes with the official lists of UCF101 or HMDB51; give their folder with --labels"
+        )
+    return splits
