@@ -92,7 +92,7 @@ def test_train_over_folds_prints_the_estimate_and_warns(extracted: tuple[Path, R
     result = run("train", extracted[0], "-o", tmp_path / "run", *folds)
     assert result.exit_code == 0, result.output
     assert "folds statistics top-1" in result.stdout
-    assert "(95 % by group" in result.stdout
+    assert "(95 % CI " in result.stdout
     assert "\ntest " not in result.stdout
     assert "are too few to calibrate" in result.stderr
     assert "warning: only 8 groups" in result.stderr

@@ -107,7 +107,7 @@ def test_a_folder_without_videos_still_shows_what_is_there(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("", "the path is empty; is a variable of the shell not set?"),
+        ("", "the path is empty; is a shell variable not set?"),
         ("https://example.org/a.mp4", "https://example.org/a.mp4: URLs are not read"),
     ],
 )

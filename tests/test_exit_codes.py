@@ -75,7 +75,7 @@ def test_a_path_that_holds_something_else_is_no_wrong_usage_but_for_a_config(nam
     result = run(name, what)
     assert result.exit_code == (2 if "--config" in name else 1), result.output
     assert "Errno" not in result.stderr
-    assert "vidpipe did not expect this" not in result.stderr
+    assert "a bug in vidpipe" not in result.stderr
 
 
 @pytest.mark.parametrize("name", ["extract INPUT", "predict INPUT"])

@@ -1,4 +1,4 @@
-"""Tables of text, as programs and spreadsheets write them: CSV with any usual delimiter, encoding and header."""
+"""CSV files as programs and spreadsheets write them: with common delimiters, encodings and column names."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ COLUMN_NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "split": (),
     "group": (),
 }
-"""Other names of each column, those of one bracket as good as one another; the column's own name wins."""
+"""Other names of each column. Its own name is preferred, then the first group of names, then the next."""
 
 _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 _SPREADSHEET_HINT = re.compile(r"sep=([,;|\t])\r?\n")
@@ -27,10 +27,10 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.*", re.DOTALL)
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row of a table: its cells by column, without the spaces around them."""
+    """One row of a table: its stripped cells, by column."""
 
     line: int
-    """Counted from 1; the row's last one."""
+    """Number of the row's last line, from 1."""
     cells: Mapping[str, str]
 
 
@@ -43,13 +43,16 @@ class Table:
     text: str
     delimiter: str
     error: type[VidpipeError]
-    """What is raised where the table cannot be read."""
+    """Raised if the table cannot be read."""
 
     def rows(self) -> Iterator[TableRow]:
-        """Every row that is not empty, in order.
+        """Read the rows that are not empty.
+
+        Yields:
+            the rows, in order.
 
         Raises:
-            VidpipeError: of the kind `error`: a row is no CSV, or has more cells than there are columns.
+            VidpipeError: of the type `error`: a row is not valid CSV, or has more cells than there are columns.
         """
         reader = csv.reader(io.StringIO(self.text, newline=""), delimiter=self.delimiter, strict=True)
         try:
@@ -69,33 +72,36 @@ class Table:
             delimiter = _DELIMITERS.get(self.delimiter, repr(self.delimiter))
             raise self.error(
                 f"{self.path}, line {line}: more cells than columns; "
-                f"put double quotes around a cell that holds {delimiter}"
+                f"put double quotes around a cell that contains {delimiter}"
             )
         cells += [""] * (len(self.columns) - len(cells))
         return dict(zip(self.columns, cells, strict=False))
 
     def named(self, name: str) -> str | None:
-        """The column of this name, or else the one that differs from it only in case, spaces or dashes."""
+        """Return the column of this name, or the only one that differs just in case, spaces or dashes."""
         if name.strip() in self.columns:
             return self._single(name.strip())
         alike = [column for column in self.columns if _plain(column) == _plain(name)]
         return self._single(alike[0]) if len(alike) == 1 else None
 
     def column(self, kind: str, given: str | None = None) -> str | None:
-        """The column of one kind, by its own name or another usual one; None where there is none.
+        """Find a column by its own name, or by another common name.
 
         Args:
-            kind: A key of `COLUMN_NAMES`.
-            given: The column's name, where the user gives it.
+            kind: a key of `COLUMN_NAMES`.
+            given: the name that the user gives for the column, if any.
+
+        Returns:
+            the column, or None if there is none.
 
         Raises:
-            UsageError: There is no column of the name given.
-            VidpipeError: Of the kind `error`: several columns could be meant.
+            UsageError: there is no column with the given name.
+            VidpipeError: of the type `error`: several columns match.
         """
         if given is not None:
             if found := self.named(given):
                 return found
-            raise UsageError(f"--{kind}-column {given!r}: {self.path} has no such column; it has: {self._told_columns}")
+            raise UsageError(f"--{kind}-column {given!r}: {self.path} has no such column; it has: {self._column_list}")
         for names in ((kind,), *COLUMN_NAMES[kind]):
             if kind in names and (found := self.named(kind)):
                 return found
@@ -103,29 +109,29 @@ class Table:
             if len(alike) > 1:
                 raise self.error(
                     f"{self.path}: columns {alike[0]!r} and {alike[1]!r} could both be the {kind}; "
-                    f"say which with --{kind}-column"
+                    f"choose one with --{kind}-column"
                 )
             if alike:
                 return self._single(alike[0])
         return None
 
     def need(self, kind: str, given: str | None = None) -> str:
-        """`column`, where the table is of no use without it."""
+        """Return a column as `column` does; raise an error of the type `error` if there is none."""
         found = self.column(kind, given)
         if found is None:
             raise self.error(
-                f"{self.path}: missing column {kind!r}; found: {self._told_columns}; "
+                f"{self.path}: missing column {kind!r}; found: {self._column_list}; "
                 f"name it in the first line, or give --{kind}-column"
             )
         return found
 
     @property
-    def _told_columns(self) -> str:
+    def _column_list(self) -> str:
         return ", ".join(self.columns)
 
     def _single(self, column: str) -> str:
         if self.columns.count(column) > 1:
-            raise self.error(f"{self.path}: column {column!r} stands there more than once; keep one")
+            raise self.error(f"{self.path}: column {column!r} occurs more than once; keep one")
         return column
 
 
@@ -133,14 +139,14 @@ def read_table(path: Path, *, error: type[VidpipeError]) -> Table:
     """Read a CSV file: separated by commas, semicolons or tabs, in UTF-8, or UTF-16 with a byte order mark.
 
     Args:
-        path: The file.
-        error: The kind of error for a file that is no table.
+        path: the file.
+        error: the type of error to raise.
 
     Returns:
-        The table; its rows are parsed when they are asked for.
+        the table; its rows are parsed when they are read.
 
     Raises:
-        VidpipeError: Of the kind `error`: the file cannot be read, or is not text.
+        VidpipeError: of the type `error`: the file cannot be read, or is not text.
     """
     text = read_text(path, error=error)
     if hint := _SPREADSHEET_HINT.match(text):
@@ -154,10 +160,17 @@ def read_table(path: Path, *, error: type[VidpipeError]) -> Table:
 
 
 def read_text(path: Path, *, error: type[VidpipeError]) -> str:
-    """Read a whole text file: UTF-8 with or without a byte order mark, or UTF-16 with one.
+    """Read a text file: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Args:
+        path: the file.
+        error: the type of error to raise.
+
+    Returns:
+        the text.
 
     Raises:
-        VidpipeError: Of the kind `error`: the file cannot be read, or is not such text.
+        VidpipeError: of the type `error`: the file cannot be read, or is in another encoding.
     """
     try:
         content = path.read_bytes()
@@ -173,18 +186,18 @@ def read_text(path: Path, *, error: type[VidpipeError]) -> str:
 
 
 def is_url(name: str) -> bool:
-    """Whether a name is a URL, such as `https://host/a.mp4`, and no path."""
+    """Return whether a name is a URL, such as `https://host/a.mp4`, and not a path."""
     return _URL.fullmatch(name) is not None
 
 
 def _header(text: str, delimiter: str) -> list[str]:
-    """The first line that is not empty, as cells."""
+    """The cells of the first line that is not empty."""
     try:
         for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
             cells = [cell.strip() for cell in row]
             if any(cells):
                 return cells
-    except csv.Error:  # a cell without end; the table has no columns then
+    except csv.Error:  # an unclosed quote: the table has no columns
         pass
     return []
 

@@ -1,27 +1,27 @@
-"""Every error that a user can meet.
+"""The errors that vidpipe raises.
 
     VidpipeError                 exit code 1: could not do it
-    ├── UsageError               exit code 2: the request itself is wrong; any path named that is not there
-    │   └── ConfigError          a config file, or a setting's value
-    ├── InputError               an input path holds nothing that can be used
-    ├── VideoError               one video cannot be read; the others go on
+    ├── UsageError               exit code 2: wrong usage, such as a path that does not exist
+    │   └── ConfigError          a config file, or the value of a setting
+    ├── InputError               an input contains no usable videos
+    ├── VideoError               one video cannot be read; the others are processed
     │   ├── NotAVideoError       no video stream, a playlist, an empty file
-    │   ├── UnreadableFileError  the file cannot be read just now; tried again in the next run
-    │   ├── DecodeError          a video stream that does not decode
+    │   ├── UnreadableFileError  the file cannot be read at the moment; the next run tries it again
+    │   ├── DecodeError          the video stream cannot be decoded
     │   ├── DecodeTimeoutError   decoding took longer than --timeout
-    │   └── DecoderCrashError    the decoder took its process down
-    ├── DecodingStoppedError     no decoding process starts, or answers
-    ├── StoreError               a feature store, or a path that is there and holds none
+    │   └── DecoderCrashError    the decoder crashed its process
+    ├── DecodingStoppedError     decoding processes do not start, or do not answer
+    ├── StoreError               a feature store, or a path that exists and is not one
     │   ├── KeyMismatchError     it was made with other settings
     │   └── ShardError           one of its HDF5 files is damaged
-    ├── LabelsError              a labels file, or how labels and videos fit together
-    ├── WeightsError             weights that cannot be had, or do not fit
-    ├── RunError                 a run folder, or a path that is there and holds none
-    ├── TrainingError            training that cannot go on
-    ├── InterruptedExtractionError  Ctrl-C; what was done is sealed
+    ├── LabelsError              a labels file, or labels that do not fit the videos
+    ├── WeightsError             weights that are not available, or do not fit
+    ├── RunError                 a run folder, or a path that exists and is not one
+    ├── TrainingError            training cannot continue
+    ├── InterruptedExtractionError  Ctrl-C; finished videos are stored
     └── InterruptedTrainingError    Ctrl-C; the last checkpoint is kept
 
-A message says what is wrong, with which file or value, what is allowed, and what to do.
+A message says what is wrong, in which file or value, what is allowed, and what to do.
 """
 
 from collections.abc import Collection, Iterable
@@ -55,23 +55,23 @@ __all__ = [
 
 
 class VidpipeError(Exception):
-    """Base of all errors that vidpipe raises on purpose."""
+    """Base class of vidpipe's errors."""
 
     exit_code = 1
 
 
 class UsageError(VidpipeError):
-    """The request itself is wrong: an option, a name, a path that is not there."""
+    """Wrong usage: an option, a name, or a path that does not exist."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A config file that does not parse, an unknown key, a value out of range."""
+    """A config file cannot be parsed, a key is unknown, or a value is out of range."""
 
 
 class InputError(VidpipeError):
-    """An input path that holds nothing vidpipe can use."""
+    """An input contains no usable videos."""
 
 
 class VideoError(VidpipeError):
@@ -79,27 +79,27 @@ class VideoError(VidpipeError):
 
 
 class NotAVideoError(VideoError):
-    """The file holds no video stream of its own."""
+    """The file contains no video stream of its own."""
 
 
 class UnreadableFileError(VideoError):
-    """The file cannot be read just now: permissions, a disk or network error; it is tried again in the next run."""
+    """The file cannot be read at the moment: permissions, a disk or network error. The next run tries it again."""
 
 
 class DecodeError(VideoError):
-    """The file holds a video stream that cannot be decoded."""
+    """The file contains a video stream that cannot be decoded."""
 
 
 class DecodeTimeoutError(VideoError):
-    """Decoding took longer than allowed, and its process was killed."""
+    """Decoding took longer than the time limit, and its process was killed."""
 
 
 class DecoderCrashError(VideoError):
-    """The native decoder took its process down."""
+    """The decoder crashed its process."""
 
 
 class DecodingStoppedError(VidpipeError):
-    """The processes that decode cannot be got to work."""
+    """The decoding processes do not work."""
 
 
 class StoreError(VidpipeError):
@@ -107,11 +107,11 @@ class StoreError(VidpipeError):
 
 
 class KeyMismatchError(StoreError):
-    """A feature store was made with other settings than those asked for."""
+    """A feature store was made with other settings."""
 
 
 class ShardError(StoreError):
-    """An HDF5 file of a feature store is not a whole, valid shard."""
+    """An HDF5 file of a feature store is not a complete and valid shard."""
 
 
 class LabelsError(VidpipeError):
@@ -119,40 +119,40 @@ class LabelsError(VidpipeError):
 
 
 class WeightsError(VidpipeError):
-    """Weights cannot be fetched or loaded."""
+    """Weights cannot be downloaded or loaded."""
 
 
 class RunError(VidpipeError):
-    """A run folder is incomplete or does not fit what is asked of it."""
+    """A run folder is incomplete, or does not fit the request."""
 
 
 class TrainingError(VidpipeError):
-    """Training cannot go on: a loss that is not finite."""
+    """Training cannot continue: a loss is not finite."""
 
 
 class InterruptedExtractionError(VidpipeError):
-    """The user stopped an extraction; everything finished is in the store."""
+    """The user stopped an extraction; finished videos are in the store."""
 
 
 class InterruptedTrainingError(VidpipeError):
-    """The user stopped a training; its last checkpoint is kept, and the older run is as it was."""
+    """The user stopped a training; its last checkpoint is kept, and an older run is unchanged."""
 
 
 def count_of(count: int, noun: str) -> str:
-    """A count with its noun: `1 video`, `2 videos`, `1 labelled video`, `2 classes`."""
+    """Return a count with its noun: `1 video`, `2 videos`, `1 labelled video`, `2 classes`."""
     if count == 1:
         return f"1 {noun}"
     return f"{count} {noun}{'es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's'}"
 
 
 def first_few(names: Collection[str], limit: int = 3, *, separator: str = ", ") -> str:
-    """Name some, count the rest: `a, b, c and 7 more`."""
+    """Return the first few names and the number of the others: `a, b, c and 7 more`."""
     shown = separator.join(list(names)[:limit])
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The text for a name that nobody knows: `unknown backbone 'resnet5'; did you mean 'resnet50'? Known: …`."""
+    """Return the message for an unknown name: `unknown backbone 'resnet5'; did you mean 'resnet50'? Known: …`."""
     names = list(known)
     nearest = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""

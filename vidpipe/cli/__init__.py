@@ -1,4 +1,4 @@
-"""The command line. A command parses, calls one function and prints; it is imported only when it is used."""
+"""The command line. A command parses its arguments, calls one function and prints; it is imported when it is used."""
 
 import os
 from importlib import import_module
@@ -7,26 +7,26 @@ import click
 
 from vidpipe import __version__
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
 
-# torch's threads would else spin while they wait for one another, and take the cores from the decoders: on two cores,
-# beside one busy process, extraction ran 1.8 times as fast with this. It must stand before torch is imported.
+# By default torch's threads spin while they wait for each other, and take the cores from the decoders: on two cores,
+# beside one busy process, extraction was 1.8 times as fast with this. Set it before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS = ("extract", "train", "evaluate", "report", "predict", "info", "store", "backbones", "demo")
+"""In the order of `vidpipe --help`. Each is a module of this package."""
 
-
-INSTEAD = {
+_INSTEAD = {
     "version": "vidpipe --version",
     "help": "vidpipe --help",
     "models": "vidpipe backbones",
     **{name: f"vidpipe store {name}" for name in ("verify", "repair", "merge", "compact", "export")},
 }
-"""What to type for names that are no commands, but are at home elsewhere."""
+"""What to type instead of names that users try."""
 
 
 class _LazyGroup(click.Group):
-    """Finds each command in the module of its name."""
+    """Imports each command from the module of its name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -50,18 +50,18 @@ def _unknown_command(name: str, *arguments: str) -> str:
 
     if name == "help" and arguments and arguments[0] in COMMANDS:
         return f"unknown command 'help'; use `vidpipe {arguments[0]} --help`"
-    if name in INSTEAD:
-        return f"unknown command {name!r}; use `{INSTEAD[name]}`"
+    if name in _INSTEAD:
+        return f"unknown command {name!r}; use `{_INSTEAD[name]}`"
     return unknown_name("command", name, COMMANDS)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, "--version", package_name="vidpipe", prog_name="vidpipe")
 def main() -> None:
-    """From a folder of videos to an action label.
+    """Train an action-recognition model on a folder of videos, and apply it to more videos.
 
     \b
-    vidpipe extract videos/ -o features      each sampled frame through a frozen image model, once
-    vidpipe train features -o run            a classifier on the cached features
-    vidpipe predict run new_videos/          labels for more videos
+    vidpipe extract videos/ -o features      compute features of sampled frames with a frozen image model
+    vidpipe train features -o run            train a classifier on the features
+    vidpipe predict run new_videos/          predict the labels of more videos
     """

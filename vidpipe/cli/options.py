@@ -1,4 +1,4 @@
-"""What the commands share: options made from the settings, the config file, logging, and how errors are told."""
+"""What the commands share: options made from settings, config files, logging, and error messages."""
 
 import functools
 import json
@@ -37,16 +37,16 @@ __all__ = [
 ]
 
 SOME_VIDEOS_FAILED = 3
-"""Exit code of a command that finished, but for videos that could not be read."""
+"""Exit code of a command that finished, although some videos could not be read."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def printable(text: str) -> str:
-    """Text on one line that means nothing to a terminal: what cannot be seen is escaped, as `repr` does.
+    """Return text that is safe to print on one line of a terminal: unprintable characters are escaped.
 
-    `a b é 🎬` stays as it is; a newline, an escape sequence, a change of writing direction and a byte that is no UTF-8
-    become `\\n`, `\\x1b`, `\\u202e` and `\\udcff`.
+    `a b é 🎬` stays the same. A newline, an escape sequence, a change of direction and a byte that is not UTF-8
+    become `\\n`, `\\x1b`, `\\u202e` and `\\udcff`, as in `repr`.
     """
     return text if text.isprintable() else "".join(_visible(character) for character in text)
 
@@ -56,7 +56,7 @@ def _visible(character: str) -> str:
 
 
 def json_line(value: Any) -> str:
-    """A value as JSON on one line: text as it is, or in ASCII where a terminal could take part of it for a command."""
+    """Return a value as JSON on one line, in ASCII if it contains characters that are not printable."""
     line = json.dumps(value, ensure_ascii=False)
     return line if line.isprintable() else json.dumps(value)
 
@@ -69,20 +69,20 @@ def find_inputs(
     video_column: str | None = None,
     on_skipped: "Callable[[Skipped], None] | None" = None,
 ) -> "tuple[list[VideoFile], list[str]]":
-    """The videos that a command's INPUTs name, and what of them cannot be read, in words.
+    """Find the videos of a command's INPUTs.
 
     Args:
         inputs: files, folders and CSVs.
         prefix: put before each id, as a folder.
         exclude: the patterns of --exclude.
-        video_column: the column of the CSVs that names the videos.
+        video_column: the column of the CSVs with the videos.
         on_skipped: called with each file and folder that is left out.
 
     Returns:
-        The videos in the order of the inputs, and a line for each folder that cannot be read.
+        the videos in the order of the inputs, and a message for each folder that cannot be read.
 
     Raises:
-        VidpipeError: as `vidpipe.video.files.find_videos` does.
+        VidpipeError: as `vidpipe.video.files.find_videos`.
     """
     from vidpipe.video.files import find_videos
 
@@ -95,41 +95,41 @@ def find_inputs(
         on_skipped=on_skipped or (lambda skipped: None),
         video_column=video_column,
     )
-    return videos, [printable(f"cannot be read: {told}") for told in unreadable]
+    return videos, [printable(f"cannot be read: {one}") for one in unreadable]
 
 
 def inputs_argument(function: Function) -> Function:
-    """INPUT…, for the commands that read videos."""
+    """Add the argument INPUT…."""
     return click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=LocalPath())(function)
 
 
 def exclude_option(function: Function) -> Function:
-    """--exclude, for the commands that take INPUTs."""
+    """Add the option --exclude."""
     return click.option(
         "--exclude",
         metavar="GLOB",
         multiple=True,
-        help="Leave out videos by their path relative to INPUT, such as 'rejected/*'. Without a / in it, GLOB is "
-        "compared with each name on the path, such as '*.gif'. Repeatable.",
+        help="Leave out videos whose path relative to INPUT matches, such as 'rejected/*'. A GLOB without a / matches "
+        "any name on the path, such as '*.gif'. Repeatable.",
     )(function)
 
 
 def prefix_option(function: Function) -> Function:
-    """--prefix, for the commands that take INPUTs and a store."""
+    """Add the option --prefix."""
     return click.option(
         "--prefix",
         metavar="NAME",
         default="",
-        help="Put NAME/ before the videos' ids, to tell folders of one store apart.",
+        help="Put NAME/ before the videos' ids, so that several folders can share a store.",
     )(function)
 
 
 def vidpipe_command(**attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """A click command with --quiet and --debug, whose errors are one line and an exit code."""
+    """Return a decorator that makes a click command with --quiet and --debug, and reports errors as one line."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        @click.option("--quiet", "-q", is_flag=True, help="Print results and errors only.")
-        @click.option("--debug", is_flag=True, help="Show what happens inside, and the traceback of an error.")
+        @click.option("--quiet", "-q", is_flag=True, help="Print only results and errors.")
+        @click.option("--debug", is_flag=True, help="Show debug messages, and the traceback of an error.")
         @functools.wraps(function)
         def guarded(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> Any:
             _configure_logging(quiet=quiet, debug=debug)
@@ -139,7 +139,7 @@ def vidpipe_command(**attributes: Any) -> Callable[[Callable[..., Any]], click.C
                 raise
             except Exception as error:
                 if debug:
-                    logging.getLogger("vidpipe").exception("the error's traceback")
+                    logging.getLogger("vidpipe").exception("traceback of the error")
                 raise _as_click(error) from error
 
         decorated: click.Command = click.command(**attributes)(guarded)
@@ -149,22 +149,22 @@ def vidpipe_command(**attributes: Any) -> Callable[[Callable[..., Any]], click.C
 
 
 class LocalPath(click.Path):
-    """A path of this machine: refuses a URL as it was typed, and an empty text, which a `Path` would take for `.`."""
+    """A local path. Refuses URLs, and the empty text, which `Path` would read as `.`."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path; wrong usage where the text is empty or a URL."""
+        """Return the path; a usage error if the text is empty or a URL."""
         if value == "":
-            self.fail("the path is empty; is a variable of the shell not set? '.' is this folder", param, ctx)
+            self.fail("the path is empty; is a shell variable not set? '.' is the current folder", param, ctx)
         if isinstance(value, str) and is_url(value):
             raise click.UsageError(printable(f"{value}: URLs are not read; download the file, and name it here"), ctx)
         return super().convert(value, param, ctx)
 
 
-class _Told(click.ClickException):
-    """An error as its text and its own exit code."""
+class _ErrorWithExitCode(click.ClickException):
+    """An error message with its exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(printable(message))
@@ -173,15 +173,15 @@ class _Told(click.ClickException):
 
 def _as_click(error: Exception) -> click.ClickException:
     if isinstance(error, VidpipeError):
-        return _Told(str(error), error.exit_code)
+        return _ErrorWithExitCode(str(error), error.exit_code)
     if isinstance(error, BrokenPipeError):
         raise error
     kind = type(error).__name__
-    return _Told(f"{kind}: {error}. vidpipe did not expect this; run it again with --debug and report it", 1)
+    return _ErrorWithExitCode(f"{kind}: {error}. This is a bug in vidpipe; run it again with --debug and report it", 1)
 
 
 class _PrintableFormatter(logging.Formatter):
-    """A message on one line, a traceback on its own."""
+    """Formats a message on one line, and a traceback on its own lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         return printable(super().formatMessage(record))
@@ -194,18 +194,22 @@ def _configure_logging(*, quiet: bool, debug: bool) -> None:
     logger = logging.getLogger("vidpipe")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_PrintableFormatter("%(message)s"))
-    handler.setLevel(logging.ERROR if quiet and not debug else logging.NOTSET)  # a run keeps what is not shown
+    handler.setLevel(logging.ERROR if quiet and not debug else logging.NOTSET)  # a run still collects warnings
     logger.handlers = [handler]
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def setting_options(config: type[Config], *sections: str, only: Sequence[str] = ()) -> Callable[[Function], Function]:
-    """An option for each setting of a config; and --config for a file of them, where `sections` names its tables.
+    """Add an option for each setting of a config, and --config.
 
     Args:
         config: the class whose settings become options.
-        sections: tables of the file that feed the command's options, the last one before the others.
-        only: the settings to take; empty for all.
+        *sections: tables of the config file with values for the options; later ones override earlier ones. Without any,
+            there is no --config.
+        only: names of the settings to use; empty for all.
+
+    Returns:
+        a decorator of the command's function.
     """
     chosen = [setting for setting in settings(config) if not only or setting.name in only]
 
@@ -219,7 +223,7 @@ def setting_options(config: type[Config], *sections: str, only: Sequence[str] = 
 
 
 def _dropping_replaced(config: type[Config], chosen: Sequence[Setting]) -> Callable[[Function], Function]:
-    """Forget what a config file says of a method that an option replaces."""
+    """Ignore settings of the config file that belong to a method which an option replaces."""
 
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
@@ -246,8 +250,8 @@ def _config_option(*sections: str) -> Callable[[Function], Function]:
         is_eager=True,
         expose_value=False,
         callback=functools.partial(_load_config, sections=sections),
-        help=f"TOML file with {'tables' if len(sections) > 1 else 'a table'} {tables}; options given here win over it. "
-        "Paths in it are relative to the working folder, as here.",
+        help=f"TOML file with {'tables' if len(sections) > 1 else 'a table'} {tables}. Options override it. Paths in "
+        "it are relative to the working folder.",
     )
 
 
@@ -257,12 +261,12 @@ def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
     try:
         values = {name: value for section in sections for name, value in load_section(path, section).items()}
     except ConfigError as error:
-        raise _Told(str(error), error.exit_code) from error
+        raise _ErrorWithExitCode(str(error), error.exit_code) from error
     ctx.default_map = {_parameter(name): value for name, value in values.items()}
 
 
 def _parameter(setting_name: str) -> str:
-    """What the commands' functions call a setting whose own name is taken."""
+    """The name of a setting in the commands' functions, where its own name is taken."""
     return {"format": "format_", "split": "official_split"}.get(setting_name, setting_name)
 
 
@@ -294,11 +298,14 @@ def _click_type(setting: Setting) -> click.ParamType[Any] | type:
 
 
 def evaluation_lines(evaluations: "Mapping[str, Evaluation]", *, own: str) -> Iterator[str]:
-    """A line a head, aligned: `lstm top-1 0.650 (95 % by group 0.512 to 0.794)  macro F1 0.642  40 videos`.
+    """Format metrics, a line for each head: `lstm top-1 0.650 (95 % CI 0.512 to 0.794)  macro F1 0.642  40 videos`.
 
     Args:
         evaluations: by head, all on the same videos.
         own: the run's own head; the others are baselines.
+
+    Yields:
+        the lines, aligned.
     """
     width = max(map(len, evaluations))
     for name, evaluation in evaluations.items():
@@ -306,9 +313,9 @@ def evaluation_lines(evaluations: "Mapping[str, Evaluation]", *, own: str) -> It
 
 
 def _figures(evaluation: "Evaluation") -> str:
-    interval = "too few groups for an interval"
+    interval = "too few groups for a CI"
     if evaluation.top1_interval is not None:
-        interval = "95 % by group {:.3f} to {:.3f}".format(*evaluation.top1_interval)
+        interval = "95 % CI {:.3f} to {:.3f}".format(*evaluation.top1_interval)
     figures = [f"top-1 {evaluation.top1:.3f} ({interval})"]
     if evaluation.top5 is not None:
         figures.append(f"top-5 {evaluation.top5:.3f}")
@@ -318,16 +325,16 @@ def _figures(evaluation: "Evaluation") -> str:
 
 
 def format_option(*formats: str) -> Callable[[Function], Function]:
-    """--format, the first one by default."""
+    """Add the option --format; the first format is the default."""
     return click.option(
         "--format",
         "format_",
         type=click.Choice(formats),
         default=formats[0],
         show_default=True,
-        help="Form of the output" + "; json: one JSON object a line, see docs/output.md" * ("json" in formats) + ".",
+        help="Output format" + "; json: one JSON object a line, see docs/output.md" * ("json" in formats) + ".",
     )
 
 
 label_options = setting_options(LabelsConfig)
-"""Where labels come from, for the commands that need them."""
+"""Add the options about labels."""

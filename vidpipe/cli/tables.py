@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 
 __all__ = ["show_table"]
 
-WIDTH_OFF_TERMINAL = 200
+_WIDTH_WITHOUT_TERMINAL = 200
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows below the names of their columns; cells wrap where a terminal is narrow."""
+    """Print a table with a header; cells are wrapped on a narrow terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -16,5 +16,5 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     console = Console(markup=False, emoji=False)
-    console.width = console.width if console.is_terminal else max(console.width, WIDTH_OFF_TERMINAL)
+    console.width = console.width if console.is_terminal else max(console.width, _WIDTH_WITHOUT_TERMINAL)
     console.print(table)

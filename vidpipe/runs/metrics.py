@@ -226,7 +226,7 @@ class Estimate:
     """95 % confidence interval of the mean, from `low` to `high` (bootstrap over groups)."""
 
     def __str__(self) -> str:
-        return f"{self.short} (95 % by group {self.low:.3f} to {self.high:.3f})"
+        return f"{self.short} (95 % CI {self.low:.3f} to {self.high:.3f})"
 
     @property
     def short(self) -> str:
