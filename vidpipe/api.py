@@ -127,7 +127,7 @@ def train(
         RunError: the folder contains a run already, or cannot be written.
         TrainingError: a loss is not finite.
     """
-    from vidpipe.datasets.warned import collect_warnings
+    from vidpipe.datasets.warning_collector import collect_warnings
     from vidpipe.stages import train as stage
 
     check_names(settings, _names("train"))
