@@ -3,8 +3,11 @@
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 import vidpipe
 
 PACKAGE = Path(vidpipe.__file__).parent
+ROOT = PACKAGE.parent
 MODULES = {
     ".".join(("vidpipe", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -51,13 +55,41 @@ HOMES = {
 }
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def exports(path: Path) -> set[str]:
+    """The names in a module's `__all__`."""
+    for node in tree(path).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+def imported_names() -> dict[str, set[str]]:
+    """The names that other modules, tests, benchmarks and tools import, by the module that has them."""
+    found = defaultdict(set)
+    for folder in ("vidpipe", "tests", "benchmarks", "tools"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for module, _, name in (imported.rpartition(".") for imported in imports(path)):
+                if module in MODULES and f"{module}.{name}" not in MODULES and not name.startswith("_"):
+                    found[module].add(name)
+    return found
+
+
+EXPORTS = {module: exports(path) for module, path in MODULES.items() if not module.endswith("__main__")}
+IMPORTED = imported_names()
 
 
 def room(module: str) -> str:
@@ -106,11 +138,32 @@ def test_click_is_used_by_the_command_line_alone() -> None:
     assert {room(module) for module in users} == {"cli"}
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if not name.endswith("__main__")])
+@pytest.mark.parametrize("module", EXPORTS)
 def test_what_a_module_exports_is_there(module: str) -> None:
-    imported = __import__(module, fromlist=["*"])
-    for name in getattr(imported, "__all__", ()):
+    imported = import_module(module)
+    for name in EXPORTS[module]:
         assert hasattr(imported, name), f"{module}.{name}"
+
+
+@pytest.mark.parametrize("module", EXPORTS)
+def test_what_others_import_from_a_module_is_exported(module: str) -> None:
+    assert sorted(IMPORTED.get(module, set()) - EXPORTS[module]) == []
+
+
+@pytest.mark.parametrize("module", EXPORTS)
+def test_what_a_module_does_not_export_has_a_leading_underscore(module: str) -> None:
+    functions_and_classes = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    public = {
+        node.name
+        for node in tree(MODULES[module]).body
+        if isinstance(node, functions_and_classes) and not (room(module) == "cli" and is_command(node))
+    }
+    assert sorted(name for name in public - EXPORTS[module] if not name.startswith("_")) == []
+
+
+def is_command(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
+    """Whether click finds a function, so that no module imports it."""
+    return any(".command" in ast.unparse(one) or "_command" in ast.unparse(one) for one in node.decorator_list)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["extract", "--help"], ["train", "--help"]])
