@@ -21,6 +21,7 @@ from vidpipe.config import settings as settings_of
 from vidpipe.errors import UsageError
 
 if TYPE_CHECKING:
+    from vidpipe.features.key import FeatureKey
     from vidpipe.features.store import FeatureStore
     from vidpipe.records import LabeledVideo, Prediction
     from vidpipe.runs.run import Run
@@ -132,7 +133,7 @@ def train(
 
     check_names(settings, _names("train"))
     config, labels = make_config(TrainConfig, settings), make_config(LabelsConfig, settings)
-    opened = _open_store(store)
+    opened = _open_store(store, usage=f"vidpipe train STORE -o {output}")
     with collect_warnings() as label_warnings:
         videos, *more_splits = _labelled(opened, labels)
     return stage.train(
@@ -179,8 +180,9 @@ def evaluate(
     check_names(settings, _names_of(LabelsConfig))
     labels = make_config(LabelsConfig, settings)
     if labels.split == "all":
-        raise UsageError("split='all' goes with train; a run is evaluated on one split: 1, 2 or 3")
-    opened_run, opened_store = _open_run(run), _open_store(store)
+        raise UsageError("--split all goes with train; a run is evaluated on one split: 1, 2 or 3")
+    opened_run = _open_run(run)
+    opened_store = _open_store(store, usage=f"vidpipe evaluate {opened_run.path} STORE", key=opened_run.key)
     (videos,) = _labelled(opened_store, labels)
     return stage.evaluate(opened_run, opened_store, videos, device=device)
 
@@ -230,7 +232,10 @@ def predict(
     check_names(settings, PREDICT_SETTINGS)
     config = ExtractConfig(**settings)
     opened_run = _open_run(run)
-    opened_store = _open_store(store) if store is not None else None
+    opened_store = None
+    if store is not None:
+        usage = f"vidpipe predict {opened_run.path} … --store STORE"
+        opened_store = _open_store(store, usage=usage, key=opened_run.key)
     videos = find_videos(_paths(inputs), prefix=prefix, exclude=exclude, video_column=config.video_column)
     return stage.predict(opened_run, videos, top=top, min_confidence=min_confidence, store=opened_store, config=config)
 
@@ -247,10 +252,11 @@ def _paths(inputs: Inputs) -> list[Path]:
     return [Path(one) for one in ([inputs] if isinstance(inputs, str | Path) else inputs)]
 
 
-def _open_store(store: "str | Path | FeatureStore") -> "FeatureStore":
+def _open_store(store: "str | Path | FeatureStore", *, usage: str, key: "FeatureKey | None" = None) -> "FeatureStore":
     from vidpipe.features.store import FeatureStore
+    from vidpipe.features.streams import open_store
 
-    return store if isinstance(store, FeatureStore) else FeatureStore.open(store)
+    return store if isinstance(store, FeatureStore) else open_store(Path(store), usage=usage, key=key)
 
 
 def _open_run(run: "str | Path | Run") -> "Run":

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,7 +17,7 @@ from vidpipe.cli.options import (
 )
 from vidpipe.cli.outputs import check_replaceable, is_own_picture
 from vidpipe.config import EvaluateConfig
-from vidpipe.errors import UsageError, count_of
+from vidpipe.errors import count_of
 
 if TYPE_CHECKING:
     from vidpipe.runs.metrics import Evaluation
@@ -31,15 +31,11 @@ if TYPE_CHECKING:
 def command(
     run: Path,
     store: Path,
-    labels: Path | None,
-    official_split: str,
-    group_by: str | None,
-    skip_missing: bool,
-    video_column: str | None,
-    label_column: str | None,
     device: str,
     plot: Path | None,
     format_: str,
+    official_split: str,
+    **labels: Any,
 ) -> None:
     """Hold a run's predictions against labels: accuracy, per-class precision, recall and F1, confusion matrix.
 
@@ -51,27 +47,13 @@ def command(
     vidpipe evaluate run other_features --labels other_labels.csv
     vidpipe evaluate run other_features --format json --plot confusion.png
     """
-    from vidpipe.datasets.stored import label_store
-    from vidpipe.features.streams import open_store
+    from vidpipe.api import evaluate
     from vidpipe.runs.run import Run
-    from vidpipe.stages.evaluate import evaluate
 
     if plot is not None:
         check_replaceable(plot, "a confusion matrix", is_own=is_own_picture)
     opened_run = Run.open(run)
-    opened_store = open_store(store, usage=f"vidpipe evaluate {run} STORE", key=opened_run.key)
-    if official_split == "all":
-        raise UsageError("--split all goes with train; a run is evaluated on one split: 1, 2 or 3")
-    videos = label_store(
-        opened_store,
-        labels,
-        official_split=int(official_split),
-        skip_missing=skip_missing,
-        group_by=group_by,
-        video_column=video_column,
-        label_column=label_column,
-    )
-    report = evaluate(opened_run, opened_store, videos, device=device)
+    report = evaluate(opened_run, store, device=device, split=official_split, **labels)
     best, *baselines = report.evaluations.items()
     if report.num_excluded:
         click.echo(f"excluded {count_of(report.num_excluded, 'video')} used for training or model selection", err=True)

@@ -25,7 +25,7 @@ from vidpipe.cli.options import (
     vidpipe_command,
 )
 from vidpipe.cli.outputs import OutputLines, check_replaceable
-from vidpipe.config import ExtractConfig, PredictConfig
+from vidpipe.config import PREDICT_SETTINGS, ExtractConfig, PredictConfig
 from vidpipe.errors import InterruptedExtractionError, UsageError, count_of, first_few
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HOW_TO_EXTRACT = ("weights", "device", "engine", "decoder", "batch_size", "workers", "timeout", "video_column")
-"""Settings of `vidpipe extract` that change no feature; the run has the others."""
 DEFAULT_TOP = 5
 CSV_COLUMNS = ("video", "label", "probability", "path")
 MAX_SECONDS_BETWEEN_FRAMES = 10.0
@@ -53,7 +51,7 @@ FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 @prefix_option
 @exclude_option
 @setting_options(PredictConfig)
-@setting_options(ExtractConfig, "extract", "predict", only=HOW_TO_EXTRACT)
+@setting_options(ExtractConfig, "extract", "predict", only=PREDICT_SETTINGS)
 def command(
     run: Path,
     inputs: tuple[Path, ...],

@@ -7,7 +7,7 @@ import click
 
 from vidpipe.cli.options import LocalPath, evaluation_lines, label_options, printable, setting_options, vidpipe_command
 from vidpipe.config import TrainConfig
-from vidpipe.errors import UsageError, count_of
+from vidpipe.errors import count_of
 
 if TYPE_CHECKING:
     from vidpipe.runs.tables import Epoch
@@ -37,12 +37,7 @@ def command(
     resume: bool,
     tensorboard: bool,
     skip_conflicts: bool,
-    labels: Path | None,
     official_split: str,
-    group_by: str | None,
-    skip_missing: bool,
-    video_column: str | None,
-    label_column: str | None,
     **settings: Any,
 ) -> None:
     """Train a classifier on a store's features, and the mean-feature baseline beside it.
@@ -57,44 +52,18 @@ def command(
     vidpipe train features -o run --labels labels.csv --folds 5 --group-by camera
     vidpipe train features -o run --head lstm --motion raw,difference --ensemble 3
     """
-    config = TrainConfig(**settings)
+    from vidpipe.api import train
 
-    from vidpipe.datasets.stored import label_store
-    from vidpipe.datasets.warning_collector import collect_warnings
-    from vidpipe.features.streams import open_store
-    from vidpipe.stages.train import train
-
-    opened = open_store(store, usage=f"vidpipe train STORE -o {run}")
-    numbers = (1, 2, 3) if official_split == "all" else (int(official_split),)
-    with collect_warnings() as label_warnings:
-        videos, *more_splits = [
-            label_store(
-                opened,
-                labels,
-                official_split=number,
-                skip_missing=skip_missing,
-                group_by=group_by,
-                video_column=video_column,
-                label_column=label_column,
-            )
-            for number in numbers
-        ]
-    if more_splits and not any(video.split for video in videos):
-        raise UsageError(
-            "--split all goes with the official lists of UCF101 or HMDB51; give their folder with --labels"
-        )
     result = train(
-        opened,
-        videos,
+        store,
         run,
-        config=config,
-        more_splits=more_splits,
-        resume=resume,
         overwrite=overwrite,
+        resume=resume,
         tensorboard=tensorboard,
         skip_conflicts=skip_conflicts,
-        label_warnings=label_warnings,
         on_epoch=_log_epoch,
+        split=official_split,
+        **settings,
     )
     _print_result(result)
 
