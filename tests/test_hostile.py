@@ -180,7 +180,7 @@ def write_playlist(name: str, target: str, canary: Canary) -> Path:
 def test_a_playlist_is_refused_and_what_it_names_is_not_opened(canary: Canary, name: str, target: str) -> None:
     path = write_playlist(name, target, canary)
     canary.is_silent()
-    with pytest.raises(NotAVideoError, match="a playlist or a reference: it names other files"):
+    with pytest.raises(NotAVideoError, match="a playlist or a reference to other files"):
         open_video(path)
     assert canary.is_silent()
 
@@ -250,7 +250,7 @@ def references(canary: Canary) -> Path:
         ("alias.mov", DecodeError, "holds no frames"),
         ("subtitles.idx", NotAVideoError, "a playlist"),
         ("raw.mlv", NotAVideoError, "a playlist"),
-        ("frame%03d.png", NotAVideoError, "takes its name for that of a sequence of images"),
+        ("frame%03d.png", NotAVideoError, "reads its name as that of a sequence of images"),
         ("picture.svg", NotAVideoError, "not a media file"),
     ],
 )

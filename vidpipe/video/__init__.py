@@ -1,1 +1,1 @@
-"""Video files in, sampled frames out: found, their packets read, frames chosen and decoded in worker processes."""
+"""Video files in, sampled pictures out: finding files, reading packets, sampling, and decoding in worker processes."""

@@ -1,4 +1,4 @@
-"""Opening a media file, and nothing but that file: whatever it contains, no other file and no address is read."""
+"""Opening a media file. Whatever the file contains, no other file and no network address is read."""
 
 import stat
 from functools import cache
@@ -13,7 +13,7 @@ __all__ = ["MAX_PIXELS", "open_container", "video_stream"]
 av.logging.set_level(av.logging.PANIC)
 
 MAX_PIXELS = 2**27
-"""Of one picture, 16384 × 8192: a header of a few bytes must not make a process ask for gigabytes."""
+"""The largest picture, 16384 × 8192: a header of a few bytes must not make a process allocate gigabytes."""
 
 REFERRING_FORMATS = frozenset(
     (
@@ -21,27 +21,33 @@ REFERRING_FORMATS = frozenset(
         *("sdp", "rtsp", "rtp", "sap", "lavfi", "vapoursynth", "avisynth", "tty", "svg_pipe", "libopenmpt"),
     )
 )
-"""Demuxers that read other files or addresses than the one named. Those that open their input by themselves (devices,
-image sequences) are left out as well."""
+"""Demuxers that read other files or addresses than the one named. They are refused, and so are those that open their
+input themselves (devices, image sequences)."""
 
 _NO_FILE = 1  # FFmpeg's AVFMT_NOFILE
 _HEAD_BYTES = 2**16
 _FIRST_WORDS = (b"#extm3u", b"ffconcat", b"[playlist]", b"[reference]", b"# vobsub index", b"v=0\r", b"v=0\n", b"mlvi")
 _XML_ELEMENTS = (b"<mpd", b"<smoothstreamingmedia", b"<compositionplaylist", b"<asx", b"<smil", b"<playlist")
 _PATTERN_SIGNS = frozenset("%*?{")
-"""FFmpeg takes an image's name with one of these for that of a sequence of images."""
+"""FFmpeg reads the name of an image with one of these as the name of a sequence of images."""
 
 
 def open_container(path: Path) -> "av.container.InputContainer":
     """Open a media file with FFmpeg, by its content.
 
+    Args:
+        path: the file.
+
+    Returns:
+        The open file.
+
     Raises:
-        NotAVideoError: it is empty, no media file, or a playlist or reference to other files, which are refused.
-        UnreadableFileError: the operating system does not let it be read.
+        NotAVideoError: the file is empty, no media file, or a playlist or reference to other files.
+        UnreadableFileError: the operating system does not allow reading it.
     """
     if _names_other_files(_read_head(path)):
         raise NotAVideoError(
-            "a playlist or a reference: it names other files, and vidpipe reads only the file that it is given; "
+            "a playlist or a reference to other files, and vidpipe reads only the file that it is given; "
             "give those files themselves"
         )
     options = {"format_whitelist": _allowed_formats(), "protocol_whitelist": "file"}
@@ -50,13 +56,19 @@ def open_container(path: Path) -> "av.container.InputContainer":
     except av.error.FFmpegError as error:
         if isinstance(error, av.error.ArgumentError) and _PATTERN_SIGNS & set(str(path.absolute())):
             raise NotAVideoError(
-                "FFmpeg takes its name for that of a sequence of images, because of a %, *, ? or { in it; rename it"
+                "FFmpeg reads its name as that of a sequence of images, because of a %, *, ? or { in it; rename it"
             ) from error
         raise NotAVideoError(f"not a media file that FFmpeg can open by itself ({error.strerror})") from error
 
 
 def video_stream(container: "av.container.InputContainer") -> "av.video.stream.VideoStream":
-    """The stream that FFmpeg calls best; decodes on one thread.
+    """Return the video stream that FFmpeg ranks first, set to decode on one thread.
+
+    Args:
+        container: the open file.
+
+    Returns:
+        The stream.
 
     Raises:
         NotAVideoError: there is none, or only cover art.
@@ -84,17 +96,17 @@ def _allowed_formats() -> str:
 def _opens_its_own_input(format_name: str) -> bool:
     try:
         flags = av.format.ContainerFormat(format_name, "r").flags
-    except ValueError:  # it only writes
+    except ValueError:  # a format that FFmpeg only writes
         return True
     return bool(flags & _NO_FILE)
 
 
 def _read_head(path: Path) -> bytes:
-    """The first bytes of a regular file.
+    """Return the first bytes of a regular file.
 
     Raises:
         NotAVideoError: it is no regular file, or empty.
-        UnreadableFileError: it is not there, or cannot be read.
+        UnreadableFileError: it does not exist, or cannot be read.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -109,10 +121,10 @@ def _read_head(path: Path) -> bytes:
 
 
 def _names_other_files(head: bytes) -> bool:
-    """Whether a demuxer, of whatever version of FFmpeg, could take a file for a list of other files.
+    """Whether a demuxer of any version of FFmpeg could read a file as a list of other files.
 
-    Some look for their mark at the start alone, some at the start of a line of text, some anywhere; what follows may be
-    a real video, which another version then takes it for.
+    Some look for their mark only at the start, some at the start of a line of text, some anywhere. A real video may
+    follow the mark, and another version of FFmpeg would read that.
     """
     head = head.lower()
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -1,4 +1,4 @@
-"""Which paths `--exclude` leaves out."""
+"""The patterns of `--exclude`: which paths are left out."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ __all__ = ["Exclude"]
 
 
 class Exclude:
-    """Patterns for the paths to leave out, as in .gitignore, relative to the INPUT and with `/` between folders.
+    """Patterns of paths to leave out, similar to .gitignore, relative to the INPUT and with `/` between folders.
 
-    A pattern without a `/` is compared with each name on the path, one with a `/` with the path from the INPUT on
-    and with each folder on it. `*` also stands for a `/`.
+    A pattern without a `/` is compared with each name in the path. One with a `/` is compared with the path below the
+    INPUT, and with each folder in it. `*` matches a `/` too.
 
         *.gif           every GIF            rejected/*      what is in rejected/ of the INPUT
         rejected        every folder or file of that name, and what is in it
@@ -32,7 +32,7 @@ class Exclude:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """The patterns that have matched nothing so far."""
+        """The patterns that have not matched any path so far."""
         return tuple(pattern for pattern in self._patterns if pattern not in self._used)
 
     @property
@@ -41,7 +41,7 @@ class Exclude:
         return tuple(pattern for pattern in self._patterns if pattern in self._used)
 
     def find(self, path: str) -> str | None:
-        """The first pattern that leaves out a path, or a folder on the way to it; None where there is none."""
+        """Return the first pattern that matches a path, or a folder in it; None where there is none."""
         if not self._patterns:
             return None
         names = unicodedata.normalize("NFC", path).split("/")
@@ -55,7 +55,7 @@ class Exclude:
 
 
 def _normalised(pattern: str) -> str:
-    """`rejected/` -> `rejected`; `/a` and `./a` -> `/a`, where the `/` says that the INPUT's own `a` is meant."""
+    """`rejected/` -> `rejected`; `/a` and `./a` -> `/a`, where the `/` stands for the INPUT itself."""
     text = unicodedata.normalize("NFC", pattern).rstrip("/")
     text = f"/{text[2:]}" if text.startswith("./") else text
     if text.startswith("**/") and "/" not in text[3:]:

@@ -1,4 +1,4 @@
-"""Which videos a user means: files, folders, or a CSV with a column `video`."""
+"""Finding the videos that a user names: files, folders, or a CSV with a column `video`."""
 
 import logging
 import os
@@ -23,19 +23,19 @@ _VIDEO = """
 _TABLES = (".csv", ".tsv")
 _SOUND = ".aac .flac .m4a .mka .mp3 .oga .ogg .opus .wav .wma"
 MEDIA_SUFFIXES = frozenset((_VIDEO + _SOUND).split())
-"""What a folder's walk takes for media. Sound files count: one that holds no video is reported, not passed over."""
+"""The suffixes by which a search of a folder recognises media. Sound files count: one without video is reported."""
 SYSTEM_FOLDERS = frozenset(
     (
         *("@eadir", "#recycle", "#snapshot", "@tmp", "@recycle", "@recently-snapshot"),  # Synology, QNAP
         *("$recycle.bin", "system volume information", "lost+found", "__macosx"),  # Windows, ext4, zip on macOS
     )
 )
-"""Folders of thumbnails and deleted files, in lower case: skipped like hidden ones."""
+"""Folders of thumbnails and deleted files, in lower case; skipped like hidden folders."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """What a search for videos left out."""
+    """A file or folder that a search for videos left out."""
 
     name: str
     """Path relative to the INPUT, written as an id; a folder's ends with `/`."""
@@ -46,11 +46,11 @@ OnUnreadable = Callable[[Path, OSError], None]
 OnSkipped = Callable[[Skipped], None]
 HIDDEN, SYSTEM_FOLDER = "hidden", "system folder"
 OTHER_NAME = "not a video by its name"
-WALKED_ALREADY = "link to a folder that is searched already"
+SEARCHED_ALREADY = "link to a folder that is searched already"
 
 
 def _warn(folder: Path, error: OSError) -> None:
-    logger.warning("%s: this folder cannot be read (%s); what it holds is left out", folder, error.strerror)
+    logger.warning("%s: this folder cannot be read (%s); its files are left out", folder, error.strerror)
 
 
 def find_videos(
@@ -62,27 +62,27 @@ def find_videos(
     on_skipped: OnSkipped = lambda skipped: None,
     video_column: str | None = None,
 ) -> list[VideoFile]:
-    """The videos that `inputs` name, in the order of the inputs; those of a folder sorted by id.
+    """Find the videos that `inputs` name, in the order of the inputs; those of a folder are sorted by id.
 
-    A folder is searched and gives ids relative to itself; files given one by one give ids relative to the folder that
-    holds them all; a CSV gives the paths in its column `video`, relative to the CSV's own folder. Where a CSV has a
-    column `path` too, as `vidpipe predict` writes it, that is where the file is, and `video` is its id. Hidden files
-    and folders below a folder are skipped.
+    A folder is searched; ids are relative to it. Ids of files given one by one are relative to the folder that holds
+    all of them. A CSV names paths in its column `video`, relative to the CSV's own folder. Where it also has a column
+    `path`, as `vidpipe predict` writes it, the file is there, and `video` is its id. Hidden files and folders are
+    skipped.
 
     Args:
         inputs: files, folders and CSVs.
-        prefix: put before each id, as a folder: `old` makes `old/walk/a.mp4` of `walk/a.mp4`.
-        exclude: patterns for ids to leave out, without the prefix; see `vidpipe.video.exclude.Exclude`.
-        on_unreadable: called with each folder on the way that cannot be read, and why; a warning is logged by default.
-        on_skipped: called with each file and folder that is left out, and why.
-        video_column: the column of the CSVs that names the videos; None takes `video`, or one that is named alike.
+        prefix: a folder to put before each id: with `old`, `walk/a.mp4` becomes `old/walk/a.mp4`.
+        exclude: patterns of ids to leave out, without the prefix; see `vidpipe.video.exclude.Exclude`.
+        on_unreadable: called with each folder that cannot be read, and the error; logs a warning by default.
+        on_skipped: called with each file and folder that is left out, and the reason.
+        video_column: the column of the CSVs that names the videos; None takes `video`, or one with a similar name.
 
     Returns:
-        The videos, each with its own id.
+        The videos; no two have the same id.
 
     Raises:
-        UsageError: a path is not there, cannot be read or is no regular file, two videos would have the same id, or the
-            prefix cannot be part of a path.
+        UsageError: a path does not exist, cannot be read or is no regular file, two videos would have the same id, or
+            the prefix cannot be part of a path.
         InputError: a folder holds no videos, all are excluded, or a CSV cannot be used.
     """
     excluded = Exclude(exclude)
@@ -114,21 +114,21 @@ def _excluded_by(pattern: str) -> str:
 
 
 def _check_excluded(exclude: Exclude, found: Sequence[VideoFile], inputs: Sequence[Path]) -> None:
-    """Report patterns that leave nothing, and those that do nothing.
+    """Refuse patterns that leave no video, and warn about those that match nothing.
 
     Raises:
         InputError: no video is left.
     """
     if exclude.used and not found:
         patterns = " ".join(f"--exclude {pattern!r}" for pattern in exclude.used)
-        raise InputError(f"{', '.join(map(str, inputs))}: {patterns} leaves no video to take")
+        raise InputError(f"{', '.join(map(str, inputs))}: {patterns} leaves no video")
     example = min((video.id for video in found), key=lambda name: ("/" not in name, name), default="fight/a.mp4")
     for pattern in exclude.unused:
         logger.warning("--exclude %r matches nothing; it is compared with paths such as %r", pattern, example)
 
 
 def _kind(path: Path) -> str:
-    """`folder`, `csv` or `file`."""
+    """Return `folder`, `csv` or `file`."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -177,14 +177,14 @@ def _from_folder(
     if empty and not exclude.used:
         raise InputError(
             f"{folder}: no videos in this folder (looked for .mp4, .mov, .avi, .mkv, .webm, …){unreadable}; "
-            f"{_told_hidden(hidden)}name files of other kinds one by one"
+            f"{_describe_hidden(hidden)}name files of other kinds one by one"
         )
     if hidden:
-        logger.info("%s: %s", folder, _told_hidden(hidden).removesuffix("; "))
+        logger.info("%s: %s", folder, _describe_hidden(hidden).removesuffix("; "))
 
 
-def _told_hidden(folders: Sequence[str]) -> str:
-    """`skipped 2 hidden folders (@eaDir/, .cache/), which are searched if given as INPUT; `, or nothing."""
+def _describe_hidden(folders: Sequence[str]) -> str:
+    """Return `skipped 2 hidden folders (@eaDir/, .cache/), searched only if given as INPUT; `, or an empty text."""
     if not folders:
         return ""
     names = ", ".join(folders[:3]) + ", …" * (len(folders) > 3)
@@ -194,7 +194,10 @@ def _told_hidden(folders: Sequence[str]) -> str:
 def _walk(
     folder: Path, exclude: Exclude, on_unreadable: OnUnreadable, on_skipped: OnSkipped
 ) -> Iterator[tuple[Path, str]]:
-    """Every file below and its id, links followed, no folder entered twice; however deep, for it does not recurse."""
+    """Yield every file below a folder and its id. Links are followed, and no folder is entered twice.
+
+    It does not recurse, so that folders may be nested to any depth.
+    """
     entered = {os.path.realpath(folder)}
     waiting = [(str(folder), "", os.path.realpath(folder))]
     while waiting:
@@ -214,7 +217,7 @@ def _walk(
                 continue
             real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real_parent, entry.name)
             if reason or real in entered:
-                on_skipped(Skipped(its_id + "/" * is_folder, reason or WALKED_ALREADY))
+                on_skipped(Skipped(its_id + "/" * is_folder, reason or SEARCHED_ALREADY))
             else:
                 entered.add(real)
                 subfolders.append((entry.path, f"{its_id}/", real))
@@ -222,7 +225,7 @@ def _walk(
 
 
 def _why_skipped(name: str, its_id: str, exclude: Exclude, *, is_folder: bool) -> str:
-    """Why a file or folder is left out, whatever it holds; empty where it is not."""
+    """Return why a file or folder is left out because of its name; an empty text where it is not."""
     if name.startswith("."):
         return HIDDEN
     if is_folder and name.casefold() in SYSTEM_FOLDERS:
@@ -234,7 +237,7 @@ def _why_skipped(name: str, its_id: str, exclude: Exclude, *, is_folder: bool) -
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a loop of links, or one that leads where nobody may look
+    except OSError:  # a loop of links, or a link to a folder without permission
         return False
 
 
@@ -264,13 +267,13 @@ def _check_path(name: str, where: str) -> None:
 
 
 def _root_of(file: Path, video_id: str) -> Path | None:
-    """The folder that an id is relative to, where the file's path ends with the id."""
+    """Return the folder that an id is relative to, where the file's path ends with the id."""
     root = str(file).removesuffix(f"/{video_id}")
     return Path(root or "/") if root != str(file) else None
 
 
 def _as_id(relative: str) -> str:
-    """A relative path as an id: `/` between folders, and text that UTF-8 can hold whatever the name's bytes."""
+    """Return a relative path as an id: `/` between folders, and valid UTF-8 whatever the name's bytes."""
     return os.fsencode(relative).decode("utf-8", "backslashreplace").replace(os.sep, "/")
 
 

@@ -1,4 +1,4 @@
-"""What a file's packets say, undecoded: how many frames its video has, when each is shown, where to enter it."""
+"""What a file's packets state, without decoding: how many frames its video has, when each is shown, its key frames."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,11 @@ from vidpipe.video.steps import OnStep, no_step
 __all__ = ["Packets", "Source", "open_source"]
 
 MAX_EMPTY_VOP_BYTES = 19
-"""An MPEG-4 packet of at most so many bytes codes no picture (MAX_NVOP_SIZE in FFmpeg's mpeg4_unpack_bframes)."""
+"""An MPEG-4 packet of at most this size codes no picture (MAX_NVOP_SIZE in FFmpeg's mpeg4_unpack_bframes)."""
 HEADERS_WITH_DURATION = frozenset({"matroska,webm", "flv"})
-"""Formats that name no number of frames, but a duration that was measured when the file was written."""
+"""Formats whose header states no number of frames, but a duration that was measured when the file was written."""
 MAX_SHORTFALL_SECONDS = 0.2
-"""How far such a duration may overshoot the last packet of a whole file, or 1 % of it if that is more."""
+"""How much longer than the packets such a duration may be in a whole file, or 1 % of it if that is more."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Packets:
     """FFmpeg's name for the file's format."""
     codec: str
     ticks: NDArray[np.int64]
-    """(F,) presentation times, sorted; one for each packet that is to be shown."""
+    """(F,) presentation times, sorted; one for each packet that is shown."""
     key_ticks: NDArray[np.int64]
-    """Presentation times of the key frames, sorted, those that are not shown among them."""
+    """Presentation times of the key frames, sorted, including those that are not shown."""
     first_tick: int
     """Presentation time of the first packet in the file: where a decode from the start begins."""
     seconds_per_tick: float
@@ -41,16 +41,16 @@ class Packets:
     num_pictures: int
     """Packets that code a picture."""
     num_announced: int
-    """Frames that the file's header tells of; 0 where it tells of none."""
+    """Frames that the file's header announces; 0 where it announces none."""
     num_corrupt: int
-    """Packets that the file holds in part only."""
+    """Packets that are incomplete in the file."""
     timed: bool
     """Whether each packet has a presentation time of its own."""
     reordered: bool
-    """Whether frames are not shown in the order in which they are decoded: there are B-frames."""
+    """Whether the order of decoding is not that of presentation: there are B-frames."""
     open_gop: bool
     """Whether frames shown before a key frame come after it in the file. A decoder that seeks to such a key frame
-    cannot give them, and one that counts frames from there (decord) then counts wrongly."""
+    cannot give them, and a decoder that counts frames from there (decord) counts wrongly."""
 
     @property
     def pts_seconds(self) -> NDArray[np.float64]:
@@ -59,13 +59,13 @@ class Packets:
 
     @property
     def num_lost(self) -> int:
-        """Packets that the header tells of and that are not there as a whole."""
+        """Packets that the header announces and the file does not hold completely."""
         return max(self.num_announced - len(self.ticks), 0) + self.num_corrupt
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file that is open, and what its packets say."""
+    """An open file, and what its packets state."""
 
     path: Path
     container: "av.container.InputContainer"
@@ -78,7 +78,10 @@ def open_source(path: Path, *, on_step: OnStep = no_step) -> Source:
 
     Args:
         path: the file.
-        on_step: told of each packet.
+        on_step: called for each packet.
+
+    Returns:
+        The open file with its packets.
 
     Raises:
         NotAVideoError: the file holds no video.
@@ -92,14 +95,14 @@ def open_source(path: Path, *, on_step: OnStep = no_step) -> Source:
             on_step(1)
             scan.add(packet)
     except av.error.FFmpegError:
-        pass  # a truncated file: the packets before the damage still count
+        pass  # a truncated file: the packets before the damage count
     if not scan.ticks:
         raise DecodeError("the video stream holds no frames")
     return Source(path, container, stream, scan.summary(container))
 
 
 class _Scan:
-    """What is known of a stream after some of the file's packets."""
+    """What is known about a stream after some of the file's packets."""
 
     def __init__(self, stream: "av.video.stream.VideoStream", *, max_bytes: int) -> None:
         self.ticks: list[int] = []
@@ -114,6 +117,14 @@ class _Scan:
         """When the last packet of each stream ends, in that stream's ticks."""
 
     def add(self, packet: "av.Packet[Any]") -> None:
+        """Take the file's next packet.
+
+        Args:
+            packet: of any stream.
+
+        Raises:
+            DecodeError: the packets so far are much larger than the file.
+        """
         if self._first_tick is None and packet.stream is self._stream:
             self._first_tick = packet.pts
         if packet.is_discard:
@@ -123,7 +134,7 @@ class _Scan:
             return
         self._bytes_left -= packet.size
         if self._bytes_left < 0:
-            raise DecodeError("its index points at the same bytes over and over: the packets would not fit the file")
+            raise DecodeError("its index points to the same bytes many times: its packets are larger than the file")
         stream, tick = packet.stream, packet.pts if packet.pts is not None else packet.dts
         if tick is not None:
             self._end_ticks[stream] = max(self._end_ticks.get(stream, 0), tick + (packet.duration or 0))
@@ -142,14 +153,17 @@ class _Scan:
         self._open_gop |= bool(self._key_ticks) and tick < self._key_ticks[-1]
 
     def _add_discarded(self, packet: "av.Packet[Any]") -> None:
-        """A packet that an edit list keeps from being shown, as where a file was cut without encoding it again; frames
-        that are shown may need it."""
+        """Take a packet that an edit list hides, as in a file that was cut without encoding it again.
+
+        Frames that are shown may depend on it.
+        """
         if packet.stream is self._stream:
             self._num_discarded += 1
             if packet.is_keyframe and packet.pts is not None:
                 self._key_ticks.append(packet.pts)
 
     def summary(self, container: "av.container.InputContainer") -> Packets:
+        """Return what all packets of an open file state."""
         seconds_per_tick = float(self._stream.time_base or 1)
         ticks = np.sort(np.asarray(self.ticks, np.int64))
         pts_seconds = ticks.astype(np.float64) * seconds_per_tick
@@ -172,11 +186,11 @@ class _Scan:
         )
 
     def _frames_by_header(self) -> int:
-        """Frames that the header counts, less those that an edit list keeps from being shown."""
+        """Return the number of frames that the header announces, without those that an edit list hides."""
         return max(self._stream.frames - self._num_discarded, 0)
 
     def _frames_by_duration(self, container: "av.container.InputContainer", end_seconds: float) -> int:
-        """Frames that the header's duration has room for, where no stream of the file reaches its end."""
+        """Return the number of frames that fit the header's duration, where no stream of the file reaches its end."""
         if container.format.name not in HEADERS_WITH_DURATION or not container.duration:
             return 0
         duration_seconds = container.duration / av.time_base
@@ -188,5 +202,5 @@ class _Scan:
 
 
 def _typical_gap(pts_seconds: NDArray[np.float64]) -> float:
-    """Seconds between neighbouring frames: the median; 0 where there is only one frame."""
+    """Return the median of the seconds between two frames; 0 where there is only one frame."""
     return float(np.median(np.diff(pts_seconds))) if len(pts_seconds) > 1 else 0.0

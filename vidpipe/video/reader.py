@@ -1,7 +1,7 @@
-"""A video file as frames by number.
+"""Reading a video file's frames by their number.
 
-All readers give the same frames and the same times; `open_video` takes the first that can. A reader that comes upon
-damage half-way raises DecodeError, and the next one is tried; the last one, `survey`, takes what is there.
+All readers give the same frames and the same times; `open_video` uses the first that can open the file. A reader that
+finds damage raises DecodeError, and the next one is tried. The last one, `survey`, reads every frame that decodes.
 """
 
 import logging
@@ -39,11 +39,14 @@ class VideoReader(Protocol):
     def blocks(
         self, frame_index: Sequence[int] | NDArray[np.int64], *, keep: bool = False
     ) -> Iterator[NDArray[np.uint8]]:
-        """The frames asked for, in order, some at a time: (T, H, W, 3) RGB.
+        """Decode frames, in order.
 
         Args:
             frame_index: strictly increasing, in presentation order.
-            keep: these frames may be asked for again; where they fit `MAX_KEPT_BYTES`, PyAV's readers hold them.
+            keep: keep these frames in memory for a later call; PyAV's readers do so up to `MAX_KEPT_BYTES`.
+
+        Yields:
+            Some of the frames at a time, (n, H, W, 3) RGB.
 
         Raises:
             DecodeError: a frame cannot be decoded.
@@ -56,11 +59,11 @@ _READERS: Mapping[str, Callable[..., VideoReader]] = {
     "survey": SurveyReader,
 }
 METHODS = tuple(_READERS)
-"""The readers; each is more patient than the one before it."""
+"""The readers' names; each reads more damaged files than the one before it."""
 
 
 def methods_from(first: str) -> tuple[str, ...]:
-    """A reader, and those to try where it gives up."""
+    """Return a reader's name, and the names of those to try after it."""
     return METHODS[METHODS.index(first) :]
 
 
@@ -72,8 +75,11 @@ def open_video(path: Path, *, methods: Sequence[str] = DEFAULT_METHODS, on_step:
 
     Args:
         path: the file.
-        methods: which readers to try, by name, in turn.
-        on_step: told of what has been read, often.
+        methods: the names of the readers to try, in this order.
+        on_step: called often, with the number of packets or frames read.
+
+    Returns:
+        A reader that could open the file.
 
     Raises:
         NotAVideoError: the file holds no video.
@@ -92,15 +98,18 @@ def open_video(path: Path, *, methods: Sequence[str] = DEFAULT_METHODS, on_step:
 def read_frames(
     path: Path, choose: Callable[[VideoReader], Sequence[int] | NDArray[np.int64]]
 ) -> tuple[VideoReader, NDArray[np.uint8]]:
-    """Some frames of a video, (T, H, W, 3) RGB, and the reader that could give all of them.
+    """Read some frames of a video.
 
     Args:
         path: the file.
-        choose: the frames to read, once it is known which there are: increasing, in presentation order.
+        choose: returns the frames to read from an open video: strictly increasing, in presentation order.
+
+    Returns:
+        The reader that could decode them, and the frames, (n, H, W, 3) RGB.
 
     Raises:
         NotAVideoError: the file holds no video.
-        DecodeError: no reader can give the frames.
+        DecodeError: no reader can decode the frames.
     """
     methods = DEFAULT_METHODS
     while True:

@@ -1,7 +1,7 @@
-"""A video file's frames by decord (package `decord2`), for `--decoder decord`.
+"""Reading a video file's frames with decord (package `decord2`), for `--decoder decord`.
 
-It seeks wrongly in formats without an index, mends damaged key frames without a word, and decodes ahead without a
-limit. So it is given small, sound, indexed files alone, and PyAV vouches for the key frames that it enters at.
+decord seeks to wrong frames in formats without an index, conceals damage in key frames, and decodes ahead without a
+limit. So it reads only small, sound, indexed files, and PyAV checks the key frames that it seeks to.
 """
 
 import sys
@@ -20,20 +20,24 @@ from vidpipe.video.steps import STEPS_PER_CHUNK, OnStep, no_step
 __all__ = ["DecordReader", "import_decord"]
 
 BLOCK_BYTES = 32 * 2**20
-"""Frames are decoded in blocks of about this size, so that memory does not grow with the number asked for."""
+"""Frames are decoded in blocks of about this size, so that memory does not grow with their number."""
 INDEXED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "gif"})
-"""Where decord was found to seek rightly, pixel for pixel (tests/test_ffmpeg.py)."""
+"""Formats in which decord was found to seek correctly, pixel for pixel (tests/test_ffmpeg.py)."""
 MAX_DECODED_BYTES = 2**28
 """decord decodes ahead without a limit: 20,000 small frames took 4 GB, 60 of 8K took 6 GB."""
 TIME_TOLERANCE_SECONDS = 1e-3
-"""decord gives its times as float32: a tenth of this after an hour."""
+"""decord's times are float32, with an error of a tenth of this after an hour."""
 
 
 class DecordReader:
     """Reads a video with decord; a `VideoReader`.
 
+    Args:
+        source: the open file.
+        on_step: called with the number of frames read.
+
     Raises:
-        DecodeError: decord cannot open the file, or its frames are not those that the packets announce.
+        DecodeError: decord cannot open the file, or its frames are not those of the packets.
     """
 
     method = "decord"
@@ -44,12 +48,17 @@ class DecordReader:
         _check_packets(packets)
         self._pyav = PyavReader(source, on_step=on_step)
         if not self._pyav.is_upright:
-            raise DecodeError("pictures turned by an angle that decord reads in its own way")
+            raise DecodeError("pictures rotated by an angle that decord does not honour")
         if 3 * self._pyav.info.width * self._pyav.info.height * len(packets.ticks) > MAX_DECODED_BYTES:
-            raise DecodeError("decord might hold all of these pictures at once")
+            raise DecodeError("too many pictures: decord may hold all of them in memory")
         self._decord = import_decord()
         native = (self._decord.DECORDError, self._decord.DECORDLimitReachedError)
-        self._errors = (*native, RuntimeError, AssertionError, UnicodeEncodeError)  # the last: a name that is no UTF-8
+        self._errors = (
+            *native,
+            RuntimeError,
+            AssertionError,
+            UnicodeEncodeError,
+        )  # the last: a name that is no UTF-8
         try:
             self._reader = self._decord.VideoReader(str(path.absolute()), num_threads=1, fault_tol=1e-6)
             _, height, width, _ = self._reader.get_batch([0]).asnumpy().shape
@@ -68,7 +77,7 @@ class DecordReader:
         self, frame_index: Sequence[int] | NDArray[np.int64], *, keep: bool = False
     ) -> Iterator[NDArray[np.uint8]]:
         """See `VideoReader.blocks`."""
-        self._pyav.check_entries(frame_index)
+        self._pyav.check_key_frames(frame_index)
         for start in range(0, len(frame_index), self._block):
             try:
                 frames = self._reader.get_batch(list(map(int, frame_index[start : start + self._block]))).asnumpy()
@@ -81,11 +90,11 @@ class DecordReader:
 
 
 def _check_packets(packets: Packets) -> None:
-    """Decline what decord is known to read wrongly without a word."""
+    """Refuse what decord is known to read incorrectly without an error."""
     if packets.container not in INDEXED_FORMATS:
-        raise DecodeError(f"decord seeks in {packets.container} by guessing")
+        raise DecodeError(f"decord has no index to seek in {packets.container}")
     if packets.open_gop:
-        raise DecodeError("key frames that are no clean entry points: decord would miscount after seeking to one")
+        raise DecodeError("open groups of pictures: decord counts frames wrongly after it seeks to their key frames")
     if packets.num_lost or not np.all(np.diff(packets.ticks) > 0):
         raise DecodeError("packets are missing, or share a time")
 
@@ -100,15 +109,17 @@ def _check_times(starts: NDArray[np.float64], packets: Packets) -> None:
 
 
 def _repeats(frames: NDArray[np.uint8]) -> bool:
-    """Whether two neighbours of some frames (T, H, W, 3) are the same: a still scene, or a frame that decord could not
-    read and gave its neighbour for."""
+    """Whether two neighbours of some frames, (n, H, W, 3), are the same.
+
+    The scene is still, or decord could not read a frame and gave its neighbour instead.
+    """
     thinned = frames[:, ::8, ::8]
     alike = np.flatnonzero((thinned[1:] == thinned[:-1]).all(axis=(1, 2, 3)))
     return any(np.array_equal(frames[number], frames[number + 1]) for number in alike)
 
 
 def import_decord() -> ModuleType:
-    """decord, kept from loading every CUDA library that pip has installed: 600 MB that its CPU build never uses."""
+    """Return decord, imported without the 600 MB of CUDA libraries from pip that its CPU build never uses."""
     hidden = sys.modules.get("nvidia")
     sys.modules["nvidia"] = None  # type: ignore[assignment]
     try:
@@ -122,5 +133,5 @@ def import_decord() -> ModuleType:
 
 
 def _first_line(error: BaseException) -> str:
-    """A native error's own words, without its stack trace."""
+    """Return a native error's message without its stack trace."""
     return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -1,10 +1,10 @@
-"""A video file's frames by PyAV. Two readers:
+"""Reading a video file's frames with PyAV. There are two readers:
 
-`PyavReader` believes the packets, enters at key frames, passes over what nobody asked for, and knows each frame that it
-gives by its presentation time. At the first sign of damage it gives up.
+`PyavReader` relies on the packets. It seeks to key frames, skips frames that are not wanted, and identifies each frame
+by its presentation time. It raises an error at the first damage.
 
-`SurveyReader` believes nothing: it decodes every frame once on opening, to learn which there are and when each is
-shown, so a damaged packet or one that codes no frame costs nothing but itself.
+`SurveyReader` relies on nothing. It decodes every frame once when it opens the file, to find out which frames there are
+and when each is shown. So a damaged packet, or one that codes no frame, affects no other frame.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,22 +26,25 @@ from vidpipe.video.steps import OnStep, no_step
 __all__ = ["PyavReader", "SurveyReader"]
 
 SKIPPING_CODECS = frozenset({"h264"})
-"""Where passing over B-frames was found to change no other frame. Damaged HEVC came out otherwise (benchmarks/fuzz.py).
-"""
+"""Codecs in which skipping B-frames was found to change no other frame. In damaged HEVC it did (benchmarks/fuzz.py)."""
 MAX_KEPT_BYTES = 2**27
-"""Of a video that was decoded as a whole, to find scenes or which frames there are: kept, it is not decoded again."""
-FRAMES_LIKE_A_SEEK = 4
-"""Seeking to a key frame, and vouching for it, takes about as long as decoding so many frames."""
+"""Where a whole video was decoded, to find scenes or to survey it, frames up to this size are kept for later."""
+FRAMES_PER_SEEK = 4
+"""Seeking to a key frame and checking it takes about as long as decoding this many frames."""
 
 
 class PyavReader:
     """Reads a video with PyAV by its packets' times; a `VideoReader`.
 
-    What it gives is what a decode from the start gives: but for the first, it enters at sound key frames alone, and the
-    frames that it passes over are those that no other frame refers to.
+    The frames are those of a decode from the start: apart from the first, it seeks only to sound key frames, and it
+    skips only frames that no other frame refers to.
+
+    Args:
+        source: the open file.
+        on_step: called with the number of frames read.
 
     Raises:
-        DecodeError: the packets do not tell enough, or are damaged, or the first one does not decode.
+        DecodeError: the packets do not state which frames there are, are damaged, or the first one does not decode.
     """
 
     method = "pyav"
@@ -49,16 +52,16 @@ class PyavReader:
     def __init__(self, source: Source, *, on_step: OnStep = no_step) -> None:
         packets = source.packets
         if not packets.timed or packets.num_lost or not len(packets.key_ticks):
-            raise DecodeError("its packets do not say for certain which frames there are")
+            raise DecodeError("its packets do not state reliably which frames there are")
         self._packets, self._on_step = packets, on_step
         self._container, self._stream = source.container, source.stream
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._position: int | None = None
-        """The presentation time, in ticks, of the frame that was given last; None where decoding has to start anew."""
+        """The presentation time, in ticks, of the last frame; None where decoding has to start at a key frame."""
         self._wanted: frozenset[int] = frozenset(map(int, packets.ticks))
-        self._can_pass_over = packets.reordered and source.stream.codec_context.name in SKIPPING_CODECS
-        self._passed_over: set[int] = set()
-        """Presentation times of the packets that were not decoded in full since the last key frame was entered at."""
+        self._can_skip = packets.reordered and source.stream.codec_context.name in SKIPPING_CODECS
+        self._skipped: set[int] = set()
+        """Presentation times of the packets that were skipped since the last seek."""
         self._sound_keys: set[int] = set()
         self._kept = _KeptFrames()
         self._picture = _Picture(self._frame(int(packets.ticks[0])))
@@ -86,11 +89,14 @@ class PyavReader:
                 self._kept.add(tick, frame)
             yield self._picture.rgb(frame)[None]
 
-    def check_entries(self, frame_index: Sequence[int] | NDArray[np.int64]) -> None:
-        """Decode the key frames that one enters at for some frames.
+    def check_key_frames(self, frame_index: Sequence[int] | NDArray[np.int64]) -> None:
+        """Check the key frames that decoding some frames starts at.
+
+        Args:
+            frame_index: the frames.
 
         Raises:
-            DecodeError: one of them is damaged, or no whole picture by itself.
+            DecodeError: a key frame is damaged, or does not decode to a whole picture alone.
         """
         for key in sorted({self._key_before(tick) for tick in self._ticks(frame_index)} - self._sound_keys):
             self._seek(key)
@@ -98,18 +104,18 @@ class PyavReader:
                 packet = next(packet for packet in self._container.demux(self._stream) if packet.pts == key)
             except (StopIteration, av.error.FFmpegError) as error:
                 raise DecodeError("a key frame cannot be found again") from error
-            self._vouch_for(packet, key)
+            self._check_key_frame(packet, key)
 
     def _ticks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> list[int]:
         return [int(tick) for tick in self._packets.ticks[np.asarray(frame_index, np.int64)]]
 
     def _frame(self, tick: int) -> "av.VideoFrame":
-        """The frame with this presentation time."""
+        """Return the frame with this presentation time."""
         key = self._key_before(tick)
         position, self._position = self._position, None
-        if position is None or not self._leads_on(position, key, tick):
+        if position is None or not self._is_nearer_than_seek(position, key, tick):
             self._seek(key)
-            self._frames, self._passed_over = self._decoded_from(key), set()
+            self._frames, self._skipped = self._decoded_from(key), set()
         try:
             for frame in self._frames:
                 self._on_step(1)
@@ -124,15 +130,15 @@ class PyavReader:
             raise DecodeError(f"decoding failed ({error.strerror})") from error
         raise DecodeError(f"the frame at {tick * self._packets.seconds_per_tick:.3f} s cannot be decoded")
 
-    def _leads_on(self, position: int, key: int, tick: int) -> bool:
-        """Whether a frame is to be had by decoding on from another, in less time than from its key frame."""
-        if tick <= position or tick in self._passed_over:
+    def _is_nearer_than_seek(self, position: int, key: int, tick: int) -> bool:
+        """Whether decoding on from the last frame reaches a frame sooner than seeking to its key frame does."""
+        if tick <= position or tick in self._skipped:
             return False
         here, there = np.searchsorted(self._packets.ticks, (position, key))
-        return bool(there - here <= FRAMES_LIKE_A_SEEK)
+        return bool(there - here <= FRAMES_PER_SEEK)
 
     def _key_before(self, tick: int) -> int:
-        """Where to enter for a frame: the last key frame that is not shown after it."""
+        """Return where decoding of a frame starts: the last key frame that is not shown after it."""
         place = int(np.searchsorted(self._packets.key_ticks, tick, side="right")) - 1
         return int(self._packets.key_ticks[max(0, place)])
 
@@ -144,9 +150,9 @@ class PyavReader:
             raise DecodeError(f"seeking failed ({error.strerror})") from error
 
     def _decoded_from(self, key: int) -> Iterator["av.VideoFrame"]:
-        """Frames from a key frame on, but for the B-frames that nobody wants and no other frame refers to.
+        """Yield frames from a key frame on, without the B-frames that are not wanted and that no other frame refers to.
 
-        A packet that is shown after all before it is always decoded: were it damaged, others would suffer unseen.
+        A packet that is shown after all earlier ones is always decoded: damage in it would affect others unnoticed.
         """
         decoder = self._stream.codec_context
         entered, latest = False, key
@@ -154,22 +160,25 @@ class PyavReader:
             if packet.pts == key and not entered:
                 entered = True
                 if key != self._packets.first_tick:
-                    self._vouch_for(packet, key)
+                    self._check_key_frame(packet, key)
             if not entered:
                 continue
             tick = latest if packet.pts is None else packet.pts
-            if self._can_pass_over:
-                passed_over = tick < latest and tick not in self._wanted
-                decoder.skip_frame = "NONREF" if passed_over else "DEFAULT"
-                if passed_over:
-                    self._passed_over.add(tick)
+            if self._can_skip:
+                is_skipped = tick < latest and tick not in self._wanted
+                decoder.skip_frame = "NONREF" if is_skipped else "DEFAULT"
+                if is_skipped:
+                    self._skipped.add(tick)
             latest = max(latest, tick)
             yield from decoder.decode(packet)
 
-    def _vouch_for(self, packet: "av.Packet[Any]", key: int) -> None:
-        """Refuse a key frame that is damaged, or no whole picture by itself, as in a stream with intra refresh.
+    def _check_key_frame(self, packet: "av.Packet[Any]", key: int) -> None:
+        """Check that a key frame is sound and decodes to a whole picture alone, unlike in streams with intra refresh.
 
-        A decoder that comes from the start mends it with what was there before; one that enters there cannot.
+        A decoder that comes from the start completes such a picture from earlier ones; one that seeks to it cannot.
+
+        Raises:
+            DecodeError: it is damaged, or does not decode to a whole picture alone.
         """
         if key in self._sound_keys:
             return
@@ -178,11 +187,11 @@ class PyavReader:
         except av.error.FFmpegError as error:
             raise DecodeError(f"a key frame is damaged ({error.strerror})") from error
         if not frames or frames[0].is_corrupt or frames[0].pict_type != PictureType.I:
-            raise DecodeError("a key frame is no whole picture by itself")
+            raise DecodeError("a key frame does not decode to a whole picture alone")
         self._sound_keys.add(key)
 
     def _decode_alone(self, packet: "av.Packet[Any]") -> "list[av.VideoFrame]":
-        """What a decoder that knows no other packet, and mends nothing, makes of one."""
+        """Return the frames that a new decoder without error concealment makes of one packet."""
         try:
             return [*self._strict_decoder.decode(packet), *self._strict_decoder.decode(None)]
         finally:
@@ -201,10 +210,14 @@ class PyavReader:
 
 
 class SurveyReader:
-    """Reads a video with PyAV from its start, whatever its state; a `VideoReader`.
+    """Reads a video with PyAV from its start, however damaged it is; a `VideoReader`.
+
+    Args:
+        source: the open file.
+        on_step: called with the number of packets read.
 
     Raises:
-        DecodeError: none of its frames can be decoded, or fewer than half of them.
+        DecodeError: fewer than half of its frames can be decoded.
     """
 
     method = "survey"
@@ -247,9 +260,9 @@ class SurveyReader:
     ) -> Iterator[NDArray[np.uint8]]:
         """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
         for number in map(int, frame_index):
-            yield self._picture.rgb(self._kept.get(number) or self._decoded_again(number))[None]
+            yield self._picture.rgb(self._kept.get(number) or self._decode_again(number))[None]
 
-    def _decoded_again(self, wanted: int) -> "av.VideoFrame":
+    def _decode_again(self, wanted: int) -> "av.VideoFrame":
         if wanted < self._next_number:
             self._frames = enumerate(self._decoded())
         for number, frame in self._frames:
@@ -259,7 +272,7 @@ class SurveyReader:
         raise DecodeError(f"frame {wanted} cannot be decoded")
 
     def _decoded(self) -> Iterator["av.VideoFrame"]:
-        """Every frame that decodes, in presentation order."""
+        """Yield every frame that decodes, in presentation order."""
         with open_container(self._path) as container:
             stream = video_stream(container)
             packets = container.demux(stream)
@@ -270,7 +283,7 @@ class SurveyReader:
                 except StopIteration:
                     return
                 except av.error.FFmpegError:
-                    packet = None  # the rest of the file is missing: give out what the decoder still holds
+                    packet = None  # the rest of the file is missing: flush the decoder
                 self._on_step(1)
                 try:
                     yield from stream.codec_context.decode(packet)
@@ -283,7 +296,7 @@ class SurveyReader:
 
 
 class _Survey:
-    """What a decode of the whole file finds."""
+    """What decoding the whole file finds out."""
 
     def __init__(self) -> None:
         self.picture: _Picture | None = None
@@ -293,6 +306,7 @@ class _Survey:
         self.kept = _KeptFrames()
 
     def add(self, frame: "av.VideoFrame") -> None:
+        """Take the next frame."""
         self.picture = self.picture or _Picture(frame)
         self.num_corrupt += frame.is_corrupt
         self.kept.add(len(self.pts), frame)
@@ -301,13 +315,14 @@ class _Survey:
 
 
 class _KeptFrames:
-    """Frames that will be asked for again, or none of them where they are too many."""
+    """Frames that are kept for a later call; none where they are larger than `MAX_KEPT_BYTES`."""
 
     def __init__(self) -> None:
         self._frames: dict[int, av.VideoFrame] = {}
         self._size_bytes = 0
 
     def add(self, name: int, frame: "av.VideoFrame") -> None:
+        """Keep a frame under a number or tick."""
         if name in self._frames or self._size_bytes > MAX_KEPT_BYTES:
             return
         self._frames[name] = frame
@@ -316,12 +331,15 @@ class _KeptFrames:
             self._frames.clear()
 
     def get(self, name: int) -> "av.VideoFrame | None":
+        """Return the frame of that number or tick, where it is kept."""
         return self._frames.get(name)
 
 
 class _Picture:
-    """Frames to RGB, upright and all of one size, as FFmpeg converts them: libavfilter's scaler knows of interlacing
-    and of more than 8 bits."""
+    """Converts frames to RGB, upright and all of one size, as FFmpeg does.
+
+    libavfilter's scaler handles interlacing and more than 8 bits.
+    """
 
     def __init__(self, first: "av.VideoFrame") -> None:
         self._size = f"{first.width}:{first.height}"
@@ -332,7 +350,7 @@ class _Picture:
         self._input: tuple[int, int, str] | None = None
 
     def rgb(self, frame: "av.VideoFrame") -> NDArray[np.uint8]:
-        """(H, W, 3) uint8"""
+        """Return a frame as (H, W, 3) uint8."""
         if self._input != (frame.width, frame.height, frame.format.name):
             self._configure(frame)
         self._graph.push(frame)
@@ -357,10 +375,10 @@ class _Picture:
 def _times(
     pts: Sequence[int | None], dts: Sequence[int | None], seconds_per_tick: float, frame_seconds: float
 ) -> NDArray[np.float64]:
-    """(F,) presentation times of decoded frames.
+    """Return the presentation times of decoded frames, (F,).
 
-    Old containers (AVI) and encoders give a frame no time of its own, or one out of order. Then its packet's decoding
-    time serves, as in libavcodec, and where that fails too, the frame rate.
+    In old containers (AVI), and from old encoders, frames have no time or are out of order. Then the packets' decoding
+    times are used, as in libavcodec, and where these are not in order either, the frame rate.
     """
     for ticks in (pts, dts):
         known = [tick for tick in ticks if tick is not None]

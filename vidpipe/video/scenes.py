@@ -1,7 +1,7 @@
-"""Where one shot ends and the next begins: PySceneDetect's AdaptiveDetector, fed by vidpipe's own reader.
+"""Finding scenes with PySceneDetect's AdaptiveDetector, on frames from vidpipe's own reader.
 
-Own frames, so that a scene's bounds are the very indices that the sampling uses, for every file that can be read at
-all. Settings after PySceneDetect's benchmark (benchmark/README.md in its repository): the best mean F1 of its sweep.
+So a scene's bounds are the frame indices that sampling uses, for every file that can be read. The settings are those
+with the best mean F1 in PySceneDetect's benchmark (benchmark/README.md in its repository).
 """
 
 from fractions import Fraction
@@ -21,7 +21,13 @@ MICROSECOND = Fraction(1, 1_000_000)
 
 
 def find_scenes(reader: VideoReader) -> list[tuple[int, int]]:
-    """The scenes of a video, as [start, stop) frame indices; one scene where there is no cut.
+    """Find the scenes of a video.
+
+    Args:
+        reader: the video.
+
+    Returns:
+        [start, stop) frame indices of each scene; one scene where there is no cut.
 
     Raises:
         DecodeError: a frame cannot be decoded.

@@ -1,4 +1,4 @@
-"""Signs of life: a reader calls `on_step(n)` for what it has read, so that one who watches can tell slow from stuck."""
+"""Progress of a reader: it calls `on_step(n)` for what it has read, which distinguishes slow decoding from a hang."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,8 @@ OnStep = Callable[[int], None]
 """Takes the number of packets or frames read since the last call."""
 
 STEPS_PER_CHUNK = 128
-"""One chunk of work: what `--timeout` limits. A native call that cannot be looked into counts as one."""
+"""The steps of one chunk, which `--timeout` limits. A native call without progress of its own counts as one chunk."""
 
 
 def no_step(num_steps: int) -> None:
-    """For a reader that nobody watches."""
+    """Ignore a reader's progress."""
