@@ -34,7 +34,7 @@ def decode(
 
 
 def whole_videos(batches: list[FrameBatch | VideoFailure]) -> dict[str, NDArray[np.uint8]]:
-    """The frames of each video, put together by their places; every place must be filled once."""
+    """Return the pictures of each video in their places; every place must be filled once."""
     frames: dict[str, dict[int, NDArray[np.uint8]]] = {}
     for batch in batches:
         assert isinstance(batch, FrameBatch), batch
@@ -48,12 +48,12 @@ def whole_videos(batches: list[FrameBatch | VideoFailure]) -> dict[str, NDArray[
 
 
 def slow_video(folder: Path, seconds: int = 120) -> Path:
-    """A video that takes a worker far longer than the other tests' videos: two minutes of 720p."""
+    """Write a video that takes a worker far longer than the other tests' videos: two minutes of 720p."""
     once = write_video(folder / "once.mkv", 25, width=1280, height=720, options={"preset": "ultrafast", "bf": "0"})
     return repeat_video(once, folder / "slow.mkv", seconds)
 
 
-def test_frames_of_many_videos_come_whole_and_at_their_places(tmp_path: Path) -> None:
+def test_frames_of_many_videos_are_complete_and_in_their_places(tmp_path: Path) -> None:
     videos = [
         VideoFile(f"{n}.mp4", write_video(tmp_path / f"{n}.mp4", n, width=48, height=48)) for n in (3, 40, 300, 17)
     ]
@@ -66,7 +66,7 @@ def test_frames_of_many_videos_come_whole_and_at_their_places(tmp_path: Path) ->
 def test_the_pieces_of_one_long_video_are_shared_by_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "WORKER_START_SECONDS", 0.0)  # however quick this machine is, the video is long
+    monkeypatch.setattr(decoding, "WORKER_START_SECONDS", 0.0)  # the video counts as long on any machine
     video = VideoFile("a.mp4", write_video(tmp_path / "a.mp4", 128 * 9 + 1, width=48, height=48))
     batches = decode([video], Sampling("fps", fps=25), workers=2)
     numbers = [read_number(frame.transpose(1, 2, 0)) for frame in whole_videos(batches)["a.mp4"]]
@@ -91,7 +91,7 @@ def open_containers() -> int:
 
 
 def test_a_worker_frees_a_video_when_it_opens_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Readers refer to themselves: without a collection they would pile up, with what FFmpeg holds for each."""
+    """Readers are in reference cycles: without a collection they would pile up, with FFmpeg's memory for each."""
     monkeypatch.setattr(worker._Worker, "counts", [0], raising=False)
     gc.collect()
     before = open_containers()
@@ -107,7 +107,7 @@ def test_a_worker_frees_a_video_when_it_opens_the_next_one(tmp_path: Path, monke
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc gives memory back when asked")
-def test_memory_that_the_c_library_holds_is_given_back() -> None:
+def test_unused_memory_of_the_c_library_is_returned_to_the_system() -> None:
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 
@@ -117,7 +117,7 @@ def test_memory_that_the_c_library_holds_is_given_back() -> None:
     blocks = [libc.malloc(16_000) for _ in range(4000)]
     for block in blocks:
         ctypes.memset(block, 1, 16_000)
-    for block in blocks[:-1]:  # the last one keeps the C library from giving the others back by itself
+    for block in blocks[:-1]:  # the last one keeps the C library from returning the others by itself
         libc.free(block)
     held = resident_bytes()
     worker._trim_native_memory()
@@ -125,7 +125,7 @@ def test_memory_that_the_c_library_holds_is_given_back() -> None:
     libc.free(blocks[-1])
 
 
-def test_a_bad_video_costs_itself_alone(tmp_path: Path) -> None:
+def test_a_bad_video_affects_no_other_video(tmp_path: Path) -> None:
     good = VideoFile("good.mp4", write_video(tmp_path / "good.mp4", 5))
     (tmp_path / "bad.mp4").write_text("no video")
     batches = decode([VideoFile("bad.mp4", tmp_path / "bad.mp4"), good], Sampling("uniform", num_frames=4))
@@ -135,7 +135,7 @@ def test_a_bad_video_costs_itself_alone(tmp_path: Path) -> None:
 
 
 def busy_worker(seconds: float) -> int:
-    """The id of a decoding process, once it has worked for so long."""
+    """Return the id of a decoding process once it has computed for this long."""
     while True:
         for child in multiprocessing.active_children():
             if child.pid is not None and _cpu_seconds(child.pid) > seconds:
@@ -143,20 +143,20 @@ def busy_worker(seconds: float) -> int:
         time.sleep(0.05)
 
 
-def test_a_decode_that_hangs_is_killed_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_decode_that_hangs_is_killed_and_the_others_continue(tmp_path: Path) -> None:
     slow = VideoFile("slow.mkv", slow_video(tmp_path))
     quick = VideoFile("quick.mp4", write_video(tmp_path / "quick.mp4", 3))
     hang = threading.Thread(target=lambda: os.kill(busy_worker(4.0), signal.SIGSTOP))
     hang.start()
     batches = decode([quick, slow, quick], Sampling("scene", num_frames=4), timeout_seconds=4.0)
     hang.join()
-    told = sorted(
+    results = sorted(
         (batch.video_id, batch.error) if isinstance(batch, VideoFailure) else (batch.video.id, "") for batch in batches
     )
-    assert told == [("quick.mp4", ""), ("quick.mp4", ""), ("slow.mkv", "DecodeTimeoutError")]
+    assert results == [("quick.mp4", ""), ("quick.mp4", ""), ("slow.mkv", "DecodeTimeoutError")]
 
 
-def test_a_long_decode_that_gets_on_is_left_alone(tmp_path: Path) -> None:
+def test_a_long_decode_that_makes_progress_is_not_stopped(tmp_path: Path) -> None:
     slow = VideoFile("slow.mkv", slow_video(tmp_path, 50))
     started = time.monotonic()
     batches = decode([slow], Sampling("scene", num_frames=4), timeout_seconds=1.5)
@@ -185,7 +185,7 @@ if __name__ == "__main__":
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."}) as main:
         assert main.stdout is not None
         worker = int(main.stdout.readline())
-        os.kill(worker, signal.SIGSTOP)  # it can do nothing of its own accord
+        os.kill(worker, signal.SIGSTOP)  # it can do nothing itself
         main.kill()
     for _ in range(100):
         if not Path(f"/proc/{worker}").exists() or " Z " in Path(f"/proc/{worker}/stat").read_text():
@@ -195,7 +195,7 @@ if __name__ == "__main__":
     raise AssertionError("the worker outlived the main process")
 
 
-def test_a_decoder_that_dies_costs_the_video_it_had_in_hand(tmp_path: Path) -> None:
+def test_a_decoder_that_dies_costs_the_video_that_it_was_decoding(tmp_path: Path) -> None:
     slow = VideoFile("slow.mkv", slow_video(tmp_path))
     quick = VideoFile("quick.mp4", write_video(tmp_path / "quick.mp4", 3))
 
@@ -216,7 +216,7 @@ def test_an_idle_worker_that_dies_costs_nothing(tmp_path: Path) -> None:
     )
     results = (result for result in taken if not isinstance(result, DecodeProgress))
     batches = [next(results)]
-    time.sleep(0.5)  # the worker has done all that it was given
+    time.sleep(0.5)  # the worker has no work left
     os.kill(busy_worker(0), signal.SIGKILL)
     time.sleep(0.5)
     batches += results
@@ -240,15 +240,15 @@ def run_script(path: Path, *lines: str) -> "subprocess.CompletedProcess[str]":
 DECODE = "decode([VideoFile('a.mp4', Path('a.mp4'))], Sampling('uniform', num_frames=2))"
 
 
-def test_a_script_without_a_main_guard_is_told_to_have_one(tmp_path: Path) -> None:
+def test_the_error_in_a_script_without_a_main_guard_says_so(tmp_path: Path) -> None:
     ended = run_script(tmp_path / "script.py", DECODE)
     assert ended.returncode == 1
-    told = ended.stderr.splitlines()[-1]
-    assert "put what the script does under `if __name__ == '__main__':`" in told
-    assert "memory" not in told
+    message = ended.stderr.splitlines()[-1]
+    assert "put what the script does under `if __name__ == '__main__':`" in message
+    assert "memory" not in message
 
 
-def test_processes_that_end_in_a_program_with_a_main_guard_are_said_to_lack_memory(tmp_path: Path) -> None:
+def test_the_error_in_a_program_with_a_main_guard_names_memory(tmp_path: Path) -> None:
     lines = ("if __name__ == '__mp_main__':", "    os._exit(1)", "if __name__ == '__main__':", f"    {DECODE}")
     ended = run_script(tmp_path / "script.py", *lines)
     assert ended.returncode == 1
@@ -269,7 +269,7 @@ def test_the_workers_are_started_without_fork(monkeypatch: pytest.MonkeyPatch, t
     assert len(decode([video], Sampling("uniform", num_frames=2))) == 1
 
 
-def test_no_more_is_decoded_ahead_than_is_asked_for(tmp_path: Path) -> None:
+def test_decoding_runs_only_a_few_videos_ahead(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 20)
     taken: list[int] = []
 

@@ -1,4 +1,4 @@
-"""What a store gives other programs, read back with h5py or NumPy alone."""
+"""A store's features as plain files, read back with h5py or NumPy alone."""
 
 import csv
 import os
@@ -96,7 +96,7 @@ def test_the_longest_names_are_exported(tmp_path: Path, form: str) -> None:
             assert np.array_equal(found, sequence.features)
 
 
-def test_h5_refuses_an_id_that_is_another_ones_folder_and_npy_takes_it(tmp_path: Path) -> None:
+def test_h5_refuses_an_id_that_is_the_folder_of_another_and_npy_allows_it(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", [make_sequence("a"), make_sequence("a/b.mp4")])
     with pytest.raises(StoreError, match="use npy"):
         export(store, tmp_path / "exported", form="h5")
@@ -108,7 +108,7 @@ def test_an_empty_store_exports_as_nothing(tmp_path: Path, form: str) -> None:
     assert export(make_store(tmp_path / "s", []), tmp_path / "exported", form=form) == 0
 
 
-def test_an_unknown_form_is_told(tmp_path: Path) -> None:
+def test_an_unknown_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown form 'np'; did you mean 'npy'"):
         export(make_store(tmp_path / "s", []), tmp_path / "exported", form="np")
 

@@ -46,13 +46,13 @@ def whole(content: bytes) -> bytes:
     return content
 
 
-CONCEALED_ANYHOW = ("g.mpg",)
-"""Where what FFmpeg puts in place of a lost slice differs from version to version."""
-TELLS_OF: dict[Callable[[bytes], bytes], tuple[str, ...]] = {
+CONCEALED_DIFFERENTLY = ("g.mpg",)
+"""Files in which FFmpeg's replacement of a lost slice differs between versions."""
+ANNOUNCED_BY: dict[Callable[[bytes], bytes], tuple[str, ...]] = {
     cut: (".avi", ".mkv", ".webm", ".flv"),
     blank: (".mp4", ".avi"),
 }
-"""Formats whose headers give the length, or the number of frames. Of a hole in other files nothing can be known."""
+"""Formats whose headers state the length or the number of frames. A hole in other files cannot be detected."""
 
 
 @pytest.fixture(scope="module")
@@ -88,18 +88,18 @@ def test_frames_are_ffmpegs_to_the_last_bit(
     expected = ffmpeg_frames(path, reader.info.width, reader.info.height)
     assert len(frames) == len(expected)
     same = [np.array_equal(frame, other) for frame, other in zip(frames, expected, strict=True)]
-    assert all(same) or (damage is blank and name in CONCEALED_ANYHOW and same.count(False) <= 3)
+    assert all(same) or (damage is blank and name in CONCEALED_DIFFERENTLY and same.count(False) <= 3)
     if damage is whole:
         assert len(frames) == NUM_FRAMES
         assert (reader.info.damaged, reader.info.lost_packets) == (False, 0)
-    elif len(frames) < NUM_FRAMES and name.endswith(TELLS_OF[damage]):
+    elif len(frames) < NUM_FRAMES and name.endswith(ANNOUNCED_BY[damage]):
         assert reader.info.damaged
         assert reader.info.lost_packets == pytest.approx(NUM_FRAMES - len(frames), abs=2)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("index", [[59], [3, 20, 41], [11, 12, 13, 35, 36, 37]])
-def test_frames_asked_for_here_and_there_are_those_of_a_decode_from_the_start(
+def test_frames_read_after_a_seek_are_those_of_a_decode_from_the_start(
     contents: dict[str, bytes], tmp_path: Path, name: str, index: list[int]
 ) -> None:
     path = tmp_path / name

@@ -80,7 +80,7 @@ def test_the_root_of_an_absolute_path_in_a_csv_is_that_of_its_id(folder: Path, t
     assert video.root / video.id == video.path == folder / "b/two.mp4"
 
 
-def test_a_loop_of_links_is_walked_once(folder: Path) -> None:
+def test_a_loop_of_links_is_searched_once(folder: Path) -> None:
     (folder / "a" / "loop").symlink_to(folder)
     (folder / "linked").symlink_to(folder / "b")
     assert ids(folder) == ["a/deep/er/three.mkv", "a/one.AVI", "b/two.mp4", "sound.wav"]
@@ -148,14 +148,14 @@ def test_exclude_leaves_out_names_anywhere_and_paths_from_the_input_on(
     assert sorted(video.id for video in find_videos(files, exclude=[pattern])) == left
 
 
-def test_an_excluded_folder_is_not_even_looked_into(tmp_path: Path) -> None:
+def test_an_excluded_folder_is_not_searched(tmp_path: Path) -> None:
     make_files(tmp_path, "a.mp4", "old/b.mp4")
     skipped: list[Skipped] = []
     find_videos([tmp_path], exclude=["old"], on_skipped=skipped.append)
     assert skipped == [Skipped("old/", "excluded by 'old'")]
 
 
-def test_exclude_takes_one_spelling_of_an_accent_for_the_other(tmp_path: Path) -> None:
+def test_exclude_matches_both_encodings_of_an_accent(tmp_path: Path) -> None:
     composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
     make_files(tmp_path, "a.mp4", f"{decomposed}/b.mp4")
     assert [video.id for video in find_videos([tmp_path], exclude=[composed])] == ["a.mp4"]
@@ -169,7 +169,7 @@ def test_exclude_that_leaves_nothing_is_an_error_that_says_so(folder: Path) -> N
         find_videos([folder], exclude=["/"])
 
 
-def test_exclude_that_matches_nothing_is_reported_with_a_path_as_it_is_held_against(
+def test_exclude_that_matches_nothing_is_reported_with_an_example_path(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     find_videos([folder], exclude=["videos/b/*", "b"])
@@ -178,7 +178,7 @@ def test_exclude_that_matches_nothing_is_reported_with_a_path_as_it_is_held_agai
     assert "'b'" not in caplog.text
 
 
-def test_each_file_that_is_not_taken_is_reported_with_its_reason(folder: Path) -> None:
+def test_each_file_that_is_left_out_is_reported_with_the_reason(folder: Path) -> None:
     make_files(folder, "@eaDir/x.mp4", "b/old.mp4")
     (folder / "b" / "again").symlink_to(folder)
     skipped: list[Skipped] = []
@@ -202,20 +202,20 @@ def emptied(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["rm", "-rf", tmp_path], check=True)
 
 
-def test_a_folder_deeper_than_any_recursion_is_walked(emptied: Path) -> None:
+def test_a_folder_deeper_than_the_recursion_limit_is_searched(emptied: Path) -> None:
     make_deep(emptied, "d", 1500)
     emptied.joinpath(*["d"] * 1500, "b.mp4").write_bytes(b"x")
     assert ids(emptied) == ["a.mp4", "d/" * 1500 + "b.mp4"]
 
 
-def test_a_folder_that_cannot_be_read_is_told_and_costs_only_itself(
+def test_a_folder_that_cannot_be_read_is_reported_and_the_others_are_searched(
     emptied: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_deep(emptied, "x" * 250, 20)  # a path takes no more than 4096 bytes
-    told: list[tuple[Path, OSError]] = []
-    found = find_videos([emptied], on_unreadable=lambda *one: told.append(one))
+    reported: list[tuple[Path, OSError]] = []
+    found = find_videos([emptied], on_unreadable=lambda *one: reported.append(one))
     assert [video.id for video in found] == ["a.mp4"]
-    [(unreadable, error)] = told
+    [(unreadable, error)] = reported
     assert (unreadable.name, error.errno) == ("x" * 250, errno.ENAMETOOLONG)
     assert ids(emptied) == ["a.mp4"]
     assert "cannot be read (File name too long)" in caplog.text
@@ -232,7 +232,7 @@ def test_the_same_video_named_twice_counts_once(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "told"),
+    ("make", "error", "message"),
     [
         (lambda folder: folder / "nowhere", UsageError, "no such file or folder"),
         (lambda folder: folder / "*.mp4", UsageError, "the shell found no file for this pattern"),
@@ -253,8 +253,8 @@ def test_the_same_video_named_twice_counts_once(folder: Path) -> None:
         (lambda folder: folder / ("x" * 300), UsageError, "File name too long"),
     ],
 )
-def test_an_input_without_videos_is_an_error_that_says_why(folder: Path, make, error, told: str) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(error, match=told):
+def test_an_input_without_videos_is_an_error_that_says_why(folder: Path, make, error, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error, match=message):
         find_videos([make(folder)])
 
 

@@ -54,7 +54,7 @@ def names_in(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("free_bytes", [0, 4096, 98_304, 196_608, 200_704, 204_800, 208_896, 212_992])
-def test_a_shard_that_finds_no_room_is_told_and_sealed_once_there_is_some(disk: Path, free_bytes: int) -> None:
+def test_a_shard_on_a_full_disk_is_an_error_and_is_sealed_once_there_is_room(disk: Path, free_bytes: int) -> None:
     store = make_store(disk / "s", [make_sequence("a.mp4")])
     ballast = fill(disk, free_bytes=free_bytes)
     before = names_in(disk)
@@ -70,7 +70,7 @@ def test_a_shard_that_finds_no_room_is_told_and_sealed_once_there_is_some(disk: 
     assert_same(FeatureStore.open(store.path)["big.mp4"], BIG)
 
 
-def test_a_file_that_may_not_grow_costs_one_error_a_shard_and_no_crash_at_any_size(tmp_path: Path) -> None:
+def test_a_limit_of_file_size_is_one_error_a_shard_and_no_crash_at_any_size(tmp_path: Path) -> None:
     program = """
 import resource, sys
 from tests.test_full_disk import BIG, KEY, FeatureStore, StoreError, names_in, Path
@@ -94,7 +94,7 @@ print(*store)
     assert (result.returncode, result.stdout, result.stderr) == (0, "big.mp4\n", "")
 
 
-def test_an_export_that_may_not_grow_is_one_error_and_no_crash_at_any_size(tmp_path: Path) -> None:
+def test_a_limit_of_file_size_is_one_error_of_an_export_and_no_crash_at_any_size(tmp_path: Path) -> None:
     program = """
 import resource, shutil, sys
 from tests.test_full_disk import FeatureStore, StoreError, export, names_in, Path
@@ -119,7 +119,7 @@ print(export(store, target, form="h5"))
     assert {path.name for path in tmp_path.iterdir()} == {"s", "exported"}
 
 
-def test_a_store_that_cannot_be_made_is_told_and_can_be_made_later(disk: Path) -> None:
+def test_a_store_that_cannot_be_made_is_an_error_and_can_be_made_later(disk: Path) -> None:
     ballast = fill(disk)
     with pytest.raises(StoreError, match=r"cannot be made here .*No space left"):
         FeatureStore.create(disk / "s", KEY)
@@ -129,7 +129,7 @@ def test_a_store_that_cannot_be_made_is_told_and_can_be_made_later(disk: Path) -
     assert names_in(disk) == {"s/store.json"}
 
 
-def test_a_failure_that_cannot_be_noted_is_told(disk: Path) -> None:
+def test_a_failure_that_cannot_be_recorded_is_an_error(disk: Path) -> None:
     store = make_store(disk / "s", [])
     video = VideoFile("a.mp4", disk / "a.mp4")
     fail(store, video, message="x" * 4000)
@@ -179,15 +179,17 @@ def _merge(store: FeatureStore) -> None:
 @pytest.mark.parametrize(
     "write", [_seal, _fail, _create, _lock, repair, compact, _merge, _export("npy"), _export("h5")]
 )
-def test_a_disk_that_may_only_be_read_is_told_and_read(disk: Path, write: Callable[[FeatureStore], None]) -> None:
+def test_writing_to_a_read_only_disk_is_an_error_and_reading_is_not(
+    disk: Path, write: Callable[[FeatureStore], None]
+) -> None:
     make_store(disk / "s", [make_sequence("a.mp4")])
     store = make_store(disk / "s", [make_sequence("b.mp4")])
     before = names_in(disk)
     remount(disk, "ro")
     try:
-        with pytest.raises(StoreError, match="Read-only file system") as told:
+        with pytest.raises(StoreError, match="Read-only file system") as raised:
             write(store)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(raised.value)
         opened = FeatureStore.create(store.path, KEY)
         opened.verify()
         assert list(opened) == ["a.mp4", "b.mp4"]
@@ -199,7 +201,7 @@ def test_a_disk_that_may_only_be_read_is_told_and_read(disk: Path, write: Callab
 
 @pytest.mark.parametrize("write", [compact, _merge, _export("npy"), _export("h5")])
 @pytest.mark.parametrize("free_bytes", [8_192, 20_480, 98_304, 188_416])
-def test_what_copies_features_to_a_full_disk_is_told_and_leaves_nothing(
+def test_copying_features_to_a_full_disk_is_an_error_and_leaves_nothing(
     disk: Path, write: Callable[[FeatureStore], None], free_bytes: int
 ) -> None:
     make_store(disk / "s", [make_sequence("a.mp4", dim=100)])
@@ -207,16 +209,16 @@ def test_what_copies_features_to_a_full_disk_is_told_and_leaves_nothing(
     _lock(store)
     ballast = fill(disk, free_bytes=free_bytes)
     before = names_in(disk)
-    with pytest.raises(StoreError, match="No space left") as told:
+    with pytest.raises(StoreError, match="No space left") as raised:
         write(store)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
     assert names_in(disk) == before
     assert find_damage(store) == []
     ballast.unlink()
     write(FeatureStore.open(store.path))
 
 
-def test_an_extraction_onto_a_full_disk_goes_on_once_there_is_room(disk: Path, tmp_path: Path) -> None:
+def test_an_extraction_to_a_full_disk_continues_once_there_is_room(disk: Path, tmp_path: Path) -> None:
     for name in "abc":
         write_video(tmp_path / "videos" / f"{name}.mp4", 4)
     vidpipe = [sys.executable, "-m", "vidpipe"]
@@ -224,9 +226,9 @@ def test_an_extraction_onto_a_full_disk_goes_on_once_there_is_room(disk: Path, t
     FeatureStore.create(tmp_path / "elsewhere", KEY)
     ballast = fill(disk, free_bytes=5 * 4096)
     result = subprocess.run(command, capture_output=True, text=True)
-    told = [line for line in result.stderr.splitlines() if "No space left" in line]
-    assert (result.returncode, len(told)) == (1, 1), result.stderr
-    assert "make room, and run the same command again" in told[0]
+    errors = [line for line in result.stderr.splitlines() if "No space left" in line]
+    assert (result.returncode, len(errors)) == (1, 1), result.stderr
+    assert "make room, and run the same command again" in errors[0]
     assert "Traceback" not in result.stderr
     assert not list(disk.rglob("*.writing"))
     ballast.unlink()

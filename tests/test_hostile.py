@@ -1,4 +1,4 @@
-"""Input that means harm: files that name other files or addresses, names that speak to the terminal, pickles."""
+"""Hostile input: files that name other files or addresses, names that send commands to the terminal, pickles."""
 
 import ctypes
 import http.server
@@ -106,7 +106,7 @@ class Canary:
 @pytest.fixture(scope="module")
 def canary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Canary]:
     if not sys.platform.startswith("linux"):
-        pytest.skip("only Linux's inotify tells which files were opened")
+        pytest.skip("only Linux's inotify reports which files were opened")
     folder = tmp_path_factory.mktemp("hostile") / "secret"
     write_video(folder / "canary.mp4", 5, first_number=77)
     write_video(folder / "canary.ts", 5, first_number=77, codec="mpeg2video")
@@ -153,7 +153,7 @@ PLAYLISTS = {
     "version_not_first.mp4": "s=x\n" + SDP.removeprefix("v=0\n"),
     "redirect.asf": REDIRECT,
 }
-"""File name -> text that names a file, in place of `{}`."""
+"""File name -> text that names a file where it has `{}`."""
 
 TARGETS: dict[str, Callable[[Canary], str]] = {
     "absolute": lambda canary: str(canary.folder / "canary.ts"),
@@ -177,7 +177,7 @@ def write_playlist(name: str, target: str, canary: Canary) -> Path:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", PLAYLISTS)
-def test_a_playlist_is_refused_and_what_it_names_is_not_opened(canary: Canary, name: str, target: str) -> None:
+def test_a_playlist_is_refused_and_the_files_it_names_are_not_opened(canary: Canary, name: str, target: str) -> None:
     path = write_playlist(name, target, canary)
     canary.is_silent()
     with pytest.raises(NotAVideoError, match="a playlist or a reference to other files"):
@@ -242,7 +242,7 @@ def references(canary: Canary) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "error", "told"),
+    ("name", "error", "message"),
     [
         ("polyglot.mp4", NotAVideoError, "a playlist"),
         ("polyglot.ts", NotAVideoError, "a playlist"),
@@ -255,10 +255,10 @@ def references(canary: Canary) -> Path:
     ],
 )
 def test_a_reference_of_another_kind_is_refused_too(
-    canary: Canary, references: Path, name: str, error: type[VideoError], told: str
+    canary: Canary, references: Path, name: str, error: type[VideoError], message: str
 ) -> None:
     canary.is_silent()
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         open_video(references / name)
     assert canary.is_silent()
 
@@ -278,7 +278,7 @@ def _read_all(path: Path, **options: str) -> None:
         list(container.demux(video=0))
 
 
-def test_without_vidpipes_care_the_canary_is_opened_and_that_is_seen(canary: Canary, references: Path) -> None:
+def test_without_vidpipes_checks_the_canary_is_opened_and_the_test_sees_it(canary: Canary, references: Path) -> None:
     playlist = write_playlist("hls.m3u8", "absolute", canary)
     script = write_playlist("concat.txt", "beside", canary)
     canary.is_silent()
@@ -360,7 +360,7 @@ def odd_names(canary: Canary, references: Path) -> Path:
     return folder
 
 
-def test_a_folder_of_hostile_input_is_extracted_but_for_what_is_named(canary: Canary, odd_names: Path) -> None:
+def test_a_folder_of_hostile_input_is_extracted_apart_from_the_files_named(canary: Canary, odd_names: Path) -> None:
     store = odd_names.parent / "features"
     command = ["extract", str(odd_names), "-o", str(store), "--backbone", "efficientnet_lite0", "--device", "cpu"]
     done = subprocess.run(
@@ -384,7 +384,7 @@ def test_a_folder_of_hostile_input_is_extracted_but_for_what_is_named(canary: Ca
     assert not [video_id for video_id in stored if video_id.startswith(("absolute", "address", "bad", "poly", "alias"))]
 
 
-def test_a_name_that_is_no_utf8_is_as_good_as_any(odd_names: Path) -> None:
+def test_a_name_that_is_no_utf8_can_be_used(odd_names: Path) -> None:
     frames = next(open_video(odd_names / os.fsdecode(NOT_UTF8)).blocks([2]))
     assert read_number(frames[0]) == 2
 
@@ -409,9 +409,9 @@ if os.getuid() == 0:
     os.setgroups([])
     os.setgid({NOBODY})
     os.setuid({NOBODY})
-told = []
-videos = find_videos([Path(sys.argv[1])], on_unreadable=lambda *one: told.append(one))
-print([(folder.name, error.strerror) for folder, error in told])
+reported = []
+videos = find_videos([Path(sys.argv[1])], on_unreadable=lambda *one: reported.append(one))
+print([(folder.name, error.strerror) for folder, error in reported])
 for video in videos:
     try:
         print(video.id, open_video(video.path).info.num_frames)
@@ -420,7 +420,7 @@ for video in videos:
 """
 
 
-def test_what_may_not_be_read_is_told_and_the_rest_goes_on() -> None:
+def test_an_unreadable_file_is_reported_and_the_others_are_found() -> None:
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
         folder = Path(name)
         folder.chmod(0o755)
@@ -442,7 +442,7 @@ def test_what_may_not_be_read_is_told_and_the_rest_goes_on() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS_TO_A_TERMINAL)
-def test_an_error_about_a_name_does_not_speak_to_the_terminal(command: str, tmp_path: Path) -> None:
+def test_an_error_with_a_name_sends_no_commands_to_the_terminal(command: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["info", f"{tmp_path}/{command}.mp4"])
     assert result.exit_code == 2
     assert result.stderr == f"Error: {tmp_path}/{printable(command)}.mp4: no such file or folder\n"
@@ -477,7 +477,7 @@ def untrained_run(path: Path, class_names: tuple[str, ...]) -> Path:
     return path
 
 
-def test_predict_prints_names_and_labels_so_that_a_terminal_takes_them_for_text(tmp_path: Path) -> None:
+def test_predict_prints_names_and_labels_as_text_only(tmp_path: Path) -> None:
     run = untrained_run(tmp_path / "run", ("left\x1b[31m", "right\u202e"))
     for command in COMMANDS_TO_A_TERMINAL:
         (tmp_path / "videos" / f"bad {command}.mp4").parent.mkdir(exist_ok=True)
@@ -499,7 +499,7 @@ def test_predict_prints_names_and_labels_so_that_a_terminal_takes_them_for_text(
     assert r"right\u202e" in good
 
 
-def test_text_is_escaped_only_where_it_cannot_be_seen() -> None:
+def test_only_invisible_text_is_escaped() -> None:
     assert printable("a b\\n 'é' \N{CLAPPER BOARD}") == "a b\\n 'é' \N{CLAPPER BOARD}"
     assert printable("\n\x1b\x9b\u202e\udcff") == "\\n\\x1b\\x9b\\u202e\\udcff"
     assert json_line({"a": "é"}) == '{"a": "é"}'

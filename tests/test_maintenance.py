@@ -1,4 +1,4 @@
-"""What is damaged is found and dropped, and nothing else; what was written is read back with h5py or NumPy alone."""
+"""Damage is found and dropped, and nothing else is; h5py or NumPy alone read back what was written."""
 
 import hashlib
 import json
@@ -127,7 +127,7 @@ def test_features_that_are_not_finite_are_damage_though_they_are_what_was_writte
         ("checksum", "0" * 64),
     ],
 )
-def test_a_change_of_what_is_known_of_a_video_is_found(tmp_path: Path, column: str, value: object) -> None:
+def test_a_change_of_a_videos_columns_is_found(tmp_path: Path, column: str, value: object) -> None:
     a, b = sequences_of("ab")
     store = make_store(tmp_path / "s", [a, b])
     with h5py.File(store.shard_paths[0], "r+") as file:
@@ -139,8 +139,8 @@ def test_a_change_of_what_is_known_of_a_video_is_found(tmp_path: Path, column: s
     assert_holds(store, [b])
 
 
-def _sign_anew(file: h5py.File) -> None:
-    """Give the first video the checksum of what is stored of it now."""
+def _update_checksum(file: h5py.File) -> None:
+    """Give the first video the checksum of its present rows."""
     names = "num_frames duration_seconds fps width height codec decoder damaged lost_packets size_bytes mtime_ns"
     known = [file["videos"][name][0].item() for name in names.split() if name not in ("codec", "decoder")]
     known[5:5] = [file["videos"][name].asstr()[0] for name in ("codec", "decoder")]
@@ -159,10 +159,10 @@ def test_frames_and_times_that_go_back_are_damage_though_the_checksum_fits(
     a, b = sequences_of("ab")
     store = make_store(tmp_path / "s", [a, b])
     with h5py.File(store.shard_paths[0], "r+") as file:
-        _sign_anew(file)
+        _update_checksum(file)
         assert find_damage(store) == []
         file[array][1] = file[array][0] - 1
-        _sign_anew(file)
+        _update_checksum(file)
     (damage,) = find_damage(store)
     assert damage.video_id == "a.mp4"
     assert reason in damage.reason
@@ -192,7 +192,7 @@ def test_rows_that_two_videos_claim_are_damage_of_both(tmp_path: Path) -> None:
 def test_of_several_shards_one_is_repaired_and_the_newest_of_each_video_stays(
     tmp_path: Path, older: str, number: int, lost: str, left: str
 ) -> None:
-    """The dropped video does not come back as it was before, and the shard written anew overrules no newer one."""
+    """The dropped video does not come back in an older version, and the new shard replaces no newer sequence."""
     make_store(tmp_path / "s", sequences_of(older))
     newer = sequences_of("ac", seed=1)
     store = make_store(tmp_path / "s", newer)
@@ -203,7 +203,7 @@ def test_of_several_shards_one_is_repaired_and_the_newest_of_each_video_stays(
 
 
 @pytest.mark.parametrize("tidy", [repair, compact])
-def test_a_shard_written_anew_takes_the_place_of_the_one_it_replaces_whatever_the_clocks(
+def test_a_rewritten_shard_has_the_age_of_the_one_it_replaces_whatever_the_clocks(
     tmp_path: Path, tidy: Callable[[FeatureStore], object]
 ) -> None:
     make_store(tmp_path / "s", sequences_of("abz"))
@@ -219,7 +219,7 @@ def test_a_shard_written_anew_takes_the_place_of_the_one_it_replaces_whatever_th
     assert_holds(store, [*newer, *sequences_of("z")])
 
 
-def test_a_damaged_sequence_that_a_newer_one_replaced_costs_nothing(tmp_path: Path) -> None:
+def test_a_damaged_sequence_that_a_newer_one_replaced_does_not_matter(tmp_path: Path) -> None:
     make_store(tmp_path / "s", sequences_of("ab"))
     newer = sequences_of("a", seed=1)
     store = make_store(tmp_path / "s", newer)
@@ -264,7 +264,7 @@ def test_repair_keeps_the_failures_that_still_count_with_their_time(tmp_path: Pa
     assert [failure.message for failure in store.failures] == ["line\u2028break 🎬", "third"]
 
 
-def test_a_dropped_video_is_not_said_to_have_failed(tmp_path: Path) -> None:
+def test_a_dropped_video_is_not_reported_as_failed(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "s", KEY)
     with store.writer() as writer:
         writer.fail(VideoFailure("a.mp4", "DecodeTimeoutError", "long ago"), VideoFile("a.mp4", tmp_path / "a.mp4"))
@@ -336,9 +336,7 @@ def test_compact_does_not_give_damage_a_new_checksum(tmp_path: Path) -> None:
     assert_holds(store, sequences_of("a"))
 
 
-def test_a_disk_that_takes_nothing_more_is_told_and_costs_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_reported_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_store(tmp_path / "s", sequences_of("a"))
     store = make_store(tmp_path / "s", sequences_of("b"))
 
@@ -371,13 +369,13 @@ def test_merge_copies_the_newest_of_all_videos_and_the_failures(tmp_path: Path) 
     assert os.listdir(tmp_path / "deep") == ["merged"]
 
 
-def test_merge_takes_once_what_two_stores_hold_alike(tmp_path: Path) -> None:
+def test_merge_copies_a_video_once_that_two_stores_hold_alike(tmp_path: Path) -> None:
     stores = [make_store(tmp_path / name, sequences_of(name)) for name in ("ab", "bc")]
     assert merge([*stores, stores[0]], tmp_path / "merged") == 3
     assert ids_on_disk(FeatureStore.open(tmp_path / "merged")) == ["a.mp4", "b.mp4", "c.mp4"]
 
 
-def test_merge_takes_once_what_two_machines_extracted_from_copies_of_a_file(tmp_path: Path) -> None:
+def test_merge_copies_a_video_once_that_two_machines_extracted_from_copies_of_a_file(tmp_path: Path) -> None:
     (a,) = sequences_of("a")
     copy = replace(a, info=replace(a.info, mtime_ns=9_000))
     stores = [make_store(tmp_path / str(number), [sequence]) for number, sequence in enumerate((a, copy))]
@@ -414,7 +412,7 @@ def test_merge_and_export_write_nothing_of_a_damaged_store(tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["s"]
 
 
-def test_merge_and_export_leave_alone_what_is_there(tmp_path: Path) -> None:
+def test_merge_and_export_refuse_a_folder_that_is_not_empty(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", sequences_of("a"))
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").touch()
@@ -426,7 +424,7 @@ def test_merge_and_export_leave_alone_what_is_there(tmp_path: Path) -> None:
     assert files_below(tmp_path / "thesis") == {"thesis.tex"}
 
 
-def test_verify_says_that_all_is_well_in_one_line(tmp_path: Path) -> None:
+def test_verify_of_a_sound_store_prints_one_line(tmp_path: Path) -> None:
     make_store(tmp_path / "s", sequences_of("ab"))
     result = run("store", "verify", tmp_path / "s")
     assert result.exit_code == 0, result.output
@@ -503,7 +501,7 @@ def _unknown_subcommand(folder: Path, key: FeatureKey) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    ("make", "exit_code", "told"),
+    ("make", "exit_code", "message"),
     [
         (_no_store, 1, "no feature store"),
         (_another_key, 1, "b holds resnet101 features; "),
@@ -512,11 +510,11 @@ def _unknown_subcommand(folder: Path, key: FeatureKey) -> list[object]:
     ],
 )
 def test_a_mistake_is_one_line_with_an_exit_code(
-    tmp_path: Path, make: Callable[[Path, FeatureKey], list[object]], exit_code: int, told: str
+    tmp_path: Path, make: Callable[[Path, FeatureKey], list[object]], exit_code: int, message: str
 ) -> None:
     result = run("store", *make(tmp_path, KEY))
     assert result.exit_code == exit_code, result.output
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output
     assert len([line for line in result.stderr.splitlines() if line.startswith("Error")]) == 1
 

@@ -53,7 +53,7 @@ def numbers_of(reader: VideoReader, index: list[int]) -> list[int]:
         ("mjpeg.mov", "mjpeg", {}),
     ],
 )
-def test_frames_come_by_their_number(
+def test_frames_are_read_by_their_number(
     open_with: Open, tmp_path: Path, name: str, codec: str, options: dict[str, str]
 ) -> None:
     pixel_format = "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -64,13 +64,13 @@ def test_frames_come_by_their_number(
     assert np.diff(reader.pts_seconds) == pytest.approx(1 / 25, abs=1.1e-3)
 
 
-def test_frames_may_be_asked_for_again_and_backwards_between_calls(open_with: Open, tmp_path: Path) -> None:
+def test_a_later_call_may_read_earlier_frames(open_with: Open, tmp_path: Path) -> None:
     reader = open_with(write_video(tmp_path / "a.mp4", 60, options={"bf": "2", "g": "10"}))
     assert numbers_of(reader, [50, 59]) == [50, 59]
     assert numbers_of(reader, [3, 51]) == [3, 51]
 
 
-def test_frames_passed_over_before_may_be_asked_for_later(open_with: Open, tmp_path: Path) -> None:
+def test_a_later_call_may_read_frames_that_were_skipped(open_with: Open, tmp_path: Path) -> None:
     reader = open_with(write_video(tmp_path / "a.mp4", 60, options={"bf": "3", "g": "30"}))
     assert numbers_of(reader, [2, 10]) == [2, 10]
     assert numbers_of(reader, [11, 12, 13, 14, 15, 29]) == [11, 12, 13, 14, 15, 29]
@@ -152,7 +152,7 @@ def test_packets_that_code_no_frame_are_not_counted(tmp_path: Path) -> None:
     assert numbers_of(reader, list(range(reader.info.num_frames))) == list(range(20))
 
 
-def test_a_still_scene_is_left_to_pyav_for_decord_may_have_repeated_a_frame(tmp_path: Path) -> None:
+def test_a_still_scene_is_left_to_pyav_because_decord_may_have_repeated_a_frame(tmp_path: Path) -> None:
     still = [numbered_frame(5, 64, 48)] * 20
     path = write_frames(tmp_path / "still.mp4", still, options={"bf": "0"})
     with pytest.raises(DecodeError, match="one frame twice"):
@@ -161,7 +161,7 @@ def test_a_still_scene_is_left_to_pyav_for_decord_may_have_repeated_a_frame(tmp_
     assert (reader.method, [read_number(frame) for frame in frames]) == ("pyav", [5, 5, 5])
 
 
-def test_what_is_known_of_an_ordinary_file(open_with: Open, tmp_path: Path) -> None:
+def test_info_of_an_ordinary_file(open_with: Open, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 10, fps=10, width=80, height=60)
     info = open_with(path).info
     assert (info.codec, info.width, info.height, info.num_frames) == ("h264", 80, 60, 10)
@@ -178,7 +178,7 @@ def test_a_truncated_file_gives_the_frames_that_are_left(tmp_path: Path) -> None
     assert numbers_of(reader, index[:-1]) == index[:-1]
 
 
-def test_a_damaged_packet_costs_its_own_frames_only(tmp_path: Path) -> None:
+def test_a_damaged_packet_affects_only_its_own_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", 50, codec="mjpeg", pixel_format="yuvj420p")
     with av.open(str(path)) as container:
         packet = list(container.demux(video=0))[25]
@@ -204,7 +204,7 @@ def _folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [_text, _empty, _folder])
-def test_what_is_no_video_is_refused_with_a_reason(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_a_file_without_a_video_is_refused_with_a_reason(tmp_path: Path, make: Callable[[Path], None]) -> None:
     path = tmp_path / "a.mp4"
     make(path)
     with pytest.raises(NotAVideoError):
@@ -219,7 +219,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "playlist", ["#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n", "ffconcat version 1.0\nfile {}\n"]
 )
-def test_a_playlist_is_refused_though_the_file_it_names_is_a_video(tmp_path: Path, playlist: str) -> None:
+def test_a_playlist_is_refused_even_if_it_names_a_video(tmp_path: Path, playlist: str) -> None:
     video = write_video(tmp_path / "secret.ts", 5, codec="mpeg2video")
     path = tmp_path / "list.mp4"
     path.write_text(playlist.format(video.name))

@@ -39,14 +39,14 @@ def test_ordinary_pictures_are_resized_and_cropped_as_torchvision_does(
 
 
 @pytest.mark.parametrize("size", [(40, 40 * 25), (40 * 25 + 1, 40)])
-def test_of_an_elongated_picture_the_crop_is_that_of_the_whole(size: tuple[int, int]) -> None:
+def test_the_crop_of_an_elongated_picture_is_that_of_the_whole_picture(size: tuple[int, int]) -> None:
     frames = pictures(*size)
     difference = resize_and_crop(frames, BILINEAR).astype(int) - by_torchvision(frames, BILINEAR)
     assert np.abs(difference).mean() < 1
 
 
 @pytest.mark.parametrize("size", [(2, 10_000), (10_000, 2), (1, 60_000)])
-def test_an_extremely_elongated_picture_is_no_danger_to_memory(size: tuple[int, int]) -> None:
+def test_an_extremely_elongated_picture_takes_little_memory(size: tuple[int, int]) -> None:
     cropped = resize_and_crop(pictures(*size), BILINEAR)
     assert cropped.shape == (2, 3, 224, 224)
     resized = cropped.base

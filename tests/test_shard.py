@@ -1,4 +1,4 @@
-"""What is no sound shard is refused at once, whatever its file claims."""
+"""A file that is no sound shard is refused at once, whatever it claims to hold."""
 
 import os
 import shutil
@@ -87,7 +87,7 @@ ROW_ARRAYS = ("features", "pts_seconds", "frame_index", "scene_index")
 
 
 def _put(file: h5py.File, name: str, **how: Any) -> None:
-    """Replace an array by another of the same type, but as told."""
+    """Replace an array by one of the same type and shape, apart from `how`."""
     how = {"dtype": file[name].dtype, "shape": file[name].shape, **how}
     del file[name]
     file.create_dataset(name, **how)
@@ -276,7 +276,7 @@ def test_an_absurd_shard_is_refused_at_once_and_costs_no_memory(
     make_store(tmp_path / "s", sequences_of("ab"))
     store = make_store(tmp_path / "s", sequences_of("c"))
     bad = store.shard_paths[0]
-    shutil.copy(bad, f"{bad}.other")  # whole: whoever follows a link finds what he looks for
+    shutil.copy(bad, f"{bad}.other")  # a sound shard: a link would lead to the right arrays
     with h5py.File(bad, "r+", libver=("v108", "latest")) as file:
         spoil(file)
     started = time.monotonic()
@@ -296,7 +296,7 @@ def test_an_absurd_shard_is_refused_at_once_and_costs_no_memory(
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")])
-def test_what_is_no_file_is_no_shard(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_something_other_than_a_file_is_no_shard(tmp_path: Path, make: Callable[[Path], None]) -> None:
     store = make_store(tmp_path / "s", sequences_of("a"))
     odd = store.path / "shards" / "20250101T000000.000000-01234567.h5"
     make(odd)
@@ -305,7 +305,7 @@ def test_what_is_no_file_is_no_shard(tmp_path: Path, make: Callable[[Path], None
     assert_holds(store, sequences_of("a"))
 
 
-def test_a_shard_that_may_not_be_read_now_is_no_damage(tmp_path: Path) -> None:
+def test_a_shard_that_cannot_be_read_now_is_no_damage(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", sequences_of("a"))
     (shard,) = store.shard_paths
     program = """
@@ -314,7 +314,7 @@ from vidpipe.errors import ShardError, StoreError
 from vidpipe.features.store import FeatureStore
 os.chdir(sys.argv[1])
 store = FeatureStore.open(".")
-if os.geteuid() == 0:  # who may read all
+if os.geteuid() == 0:  # root may read everything
     os.seteuid(65534)
 try:
     len(store)
