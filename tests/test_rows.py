@@ -2,7 +2,7 @@
 back, against frames that ffmpeg decodes and arithmetic of the test's own."""
 
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from tests.stores import assert_same, make_store
 from vidpipe.backbones.batching import BatchedModel, Utilisation
 from vidpipe.backbones.engines.engine import Finish
 from vidpipe.config import Sampling
+from vidpipe.errors import StoreError
 from vidpipe.features.export import export
 from vidpipe.features.maintenance import compact, find_damage, merge, repair
 from vidpipe.features.store import FeatureStore
@@ -153,7 +154,7 @@ def features_of(
 @pytest.mark.parametrize("decoder", ["pyav", "decord"])
 @pytest.mark.parametrize("stride", [WINDOW, 5])
 def test_a_window_of_frames_is_one_row_whether_windows_overlap_or_not(
-    video: VideoFile, frames: NDArray[np.uint8], stride: int, decoder: str
+    video: VideoFile, frames: NDArray[np.uint8], stride: int, decoder: str, tmp_path: Path
 ) -> None:
     engine = MeanColour()
     sequence = features_of(video, Windows(stride), decoder, engine=engine)
@@ -168,10 +169,13 @@ def test_a_window_of_frames_is_one_row_whether_windows_overlap_or_not(
     assert sequence.stop_seconds == pytest.approx([(start + 16) / 25 for start in starts])
     assert {shape[1:] for shape in engine.shapes} == {(16, 3, 32, 32)}
     assert {shape[0] for shape in engine.shapes[:-1]} == {8}
+    assert_holds_rows(make_store(tmp_path / "s", [sequence]), [sequence])
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "decord"])
-def test_two_regions_of_one_frame_are_two_rows(video: VideoFile, frames: NDArray[np.uint8], decoder: str) -> None:
+def test_two_regions_of_one_frame_are_two_rows(
+    video: VideoFile, frames: NDArray[np.uint8], decoder: str, tmp_path: Path
+) -> None:
     engine = MeanColour()
     sequence = features_of(video, plan_halves, decoder, engine=engine)
     halves = [mean_colours(frames[::3, :, :64]), mean_colours(frames[::3, :, 64:])]
@@ -179,6 +183,7 @@ def test_two_regions_of_one_frame_are_two_rows(video: VideoFile, frames: NDArray
     assert sequence.rows.frame_index.tolist() == [number for number in range(0, 300, 3) for _ in range(2)]
     assert np.array_equal(sequence.region, np.tile(HALVES, (100, 1)))
     assert {shape[1:] for shape in engine.shapes} == {(3, 32, 32)}
+    assert_holds_rows(make_store(tmp_path / "s", [sequence]), [sequence])
 
 
 def test_a_row_may_be_a_region_of_a_window(video: VideoFile, frames: NDArray[np.uint8]) -> None:
@@ -399,6 +404,14 @@ def test_merge_and_compact_keep_intervals_and_regions(tmp_path: Path) -> None:
     assert_holds_rows(FeatureStore.open(tmp_path / "a"), KINDS)
 
 
+def test_merge_refuses_two_sequences_that_differ_in_their_regions_only(tmp_path: Path) -> None:
+    one = stored("a.mp4")
+    other = replace(one, rows=replace(one.rows, region=np.tile(HALVES[::-1], (2, 1))))
+    stores = [make_store(tmp_path / "a", [one]), make_store(tmp_path / "b", [other])]
+    with pytest.raises(StoreError, match="different features"):
+        merge(stores, tmp_path / "merged")
+
+
 def test_export_writes_intervals_and_regions_where_rows_have_them(tmp_path: Path) -> None:
     export(make_store(tmp_path / "s", KINDS), tmp_path / "exported", form="h5")
     with h5py.File(tmp_path / "exported" / "features.h5") as file:
@@ -418,6 +431,21 @@ def test_a_changed_interval_or_region_is_damage_and_repair_drops_it(tmp_path: Pa
     assert (damage.video_id, damage.reason) == ("a.mp4", "it is not what was written")
     repair(store)
     assert_holds_rows(store, expected[1:])
+
+
+def test_a_flipped_bit_in_an_interval_or_region_changes_nothing_or_is_found(tmp_path: Path) -> None:
+    expected = [stored(f"{number}.mp4", seed=number) for number in range(3)]
+    store = make_store(tmp_path / "s", expected)
+    (path,) = store.shard_paths
+    content = path.read_bytes()
+    with h5py.File(path) as file:
+        places = [file[name].id.get_offset() for name in ("start_seconds", "stop_seconds", "region")]
+    random = np.random.default_rng(20261125)
+    for place in (start + offset for start in places for offset in random.integers(0, 3 * 4 * 8, 20)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << random.integers(0, 8)
+        path.write_bytes(changed)
+        assert len(find_damage(store)) == 1
 
 
 @pytest.mark.parametrize("names", [["region"], ["start_seconds", "stop_seconds"]])

@@ -44,7 +44,6 @@ __all__ = [
     "REMEDY",
     "Shard",
     "VideoRow",
-    "checksum",
     "find_fault",
     "row_arrays",
     "write_new",
@@ -101,7 +100,7 @@ class VideoRow:
     source_checksum: str = ""
 
 
-def checksum(sequence: FeatureSequence) -> str:
+def _checksum(sequence: FeatureSequence) -> str:
     """Return the sha256 of what a shard holds of a video, apart from its place and its source.
 
     It covers the JSON text `[id, num_frames, …, mtime_ns, dtype, T, D]` in the columns' order, then the features and
@@ -143,7 +142,7 @@ def find_fault(sequence: FeatureSequence, row: VideoRow) -> str | None:
     Returns:
         The reason, as part of a sentence; None where the sequence is what was written and can be used.
     """
-    if checksum(sequence) != row.checksum:
+    if _checksum(sequence) != row.checksum:
         return "it is not what was written"
     if _source_checksum(sequence) != row.source_checksum:
         return "what it states about its file is not what was written"
@@ -211,7 +210,7 @@ def _write_arrays(file: h5py.File, sequences: Sequence[FeatureSequence]) -> None
         "id": [sequence.video_id for sequence in sequences],
         "start": np.cumsum(lengths) - lengths,
         "length": lengths,
-        "checksum": [checksum(sequence) for sequence in sequences],
+        "checksum": [_checksum(sequence) for sequence in sequences],
         "source_checksum": [_source_checksum(sequence) for sequence in sequences],
         **{name: [getattr(sequence.info, name) for sequence in sequences] for name in INFO_COLUMNS},
         **{name: [getattr(sequence.source, name) for sequence in sequences] for name in SOURCE_COLUMNS},
