@@ -182,7 +182,7 @@ def test_a_file_of_the_hub_with_another_sha256_is_not_used(server: Server, tmp_p
     server.etag = "0" * 64
     result = with_hub(server, tmp_path, "--download", "vit_tiny")
     assert result.returncode == 1
-    assert "what came has not the sha256 000000000000… that the hub says" in result.stderr
+    assert "the file does not have the sha256 000000000000… that the hub gives" in result.stderr
     assert not json.loads(with_hub(server, tmp_path, "vit_tiny", "--format", "json").stdout)["here"]
 
 

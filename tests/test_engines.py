@@ -75,7 +75,7 @@ def test_half_precision_is_within_a_hundredth_and_never_by_onnx(frames: NDArray[
     assert (difference > 0).all()
     assert (difference < 1e-2).all()
     assert halved.dtype == np.float32
-    with pytest.raises(UsageError, match="--precision half goes with --engine torch"):
+    with pytest.raises(UsageError, match="use --engine torch with --precision half"):
         engine("onnx", precision="half")
 
 

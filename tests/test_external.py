@@ -97,7 +97,7 @@ def test_torchvisions_transformer_gives_what_its_head_is_given() -> None:
         ("timm/resnet50.a9_in1k", r"timm has no model 'resnet50.a9_in1k'; did you mean 'timm/resnet50."),
         ("torchvision/resnet5", "torchvision has no model 'resnet5'; did you mean 'torchvision/resnet50'?"),
         ("keras/resnet50", "unknown backbone 'keras/resnet50'; did you mean 'resnet50'?"),
-        ("timm/coat_tiny", "timm/coat_tiny cannot be used as a backbone: it gives no feature map"),
+        ("timm/coat_tiny", "timm/coat_tiny cannot be used as a backbone: its output is no feature map"),
     ],
 )
 def test_a_name_behind_no_door_says_what_instead(name: str, told: str) -> None:

@@ -112,7 +112,7 @@ def test_a_second_writer_is_refused_and_told_of_the_first(store: FeatureStore) -
 
 
 def test_the_second_writer_of_one_process_is_refused_too(store: FeatureStore) -> None:
-    with store.lock(), pytest.raises(StoreError, match="is writing the whole of this store"), store.lock():
+    with store.lock(), pytest.raises(StoreError, match="is writing all of this store"), store.lock():
         pass
     assert is_free(store, "1/1")
 
@@ -144,7 +144,7 @@ def test_parts_that_are_counted_differently_are_refused(store: FeatureStore, fir
     with held(store, first) as process:
         with pytest.raises(StoreError) as refused, store.lock(Part.parse(second)):
             pass
-        for told in (first.replace("1/1", "the whole"), f"pid {process.pid}", f"part {second}"):
+        for told in (first.replace("1/1", "all of this store"), f"pid {process.pid}", f"part {second}"):
             assert told in str(refused.value)
         assert not is_free(store, first)
     assert is_free(store, second)
@@ -170,7 +170,7 @@ def test_a_note_that_says_nothing_still_refuses(store: FeatureStore, note: str |
     with held(store, "1/1"):
         path = store.path / "locks" / "1-of-1.json"
         path.unlink() if note is None else path.write_text(note)
-        with pytest.raises(StoreError, match="it left no note"), store.lock():
+        with pytest.raises(StoreError, match="unknown process"), store.lock():
             pass
 
 
@@ -203,8 +203,8 @@ def test_where_there_is_no_flock_a_marker_keeps_others_out_and_goes_with_its_pro
     (holder,) = (process for process in waiting if told[process])
     (refused,) = (process for process in waiting if not told[process])
     message = refused.communicate()[1]
-    assert f"is writing the whole of this store (pid {holder.pid} on " in message
-    assert "If it runs no more, remove " in message
+    assert f"is writing all of this store (pid {holder.pid} on " in message
+    assert "If it no longer runs, remove " in message
     holder.kill()
     holder.communicate()
     after = without_flock(store, kind)

@@ -170,7 +170,7 @@ def test_force_takes_another_folders_videos_for_new_versions(videos: Path) -> No
     write_video(videos.parent / "col2/run/a.mp4", 9)
     result = extract(store, videos.parent / "col2", "--force")
     assert "1 video stored (2 frames, " in result.stdout
-    assert "; 1 in place of an older version)" in result.stdout
+    assert "; 1 replacing an older version)" in result.stdout
     opened = FeatureStore.open(store)
     assert (set(opened), opened["run/a.mp4"].source.root) == (set(NAMES), str(videos.parent / "col2"))
 
@@ -179,7 +179,7 @@ def test_a_changed_file_in_its_old_place_is_a_new_version(videos: Path) -> None:
     write_video(videos / "run/a.mp4", 9)
     result = extract(videos.parent / "fs", videos)
     assert "1 video stored (2 frames, " in result.stdout
-    assert "; 1 in place of an older version), 3 were there already, 0 failed" in result.stdout
+    assert "; 1 replacing an older version), 3 were there already, 0 failed" in result.stdout
     assert FeatureStore.open(videos.parent / "fs").info("run/a.mp4").num_frames == 9
 
 
@@ -207,7 +207,7 @@ def test_a_data_set_that_was_moved_as_a_whole_is_held(videos: Path, keeps_times:
     (new / "run/a.mp4").unlink()
     move(new, "run/b.mp4", "walk/b.mp4")
     result = extract(store, new)
-    assert "1 recognised by content and not computed again" in result.stdout
+    assert "1 recognised by content and not extracted again" in result.stdout
     assert "(run/a.mp4)" in result.stderr
     assert set(FeatureStore.open(store)) == {"run/a.mp4", "walk/b.mp4", *NAMES[2:]}
 
@@ -219,7 +219,7 @@ def test_a_changed_file_is_a_new_version_from_whichever_list_it_is_named(videos:
         (videos.parent / name / "list.csv").write_text(f"video\n{videos}/run/a.mp4\n")
     assert "1 recognised by content" in extract(store, videos.parent / "one/list.csv").stdout
     write_video(videos / "run/a.mp4", 9)
-    assert "1 in place of an older version" in extract(store, videos.parent / "two/list.csv").stdout
+    assert "1 replacing an older version" in extract(store, videos.parent / "two/list.csv").stdout
 
 
 def test_merge_names_the_files_of_two_videos_with_one_id(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_moved_video_keeps_its_features_and_stands_under_its_new_label_alone(v
     result = extract(videos.parent / "fs", videos)
     assert result.exit_code == 0
     assert (
-        "0 videos stored (0 frames, 0.0 s), 3 were there already, 1 recognised by content and not comp" in result.stdout
+        "0 videos stored (0 frames, 0.0 s), 3 were there already, 1 recognised by content and not extr" in result.stdout
     )
     assert "moved: 1 old id dropped (run/a.mp4)" in result.stderr
     assert_holds(
@@ -308,7 +308,7 @@ def test_a_copy_is_no_moved_file(videos: Path) -> None:
 def test_a_folder_extracted_after_one_of_its_subfolders_is_told(videos: Path) -> None:
     store = videos.parent / "fs"
     result = extract(store, videos / "run")
-    assert "2 recognised by content and not computed again" in result.stdout
+    assert "2 recognised by content and not extracted again" in result.stdout
     assert "warning: 2 files stored under two ids" in result.stderr
     assert "run/a.mp4 and a.mp4" in result.stderr
 
@@ -335,7 +335,7 @@ def test_a_moved_video_of_an_older_store_is_known_by_its_size_and_time(videos: P
     forget_files(videos.parent / "fs")
     move(videos, "run/a.mp4", "walk/new.mp4")
     result = extract(videos.parent / "fs", videos)
-    assert "3 were there already, 1 recognised by content and not computed again" in result.stdout
+    assert "3 were there already, 1 recognised by content and not extracted again" in result.stdout
     assert_holds(
         videos.parent / "fs", extracted / "fs", {"walk/new.mp4": "run/a.mp4", **{name: name for name in NAMES[1:]}}
     )

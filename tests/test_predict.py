@@ -143,7 +143,7 @@ def test_a_long_video_says_how_far_apart_its_frames_are(made: Path, tmp_path: Pa
     write_video(tmp_path / "short.mp4", 50)
     result = predicted(made, tmp_path, "--format", "json")
     assert "long.mp4: 4 frames of 1 h 0" in result.stderr
-    assert "what happens between them is not seen" in result.stderr
+    assert "actions between them are missed" in result.stderr
     assert "--sampling fps" in result.stderr
     assert "short.mp4" not in result.stderr
     between = {one["video"]: one["seconds_between_frames"] for one in objects_of(result)}
@@ -178,7 +178,7 @@ def test_a_file_is_replaced_only_by_predictions_of_its_own_form(made: Path, tmp_
         assert result.exit_code == 2
         assert f"is not predictions as {form} written by vidpipe" in result.stderr
         assert (tmp_path / name).read_bytes() == before
-    assert "a file takes csv or json" in stored(made, "-o", tmp_path / "t.txt").stderr
+    assert "a file holds csv or json" in stored(made, "-o", tmp_path / "t.txt").stderr
     assert "cannot be written" in stored(made, "--format", "csv", "-o", tmp_path / "no/where.csv").stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found.csv", "found.json", "labels.csv"]
     assert stored(made, "--format", "csv", "-o", "/dev/null").exit_code == 0

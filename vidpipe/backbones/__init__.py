@@ -1,1 +1,1 @@
-"""Frozen image models: the table of them, their weights, and the engines that run them on frames."""
+"""Frozen image models: the table, their weights, the streams they make, and the engines that run them."""

@@ -1,4 +1,4 @@
-"""Weights from the network, into torch hub's cache or huggingface_hub's: whole or not at all, one process at a time."""
+"""Downloads of weights into the caches of torch hub and huggingface_hub: whole or not at all, one process at a time."""
 
 import hashlib
 import logging
@@ -10,36 +10,40 @@ from pathlib import Path
 
 from filelock import FileLock
 
-__all__ = ["HUB", "download_file", "download_from_hub", "find_in_hub_cache", "hub_cache", "sha256"]
+__all__ = ["HUB", "download_file", "download_from_hub", "find_in_hub_cache", "hub_cache", "sha256", "sha256_prefix"]
 
 logger = logging.getLogger(__name__)
 
 HUB = "https://huggingface.co/"
-"""An address that begins so is a file of a repository of the hub: `HUB/OWNER/NAME/resolve/main/FILE`."""
+"""The start of the URL of a file in a repository of the hub: `HUB/OWNER/NAME/resolve/main/FILE`."""
 
 
 HUB_FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
-"""What timm's repositories call their weights; where the file of an address is not there, these are tried."""
+"""The names of weights in timm's repositories, tried where the file of a URL does not exist."""
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes, as text."""
+    """Return the sha256 of a file, in hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_prefix(address: str) -> str | None:
-    """The start of a file's sha256, which torchvision's and timm's names carry: `resnet50-11ad3fa6.pth`."""
+    """Return the start of the sha256 in the names of torchvision's and timm's files: `resnet50-11ad3fa6.pth`."""
     found = re.search(r"-([0-9a-f]{8,64})\.\w+$", address)
     return found[1] if found else None
 
 
 def download_file(address: str, path: Path) -> None:
-    """Fetch a file beside its place, check it and move it there; the one of several processes that comes first does.
+    """Download a file beside its place, check it and move it there; of several processes, the first one does this.
+
+    Args:
+        address: the file's URL.
+        path: where to put it.
 
     Raises:
-        OSError: the file cannot be fetched or written.
-        RuntimeError: what came has another sha256 than its name says.
+        OSError: the file cannot be downloaded or written.
+        RuntimeError: its sha256 differs from the one in its name.
     """
     from torch.hub import download_url_to_file
 
@@ -53,19 +57,19 @@ def download_file(address: str, path: Path) -> None:
                     address, str(path), hash_prefix=sha256_prefix(address), progress=sys.stderr.isatty()
                 )
         finally:
-            with suppress(OSError):  # who waits for it goes on and looks whether the file has come
+            with suppress(OSError):  # a process that waits for it then finds the file
                 lock.unlink()
 
 
 def hub_cache() -> Path:
-    """Where huggingface_hub keeps what it downloads."""
+    """Return the folder of huggingface_hub's downloads."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def find_in_hub_cache(address: str) -> Path | None:
-    """Where a file of the hub lies on this machine; None where it does not."""
+    """Return the path of a file of the hub on this machine; None where it was not downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
     repository, files = _parts(address)
@@ -74,16 +78,22 @@ def find_in_hub_cache(address: str) -> Path | None:
 
 
 def download_from_hub(address: str) -> Path:
-    """Fetch a file through huggingface_hub, which locks, resumes and moves it into place; check its sha256.
+    """Download a file with huggingface_hub, which locks, resumes and moves it into place; check its sha256.
+
+    Args:
+        address: the file's URL.
+
+    Returns:
+        The path in the hub's cache.
 
     Raises:
-        Exception: of huggingface_hub's many, where the file cannot be fetched.
-        RuntimeError: what came has another sha256 than the hub says.
+        Exception: one of huggingface_hub's, where the file cannot be downloaded.
+        RuntimeError: its sha256 differs from the hub's.
     """
     from huggingface_hub import logging as hub_logging
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # else it tells of every try; what comes of them is told once
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # it would report every try
     if not sys.stderr.isatty():
         disable_progress_bars()
     repository, files = _parts(address)
@@ -92,7 +102,7 @@ def download_from_hub(address: str) -> Path:
     named = path.resolve().name  # the cache names a large file after its sha256
     if re.fullmatch(r"[0-9a-f]{64}", named) and sha256(path) != named:
         path.resolve().unlink()
-        raise RuntimeError(f"what came has not the sha256 {named[:12]}… that the hub says")
+        raise RuntimeError(f"the file does not have the sha256 {named[:12]}… that the hub gives")
     return path
 
 
@@ -107,6 +117,6 @@ def _first_there(repository: str, files: Sequence[str]) -> Path:
 
 
 def _parts(address: str) -> tuple[str, list[str]]:
-    """The repository of an address and the files to look for: `("timm/vit_small_…", ["model.safetensors", …])`"""
+    """The repository of a URL and the files to look for: `("timm/vit_small_…", ["model.safetensors", …])`"""
     repository, _, file = address.removeprefix(HUB).partition("/resolve/main/")
     return repository, list(dict.fromkeys((file, *HUB_FILES)))

@@ -1,4 +1,4 @@
-"""The open doors `timm/NAME` and `torchvision/NAME`: what the table says of its models is here read from the model."""
+"""Models outside the table, `timm/NAME` and `torchvision/NAME`: their description is read from the library."""
 
 from dataclasses import replace
 from difflib import get_close_matches
@@ -30,37 +30,40 @@ TORCHVISION_MAPS = {
     "maxvit": "blocks.3",
     "vit": "encoder",
 }
-"""A family's first letters -> the node that its pooling reads; `features` in all other families."""
+"""By the start of a model's name: the node whose output is pooled; `features` for all others."""
 
 
 def external_names(model: str) -> list[str]:
-    """The doors through which a model of that name can be had: `["timm/resnet14t"]`"""
-    return [f"{door}/{model}" for door in EXTERNAL_LIBRARIES if model in _names(door)]
+    """Return the names of a library's model as backbones: `["timm/resnet14t"]`; none where no library has it."""
+    return [f"{library}/{model}" for library in EXTERNAL_LIBRARIES if model in _names(library)]
 
 
 @lru_cache
-def _names(door: str) -> frozenset[str]:
-    if door == "torchvision":
+def _names(library: str) -> frozenset[str]:
+    if library == "torchvision":
         return frozenset(torchvision.models.list_models(module=torchvision.models))
     return frozenset((*timm.list_models(), *timm.list_pretrained()))
 
 
 @lru_cache
-def find_external(door: str, model: str) -> BackboneSpec:
-    """A model of a library as a backbone, with the weights that the library gives by default.
+def find_external(library: str, model: str) -> BackboneSpec:
+    """Describe a library's model as a backbone, with the library's default weights.
 
     Args:
-        door: `timm` or `torchvision`.
-        model: the library's own name; timm's may say which weights: `resnet50.a1_in1k`.
+        library: `timm` or `torchvision`.
+        model: the library's own name; timm's may include the weights: `resnet50.a1_in1k`.
+
+    Returns:
+        The description.
 
     Raises:
-        UsageError: the library has no such model, or it gives no features.
+        UsageError: the library has no such model, or the model has no features.
     """
-    if model not in _names(door):
-        nearest = get_close_matches(model, _names(door), n=1, cutoff=0.5)
-        hint = f"; did you mean '{door}/{nearest[0]}'?" if nearest else ""
-        raise UsageError(f"{door} has no model {model!r}{hint}")
-    return _timm(model) if door == "timm" else _torchvision(model)
+    if model not in _names(library):
+        nearest = get_close_matches(model, _names(library), n=1, cutoff=0.5)
+        hint = f"; did you mean '{library}/{nearest[0]}'?" if nearest else ""
+        raise UsageError(f"{library} has no model {model!r}{hint}")
+    return _timm(model) if library == "timm" else _torchvision(model)
 
 
 def _torchvision(model: str) -> BackboneSpec:
@@ -85,7 +88,7 @@ def _torchvision(model: str) -> BackboneSpec:
         top1=weights.meta["_metrics"]["ImageNet-1K"]["acc@1"],
         top1_source="torchvision",
     )
-    return _as_given(spec, num_prefix_tokens=1)
+    return _with_output(spec, num_prefix_tokens=1)
 
 
 def _timm(model: str) -> BackboneSpec:
@@ -109,39 +112,39 @@ def _timm(model: str) -> BackboneSpec:
         weights=_address(published),
         weights_licence=f"{published.license or 'unknown'}, as timm lists them",
     )
-    return _as_given(spec, num_prefix_tokens=0)
+    return _with_output(spec, num_prefix_tokens=0)
 
 
 def _address(published: Any) -> str:
-    """Where timm would fetch the weights: its hub, or a file of a release."""
+    """The URL from which timm loads the weights: on the Hugging Face hub, or a file of a release."""
     if published.hf_hub_id:
         file = published.hf_hub_filename or "model.safetensors"
         return f"https://huggingface.co/{published.hf_hub_id}/resolve/main/{file}"
     return published.url or ""
 
 
-def _as_given(spec: BackboneSpec, *, num_prefix_tokens: int) -> BackboneSpec:
-    """The spec with D and kind as the model's own output has them, on torch's device without memory."""
+def _with_output(spec: BackboneSpec, *, num_prefix_tokens: int) -> BackboneSpec:
+    """Fill in D and kind from the model's output, computed on the device `meta`."""
     from vidpipe.backbones.image import meta_backbone
 
     try:
         backbone = meta_backbone(spec)
         with torch.device("meta"), torch.no_grad():
-            given = backbone.features(torch.empty(1, 3, spec.input_size, spec.input_size))
-        if not isinstance(given, torch.Tensor) or given.ndim not in (2, 3, 4):
-            raise TypeError("it gives no feature map, no tokens and no feature")
-    except Exception as error:  # each model has its own way of not being one
+            output = backbone.features(torch.empty(1, 3, spec.input_size, spec.input_size))
+        if not isinstance(output, torch.Tensor) or output.ndim not in (2, 3, 4):
+            raise TypeError("its output is no feature map, no tokens and no feature")
+    except Exception as error:  # each model fails in its own way
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{spec.name} cannot be used as a backbone: {reason}") from error
     model = getattr(backbone.features, "model", None)
-    if given.ndim == 4:
-        return replace(spec, dim=given.shape[1])
-    if given.ndim == 2:
-        return replace(spec, dim=given.shape[1], kind="layer")
+    if output.ndim == 4:
+        return replace(spec, dim=output.shape[1])
+    if output.ndim == 2:
+        return replace(spec, dim=output.shape[1], kind="layer")
     if getattr(model, "attn_pool", None) is not None:
         kind = "attention"
     elif getattr(model, "num_prefix_tokens", num_prefix_tokens) and getattr(model, "global_pool", "token") == "token":
         kind = "class token"
     else:
         kind = "tokens"
-    return replace(spec, dim=given.shape[2], kind=kind)
+    return replace(spec, dim=output.shape[2], kind=kind)

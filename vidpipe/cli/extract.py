@@ -38,14 +38,18 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--force",
     is_flag=True,
-    help="Extract again what the store already holds, also in place of another folder's videos.",
+    help="Extract stored videos again; replace another folder's videos of the same ids.",
 )
-@click.option("--retry-failed", is_flag=True, help="Try again what failed in an earlier run.")
+@click.option("--retry-failed", is_flag=True, help="Retry videos that failed in an earlier run.")
 @click.option(
     "--part", metavar="N/COUNT", default="1/1", help="Do one of COUNT equal parts of the work, for job arrays."
 )
 @exclude_option
-@click.option("--dry-run", is_flag=True, help="List what would be extracted and what not, with the reason; do nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="List the videos to extract and those to skip, with the reason; write nothing.",
+)
 @setting_options(ExtractConfig, "extract")
 def command(
     inputs: tuple[Path, ...],
@@ -61,9 +65,9 @@ def command(
     """Extract features of videos into a store.
 
     INPUT is a video, a folder (searched to any depth; hidden folders are skipped) or a CSV with a column `video`. Skips
-    videos that are stored, and videos that failed before, so the same command goes on after a stop. A moved or renamed
-    video keeps its features. Videos of a second folder that have the ids of stored ones are refused, unless --prefix
-    tells them apart.
+    videos that are stored, and videos that failed before, so the same command continues after a stop. A moved or
+    renamed video keeps its features. Videos of a second folder with the ids of stored videos are refused; --prefix
+    gives them other ids.
 
     \b
     vidpipe extract videos/ -o features
@@ -95,23 +99,22 @@ def command(
 def _show_dry_run(
     find: "Callable[..., tuple[list[VideoFile], list[str]]]", preview: "Callable[[list[VideoFile]], dict[str, str]]"
 ) -> None:
-    """A line for each file, `take  a.mp4` or `skip  notes.txt  (not a video by its name)`, and one that counts them."""
+    """Show a line for each file, `take  a.mp4` or `skip  notes.txt  (not a video by its name)`, and the counts."""
     skipped: list[Skipped] = []
     try:
         videos, unreadable = find(on_skipped=skipped.append)
-    except InputError:  # no videos: what there is instead is what one wants to know
+    except InputError:  # no videos: show what there is instead
         _show_lines((one.name, one.reason) for one in skipped)
         raise
     reasons = preview(videos)
     _show_lines([*reasons.items(), *((one.name, one.reason) for one in skipped)])
     counts = Counter(filter(None, [*reasons.values(), *(one.reason for one in skipped)]))
-    told = "; ".join(
+    details = "; ".join(
         f"{count} {reason}" for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
     num_taken = sum(not reason for reason in reasons.values())
-    click.echo(
-        printable(f"would extract {count_of(num_taken, 'video')}, skip {counts.total()}{f' ({told})' * bool(told)}")
-    )
+    skip = f"{counts.total()} ({details})" if details else "0"
+    click.echo(printable(f"would extract {count_of(num_taken, 'video')}, skip {skip}"))
     for line in unreadable:
         click.echo(line, err=True)
     if unreadable:
@@ -129,18 +132,18 @@ def _show(store: Path, summary: "ExtractSummary", unreadable: list[str]) -> None
     frames = count_of(summary.num_frames, "frame")
     click.echo(
         f"{store}: {count_of(summary.num_stored, 'video')} stored ({frames}, {summary.seconds:.1f} s"
-        + (f"; {replaced} in place of an older version" if replaced else "")
+        + (f"; {replaced} replacing an older version" if replaced else "")
         + f"), {summary.num_skipped} were there already"
-        + (f", {reused} recognised by content and not computed again" if reused else "")
+        + (f", {reused} recognised by content and not extracted again" if reused else "")
         + f", {len(summary.failures)} failed"
-        + (f", {known} failed before and were not tried again (--retry-failed)" if known else "")
+        + (f", {known} failed before and were not retried (--retry-failed)" if known else "")
     )
     if summary.num_stored:
         logger.info(_bottleneck(summary))
     for failure in summary.failures:
         click.echo(printable(f"failed: {failure.video_id}: {failure.message}"), err=True)
-    for told in unreadable:
-        click.echo(told, err=True)
+    for line in unreadable:
+        click.echo(line, err=True)
 
 
 def _show_files(store: Path, inputs: tuple[Path, ...], prefix: str, summary: "ExtractSummary") -> None:
@@ -156,7 +159,7 @@ def _show_files(store: Path, inputs: tuple[Path, ...], prefix: str, summary: "Ex
         are = "stored video is" if len(summary.gone) == 1 else "stored videos are"
         click.echo(
             f"{len(summary.gone)} {are} no longer in {places} ({printable(first_few(summary.gone))}); "
-            f"`vidpipe store prune {shlex.quote(str(store))} {places}` drops what is gone",
+            f"`vidpipe store prune {shlex.quote(str(store))} {places}` drops them",
             err=True,
         )
     twice = [one for one in summary.reused if one.is_same_path and one.old_id not in summary.moved]
@@ -165,22 +168,21 @@ def _show_files(store: Path, inputs: tuple[Path, ...], prefix: str, summary: "Ex
         click.echo(
             f"warning: {count_of(len(twice), 'file')} stored under two ids, found from two folders or with two "
             f"prefixes: {printable(pairs)}. Training counts them twice; "
-            "to keep one id each, extract one of the folders into a new store",
+            "to give each file one id, extract one of the folders into a new store",
             err=True,
         )
 
 
 def _bottleneck(summary: "ExtractSummary") -> str:
-    """What kept an extraction from being faster, and what to raise."""
+    """Describe the speed of an extraction, what limited it, and what would make it faster."""
     utilisation = summary.utilisation
     seconds = max(summary.seconds, 1e-9)
     if utilisation.model_idle_share > utilisation.decoders_idle_share:
-        what = f"decoding; more --workers (now {utilisation.num_workers}) help where there are more cores"
+        limit = f"decoding; more --workers (now {utilisation.num_workers}) help where there are more cores"
     else:
-        what = "the image model; a GPU, or a smaller --backbone, would be faster"
+        limit = "the image model; a GPU, or a smaller --backbone, is faster"
     return (
-        f"{summary.num_stored / seconds:.2f} videos/s, {summary.num_frames / seconds:.1f} frames/s; the image model "
-        f"waited {utilisation.model_idle_share:.0%} of the time for frames, "
-        f"the decoders {utilisation.decoders_idle_share:.0%} for it. "
-        f"Bottleneck: {what}"
+        f"{summary.num_stored / seconds:.2f} videos/s, {summary.num_frames / seconds:.1f} frames/s. Utilisation: image "
+        f"model {1 - utilisation.model_idle_share:.0%}, decoders {1 - utilisation.decoders_idle_share:.0%}. "
+        f"Bottleneck: {limit}"
     )

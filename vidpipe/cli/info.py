@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from vidpipe.features.store import FeatureStore
 
 
-@vidpipe_command(name="info", short_help="What a store, a run or a video holds.")
+@vidpipe_command(name="info", short_help="Show what a store, a run or a video holds.")
 @click.argument("path", type=click.Path(path_type=Path))
 @format_option("table", "json")
 def command(path: Path, format_: str) -> None:
     """Show what a store, a run or a video holds.
 
-    Of a folder of stores it shows each store.
+    For a folder of stores, it shows each store.
 
     \b
     vidpipe info features

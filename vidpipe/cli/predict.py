@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_TOP = 5
 CSV_COLUMNS = ("video", "label", "probability", "path")
 MAX_SECONDS_BETWEEN_FRAMES = 10.0
-"""A video whose sampled frames lie further apart is named, for an action in between is not seen."""
+"""A warning names videos whose sampled frames are further apart: an action between two frames is missed."""
 NUM_NAMES_SHOWN = 3
 FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 
@@ -65,7 +65,7 @@ def command(
     format_: str,
     **settings: Any,
 ) -> None:
-    """Label videos with a trained run, by the run's own sampling and image model.
+    """Label videos with a trained run, using the run's own sampling and image model.
 
     INPUT is a video, a folder (searched to any depth; hidden folders are skipped) or a CSV with a column `video`.
     Predictions come in the order of the inputs. csv has a row for each video that was read:
@@ -101,16 +101,16 @@ def command(
     predictions = seen.watch(predict(opened_run, videos, **answer, store=opened_store, config=config))
     _write(output, form, _least_certain(predictions, uncertain) if uncertain else predictions, seen)
     seen.report()
-    for told in unreadable:
-        click.echo(told, err=True)
+    for line in unreadable:
+        click.echo(line, err=True)
     if seen.num_failed or unreadable:
         ctx.exit(SOME_VIDEOS_FAILED)
 
 
 def _check_output(output: Path, format_: str, uncertain: int | None) -> None:
-    """Check that a file can take the output and replaces nothing but older predictions."""
+    """Check that the output file replaces at most older predictions."""
     if format_ == "table":
-        raise UsageError(f"-o {output}: a file takes csv or json; add --format csv")
+        raise UsageError(f"-o {output}: a file holds csv or json; add --format csv")
     if uncertain is not None and output.is_file() and output.stat().st_size:
         raise UsageError(f"{output}: exists, and may hold your corrections; choose another file")
     first_columns, first_key = ",".join(CSV_COLUMNS).encode(), b'{"video": '
@@ -146,7 +146,7 @@ def _where_it_stands(seen: "_Seen", lines: OutputLines) -> str:
 
 
 class _Seen:
-    """Counts predictions as they pass by, reports each video that failed, and what to know of the others."""
+    """Counts predictions, and reports videos that failed, that the run learned from, or that are sparsely sampled."""
 
     def __init__(self, run: "Run", num_videos: int, *, is_table: bool) -> None:
         self.num_videos = num_videos
@@ -157,12 +157,12 @@ class _Seen:
         self._sparse: list[Prediction] = []
 
     def watch(self, predictions: "Iterable[Prediction]") -> "Iterator[Prediction]":
-        """The same predictions."""
+        """Yield the same predictions."""
         for prediction in predictions:
             self.num_seen += 1
             if prediction.error is not None:
                 self.num_failed += 1
-                if not self._is_table:  # which has a row for it
+                if not self._is_table:  # the table has a row for it
                     click.echo(printable(f"failed: {prediction.video_id}: {prediction.error}"), err=True)
             if prediction.is_learned:
                 self._learned.append(prediction.video_id)
@@ -171,17 +171,17 @@ class _Seen:
             yield prediction
 
     def report(self) -> None:
-        """Log which videos the run learned from, and which are long for the frames that were sampled."""
+        """Log which videos the run learned from, and which are sparsely sampled."""
         if self._learned:
             logger.warning(
-                "the run learned from %s (same file name and size): %s; predictions of these say nothing about new "
-                "videos",
+                "the run learned from %s (same file name and size): %s; predictions of these do not show how well "
+                "it does on new videos",
                 f"{len(self._learned)} of {count_of(self.num_videos, 'video')}",
                 first_few(self._learned),
             )
         for prediction in self._sparse[:NUM_NAMES_SHOWN]:
             logger.warning(
-                "%s: %s of %s, one every %.0f s; what happens between them is not seen",
+                "%s: %s of %s, one every %.0f s; actions between them are missed",
                 prediction.video_id,
                 count_of(prediction.num_frames, "frame"),
                 _duration(prediction.duration_seconds),
@@ -203,11 +203,11 @@ def _duration(seconds: float) -> str:
 
 
 class _Form(NamedTuple):
-    """How predictions look."""
+    """How predictions are formatted."""
 
     header: str | None
     line: "Callable[[Prediction], str | None]"
-    """None where the form has no line for a prediction."""
+    """Returns None where a prediction has no line."""
 
 
 def _form(format_: str, videos: "Sequence[VideoFile]", run: "Run", top: int | None) -> _Form:
@@ -225,11 +225,11 @@ def _form(format_: str, videos: "Sequence[VideoFile]", run: "Run", top: int | No
 def _table_line(prediction: "Prediction", width: int) -> str:
     """`waving/a.mp4   waving 97.1 %   jumping 1.2 %`"""
     ranked = zip(prediction.labels, prediction.probabilities, strict=True)
-    told = "   ".join(f"{label} {100 * probability:.1f} %" for label, probability in ranked)
-    told = f"{prediction.label}   ({told})" if prediction.is_unknown else told
-    told = told or f"failed: {prediction.error}"
+    text = "   ".join(f"{label} {100 * probability:.1f} %" for label, probability in ranked)
+    text = f"{prediction.label}   ({text})" if prediction.is_unknown else text
+    text = text or f"failed: {prediction.error}"
     mark = "   [learned from]" if prediction.is_learned else ""
-    return f"{printable(prediction.video_id):<{width}}   {printable(told)}{mark}"
+    return f"{printable(prediction.video_id):<{width}}   {printable(text)}{mark}"
 
 
 def _json(prediction: "Prediction", paths: Mapping[str, Path]) -> str:
@@ -250,7 +250,7 @@ def _json(prediction: "Prediction", paths: Mapping[str, Path]) -> str:
 
 
 def _csv_row(prediction: "Prediction", paths: Mapping[str, Path], num_ranked: int) -> str | None:
-    """A row for a video with a label. A failed one has none: the rows are labels to train on."""
+    """A row for a video with a label; None for one that failed, because the rows serve as labels to train on."""
     if prediction.error is not None:
         return None
     path = os.fsencode(paths[prediction.video_id]).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""How far a long command is, on stderr: a bar on a terminal, else a plain line now and then; nothing with --quiet."""
+"""The progress of an extraction on stderr: a bar on a terminal, otherwise plain lines; nothing with --quiet."""
 
 import logging
 import time
@@ -25,7 +25,11 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def extract_progress() -> Iterator["Callable[[ExtractProgress], None]"]:
-    """A callback that shows videos done, failed, rate and time left."""
+    """Show videos done and failed, the rate and the time left.
+
+    Yields:
+        The callback for `vidpipe.stages.extract.extract`.
+    """
     console = Console(stderr=True)
     if logger.isEnabledFor(logging.INFO) and console.is_terminal:
         with _bar(console) as show:
@@ -39,16 +43,16 @@ def _bar(console: Console) -> "Iterator[Callable[[ExtractProgress], None]]":
     columns = (
         TextColumn("extracting"),
         BarColumn(),
-        TextColumn("{task.fields[told]}"),
+        TextColumn("{task.fields[rates]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None, told="")
+        task = bar.add_task("", total=None, rates="")
 
         def show(progress: "ExtractProgress") -> None:
             inside = _fraction(progress.reading) if progress.reading else 0.0
             completed = progress.num_done + progress.num_failed + inside
-            bar.update(task, total=progress.num_videos, completed=completed, told=_rates(progress))
+            bar.update(task, total=progress.num_videos, completed=completed, rates=_rates(progress))
 
         yield show
 
@@ -70,13 +74,13 @@ def _rates(progress: "ExtractProgress") -> str:
     """`12 of 200 videos, 3 failed, 2.1 videos/s, 33 frames/s, lecture.mp4: 1280 of 20000 frames`"""
     seconds = max(progress.seconds, 1e-9)
     finished = progress.num_done + progress.num_failed
-    told = [f"{finished} of {count_of(progress.num_videos, 'video')}"]
+    texts = [f"{finished} of {count_of(progress.num_videos, 'video')}"]
     if progress.num_failed:
-        told.append(f"{progress.num_failed} failed")
-    told += [f"{finished / seconds:.1f} videos/s", f"{progress.num_frames / seconds:.0f} frames/s"]
+        texts.append(f"{progress.num_failed} failed")
+    texts += [f"{finished / seconds:.1f} videos/s", f"{progress.num_frames / seconds:.0f} frames/s"]
     if progress.reading is not None:
-        told.append(f"{printable(progress.reading.video_id)}: {_place(progress.reading)}")
-    return ", ".join(told)
+        texts.append(f"{printable(progress.reading.video_id)}: {_place(progress.reading)}")
+    return ", ".join(texts)
 
 
 def _place(reading: "DecodeProgress") -> str:
@@ -86,7 +90,7 @@ def _place(reading: "DecodeProgress") -> str:
 
 
 def _fraction(reading: "DecodeProgress") -> float:
-    """How much of a video is done, 0 to 1, as far as anybody knows."""
+    """The share of a video that is done, 0 to 1; 0 where it is not known."""
     return reading.num_done / reading.num_planned if reading.num_planned else 0.0
 
 

@@ -35,7 +35,7 @@ output_option = click.option(
 def verify(store: Path, format_: str) -> None:
     """Read all of a store and report what is damaged.
 
-    Exit code 3: something is damaged.
+    The exit code is 3 where something is damaged.
 
     \b
     vidpipe store verify features
@@ -181,7 +181,7 @@ def export(store: Path, output: Path, format_: str) -> None:
     npy  a file (T, D) for each video, under the video's own path, and index.csv, a table of them
     h5   one features.h5 with features/<id> (T, D) and pts_seconds/<id> (T,)
 
-    Of a folder of stores each store is written to a folder of its name.
+    For a folder of stores, each store is written to a folder of its name.
 
     \b
     vidpipe store export features -o exported

@@ -1,4 +1,4 @@
-"""failures.jsonl: the videos that could not be read, a line each, with what their files were then."""
+"""failures.jsonl: the videos that could not be read, a line each, with the size and time of their files."""
 
 import json
 import os
@@ -33,10 +33,15 @@ class FailureLog:
     def append(
         self, failure: VideoFailure, stamp: tuple[int, int] | None, source: VideoSource = UNKNOWN_SOURCE
     ) -> None:
-        """Note a failure, with the size and time of the video's file and where it lies.
+        """Add a failure.
+
+        Args:
+            failure: the video and the reason.
+            stamp: size in bytes and time in ns of the video's file; None where it cannot be read.
+            source: where the file lies.
 
         Raises:
-            StoreError: the note cannot be written.
+            StoreError: the line cannot be written.
         """
         size_bytes, mtime_ns = stamp or (None, None)
         entry = {
@@ -57,7 +62,10 @@ class FailureLog:
             ) from error
 
     def latest(self) -> dict[str, FailureEntry]:
-        """The latest entry of each video, from whole lines only: a crash may have cut one short.
+        """Read the latest entry of each video. A line that a crash cut short is not used.
+
+        Returns:
+            The entries, by video id.
 
         Raises:
             StoreError: the list cannot be read.
@@ -71,7 +79,10 @@ class FailureLog:
         return {entry["video"]: entry for entry in map(_parse, lines) if entry is not None}
 
     def rewrite(self, entries: Iterable[FailureEntry]) -> None:
-        """Put a new list in the place of this one.
+        """Replace the list.
+
+        Args:
+            entries: the new list.
 
         Raises:
             OSError: it cannot be written.
@@ -87,24 +98,24 @@ class FailureLog:
 
 
 def failure_of(entry: FailureEntry) -> VideoFailure:
-    """What an entry says of its video."""
+    """Return an entry's video and reason."""
     return VideoFailure(entry["video"], entry["error"], entry["message"])
 
 
 def source_of_entry(entry: FailureEntry) -> VideoSource:
-    """Where an entry's file was found."""
+    """Return where an entry's file was found."""
     return VideoSource(entry.get("root", ""), entry.get("path", ""))
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
-    """What a file's name holds that is no text stays as JSON's escape: `\\udcff`"""
+    """Bytes of a file's name that are not UTF-8 stay escaped, as JSON does: `\\udcff`"""
     return json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _append_line(path: Path, line: bytes) -> None:
-    """Add a line to the end, in one call to the system, so that lines of several writers do not mix.
+    """Append a line in one system call, so that lines of several writers do not mix.
 
-    Where another is just being written, a blank line may come between.
+    A blank line may come between it and one that is being written.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
@@ -118,7 +129,7 @@ def _append_line(path: Path, line: bytes) -> None:
 
 
 def _parse(line: str) -> FailureEntry | None:
-    """An entry; None for a line that is none. Lines of older stores know no size and time."""
+    """Parse an entry; None for a line that is none. Lines of older stores have no size and time."""
     try:
         entry = json.loads(line)
         texts = {name: str(entry[name]) for name in ("video", "error", "message", "time")}

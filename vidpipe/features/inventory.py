@@ -1,11 +1,11 @@
-"""How a store's videos and the files that are there now fit together: other collections, moved files, files gone.
+"""Compares a store's videos with the files that exist now: other collections, moved files, files that are gone.
 
     extract col1 -o fa, then extract col2 -o fa, each with its own clip1.mp4   refused: see `refuse_other_collections`
     mv col1/walk/a.mp4 col1/run/a.mp4                                          its features are stored under the new id,
                                                                                then the old id is dropped
     rm col1/walk/a.mp4                                                         reported, until `store prune` drops it
 
-Where a step is stopped between the two, the next extract finds the video under both ids and drops the old one.
+After a stop between storing the new id and dropping the old one, the next extract drops the old one.
 """
 
 import os
@@ -45,16 +45,16 @@ NS_PER_SECOND = 10**9
 def refuse_other_collections(store: FeatureStore, videos: Sequence[VideoFile], held: AbstractSet[str]) -> None:
     """Refuse videos that have the ids of other videos, stored from another folder.
 
-    A changed file in its old folder is a new version of the video and is not refused. Nor are videos of a store that
-    was made before stores noted the folder.
+    A changed file in its old folder is a new version of the video and is not refused. Videos whose store does not note
+    their folder, as older stores, are not refused either.
 
     Args:
         store: where the videos are to go.
         videos: the files of an extraction.
-        held: ids of the videos whose very file the store holds.
+        held: ids of the videos that are stored from this very file.
 
     Raises:
-        StoreError: there are some; the message names the first.
+        StoreError: the store has such videos; the message names the first.
     """
     sources = sources_of(videos)
     others = [
@@ -212,7 +212,7 @@ def find_reusable(store: FeatureStore, videos: Sequence[VideoFile]) -> list[Reus
 
 
 class _Index:
-    """A store's rows by what their files were."""
+    """A store's rows, by content and by size and time of their files."""
 
     def __init__(self, store: FeatureStore) -> None:
         places = [store.place(video_id) for video_id in store.ids]
@@ -228,22 +228,27 @@ class _Index:
     def same_content(
         self, video_id: str, size_bytes: int, mtime_ns: int, source: VideoSource
     ) -> tuple[Shard, VideoRow] | None:
-        """A row that was made from this content under another id. A fingerprint alone does not say so, for it has not
-        seen all of the file: the time must be the same, or the row's own file gone, as of one that was moved."""
+        """A row that was made from this content under another id; None where there is none.
+
+        An equal fingerprint alone is not enough, because it does not cover all of the file: the time must be equal
+        too, or the row's own file must be gone, as after a move.
+        """
         for shard, row in self._by_content.get((size_bytes, source.fingerprint), ()):
             if row.id != video_id and (row.info.mtime_ns == mtime_ns or is_gone(row.source)):
                 return shard, row
         return None
 
     def same_stamp(self, key: tuple[int, int, str], source: VideoSource) -> tuple[Shard, VideoRow] | None:
-        """The one row without a fingerprint that has a file's size and time, if its own file is not in that folder."""
+        """The only row without a fingerprint that has a file's size and time, if its own file is gone."""
         found = self._by_stamp.get(key, [])
         return found[0] if len(found) == 1 and is_gone(VideoSource(source.root, found[0][1].id)) else None
 
 
 def _stamp_key(video_id: str, size_bytes: int, mtime_ns: int) -> tuple[int, int, str]:
-    """By what a file is known again whose fingerprint is not known. A time in whole seconds, as archives keep it, is
-    shared by many files, so that the name must be the same too."""
+    """What identifies a file without a fingerprint: its size and time.
+
+    Times in whole seconds, as in archives, are shared by many files; there the name counts too.
+    """
     return size_bytes, mtime_ns, "" if mtime_ns % NS_PER_SECOND else video_id.rpartition("/")[2]
 
 
@@ -252,15 +257,15 @@ def _row_stamp(row: VideoRow) -> tuple[int, int, str]:
 
 
 def find_gone(store: FeatureStore, videos: Sequence[VideoFile]) -> list[str]:
-    """The stored videos of some folders whose files are no longer there.
+    """Find the stored videos of some folders whose files no longer exist.
 
     Args:
-        store: what to look through.
-        videos: what was found in these folders now. Stored videos of other folders, or with another prefix, are left
-            alone, and so are those of a store that was made before stores noted the folder.
+        store: the store to search.
+        videos: what these folders hold now. Stored videos of other folders or prefixes are not searched, nor videos
+            whose store does not note their folder, as older stores.
 
     Returns:
-        Their ids, sorted. A file that cannot be looked at is not gone.
+        Their ids, sorted. A file that cannot be read is not gone.
     """
     sources = sources_of(videos)
     given = {(source.root, prefix_of(video_id, source)) for video_id, source in sources.items() if source.root}
@@ -280,7 +285,7 @@ def find_gone(store: FeatureStore, videos: Sequence[VideoFile]) -> list[str]:
 def _new_roots(
     store: FeatureStore, videos: Iterable[VideoFile], sources: dict[str, VideoSource]
 ) -> defaultdict[str, set[str]]:
-    """Where data sets went that were moved as a whole: for the folder that the store notes, the one found now."""
+    """For each folder that the store notes, the folders to which all of it was moved."""
     new_roots: defaultdict[str, set[str]] = defaultdict(set)
     for video in videos:
         if video.id in store and sources[video.id].root:
@@ -293,15 +298,15 @@ def _new_roots(
 
 
 def find_moved(store: FeatureStore, videos: Sequence[VideoFile], gone: Iterable[str]) -> list[str]:
-    """The ids that files had before they were moved: gone ones whose features are stored under a found id too.
+    """Find the old ids of moved files: ids of gone files whose features are also stored under an id found now.
 
     Args:
-        store: what to look through.
-        videos: what was found now.
-        gone: from `find_gone`. Videos of a store that was made before stores noted the folder are looked at besides.
+        store: the store to search.
+        videos: what the folders hold now.
+        gone: from `find_gone`. Videos whose store does not note their folder, as older stores, are searched as well.
 
     Returns:
-        Ids that may be dropped without losing anything.
+        Ids that may be dropped without losing features.
     """
     found_ids = {video.id for video in videos}
     there = [store.place(video_id)[1] for video_id in found_ids if video_id in store]
@@ -321,9 +326,16 @@ def _have_same_features(store: FeatureStore, video_id: str, other_id: str) -> bo
 
 
 def find_gone_in_place(store: FeatureStore) -> list[str]:
-    """The stored videos whose files are gone while the folder they were stored from is there, with others of them.
+    """Find the stored videos whose files are gone from a folder that still holds others of them.
 
-    A folder that is not there, or holds none of its videos, is on another machine or not mounted: nothing is gone then.
+    A folder that does not exist, or holds none of its videos, may be on another machine or not mounted: its videos are
+    not gone.
+
+    Args:
+        store: the store to search.
+
+    Returns:
+        Their ids, sorted.
     """
     by_root: dict[str, list[str]] = defaultdict(list)
     for video_id in store.ids:
@@ -337,18 +349,18 @@ def find_gone_in_place(store: FeatureStore) -> list[str]:
 
 
 def prune(store: FeatureStore, videos: Sequence[VideoFile], *, dry_run: bool) -> tuple[list[str], list[str]]:
-    """Drop the stored videos of some folders whose files are no longer there, and the failures of such files.
+    """Drop the stored videos of some folders whose files no longer exist, and the failures of such files.
 
     Args:
-        store: what to prune.
+        store: the store to prune.
         videos: what these folders hold now; see `find_gone`.
-        dry_run: only say what would be dropped.
+        dry_run: only return what would be dropped.
 
     Returns:
         The ids of the stored videos and of the failures that were dropped, or would be.
 
     Raises:
-        ShardError: something is damaged; `repair` comes first.
+        ShardError: the store is damaged; run `repair` first.
         StoreError: another process writes to the store, or the folder cannot be written.
     """
     if dry_run:

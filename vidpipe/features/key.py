@@ -1,4 +1,4 @@
-"""What a feature depends on. Two features may be compared, or used in one model, only if their keys are equal."""
+"""The key of features: what they depend on. Only features with equal keys may be compared or used in one model."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """Everything that changes a feature, besides the video itself."""
+    """Everything that changes a feature, except the video itself."""
 
     sampling: Mapping[str, Any]
     backbone: str
@@ -26,7 +26,7 @@ class FeatureKey:
     preprocessing: Mapping[str, Any]
     dtype: str
     precision: str = "full"
-    """Of the image model's arithmetic. Stores made before there was a choice do not name it."""
+    """Of the image model's arithmetic. Stores made before this setting existed do not name it."""
 
     @classmethod
     def of(
@@ -40,57 +40,68 @@ class FeatureKey:
         dtype: str,
         precision: str = "full",
     ) -> Self:
-        """The key of an extraction with these settings."""
+        """Return the key of an extraction with these settings."""
         return cls(sampling.as_dict(), backbone, weights_id, pooling, preprocessing.as_dict(), dtype, precision)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Back from `as_dict`.
+        """Make a key from the values of `as_dict`.
+
+        Args:
+            values: from JSON.
+
+        Returns:
+            The key.
 
         Raises:
-            ValueError: a part is missing, unknown or of another type.
+            ValueError: a value is missing, unknown or of another type.
         """
         try:
             key = cls(**values)
         except TypeError as error:
             raise ValueError(f"not a feature key: {error}") from error
-        for name, part in vars(key).items():
-            if not isinstance(part, Mapping if name in ("sampling", "preprocessing") else str):
-                raise ValueError(f"not a feature key: {name} is {part!r}")
+        for name, value in vars(key).items():
+            if not isinstance(value, Mapping if name in ("sampling", "preprocessing") else str):
+                raise ValueError(f"not a feature key: {name} is {value!r}")
         return key
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         values = {**vars(self), "sampling": dict(self.sampling), "preprocessing": dict(self.preprocessing)}
         if self.precision == "full":
-            del values["precision"]  # as it was written before there was a choice
+            del values["precision"]  # as before this setting existed
         return values
 
     def as_json(self) -> str:
-        """One text for equal keys."""
+        """Return a text that is the same for equal keys."""
         return json.dumps(self.as_dict(), sort_keys=True)
 
     def resolve_sampling(self) -> Sampling:
-        """The sampling that made these features."""
+        """Return the sampling that made these features."""
         return Sampling(**self.sampling)
 
     def contrast(self, other: "FeatureKey") -> tuple[str, str]:
-        """What each of two keys says where they differ.
+        """Describe two keys by what differs between them.
+
+        The debug log has both keys in full.
+
+        Args:
+            other: another key.
 
         Returns:
-            This key's words and the other's: `efficientnet_lite1 features, sampled uniform, 16 frames`. Weights and
-            preprocessing are not named where they go with another backbone. The debug log has both keys whole.
+            This key in words, and the other: `efficientnet_lite1 features, sampled uniform, 16 frames`. Where the
+            backbones differ, their weights and preprocessing are not named.
         """
         logger.debug("two keys differ:\n%s\n%s", self.as_json(), other.as_json())
         ours, theirs = self._words(other), other._words(self)
         return ", ".join(ours), ", ".join(theirs)
 
     def difference(self, other: "FeatureKey") -> str:
-        """Where two keys differ: `resnet50 features here, resnet101 features asked for`."""
+        """Describe how two keys differ: `resnet50 features here, resnet101 features asked for`."""
         return "{} here, {} asked for".format(*self.contrast(other))
 
     def _words(self, other: "FeatureKey") -> list[str]:
-        """What this key says where the other says something else, the features first."""
+        """This key's values that differ from the other's, in words, the backbone first."""
         differs = [name for name, value in vars(self).items() if value != getattr(other, name)]
         if "backbone" in differs:
             differs = [name for name in differs if name not in ("weights", "preprocessing")]

@@ -1,18 +1,18 @@
-"""One writer a part: who may write to a store, and who does.
+"""Locks of a store: each part of the work has one writer at a time.
 
     locks/
-      gate.lock        held for a moment by whoever takes or gives up a part
-      3-of-8.lock      held by the writer of part 3/8 as long as it writes
-      3-of-8.json      {"part", "pid", "host", "since"} of that writer, for whoever is refused
+      gate.lock        a mutex, held briefly while a process takes a part
+      3-of-8.lock      held by the writer of part 3/8 while it writes
+      3-of-8.json      {"part", "pid", "host", "since"} of that writer, shown to processes that are refused
 
-A lock is the system's own (flock), so it goes with its process, however that ends. What this guarantees depends on the
+A lock is the system's own (flock), so the system releases it when its process ends. What it guarantees depends on the
 file system:
 
-- a local one, and NFS and others that pass flock on to their server: no two writers of a part, on any machine;
-- one that says it has no flock: a marker file stands for the lock. A marker of a dead process of this machine is
-  removed; one that a machine left when it was switched off has to be removed by hand, and the refusal says so;
-- one that takes flock but keeps it to the machine (some network mounts), or allows no marker either: writers on
-  several machines do not see each other. Each writes shards of its own, so nothing is damaged, but work is done twice.
+- a local one, and NFS and others that pass flock on to their server: a part never has two writers, on any machine;
+- one without flock: a marker file replaces the lock. The marker of a dead process of this machine is removed; one that
+  a machine left when it was switched off has to be removed by hand, and the error names it;
+- one that accepts flock but keeps it to the machine (some network mounts), or allows no marker either: writers on
+  several machines do not see each other. Each writes its own shards, so nothing is damaged, but work is done twice.
 """
 
 import json
@@ -33,12 +33,12 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from vidpipe.errors import StoreError, UsageError
 
-__all__ = ["WHOLE", "HeldError", "Part", "hold", "lock", "release", "remove_leftovers"]
+__all__ = ["WHOLE", "HeldError", "Part", "acquire", "lock", "release", "remove_leftovers"]
 
 logger = logging.getLogger(__name__)
 
 NO_FLOCK = {ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP}
-GATE_SECONDS = 60.0
+MUTEX_SECONDS = 60.0
 MAX_NOTE_BYTES = 10_000
 
 
@@ -47,7 +47,7 @@ class Part:
     """One of `count` equal parts of the work, by a hash of each video's id: the same on every machine, in every run.
 
     Raises:
-        UsageError: there is no such part.
+        UsageError: the number is not between 1 and the count.
     """
 
     number: int
@@ -60,10 +60,16 @@ class Part:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`3/8` -> Part(3, 8)
+        """Parse the text of `--part`: `3/8` -> Part(3, 8)
+
+        Args:
+            text: NUMBER/COUNT.
+
+        Returns:
+            The part.
 
         Raises:
-            UsageError: the text is none.
+            UsageError: the text is no part.
         """
         match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
         if match is None:
@@ -72,11 +78,11 @@ class Part:
 
     @property
     def name(self) -> str:
-        """As it stands in a file's name: `3-of-8`."""
+        """The form in the names of files: `3-of-8`."""
         return f"{self.number}-of-{self.count}"
 
     def holds(self, video_id: str) -> bool:
-        """Whether a video belongs to this part."""
+        """Return whether a video belongs to this part."""
         digest = sha256(video_id.encode("utf-8", "surrogatepass")).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
 
@@ -85,6 +91,7 @@ class Part:
 
 
 WHOLE = Part(1, 1)
+"""All videos."""
 
 
 def _no_part(text: str) -> UsageError:
@@ -95,15 +102,22 @@ def _no_part(text: str) -> UsageError:
 
 @contextmanager
 def lock(store_path: Path, part: Part) -> Iterator[None]:
-    """Be the one writer of a part of a store for a while.
+    """Lock a part of a store for writing, as a context manager.
+
+    Args:
+        store_path: the store's folder.
+        part: the part to write.
+
+    Yields:
+        Nothing.
 
     Raises:
-        StoreError: another process writes this part, or one that is counted differently and so shares videos with it;
-            or the folder cannot be written.
+        StoreError: another process writes this part, or a part of another COUNT, which may share videos with it; or the
+            folder cannot be written.
     """
     folder = store_path / "locks"
     note = folder / f"{part.name}.json"
-    with _gate(store_path, folder):
+    with _mutex(store_path, folder):
         own = _take(store_path, folder, part, part)
         try:
             _refuse_beside_others(store_path, folder, part)
@@ -120,63 +134,60 @@ def lock(store_path: Path, part: Part) -> Iterator[None]:
 
 
 def remove_leftovers(store_path: Path) -> None:
-    """Remove what writers that are gone left in `locks/`; only for the holder of the whole store's lock.
+    """Remove what writers that have ended left in `locks/`; only for the holder of the whole store's lock.
 
     Raises:
         OSError: the folder cannot be written.
     """
     folder = store_path / "locks"
-    with _gate(store_path, folder):
+    with _mutex(store_path, folder):
         for path in folder.iterdir():
             if not path.name.startswith((f"{WHOLE.name}.", "gate.")):
                 path.unlink(missing_ok=True)
 
 
 @contextmanager
-def _gate(store_path: Path, folder: Path) -> Iterator[None]:
-    """One process at a time: of several that start together, none takes another's look at a lock for a writer."""
+def _mutex(store_path: Path, folder: Path) -> Iterator[None]:
+    """Let one process at a time try locks, so that none mistakes another's try for a writer."""
     try:
         folder.mkdir(exist_ok=True)
-        gate = hold(folder / "gate.lock", timeout_seconds=GATE_SECONDS)
+        mutex = acquire(folder / "gate.lock", timeout_seconds=MUTEX_SECONDS)
     except HeldError as held:
         raise StoreError(
-            f"{store_path}: another vidpipe has been about to write here for {GATE_SECONDS:g} s; stop it{held.remedy}"
+            f"{store_path}: another vidpipe has kept the store's locks for {MUTEX_SECONDS:g} s; stop it{held.remedy}"
         ) from None
     except OSError as error:
         raise StoreError(f"{store_path}: cannot be locked for writing ({error})") from error
     try:
         yield
     finally:
-        release(gate)
+        release(mutex)
 
 
 def _take(store_path: Path, folder: Path, wanted: Part, part: Part) -> BaseFileLock | None:
-    """The lock of a part, for a writer that wants to write another, or the same.
+    """Take the lock of a part, for a process that is to write `wanted`: the same part, or another one.
 
     Raises:
-        StoreError: it is held.
+        StoreError: another process holds it.
     """
     try:
-        return hold(folder / f"{part.name}.lock", timeout_seconds=0)
+        return acquire(folder / f"{part.name}.lock", timeout_seconds=0)
     except HeldError as held:
-        why, then = "", "--part"
+        reason, option = "", "--part"
         if part != wanted:
-            why = f"; part {wanted}, asked for now, may share videos with it, being counted differently"
-            then = f"--part NUMBER/{part.count}" if part.count > 1 else "--part in every command"
+            reason = f"; part {wanted}, which you asked for, may share videos with it: the counts differ"
+            option = f"--part NUMBER/{part.count}" if part.count > 1 else "--part in every command"
+        written = "all" if part == WHOLE else f"part {part}"
         raise StoreError(
-            f"{store_path}: another vidpipe is writing {_told(part)} of this store ({_holder(folder, part)}){why}; "
-            f"wait for it, stop it, or split the work with {then}{held.remedy}"
+            f"{store_path}: another vidpipe is writing {written} of this store ({_holder(folder, part)}){reason}; "
+            f"wait for it, stop it, or split the work with {option}{held.remedy}"
         ) from None
     except OSError as error:
         raise StoreError(f"{store_path}: cannot be locked for writing ({error})") from error
 
 
-def _told(part: Part) -> str:
-    return "the whole" if part == WHOLE else f"part {part}"
-
-
 def _refuse_beside_others(store_path: Path, folder: Path, part: Part) -> None:
-    """Try the lock of each part that is counted differently."""
+    """Try the lock of each part that has another count."""
     for path in sorted(folder.iterdir()):
         match = re.fullmatch(r"([0-9]{1,6})-of-([0-9]{1,6})\.lock", path.name)
         if match is not None and 1 <= int(match[1]) <= int(match[2]) != part.count:
@@ -184,19 +195,26 @@ def _refuse_beside_others(store_path: Path, folder: Path, part: Part) -> None:
 
 
 class HeldError(Exception):
-    """A lock that another process holds."""
+    """Another process holds the lock."""
 
     def __init__(self, lock: BaseFileLock) -> None:
         super().__init__()
         is_marker = isinstance(lock, SoftFileLock)
-        self.remedy = f". If it runs no more, remove {lock.lock_file}" if is_marker else ""
+        self.remedy = f". If it no longer runs, remove {lock.lock_file}" if is_marker else ""
 
 
-def hold(path: Path, *, timeout_seconds: float) -> BaseFileLock | None:
-    """A lock that is now ours; None where the file system has no kind of it.
+def acquire(path: Path, *, timeout_seconds: float) -> BaseFileLock | None:
+    """Acquire a lock.
+
+    Args:
+        path: the lock's file; it is made if it does not exist.
+        timeout_seconds: how long to wait for another process that holds it.
+
+    Returns:
+        The lock, for `release`; None where the file system has no locks.
 
     Raises:
-        HeldError: another process has it, and did not give it up in time.
+        HeldError: another process still holds it after this time.
         OSError: the file cannot be made.
     """
     for lock in (FileLock(path), SoftFileLock(path.with_suffix(".marker"))):
@@ -211,18 +229,18 @@ def hold(path: Path, *, timeout_seconds: float) -> BaseFileLock | None:
                 raise
         else:
             return lock
-    logger.warning("%s: this file system has no locks; see to it that no two vidpipe write here at once", path.parent)
+    logger.warning("%s: this file system has no locks; make sure that only one vidpipe writes here", path.parent)
     return None
 
 
 def release(lock: BaseFileLock | None) -> None:
-    """Give up a lock from `hold`."""
+    """Release a lock from `acquire`."""
     if lock is not None:
         lock.release()
 
 
 def _write_note(path: Path, part: Part) -> None:
-    """Say who writes. A note that cannot be written is missed only by whoever is refused."""
+    """Write who holds a part. Without the note, a process that is refused cannot name the holder."""
     since = datetime.now(UTC).isoformat(timespec="seconds")
     note = {"part": str(part), "pid": os.getpid(), "host": socket.gethostname(), "since": since}
     aside = path.with_suffix(".writing")
@@ -239,4 +257,4 @@ def _holder(folder: Path, part: Part) -> str:
         since = datetime.fromisoformat(note["since"]).astimezone(UTC)
         return f"pid {int(note['pid'])} on {note['host']}, since {since:%Y-%m-%d %H:%M} UTC"
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return "it left no note of who it is"
+        return "unknown process"

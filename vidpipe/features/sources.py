@@ -1,4 +1,4 @@
-"""Where the files of videos lie, and what tells one file from another."""
+"""Where the files of videos lie, and how one file is distinguished from another."""
 
 import os
 import stat
@@ -11,11 +11,11 @@ from vidpipe.records import UNKNOWN_SOURCE, VideoFile, VideoSource
 __all__ = ["file_of", "fingerprint_of", "is_gone", "prefix_of", "sources_of", "stamp_of"]
 
 NUM_BLOCKS, BLOCK_BYTES = 16, 16 * 1024
-"""Of a fingerprint: 256 KiB of a file, which a video that was just decoded has in the system's cache."""
+"""Of a fingerprint: 256 KiB of a file, which are in the system's cache after the video was decoded."""
 
 
 def stamp_of(video: VideoFile) -> tuple[int, int] | None:
-    """The size in bytes and the time in ns by which a file is known again; None where it cannot be looked at."""
+    """Return the size in bytes and the time in ns that identify a file; None where it cannot be read."""
     try:
         status = video.path.stat()
     except (OSError, ValueError):
@@ -24,7 +24,10 @@ def stamp_of(video: VideoFile) -> tuple[int, int] | None:
 
 
 def fingerprint_of(path: Path) -> str:
-    """What tells a file's content from another's without reading all of it.
+    """Compute a text that distinguishes a file's content from others without reading all of it.
+
+    Args:
+        path: the file.
 
     Returns:
         sha256 over the size in decimal digits, then 16 blocks of 16 KiB spread evenly over the file: the first begins
@@ -58,7 +61,7 @@ def _fingerprint(descriptor: int) -> str:
 
 
 def sources_of(videos: Iterable[VideoFile]) -> dict[str, VideoSource]:
-    """Where each video's file lies, by id, without its fingerprint; all empty for a video that has no root."""
+    """Return where each video's file lies, by id, without its fingerprint; all empty for a video without a root."""
     resolved: dict[Path, str] = {}
     found = {}
     for video in videos:
@@ -74,22 +77,22 @@ def sources_of(videos: Iterable[VideoFile]) -> dict[str, VideoSource]:
 
 
 def _as_text(path: str) -> str:
-    """A path as text that UTF-8 can hold; bytes that are no UTF-8 are escaped: `caf\\xe9`"""
+    """A path as text that UTF-8 can encode; other bytes are escaped: `caf\\xe9`"""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def prefix_of(video_id: str, source: VideoSource) -> str:
-    """What a user put before the path to make the id: `old/` of `old/walk/a.mp4`, nothing of `walk/a.mp4`."""
+    """Return what --prefix put before the path to make the id: `old/` of `old/walk/a.mp4`, nothing of `walk/a.mp4`."""
     return video_id.removesuffix(source.path) if video_id.endswith(source.path) else ""
 
 
 def file_of(source: VideoSource) -> Path:
-    """Where the file was found."""
+    """Return the path where the file was found."""
     return Path(source.root, source.path)
 
 
 def is_gone(source: VideoSource) -> bool:
-    """Whether no file lies there any more; False too where that cannot be told."""
+    """Return whether the file no longer exists; False also where that cannot be determined."""
     if not source.root or "\\" in source.root + source.path:  # a path whose bytes are escaped
         return False
     try:

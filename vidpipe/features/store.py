@@ -39,11 +39,11 @@ logger = logging.getLogger(__name__)
 
 FORMAT, VERSION = "vidpipe-features", 1
 MAX_VIDEOS, MAX_BYTES, MAX_SECONDS = 256, 64 * 2**20, 60.0
-"""When a shard is sealed, unless a writer is told otherwise."""
+"""When a writer seals a shard, by default."""
 MAX_DOCUMENT_LENGTH = 2**20
-"""Characters of a store.json; what is longer is cut, and then no JSON."""
-TRIED_AGAIN = frozenset({"UnreadableFileError"})
-"""Failures that say nothing of the file itself: permissions, a network mount that was away."""
+"""Characters of a store.json that are read; a longer one does not parse."""
+RETRIED_ERRORS = frozenset({"UnreadableFileError"})
+"""Failures that do not depend on the file itself, such as permissions or a network mount that was missing."""
 
 
 class FeatureStore(Mapping[str, FeatureSequence]):
@@ -52,7 +52,8 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         store = FeatureStore.open("features")
         store["waving/a.mp4"].features    # (T, D)
 
-    Reading opens one shard at a time and holds none. Where a video was extracted again, its newest sequence counts.
+    Reading opens one shard at a time and keeps none open. Of a video that was extracted again, the newest sequence
+    counts.
     """
 
     def __init__(self, path: Path, key: FeatureKey) -> None:
@@ -62,11 +63,17 @@ class FeatureStore(Mapping[str, FeatureSequence]):
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
-        """Open a store that is there.
+        """Open an existing store.
+
+        Args:
+            path: the store's folder.
+
+        Returns:
+            The store.
 
         Raises:
             UsageError: there is no such folder.
-            StoreError: the folder is no store, or one of another format.
+            StoreError: the folder is no store, or has another format.
         """
         path = Path(path)
         try:
@@ -94,6 +101,13 @@ class FeatureStore(Mapping[str, FeatureSequence]):
     def create(cls, path: Path | str, key: FeatureKey) -> Self:
         """Open the store with this key, or make it.
 
+        Args:
+            path: the store's folder; it is made if it does not exist.
+            key: of the features to store.
+
+        Returns:
+            The store.
+
         Raises:
             KeyMismatchError: the store has another key.
             StoreError: the folder holds something else, or cannot be written.
@@ -115,6 +129,9 @@ class FeatureStore(Mapping[str, FeatureSequence]):
     def check_key(self, key: FeatureKey) -> None:
         """Check that features with this key may be added to the store.
 
+        Args:
+            key: of the features.
+
         Raises:
             KeyMismatchError: the store has another key.
         """
@@ -129,6 +146,9 @@ class FeatureStore(Mapping[str, FeatureSequence]):
     def shards(self) -> tuple[Shard, ...]:
         """The sealed shards, oldest first.
 
+        Returns:
+            The shards, opened.
+
         Raises:
             ShardError: one of them is damaged, or has another key.
         """
@@ -138,8 +158,11 @@ class FeatureStore(Mapping[str, FeatureSequence]):
     def shard_paths(self) -> tuple[Path, ...]:
         """The files of the sealed shards, oldest first, whether they can be read or not.
 
+        Returns:
+            Their paths.
+
         Raises:
-            StoreError: the folder cannot be read, which does not mean that it is empty.
+            StoreError: the folder cannot be read.
         """
         folder = self.path / "shards"
         try:
@@ -150,7 +173,13 @@ class FeatureStore(Mapping[str, FeatureSequence]):
             raise StoreError(f"{self.path}: its shards cannot be listed ({error})") from error
 
     def open_shard(self, path: Path) -> Shard:
-        """One of the sealed shards.
+        """Open one of the sealed shards.
+
+        Args:
+            path: from `shard_paths`.
+
+        Returns:
+            The shard.
 
         Raises:
             ShardError: it is damaged, or has another key.
@@ -184,33 +213,34 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         return iter(self.ids)
 
     def info(self, video_id: str) -> VideoInfo:
-        """What is known of a video, without reading its features."""
+        """Return the properties of a stored video, without reading its features."""
         return self._places[video_id][1].info
 
     def length(self, video_id: str) -> int:
-        """T, without reading the features."""
+        """Return T, without reading the features."""
         return self._places[video_id][1].length
 
     def place(self, video_id: str) -> tuple[Shard, VideoRow]:
-        """The shard that holds a video's newest sequence, and the row there that tells of it."""
+        """Return the shard that holds a video's newest sequence, and the video's row there."""
         number, row = self._places[video_id]
         return self.shards[number], row
 
     def sequences(self, video_ids: Iterable[str] | None = None) -> Iterator[FeatureSequence]:
-        """The sequences of some videos, or all, shard by shard, each file opened once; not in the order of the ids."""
+        """Iterate over the sequences of some videos, or all, shard by shard: not in the order of the ids."""
         places = [self._places[video_id] for video_id in (self.ids if video_ids is None else video_ids)]
         places.sort(key=lambda place: (place[0], place[1].start))
         for number, group in groupby(places, key=lambda place: place[0]):
             yield from self.shards[number].sequences([row for _, row in group])
 
     def features(self, video_ids: Sequence[str], *, check: bool = True) -> list[NDArray[np.floating[Any]]]:
-        """The features of some videos, (T, D) each, float32 or float16 as stored.
-
-        They are mapped: only what is touched is read, and the system may forget it again.
+        """Map the features of some videos into memory: they are read from the disk where they are used.
 
         Args:
             video_ids: which; each must be in the store.
-            check: read them all and refuse those that cannot be computed with; without it, nothing is read yet.
+            check: read them all now and refuse values that cannot be computed with.
+
+        Returns:
+            (T, D) for each video, float32 or float16 as stored.
 
         Raises:
             StoreError: a feature is not finite or too large to compute with, or shards differ in D.
@@ -232,10 +262,10 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         return shard
 
     def holds(self, video: VideoFile) -> bool:
-        """Whether the store has this very file: same id, and same size and time.
+        """Return whether the store has this very file: the same id, size and time.
 
-        Where the file was stored from another folder, of a data set that was moved or copied, its time may differ if
-        its fingerprint is the same.
+        The time may differ where the fingerprint is the same and the file was stored from another folder, as when a
+        data set is moved or copied.
         """
         place = self._places.get(video.id)
         stamp = stamp_of(video)
@@ -252,13 +282,13 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         )
 
     def known_failure(self, video: VideoFile) -> VideoFailure | None:
-        """The latest failure of this very file (same id, size and time), where trying again would change nothing.
+        """Return the latest failure of this very file (same id, size and time); None where a retry may succeed.
 
-        None for a video that was stored since, and for one that could not be reached, which says nothing of the file.
-        Looks at failures.jsonl once; `refresh` has it look again.
+        A retry may succeed where the file could not be reached. None also for a video that was stored since. Reads
+        failures.jsonl once, and again after `refresh`.
         """
         entry = self._noted.get(video.id)
-        if entry is None or entry["error"] in TRIED_AGAIN or self.holds(video):
+        if entry is None or entry["error"] in RETRIED_ERRORS or self.holds(video):
             return None
         if stamp_of(video) != (entry["size_bytes"], entry["mtime_ns"]):
             return None
@@ -270,11 +300,11 @@ class FeatureStore(Mapping[str, FeatureSequence]):
 
     @property
     def failures(self) -> tuple[VideoFailure, ...]:
-        """The videos that failed and are not in the store, each with its latest reason, by id."""
+        """The videos that failed and are not stored, each with its latest reason, by id."""
         return tuple(map(failure_of, self.failure_entries()))
 
     def failure_entries(self) -> list[FailureEntry]:
-        """The entries of failures.jsonl that still count: the latest of each video that is not in the store, by id."""
+        """Return the entries of failures.jsonl that still count: the latest of each video that is not stored, by id."""
         latest = self.failure_log.latest()
         return [latest[video_id] for video_id in sorted(latest) if video_id not in self]
 
@@ -282,8 +312,8 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         """Read every sequence and check it against its checksum.
 
         Raises:
-            ShardError: a sequence is not what was stored, or cannot be used; the message names shard and video.
-                `vidpipe.features.maintenance.find_damage` finds them all.
+            ShardError: a sequence is damaged; the message names shard and video.
+                `vidpipe.features.maintenance.find_damage` finds all damage.
         """
         for shard in self.shards:
             for row, wrong in shard.faults():
@@ -292,19 +322,25 @@ class FeatureStore(Mapping[str, FeatureSequence]):
     def writer(
         self, *, max_videos: int = MAX_VIDEOS, max_bytes: int = MAX_BYTES, max_seconds: float = MAX_SECONDS
     ) -> "StoreWriter":
-        """A writer of new shards; see `StoreWriter`."""
+        """Return a writer of new shards; see `StoreWriter`."""
         return StoreWriter(self, max_videos=max_videos, max_bytes=max_bytes, max_seconds=max_seconds)
 
     def lock(self, part: Part = WHOLE) -> AbstractContextManager[None]:
-        """Be the one writer of a part of this store for a while; see `vidpipe.features.locks`.
+        """Lock a part of this store for writing; see `vidpipe.features.locks`.
+
+        Args:
+            part: the part to write.
+
+        Returns:
+            A context manager that holds the lock.
 
         Raises:
-            StoreError: on entering: another process writes this part, or one that may share videos with it.
+            StoreError: on entering: another process writes this part, or a part that may share videos with it.
         """
         return lock(self.path, part)
 
     def clear_leftovers(self) -> None:
-        """Remove what killed writers left half-written; only for the holder of the whole store's lock.
+        """Remove the unfinished files of killed writers; only for the holder of the whole store's lock.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -313,19 +349,19 @@ class FeatureStore(Mapping[str, FeatureSequence]):
             for leftover in (self.path / "shards").glob("*.writing"):
                 leftover.unlink()
         except OSError as error:
-            raise StoreError(f"{self.path}: what a killed writer left cannot be removed ({error})") from error
+            raise StoreError(f"{self.path}: a killed writer's unfinished file cannot be removed ({error})") from error
 
     def refresh(self) -> None:
-        """Look again at what lies in the folder."""
+        """Read the folder again at the next use."""
         for name in ("shards", "_places", "ids", "_noted"):
             self.__dict__.pop(name, None)
 
 
 class StoreWriter:
-    """Adds sequences to a store; a context manager that seals what it holds on leaving, also by an error.
+    """Adds sequences to a store; a context manager that seals the last shard on exit, also after an error.
 
-    A shard is sealed when it holds `max_videos` or `max_bytes`, or its first video has waited `max_seconds`: that
-    much work a crash can cost.
+    A shard is sealed when it has `max_videos` or `max_bytes`, or its first video has waited for `max_seconds`. A crash
+    loses at most the shard that is not sealed.
     """
 
     def __init__(self, store: FeatureStore, *, max_videos: int, max_bytes: int, max_seconds: float) -> None:
@@ -336,7 +372,10 @@ class StoreWriter:
         self._held_since = 0.0
 
     def add(self, sequence: FeatureSequence) -> None:
-        """Take a sequence; it is in the store once its shard is sealed.
+        """Add a sequence; it is stored when its shard is sealed.
+
+        Args:
+            sequence: the features of one video.
 
         Raises:
             StoreError: the shard cannot be written.
@@ -349,7 +388,7 @@ class StoreWriter:
         self.seal_if_due()
 
     def seal_if_due(self) -> None:
-        """Seal what is held if the first of it has waited `max_seconds`; to be called now and then while none comes.
+        """Seal the shard if its first video has waited for `max_seconds`; to be called while no sequence comes.
 
         Raises:
             StoreError: the shard cannot be written.
@@ -358,15 +397,19 @@ class StoreWriter:
             self.seal()
 
     def fail(self, failure: VideoFailure, video: VideoFile) -> None:
-        """Note a video that could not be read, with its file's size and time and where it lies.
+        """Add a video that could not be read to the failures.
+
+        Args:
+            failure: the video and the reason.
+            video: its file.
 
         Raises:
-            StoreError: the note cannot be written.
+            StoreError: the failure cannot be written.
         """
         self._store.failure_log.append(failure, stamp_of(video), sources_of([video])[video.id])
 
     def seal(self) -> None:
-        """Put what is held on the disk, as a shard.
+        """Write the sequences that were added as a shard.
 
         Raises:
             StoreError: it cannot be written.
@@ -395,7 +438,7 @@ class StoreWriter:
 
 
 def _make(path: Path, key: FeatureKey) -> None:
-    """Put store.json in place whole, and never over another one."""
+    """Write store.json whole, and never over another one."""
     document = {"format": FORMAT, "version": VERSION, "key": key.as_dict()}
     (path / "shards").mkdir(parents=True, exist_ok=True)
     aside = path / f".store.json.{uuid4().hex[:8]}"
@@ -404,7 +447,7 @@ def _make(path: Path, key: FeatureKey) -> None:
         try:
             os.link(aside, path / "store.json")
         except FileExistsError:
-            pass  # another writer was first; whoever opens it next compares the keys
+            pass  # another writer was first; the keys are compared when it is opened
         except OSError:
             os.replace(aside, path / "store.json")  # a file system without links
     finally:

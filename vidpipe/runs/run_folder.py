@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from vidpipe.errors import RunError, UsageError, first_few
-from vidpipe.features.locks import HeldError, hold, release
+from vidpipe.features.locks import HeldError, acquire, release
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ def open_training_folder(run_path: Path, *, resume: bool, overwrite: bool) -> It
 def _locked(folder: TrainingFolder) -> Iterator[None]:
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        lock = hold(folder.path / "lock", timeout_seconds=0)
+        lock = acquire(folder.path / "lock", timeout_seconds=0)
     except HeldError as held:
         raise RunError(
             f"{folder.run_path}: another vidpipe trains this run ({_holder(folder)}); wait for it, stop it, or give "

@@ -1,4 +1,4 @@
-"""Stage 4: new videos -> labels, by the run's own sampling and image model."""
+"""Stage 4: new videos -> labels, with the run's own sampling and backbone."""
 
 import logging
 from collections.abc import Generator, Iterator, Sequence
@@ -31,21 +31,24 @@ def predict(
     store: FeatureStore | None = None,
     config: ExtractConfig | None = None,
 ) -> Iterator[Prediction]:
-    """Label videos; one that cannot be read gives its reason and stops nothing.
-
-    Predictions come in the order of `videos`, each as soon as it and all before it are done.
+    """Label videos; for a video that cannot be read, give the reason and go on.
 
     Args:
         run: from `Run.open`.
         videos: what to label; their ids differ.
         top: how many classes to give, most probable first.
-        min_confidence: below this probability of the first class, the answer is that it is none of them.
-        store: features to use for the videos that it holds; the others are extracted, and not added to it.
-        config: device, batch size, workers, timeout and weights; what changes a feature comes from the run.
+        min_confidence: below this probability of the first class, the answer is none of the classes.
+        store: its features are used where it holds a video; the other videos are extracted, and not added to it.
+        config: device, batch size, workers, timeout and weights; the run gives the settings that change a feature.
+
+    Yields:
+        The predictions in the order of `videos`, each as soon as it and all before it are done.
 
     Raises:
-        RunError: the store's features are not those that the run was trained on.
-        WeightsError: the backbone's weights cannot be had, or are not those that the run was trained on.
+        RunError: the store's features, or the weights, are not those that the run was trained on, or this version of
+            vidpipe does not have the backbone.
+        UsageError: the device or a weights file is not available.
+        WeightsError: the backbone's weights cannot be downloaded or read.
     """
     config = config or ExtractConfig()
     classifier = _Classifier(run, choose_device(config.device), top, min_confidence)
@@ -109,12 +112,12 @@ class _Classifier:
 
 
 def _file_name(video_id: str) -> str:
-    """The last part of an id: where a folder above is given, the parts before it differ."""
+    """The last component of an id; those before it depend on which folder was given."""
     return video_id.rpartition("/")[2]
 
 
 def _learned_rows(run: Run) -> Sequence[SplitRow]:
-    """The videos that the run learned from; none, with a warning, where the run's table of them is not there."""
+    """The videos that the run learned from; none, with a warning, where the run's table of them cannot be read."""
     try:
         return run.learned
     except RunError as error:

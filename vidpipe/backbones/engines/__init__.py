@@ -1,1 +1,1 @@
-"""What runs a backbone on frames: PyTorch, or ONNX Runtime, which is about twice as fast on a CPU."""
+"""Engines, which run a backbone on frames: PyTorch, or ONNX Runtime, which is about twice as fast on a CPU."""

@@ -1,6 +1,6 @@
-"""What every engine offers: a backbone that is ready to run.
+"""The interface of an engine: a backbone that is ready to run.
 
-An engine takes and gives NumPy arrays, so that a process that runs ONNX needs no torch.
+An engine takes and returns NumPy arrays, so that a process that runs ONNX needs no torch.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,19 @@ class Engine(Protocol):
     """D"""
     preprocessing: Preprocessing
     max_in_flight: int
-    """Batches to start before the first one is waited for: on a GPU the next ones are copied while one is computed."""
+    """Batches to start before waiting for the first one: a GPU computes one while the next ones are copied."""
 
     def start(self, frames: NDArray[np.uint8]) -> "Finish":
-        """Begin on (N, 3, H, W) RGB, resized and cropped; what is given waits for the end."""
+        """Start computing the features of frames.
+
+        Args:
+            frames: (N, 3, H, W) RGB, resized and cropped.
+
+        Returns:
+            A function that waits for the features.
+        """
+        ...
 
 
 Finish = Callable[[], tuple[NDArray[np.float32], float]]
-"""Gives the features (N, D), and the seconds in which the device was at work on them."""
+"""Waits for a batch; returns its features (N, D) and the seconds that the device took for them."""

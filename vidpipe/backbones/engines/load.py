@@ -1,4 +1,4 @@
-"""Chooses the engine that runs a backbone, and makes it ready."""
+"""Chooses the engine that runs a backbone, and loads it."""
 
 import logging
 import sys
@@ -17,9 +17,9 @@ __all__ = ["load_engine"]
 logger = logging.getLogger(__name__)
 
 EXPORT_PAYS_FRAMES = 1000
-"""An export takes about as long as PyTorch takes for so many frames."""
+"""Frames that PyTorch computes in about the time of an export."""
 GPU_DEVICE_FILES = ("nvidiactl", "dxg", "nvhost-gpu", "nvgpu", "kfd")
-"""What the driver of a GPU that torch can use puts into /dev: NVIDIA's, WSL 2's, Jetson's (two of them) and ROCm's."""
+"""Files in /dev that the drivers of GPUs for torch create: NVIDIA's, WSL 2's, Jetson's (two of them) and ROCm's."""
 
 
 def load_engine(
@@ -35,25 +35,30 @@ def load_engine(
     """Make a backbone ready to run.
 
     Args:
-        spec: which; see `vidpipe.backbones.table.find_backbone`.
+        spec: from `vidpipe.backbones.table.find_backbone`.
         weights: from `vidpipe.backbones.weights.find_weights`.
         pool: one of `spec.poolings`, or `auto`.
         device: `auto`, `cpu` or `cuda`.
-        engine: `torch`, `onnx` or `auto`: ONNX for convolutional networks on the CPU, where it is installed and pays.
-        precision: `full` or `half`; ONNX runs in full precision alone.
-        num_frames: about how many frames it will be given: a few are not worth an export.
+        engine: `torch`, `onnx`, or `auto`: ONNX for convolutional networks on the CPU, where it is installed and the
+            export is worth its time.
+        precision: `full` or `half`; ONNX runs only in full precision.
+        num_frames: about how many frames it will run on: few are not worth an export.
+
+    Returns:
+        The engine.
 
     Raises:
-        WeightsError: the weights are of another model.
-        UsageError: the device or the engine is not there, or they do not go together; or the pooling and the backbone.
+        WeightsError: the weights belong to another model.
+        UsageError: the device or the engine is not available, the two do not go together, or the pooling does not go
+            with the backbone.
     """
     pool = spec.resolve_pool(pool)
     if engine == "onnx" and find_spec("onnxruntime") is None:
-        raise UsageError("--engine onnx: pip install onnxruntime onnxscript; --engine torch needs neither")
+        raise UsageError("--engine onnx needs packages: pip install onnxruntime onnxscript; --engine torch does not")
     if engine == "onnx" and device == "cuda":
-        raise UsageError("--engine onnx runs on the CPU; on a GPU --engine torch is the one")
+        raise UsageError("--engine onnx runs on the CPU; use --engine torch on a GPU")
     if engine == "onnx" and precision == "half":
-        raise UsageError("--engine onnx runs in full precision; --precision half goes with --engine torch")
+        raise UsageError("--engine onnx runs in full precision; use --engine torch with --precision half")
     may_export = engine == "auto" and precision == "full"
     if engine == "onnx" or (may_export and _onnx_pays(spec, weights, pool, device, num_frames)):
         try:
@@ -68,7 +73,7 @@ def load_engine(
 
 
 def _onnx_pays(spec: BackboneSpec, weights: WeightsFile, pool: str, device: str, num_frames: int) -> bool:
-    """Convolutional networks gain from it; transformers run as fast with PyTorch, or faster: docs/backbones.md."""
+    """Only convolutional networks run faster with ONNX Runtime than with PyTorch: docs/backbones.md."""
     if spec.kind not in ("map", "layer"):
         return False
     if find_spec("onnxruntime") is None or weights.path is None or (device != "cpu" and _has_cuda()):
@@ -77,7 +82,7 @@ def _onnx_pays(spec: BackboneSpec, weights: WeightsFile, pool: str, device: str,
 
 
 def _has_cuda(devices: Path = Path("/dev")) -> bool:
-    """Whether torch has a GPU to run on; on Linux torch, which takes seconds to tell, is asked only beside a driver."""
+    """Whether torch can use a GPU. Importing torch takes seconds: on Linux it is imported only where a driver is."""
     if sys.platform == "linux" and not any((devices / name).exists() for name in GPU_DEVICE_FILES):
         return False
     import torch

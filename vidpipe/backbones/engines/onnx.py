@@ -1,7 +1,7 @@
 """Runs a backbone with ONNX Runtime on the CPU.
 
-A backbone is exported once, in a process of its own, and the export is kept beside torch's weights, under a name that
-says what it was made from (`export_path`).
+A backbone is exported once, in a process of its own. The export is kept beside torch's weights, under a name that
+identifies what it was made from (`export_path`).
 """
 
 import json
@@ -34,11 +34,11 @@ __all__ = ["OnnxEngine", "export_path", "load_onnx"]
 logger = logging.getLogger(__name__)
 
 EXPORT_VERSION = 2
-"""Of how vidpipe exports a graph; raise it when `_export` or a module of `vidpipe.backbones.image` changes."""
+"""Increase it when `_export`, or the computation in `vidpipe.backbones.image`, changes."""
 EXPORTERS = ("torch", "torchvision", "timm", "onnxscript")
-"""The packages that build the network and write its graph; the last one may be missing."""
+"""The packages that build the network and write its graph; onnxscript may be missing."""
 TOLERANCE = 1e-4
-"""How much an export's features may differ from PyTorch's, of the largest one."""
+"""The largest difference from PyTorch's features that an export may have, relative to the largest feature."""
 
 
 class OnnxEngine:
@@ -59,10 +59,9 @@ class OnnxEngine:
 
 
 def export_path(spec: BackboneSpec, weights: WeightsFile, pool: str) -> Path:
-    """Where a backbone's export lies, or would lie: a name for all that the graph depends on.
+    """Return the path of a backbone's export, whether it exists or not; its name covers all that the graph depends on.
 
-    The graph holds the weights, the pooling and the preprocessing's statistics and input size, as the versions of the
-    libraries at hand build and export it.
+    These are the weights, the pooling, the preprocessing and the versions of the libraries that build and export it.
     """
     made_from = {
         "backbone": [spec.library, spec.builder, spec.feature_map, spec.kind, spec.dim],
@@ -75,12 +74,25 @@ def export_path(spec: BackboneSpec, weights: WeightsFile, pool: str) -> Path:
 
 
 def load_onnx(spec: BackboneSpec, weights: WeightsFile, pool: str) -> OnnxEngine:
+    """Load a backbone's export; make it first where there is none.
+
+    Args:
+        spec: the backbone.
+        weights: its weights.
+        pool: one of `spec.poolings`.
+
+    Returns:
+        The engine.
+
+    Raises:
+        VidpipeError: the export's features differ from PyTorch's.
+    """
     path = export_path(spec, weights, pool)
     if weights.path is not None and path.exists():
         try:
             return OnnxEngine(path, dim=spec.dim, preprocessing=spec.preprocessing)
         except Exception as error:  # ONNX Runtime's errors have no base of their own
-            logger.info("%s cannot be used and is made anew (%s)", path, error)
+            logger.info("%s cannot be used and is made again (%s)", path, error)
     logger.info("exporting %s to ONNX, once", spec.name)
     with TemporaryDirectory(prefix="vidpipe-") as folder:
         aside = Path(folder) / "backbone.onnx"
@@ -93,7 +105,7 @@ def load_onnx(spec: BackboneSpec, weights: WeightsFile, pool: str) -> OnnxEngine
 
 
 def _keep(aside: Path, path: Path) -> None:
-    """Put an export among torch's files; where that cannot be, the next run makes it again."""
+    """Keep an export among torch's files; where it cannot be written, the next run makes it again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         writing = path.with_suffix(f".{os.getpid()}")
@@ -104,7 +116,7 @@ def _keep(aside: Path, path: Path) -> None:
 
 
 def _export(spec: BackboneSpec, weights: WeightsFile, pool: str, path: Path) -> None:
-    """Runs in a process of its own: torch's exporter takes much memory and many modules."""
+    """Export a backbone; in a process of its own, because torch's exporter takes much memory."""
     import contextlib
     import warnings
 
@@ -130,7 +142,7 @@ def _export(spec: BackboneSpec, weights: WeightsFile, pool: str, path: Path) -> 
     expected = backbone(frames).numpy()
     difference = np.abs(_session(path).run(None, {"frames": frames.numpy()})[0] - expected).max()
     if not difference <= TOLERANCE * np.abs(expected).max():
-        raise VidpipeError(f"its export gives other features: off by {difference:g}")
+        raise VidpipeError(f"the features of its export differ from PyTorch's by {difference:g}")
 
 
 def _session(path: Path) -> "InferenceSession":

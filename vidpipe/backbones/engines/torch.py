@@ -20,7 +20,7 @@ class TorchEngine:
     """Runs a backbone with PyTorch.
 
     Args:
-        backbone: on the device where it is to run.
+        backbone: on the device on which to run it.
         precision: `full`, or `half` for float16: about twice as fast on a GPU, features within 1 % (relative norm).
     """
 
@@ -49,7 +49,7 @@ class TorchEngine:
         return lambda: (features, seconds)
 
     def _start_on_gpu(self, frames: "Tensor") -> Finish:
-        """Nothing here waits: the copies go from and to pinned memory, the kernels are only launched."""
+        """Start without waiting: the copies use pinned memory, and the kernels are only launched."""
         import torch
 
         begin, end, copied = (torch.cuda.Event(enable_timing=True) for _ in range(3))  # type: ignore[no-untyped-call]
