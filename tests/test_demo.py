@@ -1,4 +1,4 @@
-"""The demo end to end, on a smaller set than the one it shows."""
+"""The demo end to end, on a smaller set than its default."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from vidpipe.cli import main
 def test_the_demo_shows_that_order_matters(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["demo", str(tmp_path / "demo"), "--groups", "7"])
     assert result.exit_code == 0, result.output
-    run, baseline = (line for line in result.stdout.splitlines() if "test videos right" in line)
+    run, baseline = (line for line in result.stdout.splitlines() if "test videos correct" in line)
     lstm, mean = (float(line.split()[1].rstrip("%")) for line in (run, baseline))
     assert lstm >= mean + 15
     assert mean <= 60

@@ -1,4 +1,4 @@
-"""A run's folder holds the old run or the new one, whatever happens while one is trained; and it replaces no more."""
+"""A run folder holds the old run or the new one, whatever happens during a training; nothing else is replaced."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 class BrokenOffError(Exception):
-    """Stands for whatever ends a training early."""
+    """Ends a training early."""
 
 
 def break_off(head: str, epoch: object) -> None:
@@ -75,7 +75,7 @@ def test_an_interrupted_training_leaves_the_old_run_as_it_was_and_resume_replace
     assert {entry.name for entry in tmp_path.iterdir()} == {"run", "whole"}
 
 
-def test_a_run_that_is_being_made_does_not_look_like_one(made: Made, tmp_path: Path) -> None:
+def test_an_unfinished_run_cannot_be_opened(made: Made, tmp_path: Path) -> None:
     seen = []
 
     def look(head: str, epoch: object) -> None:
@@ -89,7 +89,7 @@ def test_a_run_that_is_being_made_does_not_look_like_one(made: Made, tmp_path: P
     assert all(code != 0 and not exists for code, exists in seen)
 
 
-def test_a_replacing_that_was_killed_between_its_two_steps_is_finished_by_whoever_reads(
+def test_a_replacement_killed_between_its_two_renames_is_finished_by_the_next_reader(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, training = tmp_path / "run", tmp_path / "run.training"
@@ -134,26 +134,30 @@ def test_only_a_run_or_an_empty_folder_is_replaced(made: Made, tmp_path: Path) -
     folder.mkdir()
     train(*made, folder, config=CONFIG)
     (folder / "holiday.jpg").write_text("not vidpipe's")
-    with pytest.raises(UsageError, match=r"holds what is not part of a run: holiday\.jpg; give another folder"):
+    with pytest.raises(
+        UsageError, match=r"contains files that are not part of a run: holiday\.jpg; give another folder"
+    ):
         train(*made, folder, config=CONFIG, overwrite=True)
     for name in ("run.json", "metrics.json"):
         (folder / name).unlink()
-    with pytest.raises(UsageError, match=r"holds no run, but: config\.toml, confusion\.png, .* and \d more"):
+    with pytest.raises(
+        UsageError, match=r"contains other files and no run: config\.toml, confusion\.png, .* and \d more"
+    ):
         train(*made, folder, config=CONFIG, overwrite=True)
     assert (folder / "holiday.jpg").exists()
     assert not (tmp_path / "photos.training").exists()
 
 
-def test_the_folder_beside_a_run_is_not_emptied_where_a_user_has_files_in_it(made: Made, tmp_path: Path) -> None:
+def test_a_training_folder_with_other_files_is_not_emptied(made: Made, tmp_path: Path) -> None:
     (tmp_path / "run.training").mkdir()
     (tmp_path / "run.training/plan.txt").write_text("not vidpipe's")
-    with pytest.raises(UsageError, match=r"run\.training: a training would work here, but it holds something else"):
+    with pytest.raises(UsageError, match=r"run\.training: training needs this folder, but it contains other files"):
         train(*made, tmp_path / "run", config=CONFIG, overwrite=True)
     assert (tmp_path / "run.training/plan.txt").exists()
 
 
-@pytest.mark.parametrize(("where", "how"), [("store", "is"), ("store/run", "lies in"), (".", "holds")])
-def test_a_store_and_a_run_do_not_share_a_folder(made: Made, tmp_path: Path, where: str, how: str) -> None:
+@pytest.mark.parametrize(("where", "how"), [("store", "is"), ("store/run", "lies in"), (".", "contains")])
+def test_a_run_and_a_store_cannot_share_a_folder(made: Made, tmp_path: Path, where: str, how: str) -> None:
     store = make_store(tmp_path / "place/store", [made[0][video.video_id] for video in made[1]])
     before = sorted(tmp_path.rglob("*"))
     result = run("train", store.path, "-o", tmp_path / "place" / where, "--overwrite", "--head", "mean")
@@ -163,15 +167,15 @@ def test_a_store_and_a_run_do_not_share_a_folder(made: Made, tmp_path: Path, whe
 
 
 def test_a_second_training_into_the_same_folder_is_refused(made: Made, tmp_path: Path) -> None:
-    told = []
+    finished = []
 
     def train_again(head: str, epoch: object) -> None:
         command = [sys.executable, "-m", "vidpipe", "train", str(made[0].path), "-o", str(tmp_path / "run")]
-        told.append(subprocess.run([*command, "--overwrite", "--resume"], capture_output=True, text=True))
+        finished.append(subprocess.run([*command, "--overwrite", "--resume"], capture_output=True, text=True))
 
     train(*made, tmp_path / "run", config=replace(CONFIG, refit=False), on_epoch=train_again)
-    assert told[0].returncode == 1
-    assert f"another vidpipe trains this run (pid {os.getpid()} on " in told[0].stderr
+    assert finished[0].returncode == 1
+    assert f"another vidpipe process trains this run (pid {os.getpid()} on " in finished[0].stderr
     assert Run.open(tmp_path / "run").config.head == "mean"
     assert {entry.name for entry in tmp_path.iterdir()} == {"run"}
 
@@ -212,7 +216,7 @@ main()
 
 
 @pytest.mark.parametrize(("seconds", "then"), [(0.0, "with --resume continues from there"), (99.0, "starts over")])
-def test_ctrl_c_says_where_a_training_stands_and_how_to_go_on(
+def test_ctrl_c_reports_the_progress_of_the_training_and_how_to_continue(
     made: Made, tmp_path: Path, seconds: float, then: str
 ) -> None:
     arguments = ["train", str(made[0].path), "-o", str(tmp_path / "run"), "--head", "lstm", "--device", "cpu"]
@@ -241,7 +245,7 @@ def test_ctrl_c_says_where_a_training_stands_and_how_to_go_on(
     assert (tmp_path / "run.training").exists() == (seconds == 0.0)
 
 
-def test_resume_without_a_checkpoint_says_that_it_starts_anew(made: Made, tmp_path: Path) -> None:
+def test_resume_without_a_checkpoint_warns_that_it_starts_from_the_beginning(made: Made, tmp_path: Path) -> None:
     result = run("train", made[0].path, "-o", tmp_path / "run", "--head", "mean", "--resume")
     assert result.exit_code == 0, result.output
     assert "no checkpoint to resume from; the training starts from the beginning" in result.stderr

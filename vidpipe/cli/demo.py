@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vidpipe.demo.stage import DemoResult
 
 
-@vidpipe_command(name="demo", short_help="The whole pipeline on videos that it draws itself.")
+@vidpipe_command(name="demo", short_help="Run the whole pipeline on videos that it draws itself.")
 @click.argument(
     "folder", metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False), default=Path("vidpipe-demo")
 )
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     type=click.IntRange(min=3),
     default=17,
     show_default=True,
-    help="Figures and scenes to draw; each gives a video of every action.",
+    help="Number of figures and scenes to draw; each gives a video of every action.",
 )
 def command(folder: Path, groups: int) -> None:
-    """Draw a small set of action videos, extract, train and predict on it, and show the result.
+    """Draw a small set of action videos, extract their features, train and predict on them, and show the result.
 
-    Nothing is downloaded. The actions come in pairs that no single frame can tell apart, so only a model that sees the
-    order of frames can name them. Writes DIR/videos, DIR/features, DIR/run and DIR/demo.png (DIR: vidpipe-demo).
+    Nothing is downloaded. The actions come in pairs with the same frames in opposite order, so only a model of the
+    order of frames can distinguish them. Writes DIR/videos, DIR/features, DIR/run and DIR/demo.png (default DIR:
+    vidpipe-demo).
 
     \b
     vidpipe demo
@@ -45,15 +46,15 @@ def _print_result(result: "DemoResult") -> None:
     for video in result.test_videos:
         prediction = result.predictions[video.video_id]
         mark = "✓" if prediction.labels[0] == video.label else "✗"
-        told = "   ".join(
+        ranking = "   ".join(
             f"{label} {100 * probability:.0f} %"
             for label, probability in zip(prediction.labels, prediction.probabilities, strict=True)
         )
-        click.echo(f"{video.video_id:<{width}}  {mark} {told}")
+        click.echo(f"{video.video_id:<{width}}  {mark} {ranking}")
     click.echo()
     for name, evaluation in result.trained.evaluations["test"].items():
-        told = "sees the order of the frames" if name == result.trained.run.config.head else "the mean feature alone"
-        click.echo(f"{name:<5} {evaluation.top1:6.1%} of {evaluation.num_videos} test videos right  ({told})")
+        input_ = "features in order" if name == result.trained.run.config.head else "mean feature only"
+        click.echo(f"{name:<5} {evaluation.top1:6.1%} of {evaluation.num_videos} test videos correct  ({input_})")
     click.echo(
         f"\n{result.summary.num_stored} videos, {result.summary.num_frames} frames, extracted in "
         f"{result.summary.seconds:.0f} s. Picture: {result.picture}. Now your own videos:\n"

@@ -1,6 +1,6 @@
-"""A figure that moves, and the picture of it: kinematics in numbers, drawing with Pillow; no file, no torch.
+"""A figure that moves, and pictures of it: kinematics in numbers, drawing with Pillow; no files, no torch.
 
-An action is a *motion*, which turns the share `u` of its way into a pose, played *forwards* or *backwards*:
+An action is a *motion*, which gives the pose at a share `u` of its course, played *forwards* or *backwards*:
 
     motion           forwards          backwards
     walk             walk_right        walk_left
@@ -8,8 +8,8 @@ An action is a *motion*, which turns the share `u` of its way into a pose, playe
     raise_arms       raise_arms        lower_arms
     wave_and_jump    wave_then_jump    jump_then_wave
 
-So the two actions of a line pass through the very same poses, in reverse order, and no picture tells which of the
-two it is from. The figure faces the viewer, so it does not look where it goes either.
+So the two actions of a line pass through the same poses in reverse order, and no single picture shows which of the two
+it is from. The figure faces the viewer, so its face does not show its direction.
 
 Body coordinates: 1 is the height of the standing figure, x to the right, y up, (0, 0) the ground below its middle.
 Scene coordinates: 1 is the height of the frame, x to the right from the middle, y down from the top.
@@ -50,34 +50,34 @@ ARM_DOWN_DEGREES, ARM_UP_DEGREES, ARM_WAVING_DEGREES = 12.0, 158.0, 145.0
 
 @dataclass(frozen=True)
 class Joints:
-    """Where the joints of a figure are, in body coordinates; the first limb of a pair is the one on the left."""
+    """The places of a figure's joints, in body coordinates; the first limb of a pair is the left one in the picture."""
 
     head: Point
     arms: tuple[Limb, Limb]
-    """Each from the shoulder over the elbow to the hand."""
+    """Shoulder, elbow, hand of each."""
     legs: tuple[Limb, Limb]
-    """Each from the hip over the knee to the foot."""
+    """Hip, knee, foot of each."""
     along: float
-    """Where on the scene's path the figure stands: 0 at its left end, 1 at its right."""
+    """The place of the figure on the scene's path: 0 at the left end, 1 at the right end."""
 
 
-def walk(u: float) -> Joints:
+def _walk(u: float) -> Joints:
     """From the left end of the path to the right."""
     stride = STEP_LENGTH * sin(2 * pi * NUM_STEPS * u)
     return _body(feet=((-stride, 0.0), (stride, 0.0)), arm_degrees=(ARM_DOWN_DEGREES + 60 * abs(stride),) * 2, along=u)
 
 
-def squat(u: float) -> Joints:
+def _squat(u: float) -> Joints:
     """From standing to a squat, arms outwards for balance."""
     return _squatting(_eased(u))
 
 
-def raise_arms(u: float) -> Joints:
+def _raise_arms(u: float) -> Joints:
     """From arms that hang to arms above the head."""
     return _body(arm_degrees=(ARM_DOWN_DEGREES + (ARM_UP_DEGREES - ARM_DOWN_DEGREES) * _eased(u),) * 2)
 
 
-def wave_and_jump(u: float) -> Joints:
+def _wave_and_jump(u: float) -> Joints:
     """An arm that waves and comes down in the first half, a jump in the second."""
     return _waving(2 * u) if u < 0.5 else _jumping(2 * u - 1)
 
@@ -128,7 +128,7 @@ def _body(
 
 
 def _arm(side: int, shoulder_y: float, degrees: float) -> Limb:
-    """An arm that stands off the body by `degrees`: 0 hangs, 90 points outwards, 180 points up."""
+    """An arm raised by `degrees`: 0 hangs down, 90 points outwards, 180 points up."""
     upper, lower = radians(degrees), radians(degrees * 1.08)
     elbow = (SHOULDER_X + UPPER_ARM * sin(upper), shoulder_y - UPPER_ARM * cos(upper))
     hand = (elbow[0] + FOREARM * sin(lower), elbow[1] - FOREARM * cos(lower))
@@ -136,7 +136,7 @@ def _arm(side: int, shoulder_y: float, degrees: float) -> Limb:
 
 
 def _leg(hip: Point, foot: Point, side: int) -> Limb:
-    """A leg between two given ends, its knee bent to the outside as far as the length of the bones asks."""
+    """A leg between a hip and a foot, with the knee bent outwards so that the bones keep their length."""
     across, up = hip[0] - foot[0], hip[1] - foot[1]
     distance = hypot(across, up)
     bend = sqrt(max(0.0, THIGH * SHIN - (distance / 2) ** 2))
@@ -144,12 +144,12 @@ def _leg(hip: Point, foot: Point, side: int) -> Limb:
     return hip, (middle[0] + side * bend * up / distance, middle[1] - side * bend * across / distance), foot
 
 
-def forwards(time: float) -> float:
+def _forwards(time: float) -> float:
     """0 to 1."""
     return time
 
 
-def backwards(time: float) -> float:
+def _backwards(time: float) -> float:
     """1 to 0."""
     return 1 - time
 
@@ -158,23 +158,26 @@ Motion = Callable[[float], Joints]
 Timing = Callable[[float], float]
 
 ACTIONS: Mapping[str, tuple[Motion, Timing]] = {
-    "walk_right": (walk, forwards),
-    "walk_left": (walk, backwards),
-    "squat_down": (squat, forwards),
-    "stand_up": (squat, backwards),
-    "raise_arms": (raise_arms, forwards),
-    "lower_arms": (raise_arms, backwards),
-    "wave_then_jump": (wave_and_jump, forwards),
-    "jump_then_wave": (wave_and_jump, backwards),
+    "walk_right": (_walk, _forwards),
+    "walk_left": (_walk, _backwards),
+    "squat_down": (_squat, _forwards),
+    "stand_up": (_squat, _backwards),
+    "raise_arms": (_raise_arms, _forwards),
+    "lower_arms": (_raise_arms, _backwards),
+    "wave_then_jump": (_wave_and_jump, _forwards),
+    "jump_then_wave": (_wave_and_jump, _backwards),
 }
 
 
 def pose(action: str, phase: float) -> Joints:
-    """Where the joints are when a share `phase`, in [0, 1], of the action is over.
+    """Compute the pose of a figure at a moment of an action.
 
     Args:
         action: a key of `ACTIONS`.
-        phase: 0 at the first frame, 1 at the last.
+        phase: the moment, in [0, 1]: 0 at the first frame, 1 at the last.
+
+    Returns:
+        The joints.
 
     Raises:
         UsageError: there is no such action.
@@ -182,7 +185,7 @@ def pose(action: str, phase: float) -> Joints:
     if action not in ACTIONS:
         raise UsageError(unknown_name("action", action, ACTIONS))
     motion, timing = ACTIONS[action]
-    return motion(round(timing(phase), 9))  # rounded: a picture reached from either side is the same to the last bit
+    return motion(round(timing(phase), 9))  # rounded, so that both directions give exactly the same pictures
 
 
 # Looks
@@ -190,7 +193,7 @@ def pose(action: str, phase: float) -> Joints:
 
 @dataclass(frozen=True)
 class Figure:
-    """How a figure looks."""
+    """The looks of a figure."""
 
     height: float
     """Of the standing figure, in scene coordinates."""
@@ -206,12 +209,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is around the figure. Pictures are `SUPERSAMPLING` times the frame's size."""
+    """The surroundings of the figure, in pictures of `SUPERSAMPLING` times the frame's size."""
 
     behind: Image.Image
     """(H, W) RGB, without the figure."""
     before: Image.Image
-    """(H, W) RGBA, what hides the figure."""
+    """(H, W) RGBA, objects in front of the figure."""
     left_end: Point
     """Of the path, on the ground, in scene coordinates."""
     right_end: Point
@@ -238,7 +241,7 @@ WOODS: tuple[Color, ...] = ((130, 88, 56), (100, 68, 50), (160, 116, 76), (214, 
 
 
 def random_figure(rng: np.random.Generator) -> Figure:
-    """A figure of random size, build and clothes."""
+    """Return a figure of random size, build and clothes."""
     return Figure(
         height=float(rng.uniform(0.63, 0.70)),
         thickness=float(rng.uniform(1.0, 1.35)),
@@ -252,13 +255,16 @@ def random_figure(rng: np.random.Generator) -> Figure:
 
 
 def random_scene(width: int, height: int, rng: np.random.Generator, *, indoors: bool) -> Scene:
-    """A room or a garden: something tall and square at the left, something green at the right.
+    """Draw a room or a garden at random: something tall and square at the left, something green at the right.
 
     Args:
         width: of a frame, in pixels.
         height: of a frame, in pixels.
-        rng: gives the places, colours and patterns.
-        indoors: a room, with a wardrobe and a plant; else a garden, with a house, a tree and a bush.
+        rng: the source of places, colours and patterns.
+        indoors: whether it is a room, with a wardrobe and a plant, or a garden, with a house, a tree and a bush.
+
+    Returns:
+        The scene.
     """
     size = (width * SUPERSAMPLING, height * SUPERSAMPLING)
     behind, before = _Canvas.filled(size, "RGB"), _Canvas.filled(size, "RGBA")
@@ -270,7 +276,7 @@ def random_scene(width: int, height: int, rng: np.random.Generator, *, indoors: 
 
 
 def draw(figure: Figure, scene: Scene, joints: Joints) -> Image.Image:
-    """The figure in the scene: (H, W) RGB."""
+    """Draw the figure in the scene, as (H, W) RGB."""
     canvas = _Canvas(scene.behind.copy())
     _paint_figure(canvas, figure, scene, joints)
     canvas.image.paste(scene.before, mask=scene.before)

@@ -1,4 +1,4 @@
-"""`vidpipe demo`: draws action videos, runs extract, train and predict on them, and shows what came out."""
+"""`vidpipe demo`: draws action videos, runs extract, train and predict on them, and shows the result."""
 
 import logging
 import shutil
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 EXTRACT = ExtractConfig(backbone="efficientnet_lite0")
 TRAIN = TrainConfig(head="lstm", motion="raw", unit_frames=False, scale_sharing=0.0, hidden_size=128, refit=False)
-"""Without a second fit, so that the figures and the predictions shown are of one head."""
+"""Without a second fit, so that the metrics and the predictions shown are of the same head."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo did."""
+    """The results of the demo."""
 
     summary: ExtractSummary
     trained: TrainResult
@@ -38,6 +38,7 @@ class DemoResult:
     predictions: dict[str, Prediction]
     """Of the test videos, by id."""
     picture: Path
+    """The file that shows test videos with their predictions."""
 
 
 def run_demo(
@@ -46,20 +47,23 @@ def run_demo(
     """Run the pipeline end to end in a folder: videos/, features/, run/ and demo.png.
 
     Args:
-        folder: where to write; what a demo left there before is replaced.
+        folder: where to write; files of an earlier demo are replaced.
         num_groups: figures and scenes to draw; each gives a video of every action.
-        on_progress: called as the extraction goes on.
+        on_progress: called with the progress of the extraction.
+
+    Returns:
+        The results.
     """
-    for part in ("videos", "features", "run"):
-        shutil.rmtree(folder / part, ignore_errors=True)
+    for name in ("videos", "features", "run"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     logger.info("1. drawing videos")
     labels = write_demo_videos(folder / "videos", num_groups=num_groups)
     logger.info("2. extracting features")
     summary = extract(find_videos([folder / "videos"]), folder / "features", config=EXTRACT, on_progress=on_progress)
-    logger.info("3. training the LSTM, and the baseline that sees no order")
+    logger.info("3. training the LSTM, and the baseline that ignores the order of frames")
     store = FeatureStore.open(folder / "features")
     trained = train(store, label_store(store, labels), folder / "run", config=TRAIN, overwrite=True)
-    logger.info("4. predicting videos that it has not trained on")
+    logger.info("4. predicting the test videos")
     test = trained.split.test
     test_ids = {video.video_id for video in test}
     files = [video for video in find_videos([folder / "videos"]) if video.id in test_ids]
@@ -72,7 +76,7 @@ def run_demo(
 def _filmstrips(
     folder: Path, test: Sequence[LabeledVideo], predictions: dict[str, Prediction], num_frames: int = 8
 ) -> Iterator[Filmstrip]:
-    """One test video of each class."""
+    """One filmstrip per class, of a test video."""
     for video in {video.label: video for video in test}.values():
         _, frames = read_frames(
             folder / video.video_id, lambda reader: uniform_indices(reader.info.num_frames, num_frames)

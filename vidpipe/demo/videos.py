@@ -1,4 +1,4 @@
-"""Small labelled videos, drawn rather than downloaded, whose actions only the order of the frames tells apart.
+"""Small labelled videos, drawn rather than downloaded. Only the order of the frames distinguishes their actions.
 
 The actions come in pairs, such as `raise_arms` and `lower_arms` (the table is in `vidpipe.demo.figures`). The two
 videos of a pair hold the very same pictures, one from first to last, the other from last to first:
@@ -6,21 +6,21 @@ videos of a pair hold the very same pictures, one from first to last, the other 
     raise_arms_g01.mp4    a b c d e f g
     lower_arms_g01.mp4    g f e d c b a
 
-So a classifier of single frames, or of the mean of their features, cannot do better than name the right pair and
-toss a coin: half of the videos. What could give the order away otherwise is kept out:
+So a classifier of single frames, or of the mean of their features, can at best find the correct pair and guess within
+it: half of the videos. Everything else that could reveal the order is kept out:
 
-- The videos of a group differ in the action alone. Figure, scene, frame size, frame rate and length are the group's,
-  drawn at random, so file and metadata say nothing of the action.
-- Each frame is a key frame with the same quantiser, coded without regard to its neighbours: the decoded pictures of
-  a pair are equal to the last bit, and no coding artefact grows along the video.
-- The number of frames is odd. T frames sampled uniformly, floor((i + 0.5) * num_frames / T) for i in [0, T), are then
-  the same pictures in both videos of a pair, whatever T is: no product falls on a whole number, to be rounded down
-  in one video and up in the other.
+- The videos of a group differ only in the action. Figure, scene, frame size, frame rate and length are drawn at random
+  per group, so file and metadata reveal nothing about the action.
+- Each frame is a key frame with the same quantiser, coded independently of its neighbours: the decoded pictures of a
+  pair are equal to the last bit, and no coding artefact grows along the video.
+- The number of frames is odd. Then T frames sampled uniformly, floor((i + 0.5) * num_frames / T) for i in [0, T), are
+  the same pictures in both videos of a pair for every T: no product is a whole number, which would round differently
+  in the reversed video.
 
-A group, the look of figure and scene, is wholly in one split: the looks of the test videos are new to the model.
+All videos of a group are in one subset, so the figures and scenes of the test videos are new to the model.
 
-Where a walking figure is must survive a backbone that averages over the picture. It does for an honest reason: all
-scenes have something tall and square at the left, and something green at the right that hides the figure's legs.
+The place of a walking figure must survive a backbone that averages over the picture. It does, because all scenes have
+something tall and square at the left, and something green at the right that hides the figure's legs.
 """
 
 import csv
@@ -39,20 +39,20 @@ from vidpipe.errors import UsageError
 __all__ = ["write_demo_videos"]
 
 FRAME_SIZES = ((192, 144), (224, 168), (256, 192), (320, 240), (240, 192), (320, 180))
-"""(width, height) in pixels; even, as yuv420p wants them."""
+"""(width, height) in pixels; even numbers, as yuv420p needs."""
 FRAME_RATES = (10, 12, 15, 20, 24, 25, 30)
 """Frames per second."""
 DURATION_SECONDS = (1.5, 4.0)
 NUM_FRAMES = (24, 60)
-"""Longer videos are cut and shorter ones filled up: 16 samples stay apart, and writing stays fast."""
+"""The least and the most: 16 samples stay distinct, and writing stays fast."""
 TRAIN_SHARE, VAL_SHARE = 0.60, 0.15
 INTRA_ONLY = {"preset": "veryfast", "g": "1", "qp": "22"}
-"""Of libx264: each frame is a key frame, and no rate control changes its quality."""
+"""Options of libx264: each frame is a key frame, and no rate control changes its quality."""
 
 
 @dataclass(frozen=True)
 class _Group:
-    """All that the videos of a group share: whatever is not the action."""
+    """The properties that the videos of a group share: all but the action."""
 
     name: str
     split: str
@@ -67,9 +67,9 @@ def write_demo_videos(folder: Path, *, num_groups: int = 17, seed: int = 0) -> P
     """Write `<action>/<action>_gNN.mp4` for each action and group, and a labels file that lists them.
 
     Args:
-        folder: made if it is not there; a video of the same name in it is replaced.
-        num_groups: how many looks, at least 3; about 60 % of them for training, 15 % for validation, 25 % for the
-            test. There are `len(ACTIONS)` videos to a group.
+        folder: created if it does not exist; videos of the same names in it are replaced.
+        num_groups: figures and scenes to draw, at least 3; about 60 % of the groups are for training, 15 % for
+            validation and 25 % for testing. A group has `len(ACTIONS)` videos.
         seed: the same seed gives the same files.
 
     Returns:
@@ -80,7 +80,7 @@ def write_demo_videos(folder: Path, *, num_groups: int = 17, seed: int = 0) -> P
         UsageError: fewer than 3 groups.
     """
     if num_groups < 3:
-        raise UsageError(f"num_groups is at least 3, one for each split; got {num_groups}")
+        raise UsageError(f"num_groups must be at least 3, one per subset; got {num_groups}")
     rows = []
     for number, split in enumerate(_splits(num_groups), start=1):
         group = _random_group(number, split, seed)
@@ -94,14 +94,14 @@ def write_demo_videos(folder: Path, *, num_groups: int = 17, seed: int = 0) -> P
 
 
 def _splits(num_groups: int) -> list[str]:
-    """The split of each group: first those for training, then those for validation, then those for the test."""
+    """The subset of each group: first training, then validation, then test."""
     num_val = max(1, round(VAL_SHARE * num_groups))
     num_train = min(round(TRAIN_SHARE * num_groups), num_groups - num_val - 1)
     return ["train"] * num_train + ["val"] * num_val + ["test"] * (num_groups - num_train - num_val)
 
 
 def _random_group(number: int, split: str, seed: int) -> _Group:
-    """The group of that number: in a room if it is even, in a garden if it is odd."""
+    """Return a group of random properties: in a room if its number is even, in a garden if it is odd."""
     rng = np.random.default_rng([seed, number])
     width, height = FRAME_SIZES[int(rng.integers(len(FRAME_SIZES)))]
     frames_per_second = FRAME_RATES[int(rng.integers(len(FRAME_RATES)))]
@@ -117,8 +117,8 @@ def _random_group(number: int, split: str, seed: int) -> _Group:
 
 
 def _write_group(folder: Path, group: _Group) -> dict[str, str]:
-    """Write a group's videos; returns each action's video, relative to the folder."""
-    picture = cache(partial(draw, group.figure, group.scene))  # a pair's second video draws nothing new
+    """Write the videos of a group, and return the path of each action's video, relative to the folder."""
+    picture = cache(partial(draw, group.figure, group.scene))  # the second video of a pair has the same pictures
     phases = [i / (group.num_frames - 1) for i in range(group.num_frames)]
     videos = {action: f"{action}/{action}_{group.name}.mp4" for action in ACTIONS}
     for action, video in videos.items():
@@ -133,7 +133,7 @@ def _encode(pictures: Sequence[Image.Image], path: Path, frames_per_second: int)
         stream = container.add_stream("libx264", rate=frames_per_second, options=INTRA_ONLY)
         stream.width, stream.height = pictures[0].size
         stream.pix_fmt = "yuv420p"
-        stream.thread_count = 1  # several would race for the two cores of a small machine, and gain nothing
+        stream.thread_count = 1  # the videos are too small to gain from several threads
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")))
         container.mux(stream.encode())

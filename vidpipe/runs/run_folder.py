@@ -1,15 +1,16 @@
-"""How a run gets into its folder: written aside and put in place whole. The folder holds the old run or the new one.
+"""A run folder is written aside and renamed: at any moment it holds the old run or the new one, never a mixture.
 
-    RUN                     the run: an older one until the new one is whole
-    RUN.training/           while a training goes on, and after an interrupted one
+    RUN                     the run: the older one until the new one is complete
+    RUN.training/           during a training, and after an interrupted one
       lock                  held by the process that trains
-      training.json         {"format", "pid", "host", "since", "replaces"}: who trains, and a hash of the run in RUN
+      training.json         {"format", "pid", "host", "since", "replaces"}: the process, and a hash of the run in RUN
       history*.csv  checkpoint*.safetensors  tensorboard*/    see `vidpipe.training.checkpoints`
       writing/              the new run while it is written; the old one for a moment after the two are exchanged
-      new/  old/            where a file system cannot exchange two folders: the new run, whole, and the old one
+      new/  old/            on a file system that cannot exchange two folders: the complete new run, and the old one
 
-A kill leaves RUN.training/ behind: --resume goes on from it. A kill between the two renames that stand for an exchange
-leaves the new run in new/ and none in RUN; whoever opens RUN next puts it there (`finish_replacement`).
+A killed training leaves RUN.training/ behind, and --resume continues it. Where a file system cannot exchange folders,
+the exchange takes two renames. A kill between them leaves the new run in new/ and none in RUN; the next command that
+opens RUN moves it there (`finish_replacement`).
 """
 
 import ctypes
@@ -47,43 +48,47 @@ RUN_FILES = (
     *("model.safetensors", "run.json", "config.toml", "splits.csv", "metrics.json", "predictions.csv", "folds.csv"),
     *("leaks.csv", "history*.csv", "history.png", "confusion.png", "report.html", "tensorboard*"),
 )
-"""Names of all that vidpipe writes into a run's folder."""
+"""Name patterns of all files that vidpipe writes into a run folder."""
 CHECKPOINTS = "checkpoint*.safetensors"
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 NO_EXCHANGE = {EINVAL, ENOSYS, ENOTSUP, EXDEV}
 
 
 def find_training_folder(run_path: Path) -> Path:
-    """Return the folder beside a run's in which its training works: `runs/fight` -> `runs/fight.training`."""
+    """Return the folder in which the training of a run works: `runs/fight` -> `runs/fight.training`."""
     target = run_path.resolve()
     return target.with_name(f"{target.name}.training")
 
 
 def check_apart_from_store(run_path: Path, store_path: Path) -> None:
-    """Check that a run's folder neither is, holds, nor lies in a store's.
+    """Check that a run folder and a store are apart: neither is, contains or lies in the other.
+
+    Args:
+        run_path: the folder of the run.
+        store_path: the folder of the store.
 
     Raises:
-        UsageError: it does.
+        UsageError: they are not apart.
     """
     run, store = run_path.resolve(), store_path.resolve()
     if run == store or run in store.parents or store in run.parents:
-        how = "is" if run == store else "holds" if run in store.parents else "lies in"
-        raise UsageError(f"{run_path}: {how} the store {store_path}; give the run a folder of its own with -o")
+        how = "is" if run == store else "contains" if run in store.parents else "lies in"
+        raise UsageError(f"{run_path}: {how} the store {store_path}; give the run another folder with -o")
 
 
 def finish_replacement(run_path: Path) -> None:
-    """Put a run in place whose replacing was interrupted between two renames; otherwise do nothing."""
-    with suppress(OSError):  # no such path can be, another process does the same, or the folder cannot be written
+    """Finish a replacement that was interrupted between its two renames; otherwise do nothing."""
+    with suppress(OSError):  # an impossible path, another process that does the same, or a read-only folder
         new, target = find_training_folder(run_path) / "new", run_path.resolve()
         if not target.exists() and (new / "run.json").exists():
             new.rename(target)
 
 
 class TrainingFolder:
-    """`RUN.training/`, held by this process.
+    """`RUN.training/`, locked by this process.
 
     Args:
-        run_path: the run's folder, as the user gave it.
+        run_path: the run folder, as the user gave it.
     """
 
     def __init__(self, run_path: Path) -> None:
@@ -92,29 +97,29 @@ class TrainingFolder:
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether --resume has something to go on from."""
+        """Whether there is a checkpoint for --resume to continue."""
         return any(self.path.glob(CHECKPOINTS))
 
     @property
     def is_done(self) -> bool:
-        """Whether the training's own run is in place: RUN holds a run, and not the one that it was to replace."""
+        """Whether the new run is in place: RUN holds a run other than the one to replace."""
         found = _run_hash(self.run_path)
         return self._is_done or (found is not None and found != _read_json(self.path / "training.json").get("replaces"))
 
     def clear(self) -> None:
-        """Remove what an interrupted training left."""
+        """Remove the files that an interrupted training left."""
         for path in self.path.iterdir():
             if path.name not in ("lock", "lock.marker", "training.json"):
                 _remove(path)
 
     def put_in_place(self, write: Callable[[Path], None]) -> None:
-        """Write a run aside, have it on the disk, and let it take its place at once.
+        """Write a run into a folder aside, sync it to disk, and put it in the place of the old run.
 
         Args:
-            write: fills the empty folder that it is given.
+            write: called with an empty folder, which it fills.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: the run cannot be written.
         """
         writing = self.path / "writing"
         try:
@@ -132,9 +137,9 @@ class TrainingFolder:
         self._is_done = True
 
     def remove(self) -> None:
-        """Remove the folder: the training is done, or has left nothing to go on from.
+        """Remove the folder of a training that is done, or that left no checkpoint.
 
-        The lock goes last: another training that takes it from then on finds an empty folder, or none.
+        The lock is removed last: another training that takes it after that finds an empty folder, or none.
         """
         with suppress(OSError):
             self.clear()
@@ -145,16 +150,19 @@ class TrainingFolder:
 
 @contextmanager
 def open_training_folder(run_path: Path, *, resume: bool, overwrite: bool) -> Iterator[TrainingFolder]:
-    """Be the one training of a run for a while; leave nothing behind but what --resume can go on from.
+    """Lock the training folder of a run; on exit, keep it only if --resume can continue from it.
 
     Args:
-        run_path: the run's folder.
-        resume: go on from an interrupted training's checkpoint.
-        overwrite: replace the run, or the interrupted training, that is there.
+        run_path: the run folder.
+        resume: continue from the checkpoint of an interrupted training.
+        overwrite: replace an existing run or interrupted training.
+
+    Yields:
+        The training folder.
 
     Raises:
-        UsageError: the folder holds something else than a run, or cannot be replaced as a whole.
-        RunError: a run is there and may not be replaced, another process trains it, or the folder cannot be written.
+        UsageError: the run folder holds other files than a run, or cannot be replaced as a whole.
+        RunError: there is a run and `overwrite` is off, another process trains it, or the folder cannot be written.
     """
     folder = TrainingFolder(run_path)
     _check_target(run_path)
@@ -183,8 +191,8 @@ def _locked(folder: TrainingFolder) -> Iterator[None]:
         lock = acquire(folder.path / "lock", timeout_seconds=0)
     except HeldError as held:
         raise RunError(
-            f"{folder.run_path}: another vidpipe trains this run ({_holder(folder)}); wait for it, stop it, or give "
-            f"another folder with -o{held.remedy}"
+            f"{folder.run_path}: another vidpipe process trains this run ({_holder(folder)}); wait for it, stop it, "
+            f"or give another folder with -o{held.remedy}"
         ) from None
     except OSError as error:
         raise RunError(f"{folder.path}: cannot be written ({error})") from error
@@ -194,11 +202,11 @@ def _locked(folder: TrainingFolder) -> Iterator[None]:
         release(lock)
 
 
-# What is there
+# Checks of existing folders
 
 
 def _check_target(run_path: Path) -> None:
-    """Refuse a folder that holds anything but a run, or that cannot be replaced as a whole."""
+    """Check that a folder is empty or holds only a run, and can be replaced as a whole."""
     target = run_path.resolve()
     if not target.exists():
         return
@@ -207,24 +215,24 @@ def _check_target(run_path: Path) -> None:
     if target.is_mount():
         raise UsageError(f"{run_path}: is a mount point; give a folder inside it: -o {run_path / 'run'}")
     if target in (Path.cwd(), *Path.cwd().parents):
-        raise UsageError(f"{run_path}: is, or holds, the working folder; give a folder for the run with -o")
+        raise UsageError(f"{run_path}: is, or contains, the working folder; give a folder for the run with -o")
     names = sorted(path.name for path in target.iterdir())
     is_run = _read_json(target / "run.json").get("format") == RUN_FORMAT
     others = [name for name in names if not (is_run and any(fnmatch(name, known) for known in RUN_FILES))]
     if others:
-        what = "what is not part of a run" if is_run else "no run, but"
+        what = "files that are not part of a run" if is_run else "other files and no run"
         raise UsageError(
-            f"{run_path}: holds {what}: {first_few(others, 5)}; give another folder with -o, or move these files first"
+            f"{run_path}: contains {what}: {first_few(others, 5)}; give another folder with -o, or move these files"
         )
 
 
 def _check_own(path: Path) -> None:
-    """Refuse a `RUN.training/` that no training made: it would be emptied."""
+    """Check that no other files are in `RUN.training/`, which training empties."""
     if not path.exists() or _read_json(path / "training.json").get("format") == TRAINING_FORMAT:
         return
     if not path.is_dir() or {entry.name for entry in path.iterdir()} - {"lock", "lock.marker", "training.partial"}:
         raise UsageError(
-            f"{path}: a training would work here, but it holds something else; give another folder with -o"
+            f"{path}: training needs this folder, but it contains other files; give another folder with -o"
         )
 
 
@@ -241,7 +249,9 @@ def _check_claim(folder: TrainingFolder, *, resume: bool, overwrite: bool) -> No
             "or start over with --overwrite"
         )
     elif not overwrite and has_run:
-        raise RunError(f"{run_path}: a run is there already; choose another folder, or replace it with --overwrite")
+        raise RunError(
+            f"{run_path}: there is a run already; give another folder with -o, or replace it with --overwrite"
+        )
 
 
 def _run_hash(run_path: Path) -> str | None:
@@ -252,7 +262,7 @@ def _run_hash(run_path: Path) -> str | None:
 
 
 def _write_note(folder: TrainingFolder, *, keep: bool) -> None:
-    """Say who trains; a training that is gone on with (`keep`) still replaces the run that it was to replace."""
+    """Write which process trains, and which run it replaces; `keep` keeps the latter from an interrupted training."""
     path = folder.path / "training.json"
     before = _read_json(path) if keep else {}
     note = {
@@ -269,11 +279,11 @@ def _write_note(folder: TrainingFolder, *, keep: bool) -> None:
 
 def _holder(folder: TrainingFolder) -> str:
     note = _read_json(folder.path / "training.json")
-    return f"pid {note.get('pid')} on {note.get('host')}, since {note.get('since')}" if note else "it left no note"
+    return f"pid {note.get('pid')} on {note.get('host')}, since {note.get('since')}" if note else "unknown process"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """What a file holds; nothing of one that is missing or damaged."""
+    """Return the contents of a file, or nothing if it is missing or damaged."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -281,11 +291,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-# Putting in place
+# Replacing a folder
 
 
 def _replace(target: Path, writing: Path) -> None:
-    """Let a folder take another's place. At any moment `target` is one or the other, or `new/` is complete."""
+    """Put `writing` in the place of `target`. At any moment `target` is one of the two, or `new/` is complete."""
     if not target.exists() or not any(target.iterdir()):
         writing.replace(target)
     elif not _exchange(writing, target):
@@ -294,7 +304,7 @@ def _replace(target: Path, writing: Path) -> None:
 
 
 def _replace_in_two_steps(target: Path, writing: Path) -> None:
-    """Rename the old folder away and the new one into its place; `finish_replacement` does what a kill left undone."""
+    """Rename the old folder away and the new one into its place; after a kill, `finish_replacement` does the rest."""
     new, old = writing.with_name("new"), writing.with_name("old")
     for path in (new, old):
         _remove(path)
@@ -302,13 +312,13 @@ def _replace_in_two_steps(target: Path, writing: Path) -> None:
     try:
         target.replace(old)
     except OSError as error:
-        raise RunError(f"{target}: cannot be replaced ({error}); the new run is whole in {new}: move it") from error
-    with suppress(FileNotFoundError):  # a reader has put it there
+        raise RunError(f"{target}: cannot be replaced ({error}); the new run is complete in {new}: move it") from error
+    with suppress(FileNotFoundError):  # another command has already moved it
         new.replace(target)
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step; False where the system or the file system cannot."""
+    """Exchange two folders in one step; return False where the system or the file system cannot."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if rename is None:
         return False
@@ -328,7 +338,7 @@ def _remove(path: Path) -> None:
 
 
 def _sync_tree(folder: Path) -> None:
-    """Have the system put all files of a folder, and their names, on the disk itself."""
+    """Sync all files of a folder, and their names, to disk."""
     for parent, _, names in os.walk(folder):
         for name in names:
             _sync(Path(parent, name))
