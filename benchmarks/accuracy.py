@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.clips import labelled_sets
 from vidpipe.config import ExtractConfig, TrainConfig
-from vidpipe.datasets.stored import label_store
+from vidpipe.datasets.store_labels import label_store
 from vidpipe.features.store import FeatureStore
 from vidpipe.stages.extract import extract
 from vidpipe.stages.train import train

@@ -24,7 +24,7 @@ from benchmarks.clips import labelled_sets
 from vidpipe.config import ExtractConfig, TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset, select_subsets
 from vidpipe.datasets.splits import make_folds, make_split
-from vidpipe.datasets.stored import label_store
+from vidpipe.datasets.store_labels import label_store
 from vidpipe.features.store import FeatureStore
 from vidpipe.heads.calibration import fit_temperature
 from vidpipe.records import LabeledVideo

@@ -104,9 +104,7 @@ def test_train_says_on_how_many_videos_the_model_was_measured(made: Made, tmp_pa
     labels = write_labels(tmp_path / "labels.csv", given)
     result = run("train", made[0].path, "-o", tmp_path / "run", "--labels", labels, "--head", "mean")
     num_train = sum(row.split == "train" for row in Run.open(tmp_path / "run").splits)
-    assert f"measured after training on {num_train} of 32 videos; the saved model was then refitted on all 32" in (
-        result.stdout
-    )
+    assert f"metrics: model trained on {num_train} videos; saved model: refitted on all 32" in result.stdout
     assert "no group in more than one subset" in result.stdout
 
 

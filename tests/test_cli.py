@@ -126,7 +126,7 @@ def test_evaluate_prints_a_table_or_one_json_object_and_draws_a_picture(
 ) -> None:
     result = run("evaluate", trained[0], extracted[0])
     assert result.exit_code == 1
-    assert "learned from every one of these 16 videos" in result.stderr
+    assert "all of these 16 videos were used for training or model selection" in result.stderr
     assert run("train", extracted[0], "-o", tmp_path / "run", "--no-refit", "--head", "mean").exit_code == 0
     result = run("evaluate", tmp_path / "run", extracted[0], "--plot", tmp_path / "confusion.png")
     assert result.exit_code == 0, result.output

@@ -15,7 +15,7 @@ from vidpipe.datasets.groups import group_by_pattern
 from vidpipe.datasets.leaks import find_leaks
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import SUBSETS, make_folds
-from vidpipe.datasets.stored import label_store
+from vidpipe.datasets.store_labels import label_store
 from vidpipe.errors import LabelsError, UsageError
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence, LabeledVideo

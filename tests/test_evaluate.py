@@ -1,24 +1,28 @@
-"""What evaluate prints, and what it says where a store and a run do not go together."""
+"""`vidpipe evaluate` and the function: metrics, excluded videos, and stores that do not fit the run."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.commands import run
 from tests.stores import KEY, make_sequence, make_store
 from vidpipe.config import TrainConfig
+from vidpipe.errors import LabelsError, RunError
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
 from vidpipe.runs.run import Run, check_key
+from vidpipe.stages.evaluate import evaluate
 from vidpipe.stages.train import train
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`store/`, and `run/`, which keeps its test part."""
+    """`store/`, and `run/`, which has not learned from its test set."""
     folder = tmp_path_factory.mktemp("evaluate")
     sequences = [make_sequence(f"{label}/{n}.mp4", 4, dim=8, seed=n) for label in "ab" for n in range(8)]
     videos = [LabeledVideo(sequence.video_id, sequence.video_id[0]) for sequence in sequences]
@@ -40,20 +44,20 @@ def test_columns_stand_below_each_other_whatever_the_heads_name(made: Path, tmp_
         assert len({line.index("top-1") for line in lines}) == 1
 
 
-def test_a_store_of_another_backbone_is_told_by_the_two_backbones(made: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_about_another_backbone_names_both_backbones(made: Path, caplog: pytest.LogCaptureFixture) -> None:
     other = replace(KEY, backbone="efficientnet_lite1", weights="1" * 64)
     FeatureStore.create(made / "lite1", other)
     result = run("evaluate", made / "run", made / "lite1")
     assert result.exit_code == 1
-    told = f"{made / 'lite1'} holds efficientnet_lite1 features; {made / 'run'} needs resnet50 features. "
-    assert told in result.stderr
+    message = f"{made / 'lite1'} holds efficientnet_lite1 features; {made / 'run'} needs resnet50 features. "
+    assert message in result.stderr
     assert "1" * 64 not in result.stderr
     assert "--debug" in result.stderr
     assert "1" * 64 in run("evaluate", made / "run", made / "lite1", "--debug").stderr
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "contrast"),
     [
         (replace(KEY, sampling={"method": "fps", "fps": 2.0}), ("sampled 2 fps", "sampled uniform, 16 frames")),
         (replace(KEY, pooling="max", dtype="float16"), ("max pooling, float16", "avg pooling, float32")),
@@ -62,13 +66,13 @@ def test_a_store_of_another_backbone_is_told_by_the_two_backbones(made: Path, ca
         (replace(KEY, preprocessing={**KEY.preprocessing, "crop": 192}), ("crop 192", "crop 224")),
     ],
 )
-def test_of_one_backbone_the_settings_that_differ_are_told(
-    made: Path, tmp_path: Path, other: FeatureKey, told: tuple[str, str]
+def test_an_error_about_one_backbone_names_the_settings_that_differ(
+    made: Path, tmp_path: Path, other: FeatureKey, contrast: tuple[str, str]
 ) -> None:
     store = FeatureStore.create(tmp_path / "s", other)
     with pytest.raises(Exception, match="holds") as caught:
         check_key(Run.open(made / "run"), store)
-    held, needed = told
+    held, needed = contrast
     assert (
         f"{tmp_path / 's'} holds resnet50 features, {held}; {made / 'run'} needs resnet50 features, {needed}. Extract"
         in str(caught.value)
@@ -83,3 +87,54 @@ def test_one_video_is_not_1_videos(made: Path, tmp_path: Path) -> None:
     assert "  1 video" in result.stdout
     assert "1 videos" not in result.output
     assert np.sum([line.endswith("  1 video") for line in result.stdout.splitlines()]) == 1
+
+
+def unseen_videos(run: Run) -> list[LabeledVideo]:
+    return [LabeledVideo(row.video, row.label) for row in run.splits if row.split == "test"]
+
+
+def test_evaluate_gives_the_metrics_that_the_training_measured(made: Path) -> None:
+    opened = Run.open(made / "run")
+    report = evaluate(opened, FeatureStore.open(made / "store"), unseen_videos(opened), device="cpu")
+    assert report.num_excluded == 0
+    assert list(report.evaluations) == ["mean"]
+    found = {**report.evaluations["mean"].as_dict(), "top1_interval": None}
+    expected = {**opened.metrics["test"]["mean"], "top1_interval": None}
+    assert json.loads(json.dumps(found)) == expected
+
+
+def test_scores_agree_with_the_head_applied_to_one_video_at_a_time(made: Path) -> None:
+    opened, store = Run.open(made / "run"), FeatureStore.open(made / "store")
+    videos = unseen_videos(opened)
+    scores = evaluate(opened, store, videos, device="cpu").scores["mean"]
+    head = opened.load_heads(torch.device("cpu"))["mean"]
+    for video, row, predicted, correct in zip(videos, scores.rows(), scores.predicted, scores.correct, strict=True):
+        features = torch.from_numpy(store[video.video_id].features)[None]
+        with torch.inference_mode():
+            probabilities = head(features, torch.tensor([features.shape[1]])).softmax(dim=1)[0]
+        assert opened.class_names[predicted] == row["predicted"] == opened.class_names[int(probabilities.argmax())]
+        assert bool(correct) == row["right"] == (row["predicted"] == video.label)
+        assert row["probability"] == pytest.approx(float(probabilities.max()), abs=1e-5)
+
+
+def test_a_video_of_the_same_id_and_another_size_is_not_excluded(made: Path, tmp_path: Path) -> None:
+    opened = Run.open(made / "run")
+    names = [row.video for row in opened.splits]
+    sequences = [make_sequence(name, 4, dim=8) for name in names]
+    grown = [replace(s, info=replace(s.info, size_bytes=s.info.size_bytes + 1)) for s in sequences]
+    store = make_store(tmp_path / "store", grown)
+    report = evaluate(opened, store, [LabeledVideo(name, name[0]) for name in names], device="cpu")
+    assert (report.num_excluded, report.evaluations["mean"].num_videos) == (0, len(names))
+
+
+def test_a_label_that_the_run_does_not_know_is_refused(made: Path) -> None:
+    opened, store = Run.open(made / "run"), FeatureStore.open(made / "store")
+    with pytest.raises(LabelsError, match=r"'c': not a class of this run; its classes are a, b\. Correct"):
+        evaluate(opened, store, [LabeledVideo(store.ids[0], "c")], device="cpu")
+
+
+def test_a_run_that_has_seen_every_video_cannot_be_evaluated_on_them(made: Path) -> None:
+    opened, store = Run.open(made / "run"), FeatureStore.open(made / "store")
+    (*_, seen) = [row.video for row in opened.splits if row.split == "train"]
+    with pytest.raises(RunError, match="the one video given was used for training or model selection; give others"):
+        evaluate(opened, store, [LabeledVideo(seen, seen[0])], device="cpu")

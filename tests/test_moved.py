@@ -15,7 +15,7 @@ from click.testing import Result
 from tests.commands import run
 from tests.media import write_video
 from tests.stores import KEY, files_below, make_sequence, make_store, stopped_before
-from vidpipe.datasets.stored import label_store
+from vidpipe.datasets.store_labels import label_store
 from vidpipe.errors import StoreError
 from vidpipe.features.inventory import find_gone, find_reusable, reuse_features
 from vidpipe.features.maintenance import compact, find_damage, merge, repair

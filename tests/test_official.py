@@ -7,7 +7,7 @@ import pytest
 from tests.stores import make_sequence, make_store
 from vidpipe.datasets.labels import read_labels
 from vidpipe.datasets.official import ucf101_group
-from vidpipe.datasets.stored import label_store
+from vidpipe.datasets.store_labels import label_store
 from vidpipe.errors import LabelsError, UsageError
 from vidpipe.records import LabeledVideo
 

@@ -23,7 +23,7 @@ from vidpipe.errors import UsageError
 if TYPE_CHECKING:
     from vidpipe.features.key import FeatureKey
     from vidpipe.features.store import FeatureStore
-    from vidpipe.records import LabeledVideo, Prediction
+    from vidpipe.records import Prediction
     from vidpipe.runs.run import Run
     from vidpipe.runs.tables import Epoch
     from vidpipe.stages.evaluate import EvaluationReport
@@ -128,6 +128,7 @@ def train(
         RunError: the folder contains a run already, or cannot be written.
         TrainingError: a loss is not finite.
     """
+    from vidpipe.datasets.store_labels import label_store_splits
     from vidpipe.datasets.warning_collector import collect_warnings
     from vidpipe.stages import train as stage
 
@@ -135,7 +136,7 @@ def train(
     config, labels = make_config(TrainConfig, settings), make_config(LabelsConfig, settings)
     opened = _open_store(store, usage=f"vidpipe train STORE -o {output}")
     with collect_warnings() as label_warnings:
-        videos, *more_splits = _labelled(opened, labels)
+        videos, *more_splits = label_store_splits(opened, labels)
     return stage.train(
         opened,
         videos,
@@ -175,6 +176,7 @@ def evaluate(
         RunError: the store does not fit the run, or the run was trained on every video.
         LabelsError: the labels do not fit the videos or the run's classes.
     """
+    from vidpipe.datasets.store_labels import label_store_splits
     from vidpipe.stages import evaluate as stage
 
     check_names(settings, _names_of(LabelsConfig))
@@ -183,7 +185,7 @@ def evaluate(
         raise UsageError("--split all goes with train; a run is evaluated on one split: 1, 2 or 3")
     opened_run = _open_run(run)
     opened_store = _open_store(store, usage=f"vidpipe evaluate {opened_run.path} STORE", key=opened_run.key)
-    (videos,) = _labelled(opened_store, labels)
+    (videos,) = label_store_splits(opened_store, labels)
     return stage.evaluate(opened_run, opened_store, videos, device=device)
 
 
@@ -263,26 +265,3 @@ def _open_run(run: "str | Path | Run") -> "Run":
     from vidpipe.runs.run import Run
 
     return run if isinstance(run, Run) else Run.open(run)
-
-
-def _labelled(store: "FeatureStore", config: LabelsConfig) -> "list[list[LabeledVideo]]":
-    """The labelled videos of a store, once for each official split that the config asks for."""
-    from vidpipe.datasets.stored import label_store
-
-    splits = [
-        label_store(
-            store,
-            config.labels,
-            official_split=number,
-            skip_missing=config.skip_missing,
-            group_by=config.group_by,
-            video_column=config.video_column,
-            label_column=config.label_column,
-        )
-        for number in ((1, 2, 3) if config.split == "all" else (int(config.split),))
-    ]
-    if len(splits) > 1 and not any(video.split for video in splits[0]):
-        raise UsageError(
-            "--split all goes with the official lists of UCF101 or HMDB51; give their folder with --labels"
-        )
-    return splits

@@ -1,6 +1,6 @@
 """vidpipe evaluate"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from vidpipe.errors import count_of
 
 if TYPE_CHECKING:
     from vidpipe.runs.metrics import Evaluation
+    from vidpipe.stages.evaluate import EvaluationReport
 
 
 @vidpipe_command(name="evaluate", short_help="How well a run does on videos it has not seen.")
@@ -37,11 +38,12 @@ def command(
     official_split: str,
     **labels: Any,
 ) -> None:
-    """Hold a run's predictions against labels: accuracy, per-class precision, recall and F1, confusion matrix.
+    """Compare a run's predictions with labels: accuracy, precision, recall and F1 by class, confusion matrix.
 
-    Videos that the run learned from are left out: after `train`, these are all but the test part that the labels name,
-    or the one that train --no-refit kept. Macro F1, balanced accuracy and mean average precision are means over the
-    classes that have videos here; a class without any shows –, in JSON null. Top-5 is given from six classes on.
+    Videos that the run used for training or model selection are excluded. After `train`, these are all videos except a
+    test set that the labels give; after `train --no-refit`, all except the run's test set. Macro F1, balanced accuracy
+    and mean average precision are means over the classes that have videos here; a class without videos shows –, in
+    JSON null. Top-5 is shown for six classes or more.
 
     \b
     vidpipe evaluate run other_features --labels other_labels.csv
@@ -54,24 +56,35 @@ def command(
         check_replaceable(plot, "a confusion matrix", is_own=is_own_picture)
     opened_run = Run.open(run)
     report = evaluate(opened_run, store, device=device, split=official_split, **labels)
-    best, *baselines = report.evaluations.items()
     if report.num_excluded:
         click.echo(f"excluded {count_of(report.num_excluded, 'video')} used for training or model selection", err=True)
+    own = opened_run.config.head
     if plot is not None:
         from vidpipe.runs.plots import plot_confusion
 
-        plot_confusion(plot, best[1].confusion, opened_run.class_names, f"{run.name} on {store.name}")
+        confusion = report.evaluations[own].confusion
+        plot_confusion(plot, confusion, opened_run.class_names, f"{run.name} on {store.name}")
     if format_ == "json":
-        figures = ("top1", "top5", "macro_f1", "balanced_accuracy", "log_loss", "calibration_error")
-        beside = {name: {figure: getattr(e, figure) for figure in figures} for name, e in baselines}
-        more = {"num_excluded": report.num_excluded, "class_names": opened_run.class_names, "baseline": beside}
-        click.echo(json_line({**best[1].as_dict(), **more}))
-        return
-    _print_metrics(report.evaluations, best[0])
+        click.echo(json_line(_as_json(report, own, opened_run.class_names)))
+    else:
+        _print_metrics(report.evaluations, own)
+
+
+def _as_json(report: "EvaluationReport", own: str, class_names: Sequence[str]) -> dict[str, Any]:
+    """The own head's metrics; of the others, those that fit a line."""
+    names = ("top1", "top5", "macro_f1", "balanced_accuracy", "log_loss", "calibration_error")
+    evaluations = report.evaluations
+    baseline = {
+        head: {name: getattr(evaluation, name) for name in names}
+        for head, evaluation in evaluations.items()
+        if head != own
+    }
+    more = {"num_excluded": report.num_excluded, "class_names": class_names, "baseline": baseline}
+    return {**evaluations[own].as_dict(), **more}
 
 
 def _print_metrics(evaluations: "Mapping[str, Evaluation]", own: str) -> None:
-    """A line a head, then the own head's other metrics and its classes."""
+    """Print a line for each head, then the own head's other metrics and its classes."""
     for line in evaluation_lines(evaluations, own=own):
         click.echo(line)
     evaluation = evaluations[own]
@@ -84,7 +97,7 @@ def _print_metrics(evaluations: "Mapping[str, Evaluation]", own: str) -> None:
 
 
 def _print_classes(evaluation: "Evaluation") -> None:
-    """A line a class, with its row of the confusion matrix where that fits a screen."""
+    """Print a line for each class, with its row of the confusion matrix if that fits the screen."""
     names = [printable(metrics.label) for metrics in evaluation.per_class]
     width = max(map(len, [*names, "class"]))
     fits = len(names) <= 10
@@ -99,8 +112,10 @@ def _print_classes(evaluation: "Evaluation") -> None:
         click.echo(f"{name:<{width}}  {figures}  {metrics.num_videos:>6}{counts}")
     num_untested = len(names) - evaluation.num_classes_tested
     if num_untested:
-        left_out = f"{count_of(num_untested, 'class')} of {len(names)} without a video: –, and not in the means"
-        click.echo(f"{left_out} (macro F1, balanced accuracy, mean average precision)")
+        click.echo(
+            f"{count_of(num_untested, 'class')} of {len(names)} without a video: –, and not in the means "
+            "(macro F1, balanced accuracy, mean average precision)"
+        )
 
 
 def _figure(value: float | None, digits: int) -> str:

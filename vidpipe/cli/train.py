@@ -17,16 +17,12 @@ if TYPE_CHECKING:
 
 @vidpipe_command(name="train", short_help="Features and labels -> a run.")
 @click.argument("store", type=LocalPath())
-@click.option("-o", "--output", "run", required=True, type=click.Path(path_type=Path), help="The run's folder.")
-@click.option("--overwrite", is_flag=True, help="Replace the run that the folder holds, once the new one is whole.")
+@click.option("-o", "--output", "run", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in the folder when the new one is complete.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted training (RUN.training/) with the same settings.")
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard events too (pip install 'vidpipe[tensorboard]').")
 @click.option(
-    "--resume", is_flag=True, help="Go on with an interrupted training (RUN.training/), with the same settings."
-)
-@click.option(
-    "--tensorboard", is_flag=True, help="Write TensorBoard's events too (pip install 'vidpipe[tensorboard]')."
-)
-@click.option(
-    "--skip-conflicts", is_flag=True, help="Leave out videos that have identical features but different labels."
+    "--skip-conflicts", is_flag=True, help="Exclude videos that have identical features but different labels."
 )
 @label_options
 @setting_options(TrainConfig, "train")
@@ -42,10 +38,10 @@ def command(
 ) -> None:
     """Train a classifier on a store's features, and the mean-feature baseline beside it.
 
-    A video's label is the name of its folder, unless --labels names a file. The test part is used once, to measure the
-    model, which is then refitted on all videos and saved (--no-refit saves the tested one). A test part that the labels
-    name is never trained on. With --folds or --leave-one-group-out, each video is tested by a model that has not seen
-    its group.
+    The label of a video is the name of its folder, unless --labels names a file. The model is tested once on the test
+    set, then refitted on all videos and saved (--no-refit saves the tested one). It never learns from a test set that
+    the labels give. With --folds or --leave-one-group-out, cross-validation tests each video with a model trained on
+    other groups.
 
     \b
     vidpipe train features -o run
@@ -84,34 +80,31 @@ def _log_epoch(head: str, epoch: "Epoch") -> None:
 
 
 def _print_result(result: "TrainResult") -> None:
-    split, head = result.split, result.run.config.head
-    num_learned, num_train = len(result.run.learned), len(split.train)
-    learned = f"{count_of(num_learned, 'video')}, {count_of(len(result.run.class_names), 'class')}"
-    click.echo(f"{result.run.path}: trained on {learned}")
-    click.echo(f"split: {printable(result.run.grouping)}")
+    run, head = result.run, result.run.config.head
+    num_learned, num_train = len(run.learned), len(result.split.train)
+    click.echo(f"{run.path}: trained on {count_of(num_learned, 'video')}, {count_of(len(run.class_names), 'class')}")
+    click.echo(f"split: {printable(run.grouping)}")
     if num_learned > num_train:
         click.echo(
-            f"measured after training on {num_train} of {count_of(num_learned, 'video')}; "
-            f"the saved model was then refitted on all {num_learned}"
+            f"metrics: model trained on {count_of(num_train, 'video')}; saved model: refitted on all {num_learned}"
         )
-    if result.run.choice:
-        click.echo(f"head: {result.run.choice}")
+    if run.choice:
+        click.echo(f"head: {run.choice}")
     if result.cross_validation is not None:
         _print_folds(result.cross_validation, head)
-    for part, by_head in result.evaluations.items():
+    for subset, by_head in result.evaluations.items():
         for line in evaluation_lines(by_head, own=head):
-            click.echo(f"{part:<5} {line}")
-    for warning in result.run.warnings:
+            click.echo(f"{subset:<5} {line}")
+    for warning in run.warnings:
         click.echo(printable(f"warning: {warning}"), err=True)
 
 
 def _print_folds(found: "CrossValidation", head: str) -> None:
-    names = list(dict.fromkeys(result.head for result in found.results))
-    width = max(map(len, names))
-    for name in names:
-        num_parts, num_videos = len(found.of(name)), len(found.accuracy_by_video(name))
+    width = max(map(len, found.heads))
+    for name in found.heads:
+        num_folds, num_videos = len(found.of(name)), len(found.accuracy_by_video(name))
         click.echo(
             f"folds {name:<{width}} top-1 {found.estimate(name)}  {count_of(num_videos, 'video')}, "
-            f"{count_of(num_parts, 'test part')}"
+            f"{count_of(num_folds, 'test set')}"
             f"{'  (baseline)' * (name != head)}"
         )

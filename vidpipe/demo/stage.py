@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidpipe.config import ExtractConfig, TrainConfig
-from vidpipe.datasets.stored import label_store
+from vidpipe.datasets.store_labels import label_store
 from vidpipe.demo.videos import write_demo_videos
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo, Prediction
