@@ -182,7 +182,7 @@ def test_groups_come_from_an_expression_or_a_column(tmp_path: Path) -> None:
     [
         ("camera", LabelsError, "no such column, and as a regular expression it matches nothing in 2 of 2 ids"),
         ("mp4", LabelsError, "no such column, and as a regular expression it finds the same group 'mp4' in all 2 ids"),
-        ("(", UsageError, "no such column, and it is no regular expression"),
+        ("(", UsageError, "no such column, and it is not a regular expression"),
     ],
 )
 def test_an_expression_that_does_not_fit_is_reported(pattern: str, error: type[Exception], message: str) -> None:

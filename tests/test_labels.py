@@ -193,10 +193,10 @@ def test_labels_that_look_the_same_are_the_same(tmp_path: Path) -> None:
     assert {video.label for video in read_labels(path, video_ids=["a.mp4", "b.mp4", "c.mp4"])} == {nfc}
 
 
-def test_folders_that_differ_in_case_alone_are_told_and_kept(caplog: pytest.LogCaptureFixture) -> None:
+def test_folders_that_differ_only_in_case_are_kept_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     videos = labels_from_folders(["Thin/a.mp4", "thin /b.mp4", "thin/c.mp4", "C/d.mp4", "C-/e.mp4"])
     assert [video.label for video in videos] == ["Thin", "thin", "thin", "C", "C-"]
-    assert "classes of their own: 'Thin' (1 video), 'thin' (2 videos); rename" in caplog.text
+    assert "are different classes: 'Thin' (1 video), 'thin' (2 videos); rename" in caplog.text
     assert "'C" not in caplog.text
 
 
@@ -294,7 +294,7 @@ def test_the_csv_that_was_extracted_can_be_trained_on_wherever_its_paths_begin(t
         assert all(video.label in video.video_id for video in videos)
 
 
-def test_two_ids_that_one_path_ends_with_are_told_apart_by_the_folder_of_the_other_paths(tmp_path: Path) -> None:
+def test_two_ids_that_one_path_ends_with_are_distinguished_by_the_folder_of_other_paths(tmp_path: Path) -> None:
     path = write(tmp_path / "labels.csv", "video,label\n/data/a.mp4,run\n/data/walk/a.mp4,walk\n/data/b.mp4,run\n")
     videos = read_labels(path, video_ids=["a.mp4", "b.mp4", "walk/a.mp4"])
     assert {(video.video_id, video.label) for video in videos} == {
@@ -303,7 +303,7 @@ def test_two_ids_that_one_path_ends_with_are_told_apart_by_the_folder_of_the_oth
         ("walk/a.mp4", "walk"),
     }
     path = write(tmp_path / "labels.csv", "video,label\n/data/walk/a.mp4,walk\n")
-    with pytest.raises(LabelsError, match=r"'/data/walk/a\.mp4' may be 'walk/a\.mp4' or 'a\.mp4'; write the whole id"):
+    with pytest.raises(LabelsError, match=r"'/data/walk/a\.mp4' may be 'walk/a\.mp4' or 'a\.mp4'; write the full id"):
         read_labels(path, video_ids=["a.mp4", "b.mp4", "walk/a.mp4"])
 
 
@@ -321,19 +321,19 @@ def test_a_path_does_not_mean_a_video_that_another_line_names(tmp_path: Path) ->
         read_labels(path, video_ids=["a.mp4"])
 
 
-def test_paths_of_several_folders_that_no_id_names_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_names_several_folders_that_no_id_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path / "labels.csv", "video,label\nwalk/a.mp4,walk\nrun/b.mp4,run\n")
     assert len(read_labels(path, video_ids=["a.mp4", "b.mp4"])) == 2
     assert "whose beginnings differ: run, walk; check that the store holds the videos of all" in caplog.text
 
 
-def test_two_spellings_of_one_unicode_name_are_told_apart_where_written_so_and_else_refused(tmp_path: Path) -> None:
+def test_two_spellings_of_one_unicode_name_are_distinguished_if_written_so_else_refused(tmp_path: Path) -> None:
     ids = [unicodedata.normalize(form, "é.mp4") for form in ("NFC", "NFD")]
     for video_id in ids:
         path = write(tmp_path / "labels.csv", f"video,label\n{video_id},walk\n")
         assert [video.video_id for video in read_labels(path, video_ids=ids)] == [video_id]
     path = write(tmp_path / "labels.csv", f"video,label\n./{ids[0]},walk\n")
-    with pytest.raises(LabelsError, match=r"may be .* or .*; write the whole id"):
+    with pytest.raises(LabelsError, match=r"may be .* or .*; write the full id"):
         read_labels(path, video_ids=ids)
 
 

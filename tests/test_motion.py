@@ -64,7 +64,7 @@ def test_unit_frames_do_not_change_with_contrast() -> None:
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 1), (1000, 0.01)])
-def test_the_training_part_has_mean_0_and_deviation_1(offset: float, size: float) -> None:
+def test_the_training_set_has_mean_0_and_deviation_1(offset: float, size: float) -> None:
     sequences = make_sequences(offset, size)
     motion = fitted(sequences)
     rows = np.concatenate([np.hstack([s, EXPECTED["magnitude"](s)]) for s in sequences]).astype(np.float64)

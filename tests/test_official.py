@@ -1,4 +1,4 @@
-"""The official split lists of UCF101 and HMDB51, as they are published."""
+"""The official split lists of UCF101 and HMDB51."""
 
 from pathlib import Path
 
@@ -59,10 +59,10 @@ def hmdb51(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("given", ["", "trainlist01.txt"])
 def test_official_lists_have_no_column_to_group_by(ucf101: Path, tmp_path: Path, given: str) -> None:
     store = make_store(tmp_path / "store", [make_sequence(video_id) for video_id in UCF101_IDS])
-    told = (
+    message = (
         "--group-by 'camera': official lists have no columns, and as a regular expression it matches nothing in 3 of 3"
     )
-    with pytest.raises(LabelsError, match=told):
+    with pytest.raises(LabelsError, match=message):
         label_store(store, ucf101 / given, group_by="camera")
     assert {video.group for video in label_store(store, ucf101 / given, group_by=r"_(g\d+)_")} == {"g08", "g25", "g01"}
 

@@ -4,13 +4,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
 import pytest
 
 from vidpipe.datasets.labels import labels_from_folders, read_labels
-from vidpipe.datasets.splits import Split, make_split
+from vidpipe.datasets.splits import SUBSETS, Split, describe_grouping, make_split
 from vidpipe.errors import LabelsError, UsageError
 from vidpipe.records import LabeledVideo
 
@@ -60,9 +61,9 @@ def groups(videos: Iterable[LabeledVideo]) -> set[str | None]:
     return {video.group for video in videos} - {None}
 
 
-def distance(part: Iterable[LabeledVideo], videos: Sequence[LabeledVideo], fraction: float) -> float:
-    """How many videos a part has too many or too few, over each class and in all."""
-    asked, drawn = Counter(video.label for video in videos), Counter(video.label for video in part)
+def distance(subset: Iterable[LabeledVideo], videos: Sequence[LabeledVideo], fraction: float) -> float:
+    """How many videos a subset has too many or too few, over each class and in all."""
+    asked, drawn = Counter(video.label for video in videos), Counter(video.label for video in subset)
     in_classes = sum(abs(drawn[label] - fraction * number) for label, number in asked.items())
     return in_classes + abs(drawn.total() - fraction * asked.total())
 
@@ -80,7 +81,7 @@ def assert_sound(split: Split, videos: Sequence[LabeledVideo]) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("val_fraction", "test_fraction"), [(0.2, 0.2), (0.15, 0.3), (0.05, 0.4), (0.5, 0.0)])
-def test_unequal_groups_stay_together_and_the_parts_are_as_asked(
+def test_unequal_groups_stay_together_and_the_subsets_have_the_sizes_asked_for(
     val_fraction: float, test_fraction: float, seed: int
 ) -> None:
     videos = unequal_groups()
@@ -115,10 +116,10 @@ def test_the_same_seed_draws_the_same_in_any_order_of_the_videos() -> None:
         assert make_split(shuffled, val_fraction=0.2, test_fraction=0.2, seed=3) == one
 
 
-def test_each_part_is_ordered_by_id() -> None:
+def test_each_subset_is_ordered_by_id() -> None:
     split = make_split(unequal_groups(), val_fraction=0.2, test_fraction=0.2, seed=0)
-    for part in (split.train, split.val, split.test):
-        assert ids(part) == sorted(ids(part))
+    for subset in SUBSETS:
+        assert ids(split[subset]) == sorted(ids(split[subset]))
 
 
 def test_other_seeds_draw_others_and_every_group_has_its_turn() -> None:
@@ -128,14 +129,14 @@ def test_other_seeds_draw_others_and_every_group_has_its_turn() -> None:
     assert len(set().union(*map(groups, tests))) > 35
 
 
-def test_a_fraction_of_zero_is_an_empty_part() -> None:
+def test_a_fraction_of_zero_is_an_empty_subset() -> None:
     videos = unequal_groups()
     split = make_split(videos, val_fraction=0, test_fraction=0, seed=0)
     assert ids(split.train) == sorted(ids(videos))
     assert split.val == split.test == ()
 
 
-def test_four_videos_in_two_classes_give_something_to_every_part() -> None:
+def test_four_videos_in_two_classes_give_something_to_every_subset() -> None:
     videos = single_videos(a=2, b=2)
     for seed in SEEDS:
         split = make_split(videos, val_fraction=0.25, test_fraction=0.25, seed=seed)
@@ -171,7 +172,7 @@ def test_which_of_many_small_classes_is_tested_depends_on_the_seed() -> None:
     assert tested == set("abcdefghij")
 
 
-def test_a_part_asked_for_is_not_empty_even_if_every_group_is_larger_than_it() -> None:
+def test_a_subset_asked_for_is_not_empty_even_if_every_group_is_larger_than_it() -> None:
     videos = [LabeledVideo(f"{g}/{c}{n}.mp4", c, group=g) for g in "xyz" for c in "ab" for n in range(5)]
     split = make_split(videos, val_fraction=0.05, test_fraction=0.05, seed=0)
     assert_sound(split, videos)
@@ -225,9 +226,9 @@ def test_a_set_of_the_size_of_ucf101_is_split_quickly(grouped: bool) -> None:
 
 
 def given_split(*, val: bool) -> list[LabeledVideo]:
-    parts = {"g0": "test", "g1": "test", "g2": "val" if val else "train"}
+    subset_of = {"g0": "test", "g1": "test", "g2": "val" if val else "train"}
     return [
-        LabeledVideo(video.video_id, video.label, parts.get(f"g{int(video.group[1:]) % 10}", "train"), video.group)
+        LabeledVideo(video.video_id, video.label, subset_of.get(f"g{int(video.group[1:]) % 10}", "train"), video.group)
         for video in unequal_groups()
         if video.group
     ]
@@ -237,8 +238,8 @@ def test_a_given_split_is_kept() -> None:
     videos = given_split(val=True)
     split = make_split(videos, val_fraction=0.5, test_fraction=0.5, seed=0)
     assert_sound(split, videos)
-    for name, part in (("train", split.train), ("val", split.val), ("test", split.test)):
-        assert {video.split for video in part} == {name}
+    for subset in SUBSETS:
+        assert {video.split for video in split[subset]} == {subset}
     assert split.grouping == "taken from the labels"
 
 
@@ -250,6 +251,18 @@ def test_a_missing_val_is_drawn_from_train_by_groups(seed: int) -> None:
     assert {video.split for video in split.test} == {"test"}
     assert {video.split for video in split.train + split.val} == {"train"}
     assert distance(split.val, split.train + split.val, 0.2) <= 4
+
+
+def test_a_given_split_is_described_with_the_groups_that_it_divides() -> None:
+    given = given_split(val=True)
+    split = make_split(given, val_fraction=0.2, test_fraction=0.2, seed=0)
+    assert describe_grouping(split) == "taken from the labels; no group in more than one subset"
+    moved = next(video for video in given if video.split == "train" and given[0].group != video.group)
+    divided = [replace(video, split="val") if video == moved else video for video in given]
+    split = make_split(divided, val_fraction=0.2, test_fraction=0.2, seed=0)
+    assert describe_grouping(split) == "taken from the labels; 1 of 40 groups in more than one subset"
+    drawn = make_split(unequal_groups(), val_fraction=0.2, test_fraction=0.2, seed=0)
+    assert describe_grouping(drawn) == drawn.grouping
 
 
 def test_groups_on_both_sides_of_a_given_split_are_kept_and_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,1 +1,1 @@
-"""Labels, splits that do not leak, and sequences padded into batches."""
+"""Labels, groups, splits, leaks, and labelled feature sequences in padded batches."""

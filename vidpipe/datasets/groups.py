@@ -1,4 +1,4 @@
-"""Groups read off the videos' ids, for data sets whose file names say where a clip comes from."""
+"""Read groups from the videos' ids, for data sets whose file names name the source of a clip."""
 
 import re
 from collections.abc import Sequence
@@ -13,25 +13,27 @@ __all__ = ["group_by_pattern"]
 def group_by_pattern(
     videos: Sequence[LabeledVideo], pattern: str, *, no_column: str = "there is no such column"
 ) -> list[LabeledVideo]:
-    r"""Group videos by what a regular expression finds in their ids.
+    r"""Group videos by a regular expression over their ids.
 
     Args:
         videos: their groups are replaced.
-        pattern: its first bracket is the group's name, or else all that it matches: `^[^/]+/(camera\d+)_` gives
-            `camera7` of `fight/camera7_03.mp4`.
-        no_column: why the pattern is no column's name, for messages: `labels.csv has no such column`.
+        pattern: its first parenthesis is the group's name, or else its whole match: `^[^/]+/(camera\d+)_` gives
+            `camera7` for `fight/camera7_03.mp4`.
+        no_column: why the pattern is not a column's name, for messages: `labels.csv has no such column`.
 
     Returns:
-        the videos in the same order, each with its group.
+        The videos in the same order, each with its group.
 
     Raises:
-        UsageError: it is no regular expression.
-        LabelsError: it matches nothing in some video's id, or the same in all.
+        UsageError: the pattern is not a regular expression.
+        LabelsError: the pattern matches nothing in some video's id, or gives the same group for all.
     """
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"--group-by {pattern!r}: {no_column}, and it is no regular expression ({error})") from error
+        raise UsageError(
+            f"--group-by {pattern!r}: {no_column}, and it is not a regular expression ({error})"
+        ) from error
     found = {video.video_id: compiled.search(video.video_id) for video in videos}
     if without := [video_id for video_id, match in found.items() if match is None]:
         raise LabelsError(
@@ -44,6 +46,6 @@ def group_by_pattern(
         raise LabelsError(
             f"--group-by {pattern!r}: {no_column}, and as a regular expression it finds the same group "
             f"{names[videos[0].video_id]!r} in all {len(videos)} ids; give a column's name, "
-            "or an expression that tells sources apart"
+            "or an expression that distinguishes the sources"
         )
     return [replace(video, group=names[video.video_id] or None) for video in videos]

@@ -1,4 +1,4 @@
-"""Which label each video of a store has: its folder's name, or what a CSV file or a data set's official lists say."""
+"""Read the labels of videos: from folder names, a CSV file, or the official lists of a data set."""
 
 import logging
 import re
@@ -11,42 +11,38 @@ from pathlib import Path, PurePosixPath
 from vidpipe.csv_files import Table, TableRow, is_url, read_table
 from vidpipe.datasets.matching import Match, match_names, nearest_ids
 from vidpipe.datasets.official import LabelRow, is_official, read_official, ucf101_group
+from vidpipe.datasets.splits import SUBSETS
 from vidpipe.errors import LabelsError, UsageError, count_of, first_few, unknown_name
-from vidpipe.records import LabeledVideo
+from vidpipe.records import NONE_OF_THESE, LabeledVideo
 
-__all__ = ["labels_from_folders", "labels_table", "read_labels", "warn"]
+__all__ = ["labels_from_folders", "labels_table", "read_labels"]
 
 logger = logging.getLogger(__name__)
-
-NONE_OF_THESE = "none of these"
-"""What `vidpipe predict --min-confidence` answers for a video of no class; no label to learn."""
 
 _COLUMNS = ("video", "label", "split", "group")
 _KINETICS_COLUMNS = ("youtube_id", "time_start", "time_end")
 _PREDICTED_COLUMNS = re.compile(r"probability|path|status|error|rank|(?:label|probability)_\d+")
-_SPLITS = ("train", "val", "test")
 _OTHER_SPELLINGS = {"validation": "val", "validate": "val", "valid": "val"}
 
 
-def warn(message: str) -> None:
-    """Tell what a reader of labels should know, and go on."""
+def _warn(message: str) -> None:
     logger.warning("%s", message)
 
 
 def labels_from_folders(video_ids: Iterable[str]) -> list[LabeledVideo]:
     """Label each video with the name of the folder that it lies in.
 
-    Where every path begins with `train/`, `val/` (or `valid/`, `validation/`) or `test/`, and there are train and
-    another of them, this folder gives the split: `train/walk/a.mp4` is a training video of `walk`.
+    Where every path begins with `train/`, `val/` (or `valid/`, `validation/`) or `test/`, and train and another of
+    them occur, this folder gives the split: `train/walk/a.mp4` is a training video of `walk`.
 
     Args:
-        video_ids: Paths relative to the folder that was extracted, with `/`.
+        video_ids: paths relative to the folder that was extracted, with `/`.
 
     Returns:
-        A record for each video, in the order given. Its group comes from UCF101's file names, where a name is one.
+        A record for each video, in the order given. Files named as in UCF101 get the group that their name gives.
 
     Raises:
-        LabelsError: Some videos lie in no folder, or directly in one that gives the split.
+        LabelsError: some videos are in no folder, or directly in one that gives the split.
     """
     video_ids = list(video_ids)
     splits = _splits_from_folders(video_ids)
@@ -57,7 +53,7 @@ def labels_from_folders(video_ids: Iterable[str]) -> list[LabeledVideo]:
             "put each class in a folder of its own, or give --labels FILE, a CSV with columns video,label"
         )
     if alike := _alike_labels(Counter(folders.values())):
-        warn(f"labels that differ only in case or spacing are classes of their own: {alike}; rename the folders of one")
+        _warn(f"labels that differ only in case or spacing are different classes: {alike}; rename the folders of one")
     source = _folders_source(video_ids) if splits else ""
     return [
         LabeledVideo(video_id, label, splits.get(video_id), ucf101_group(video_id), source)
@@ -78,25 +74,25 @@ def read_labels(
 ) -> list[LabeledVideo]:
     """Read labels from a file or folder, and match them with the videos of a store.
 
-    `vidpipe.datasets.matching` says which names match which ids.
+    `vidpipe.datasets.matching` defines which names match which ids.
 
     Args:
-        path: A CSV file with columns `video,label` and optionally `split` (train, val, test) and `group`; a Kinetics
+        path: a CSV file with columns `video,label` and optionally `split` (train, val, test) and `group`; a Kinetics
             CSV; UCF101's or HMDB51's folder of official lists, or one of the lists.
-        video_ids: The ids of the videos that have features.
+        video_ids: the ids of the videos that have features.
         official_split: 1, 2 or 3: which split of a folder of official lists to read.
-        skip_missing: Leave out, with a warning, videos that have a label but no features; else they are an error.
-        failed_ids: The ids of videos known to be unreadable; these are always left out with a warning.
-        group_column: The column of a CSV that names the groups.
-        video_column: The column of a CSV that names the videos; None takes `video`, or one that is named alike.
-        label_column: The column of a CSV that holds the labels; None takes `label`, or one that is named alike.
+        skip_missing: leave out videos that have a label but no features, with a warning; without it, they are an error.
+        failed_ids: the ids of videos that could not be extracted; they are always left out, with a warning.
+        group_column: the column of a CSV that names the groups.
+        video_column: the column of a CSV that names the videos; None finds `video`, or a usual name for it.
+        label_column: the column of a CSV that holds the labels; None finds `label`, or a usual name for it.
 
     Returns:
-        A record for each video with label and features, in the order of the labels, under the store's id.
+        A record for each video with label and features, in the order of the labels, with the store's id.
 
     Raises:
-        LabelsError: The labels cannot be read, contradict one another, or do not fit the videos.
-        UsageError: No such path, no such official split, or no such column.
+        LabelsError: the labels cannot be read, contradict one another, or do not fit the videos.
+        UsageError: there is no such path, official split or column.
     """
     _check_there(path)
     path = Path(path)
@@ -110,11 +106,17 @@ def read_labels(
 
 
 def labels_table(path: Path | str) -> Table | None:
-    """The table that a labels file is; None for official lists, which have no columns.
+    """Read a labels file as a table.
+
+    Args:
+        path: the labels file, or official lists.
+
+    Returns:
+        The table; None for official lists, which have no columns.
 
     Raises:
-        LabelsError: The file cannot be read.
-        UsageError: No such path.
+        LabelsError: the file cannot be read.
+        UsageError: there is no such path.
     """
     _check_there(path)
     return None if is_official(Path(path)) else read_table(Path(path), error=LabelsError)
@@ -128,26 +130,28 @@ def _check_there(path: Path | str) -> None:
 
 
 def _as_label(text: str) -> str:
-    """A label without the spaces around it, its letters composed: what looks the same is the same."""
+    """A label in Unicode's composed form, without spaces around it: labels that look the same are equal."""
     return unicodedata.normalize("NFC", text.strip())
 
 
 def _alike_labels(num_videos: Mapping[str, int]) -> str:
-    """Labels that are probably one class, with their videos: `'Thin' (3 videos), 'thin' (1 video)`; or nothing."""
+    """Describe labels that are probably one class: `'Thin' (3 videos), 'thin' (1 video)`; empty without any."""
     variants: dict[str, list[str]] = defaultdict(list)
     for label in sorted(num_videos):
         variants[re.sub(r"[\s_-]+", " ", label.casefold())].append(label)
     alike = [labels for labels in variants.values() if len(labels) > 1]
-    told = [", ".join(f"{label!r} ({count_of(num_videos[label], 'video')})" for label in labels) for labels in alike]
-    return first_few(told, separator="; ")
+    described = [
+        ", ".join(f"{label!r} ({count_of(num_videos[label], 'video')})" for label in labels) for labels in alike
+    ]
+    return first_few(described, separator="; ")
 
 
 def _splits_from_folders(video_ids: Collection[str]) -> dict[str, str]:
-    """The split that the first folder of each id names; empty unless all do, and name train and another."""
+    """The split that the first folder of each id names; empty unless all name one, and train and another occur."""
     first_folders = {video_id: video_id.split("/", 1)[0].lower() for video_id in video_ids if "/" in video_id}
     splits = {video_id: _OTHER_SPELLINGS.get(folder, folder) for video_id, folder in first_folders.items()}
     named = set(splits.values())
-    is_split = len(splits) == len(video_ids) and "train" in named and len(named) > 1 and named <= set(_SPLITS)
+    is_split = len(splits) == len(video_ids) and "train" in named and len(named) > 1 and named <= set(SUBSETS)
     return splits if is_split else {}
 
 
@@ -174,14 +178,14 @@ def _csv_rows(table: Table, group_column: str, video_column: str | None, label_c
         _warn_of_unread(table, columns.values())
     read = _kinetics_video if is_kinetics else _video
     rows = [LabelRow(read(_Cells(row, columns, table.path)), table.path, row.line) for row in table.rows()]
-    learnt = [row for row in rows if row.video.label != NONE_OF_THESE]
-    if num_unknown := len(rows) - len(learnt):
-        warn(f"{table.path}: {count_of(num_unknown, 'video')} labelled {NONE_OF_THESE!r}, as predict does; left out")
-    if alike := _alike_labels(Counter(row.video.label for row in learnt)):
+    known = [row for row in rows if row.video.label != NONE_OF_THESE]
+    if num_unknown := len(rows) - len(known):
+        _warn(f"{table.path}: {count_of(num_unknown, 'video')} labelled {NONE_OF_THESE!r}, as predict does; left out")
+    if alike := _alike_labels(Counter(row.video.label for row in known)):
         raise LabelsError(
             f"{table.path}: labels that differ only in case or spacing: {alike}; write each class in one way"
         )
-    return learnt
+    return known
 
 
 def _kinetics_column(table: Table, name: str) -> str:
@@ -195,12 +199,12 @@ def _warn_of_unread(table: Table, read: Iterable[str | None]) -> None:
     known = set(read)
     unread = [column for column in table.columns if column and column not in known]
     if unread := [column for column in unread if not _PREDICTED_COLUMNS.fullmatch(column)]:
-        warn(f"{table.path}: columns that are not read: {', '.join(unread)}; known: {','.join(_COLUMNS)}")
+        _warn(f"{table.path}: columns that are not read: {', '.join(unread)}; known: {','.join(_COLUMNS)}")
 
 
 @dataclass(frozen=True)
 class _Cells:
-    """One row's cells by what they mean."""
+    """One row's cells by their meaning."""
 
     row: TableRow
     columns: Mapping[str, str | None]
@@ -233,8 +237,8 @@ class _Cells:
         if not cell:
             return None
         split = _OTHER_SPELLINGS.get(cell, cell)
-        if split not in _SPLITS:
-            raise LabelsError(f"{self.place}: {unknown_name('split', cell, _SPLITS)}")
+        if split not in SUBSETS:
+            raise LabelsError(f"{self.place}: {unknown_name('split', cell, SUBSETS)}")
         return split
 
     def as_video(self, name: str, group: str | None) -> LabeledVideo:
@@ -259,7 +263,7 @@ def _kinetics_video(cells: _Cells) -> LabeledVideo:
 def _match(
     rows: list[LabelRow], path: Path, stored: set[str], failed: set[str], skip_missing: bool
 ) -> list[LabeledVideo]:
-    """Give each row the id of its video; leave out, or refuse, what has no features."""
+    """Give each row the id of its video; leave out or refuse rows whose video has no features."""
     rows_by_id: dict[str, LabelRow] = {}
     missing: list[str] = []
     matches = match_names((row.video.video_id for row in rows), stored | failed)
@@ -283,12 +287,12 @@ def _match(
 def _only_match(row: LabelRow, matches: list[Match]) -> Match | None:
     if len(matches) > 1:
         ids = " or ".join(repr(match.video_id) for match in matches[:2])
-        raise LabelsError(f"{row.place}: {row.video.video_id!r} may be {ids}; write the whole id")
+        raise LabelsError(f"{row.place}: {row.video.video_id!r} may be {ids}; write the full id")
     return matches[0] if matches else None
 
 
 def _check_one_folder(match: Match, first: LabelRow, first_match: Match, row: LabelRow) -> None:
-    """Two paths that end alike are two videos, of which one at most is the stored one."""
+    """Refuse two paths that end alike: they are two videos, and at most one of them is the stored one."""
     if match.folder != first_match.folder:
         raise LabelsError(
             f"{first.video.video_id!r} in {first.place} and {row.video.video_id!r} in {row.place} both end like the "
@@ -298,8 +302,8 @@ def _check_one_folder(match: Match, first: LabelRow, first_match: Match, row: La
 
 def _warn_of_folders(path: Path, folders: Collection[str]) -> None:
     if len(folders) > 1:
-        warn(
-            f"{path}: videos are found by the ends of their paths, whose beginnings differ: "
+        _warn(
+            f"{path}: videos are matched by the ends of their paths, whose beginnings differ: "
             f"{first_few(sorted(folders))}; check that the store holds the videos of all these folders"
         )
 
@@ -319,7 +323,7 @@ def _report_missing(path: Path, missing: list[str], stored: set[str], skip_missi
         return
     what = f"{path}: {count_of(len(missing), 'labelled video')} without features: {first_few(missing)}"
     if skip_missing:
-        warn(f"{what}; left out{_offer(missing, stored)}")
+        _warn(f"{what}; left out{_offer(missing, stored)}")
         return
     example = f" (an id in the store looks like {min(stored)!r})" if stored else ""
     urls = "; URLs are not read: download the videos first" if any(map(is_url, missing)) else ""
@@ -329,16 +333,16 @@ def _report_missing(path: Path, missing: list[str], stored: set[str], skip_missi
 
 
 def _offer(missing: list[str], stored: set[str]) -> str:
-    """`; did you mean 'fight/A.MP4' for 'fight/a.mp4'?`, where case or extension is all that differs."""
+    """`; did you mean 'fight/A.MP4' for 'fight/a.mp4'?`, where only case or extension differs."""
     nearest = list(nearest_ids(missing, stored).items())
-    others = f" ({len(nearest) - 1} more differ in case or extension alone)" if len(nearest) > 1 else ""
+    others = f" ({len(nearest) - 1} more differ only in case or extension)" if len(nearest) > 1 else ""
     return "".join(f"; did you mean {video_id!r} for {name!r}?{others}" for name, video_id in nearest[:1])
 
 
 def _report_left_out(path: Path, *, unreadable: Collection[str], unlabeled: Collection[str]) -> None:
     if unreadable:
         found = count_of(len(unreadable), "labelled video")
-        warn(f"{path}: {found} could not be read when extracting: {first_few(sorted(unreadable))}; left out")
+        _warn(f"{path}: {found} could not be read when extracting: {first_few(sorted(unreadable))}; left out")
     if unlabeled:
         found = count_of(len(unlabeled), "video")
-        warn(f"{path}: {found} of the store without a label: {first_few(sorted(unlabeled))}; left out")
+        _warn(f"{path}: {found} of the store without a label: {first_few(sorted(unlabeled))}; left out")

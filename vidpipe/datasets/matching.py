@@ -1,4 +1,4 @@
-"""Which video of a store a name in a labels file means: the id, a part of it, or a whole path that ends with it."""
+"""Match the names in a labels file with a store's ids: an id, the end of one, or a path that ends with one."""
 
 import posixpath
 import unicodedata
@@ -11,26 +11,26 @@ __all__ = ["Match", "match_names", "nearest_ids"]
 
 @dataclass(frozen=True)
 class Match:
-    """A video that a name may mean."""
+    """A video that a name may refer to."""
 
     video_id: str
     folder: str = ""
-    """What the name has before the id: `data/videos` of `/data/videos/walk/a.mp4` for the id `walk/a.mp4`."""
+    """The name before the id: `data/videos` in `/data/videos/walk/a.mp4` for the id `walk/a.mp4`."""
 
 
 def match_names(names: Iterable[str], video_ids: Collection[str]) -> dict[str, list[Match]]:
-    """Find the videos that names mean.
+    """Find the videos that names refer to.
 
-    A name means, in this order: the same id; the id it is once written as ids are (`.\\walk\\a.mp4`, `/walk/a.mp4`
-    and `walk/../walk/a.mp4` are `walk/a.mp4`); an id that ends with `/` and the name; an id that the name ends with,
-    after a `/`. An extension may be left out. Unicode's composed and decomposed letters are the same.
+    A name matches, in this order: the same id; the same id after normalisation (`.\\walk\\a.mp4`, `/walk/a.mp4` and
+    `walk/../walk/a.mp4` become `walk/a.mp4`); an id that ends with `/` and the name; an id that the name ends with,
+    after a `/`. The extension may be missing. Unicode's composed and decomposed letters are the same.
 
     Args:
-        names: As they stand in the file.
-        video_ids: The ids to match.
+        names: the names in the file.
+        video_ids: the ids to match.
 
     Returns:
-        The matches of each name: none where it means no video, several where they are equally likely.
+        The matches of each name: none where no video matches, several where they are equally likely.
     """
     index = _Index(video_ids, _as_id)
     found = {name: index.find(name) for name in dict.fromkeys(names)}
@@ -41,17 +41,14 @@ def match_names(names: Iterable[str], video_ids: Collection[str]) -> dict[str, l
 
 
 def nearest_ids(names: Iterable[str], video_ids: Collection[str]) -> dict[str, str]:
-    """The id that each name would mean if case and extension did not count; names without one are left out."""
+    """Return the id that each name would match without regard to case and extension; names without one are left out."""
     index = _Index(video_ids, lambda name: _as_id(name).casefold())
     found = {name: index.find(posixpath.splitext(name)[0]) for name in names}
     return {name: matches[0].video_id for name, matches in found.items() if matches}
 
 
 class _Index:
-    """The ids by every name that they answer to.
-
-    `set1/walk/a.mp4` answers to `walk/a.mp4`, `a.mp4`, `set1/walk/a`, `walk/a` and `a`; and to itself.
-    """
+    """The ids by every name that matches them: `set1/walk/a.mp4` and its ends, with or without extension."""
 
     def __init__(self, video_ids: Collection[str], spelled: Callable[[str], str]) -> None:
         self._ids = set(video_ids)
@@ -82,7 +79,7 @@ class _Index:
 
 
 def _likeliest(matches: list[Match], folders: Collection[str], named: Collection[str]) -> list[Match]:
-    """The matches but for videos that another name means exactly; of several, the one in a folder of other names."""
+    """The matches except videos that another name matches exactly; of several, the one in a folder of other names."""
     matches = [match for match in matches if not match.folder or match.video_id not in named]
     in_known_folder = [match for match in matches if match.folder in folders]
     return in_known_folder if len(in_known_folder) == 1 else matches

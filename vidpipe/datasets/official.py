@@ -1,4 +1,4 @@
-"""The split lists that UCF101 and HMDB51 publish, read as they come.
+"""Read the official split lists of UCF101 and HMDB51.
 
     ucfTrainTestlist/              trainlist01.txt         ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1
                                    testlist01.txt          ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi
@@ -24,8 +24,8 @@ _UCF101_LIST = re.compile(r"(?:train|test)list0(?P<split>[123])\.txt")
 _UCF101_LINE = re.compile(r"(?P<name>(?P<label>[^/\s]+)/[^/\s]+)(?:\s+\d+)?")
 _UCF101_VIDEO = re.compile(r"(?:.*/)?v_(?P<group>[^/]+_g\d+)_c\d+(?:\.[^./]+)?")
 _HMDB51_LIST = re.compile(r"(?P<label>.+)_test_split(?P<split>[123])\.txt")
-_HMDB51_LINE = re.compile(r"(?P<file>[^/]*\S)\s+(?P<part>[012])")
-_HMDB51_PARTS = {"1": "train", "2": "test"}
+_HMDB51_LINE = re.compile(r"(?P<file>[^/]*\S)\s+(?P<use>[012])")
+_HMDB51_SUBSETS = {"1": "train", "2": "test"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class LabelRow:
     """One line of a labels file."""
 
     video: LabeledVideo
-    """Its `video_id` is the name that stands in the file, not yet matched with a video."""
+    """Its `video_id` is the name in the file, not yet matched with a video."""
     path: Path
     line: int
     """Counted from 1."""
@@ -48,15 +48,15 @@ def read_official(path: Path, *, official_split: int) -> list[LabelRow] | None:
     """Read the official lists of UCF101 or HMDB51.
 
     Args:
-        path: The folder of the lists; or one list, with which all others of the same split are read.
-        official_split: 1, 2 or 3: which split of a folder to read. A list's own name says which split it is of.
+        path: the folder of the lists; or one list, with which all others of the same split are read.
+        official_split: 1, 2 or 3: which split of a folder to read. A single list's name gives its split.
 
     Returns:
-        A row for each video that is in the split; None where `path` is a file not named as an official list is.
+        A row for each video in the split; None where `path` is a file that is not named as an official list.
 
     Raises:
-        LabelsError: A folder without official lists, a missing list, a broken line.
-        UsageError: There is no such official split.
+        LabelsError: a folder has no official lists, a list is missing, or a line is broken.
+        UsageError: there is no such official split.
     """
     if official_split not in (1, 2, 3):
         raise UsageError(unknown_name("official split", str(official_split), ("1", "2", "3")))
@@ -75,15 +75,15 @@ def read_official(path: Path, *, official_split: int) -> list[LabelRow] | None:
 
 
 def is_official(path: Path) -> bool:
-    """Whether a path is read as official lists: a folder, or a file that is named as one of them."""
+    """Return whether a path is read as official lists: a folder, or a file that is named as one of them."""
     return path.is_dir() or any(pattern.fullmatch(path.name) for pattern in (_UCF101_LIST, _HMDB51_LIST))
 
 
 def ucf101_group(video: str) -> str | None:
-    """Name the source that a clip was cut from, where its file name follows UCF101's convention.
+    """Return the source that a clip was cut from, if its file name follows UCF101's convention.
 
     Args:
-        video: A path with `/`, such as `Archery/v_Archery_g08_c01.avi`.
+        video: a path with `/`, such as `Archery/v_Archery_g08_c01.avi`.
 
     Returns:
         The class and the source's number, such as `Archery_g08`; None for other names.
@@ -93,15 +93,17 @@ def ucf101_group(video: str) -> str | None:
 
 
 def _ucf101_rows(folder: Path, split: int) -> Iterator[LabelRow]:
-    for part in ("train", "test"):
-        path = folder / f"{part}list{split:02d}.txt"
+    for subset in ("train", "test"):
+        path = folder / f"{subset}list{split:02d}.txt"
         if not path.is_file():
             raise LabelsError(
                 f"{path}: no such file; the train list and the test list of a UCF101 split are read together"
             )
         for line, found in _matching_lines(path, _UCF101_LINE, example="Class/video.avi 1"):
             group = ucf101_group(found["name"])
-            video = LabeledVideo(found["name"], found["label"], part, group, f"UCF101's official lists, split {split}")
+            video = LabeledVideo(
+                found["name"], found["label"], subset, group, f"UCF101's official lists, split {split}"
+            )
             yield LabelRow(video, path, line)
 
 
@@ -115,10 +117,10 @@ def _hmdb51_rows(folder: Path, split: int) -> Iterator[LabelRow]:
     for path, list_name in lists:
         label = list_name["label"]
         for line, found in _matching_lines(path, _HMDB51_LINE, example="video.avi 1"):
-            if part := _HMDB51_PARTS.get(found["part"]):
+            if subset := _HMDB51_SUBSETS.get(found["use"]):
                 film = found["file"].rpartition(f"_{label}_")[0] or None
                 lists_name = f"HMDB51's official lists, split {split}"
-                yield LabelRow(LabeledVideo(f"{label}/{found['file']}", label, part, film, lists_name), path, line)
+                yield LabelRow(LabeledVideo(f"{label}/{found['file']}", label, subset, film, lists_name), path, line)
 
 
 def _matching_lines(path: Path, pattern: re.Pattern[str], *, example: str) -> Iterator[tuple[int, re.Match[str]]]:

@@ -1,16 +1,19 @@
 """The labels of a feature store's videos."""
 
+import logging
 from pathlib import Path
 
 from vidpipe.config import LabelsConfig
 from vidpipe.datasets.groups import group_by_pattern
-from vidpipe.datasets.labels import labels_from_folders, labels_table, read_labels, warn
+from vidpipe.datasets.labels import labels_from_folders, labels_table, read_labels
 from vidpipe.errors import UsageError, count_of, first_few
 from vidpipe.features.inventory import find_gone_in_place
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
 
 __all__ = ["label_store", "label_store_splits"]
+
+logger = logging.getLogger(__name__)
 
 OFFICIAL_SPLITS = (1, 2, 3)
 
@@ -67,9 +70,11 @@ def label_store(
 
 def _labels_from_folders(store: FeatureStore, group_by: str | None) -> list[LabeledVideo]:
     if gone := set(find_gone_in_place(store)):
-        warn(
-            f"{count_of(len(gone), 'video')} left out: the file is no longer where it was extracted from: "
-            f"{first_few(sorted(gone))} (`vidpipe store prune STORE INPUT…` drops it from the store)"
+        logger.warning(
+            "%s left out: the file is no longer where it was extracted from: %s (`vidpipe store prune STORE INPUT…` "
+            "drops it from the store)",
+            count_of(len(gone), "video"),
+            first_few(sorted(gone)),
         )
     videos = labels_from_folders(video_id for video_id in store.ids if video_id not in gone)
     if group_by is None:
