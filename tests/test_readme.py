@@ -1,4 +1,4 @@
-"""Every command and every line of Python in the README is run, in order, as it stands there."""
+"""Every command and every Python block of the README and of docs/ runs, and every option is described."""
 
 import re
 import shlex
@@ -16,15 +16,21 @@ from vidpipe.backbones.table import BACKBONES
 from vidpipe.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+TEXT = "\n".join(PAGES.values())
+IN_EVERY_COMMAND = {"--help", "--quiet", "--debug", "--version"}
+OPTION = re.compile(r"(?<![\w-])--[A-Za-z][A-Za-z-]*")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], flags=re.DOTALL)
 
 
-def commands() -> list[list[str]]:
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+def commands(page: str) -> list[list[str]]:
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("vidpipe ")]
 
 
@@ -42,7 +48,7 @@ def write_labelled_videos(folder: Path) -> None:
 
 
 def write_ucf101(folder: Path) -> None:
-    """A few videos, the official lists and a file of weights, each where and as UCF101 and torch have them."""
+    """A few videos, the official lists and a weights file, with the names and formats of UCF101 and torch."""
     lists: dict[str, list[str]] = {"train": [], "test": []}
     for index, name in enumerate(("Archery", "Basketball"), start=1):
         for group in range(1, 6):
@@ -51,60 +57,85 @@ def write_ucf101(folder: Path) -> None:
             write_frames(folder / "UCF-101" / video, frames, codec="mpeg4")
             lists["test" if group == 1 else "train"].append(video if group == 1 else f"{video} {index}")
     (folder / "ucfTrainTestlist").mkdir()
-    for part, lines in lists.items():
-        (folder / "ucfTrainTestlist" / f"{part}list01.txt").write_text("\n".join(lines) + "\n")
+    for subset, lines in lists.items():
+        (folder / "ucfTrainTestlist" / f"{subset}list01.txt").write_text("\n".join(lines) + "\n")
     weights = folder / "torch" / "hub" / "checkpoints" / BACKBONES["inception_v3"].weights.rsplit("/", 1)[1]
     weights.parent.mkdir(parents=True)
     torch.save(torchvision.models.inception_v3(weights=None, init_weights=False).state_dict(), weights)
 
 
-@pytest.fixture
-def as_in_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_labelled_videos(tmp_path)
-    write_ucf101(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    return tmp_path
+def run(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, f"vidpipe {' '.join(arguments)}\n{result.output}"
 
 
-def test_every_command_and_python_block_runs(as_in_the_readme: Path) -> None:
-    for arguments in commands():
-        result = CliRunner().invoke(main, arguments)
-        assert result.exit_code == 0, f"vidpipe {' '.join(arguments)}\n{result.output}"
-    assert (as_in_the_readme / "confusion.png").exists()
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the videos and labels that the pages name, after the README's commands."""
+    folder = tmp_path_factory.mktemp("readme")
+    write_labelled_videos(folder)
+    write_ucf101(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TORCH_HOME", str(folder / "torch"))
+        for arguments in commands("README.md"):
+            run(arguments)
+        yield folder
 
 
-def test_the_readme_shows_every_command_but_the_demo_which_has_its_own_test() -> None:
-    assert {arguments[0] for arguments in commands()} == set(COMMANDS) - {"demo"}
-    assert "make demo" in README
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
+def test_every_command_of_a_page_runs_after_those_of_the_readme(page: str, folder: Path) -> None:
+    for arguments in commands(page):
+        run(arguments)
 
 
-def test_what_the_readme_links_to_is_there() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in PAGES[page]])
+def test_every_python_block_runs(page: str, folder: Path) -> None:
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), {"__name__": "__main__"})
 
 
-def helps(command: click.Command) -> Iterator[str]:
-    """Every help text of a command and of those below it."""
-    context = click.Context(command)
-    yield command.get_help(context)
+def test_python_in_the_pages_imports_vidpipe_alone() -> None:
+    lines = [line.strip() for page in PAGES for block in blocks(page, "python") for line in block.splitlines()]
+    assert {line for line in lines if line.startswith(("import ", "from "))} == {"import vidpipe"}
+
+
+def test_the_pages_run_every_command_but_the_demo_which_has_its_own_test() -> None:
+    assert {arguments[0] for page in PAGES for arguments in commands(page)} == set(COMMANDS) - {"demo"}
+    assert "make demo" in PAGES["README.md"]
+
+
+def test_the_readme_links_to_every_page() -> None:
+    assert set(re.findall(r"\((docs/[^)]+[.]md)\)", PAGES["README.md"])) == set(PAGES) - {"README.md"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_links_to_is_there(page: str) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGES[page]):
+        assert ((ROOT / page).parent / target).exists(), target
+
+
+def below(command: click.Command) -> Iterator[click.Command]:
+    """A command and those below it."""
+    yield command
     if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            assert below is not None
-            yield from helps(below)
+        for name in command.list_commands(click.Context(command)):
+            found = command.get_command(click.Context(command), name)
+            assert found is not None
+            yield from below(found)
 
 
-def test_every_option_the_readme_names_is_one() -> None:
-    known = "".join(helps(main))
-    for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):
-        assert option in known, option
+def options() -> Iterator[tuple[str, ...]]:
+    """The long names of each option of each command: `("--refit", "--no-refit")`."""
+    for command in below(main):
+        for parameter in command.get_params(click.Context(command)):
+            yield tuple(name for name in (*parameter.opts, *parameter.secondary_opts) if name.startswith("--"))
 
 
-def test_every_option_of_extract_is_shown_or_explained() -> None:
-    (extract,) = (main.get_command(click.Context(main), "extract"),)
-    assert extract is not None
-    options = {option for parameter in extract.params for option in parameter.opts if option.startswith("--")}
-    assert {option for option in options if option not in README} <= {"--force", "--quiet", "--debug", "--output"}
+def test_every_option_that_a_page_names_is_one() -> None:
+    assert set(OPTION.findall(TEXT)) <= {name for names in options() for name in names}
+
+
+def test_every_option_is_in_a_page() -> None:
+    named = set(OPTION.findall(TEXT)) | IN_EVERY_COMMAND
+    assert [names for names in options() if names and not named & set(names)] == []
