@@ -19,3 +19,8 @@ def make_deep(folder: Path, name: str, depth: int) -> None:
         above, here = here, os.open(name, os.O_RDONLY, dir_fd=here)
         os.close(above)
     os.close(here)
+
+
+def names_in(folder: Path) -> set[str]:
+    """The files of a folder, at any depth, relative to it."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

@@ -51,6 +51,10 @@ def make_sequence(
     return FeatureSequence(video_id, random.random((length, dim), np.float32), rows, info)
 
 
+BIG = make_sequence("big.mp4", 500, 100)
+"""200 kB of features."""
+
+
 def make_store(path: Path, sequences: Sequence[FeatureSequence]) -> FeatureStore:
     store = FeatureStore.create(path, KEY)
     with store.writer() as writer:

@@ -1,6 +1,7 @@
 """The layout is the architecture: imports point one way, and each native library has one home."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -178,3 +179,8 @@ finally:
     assert not {{"torch", "torchvision", "timm", "numpy", "h5py"}} & set(sys.modules), "a heavy library was imported"
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda path: path.name)
+def test_helpers_are_imported_from_helper_modules(path: Path) -> None:
+    assert re.findall(r"(?:from|import) tests[.]test_\w+", path.read_text(encoding="utf-8")) == []

@@ -4,20 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
+from tests.commands import LITE0, run
 from tests.media import write_video
 from tests.stores import make_sequence, make_store
-from vidpipe.cli import main
 from vidpipe.features.store import FeatureStore
 from vidpipe.runs.run import Run
 
-LITE0 = ("--backbone", "efficientnet_lite0", "--device", "cpu", "--workers", "1")
 QUICK = ("--device", "cpu", "--no-refit", "--no-calibrate")
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

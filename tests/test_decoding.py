@@ -15,22 +15,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.decoding import SMALL, busy_worker, decode
 from tests.media import read_number, repeat_video, write_video
 from vidpipe.config import Sampling
-from vidpipe.records import DecodeProgress, FrameBatch, Preprocessing, VideoFailure, VideoFile
+from vidpipe.records import DecodeProgress, FrameBatch, VideoFailure, VideoFile
 from vidpipe.video import decoding, worker
 from vidpipe.video.decoding import decode_videos
-
-SMALL = Preprocessing(resize=32, crop=32, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
-
-
-def decode(
-    videos: list[VideoFile], sampling: Sampling, *, workers: int = 1, timeout_seconds: float = 60.0
-) -> list[FrameBatch | VideoFailure]:
-    results = decode_videos(
-        videos, sampling=sampling, preprocessing=SMALL, workers=workers, timeout_seconds=timeout_seconds
-    )
-    return [result for result in results if not isinstance(result, DecodeProgress)]
 
 
 def whole_videos(batches: list[FrameBatch | VideoFailure]) -> dict[str, NDArray[np.uint8]]:
@@ -134,15 +124,6 @@ def test_a_bad_video_affects_no_other_video(tmp_path: Path) -> None:
     assert len(batches) == 2
 
 
-def busy_worker(seconds: float) -> int:
-    """Return the id of a decoding process once it has computed for this long."""
-    while True:
-        for child in multiprocessing.active_children():
-            if child.pid is not None and _cpu_seconds(child.pid) > seconds:
-                return child.pid
-        time.sleep(0.05)
-
-
 def test_a_decode_that_hangs_is_killed_and_the_others_continue(tmp_path: Path) -> None:
     slow = VideoFile("slow.mkv", slow_video(tmp_path))
     quick = VideoFile("quick.mp4", write_video(tmp_path / "quick.mp4", 3))
@@ -168,7 +149,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-from tests.test_decoding import SMALL, busy_worker
+from tests.decoding import SMALL, busy_worker
 from vidpipe.config import Sampling
 from vidpipe.records import VideoFile
 from vidpipe.video.decoding import decode_videos
@@ -228,7 +209,7 @@ def run_script(path: Path, *lines: str) -> "subprocess.CompletedProcess[str]":
     imports = (
         "import os",
         "from pathlib import Path",
-        "from tests.test_decoding import SMALL, decode",
+        "from tests.decoding import SMALL, decode",
         "from vidpipe.config import Sampling",
         "from vidpipe.records import VideoFile",
     )
@@ -253,11 +234,6 @@ def test_the_error_in_a_program_with_a_main_guard_names_memory(tmp_path: Path) -
     ended = run_script(tmp_path / "script.py", *lines)
     assert ended.returncode == 1
     assert "is there memory left? Fewer --workers need less" in ended.stderr.splitlines()[-1]
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_the_workers_are_started_without_fork(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.commands import LITE0
+from tests.files import names_in
 from tests.media import write_video
-from tests.stores import KEY, assert_same, fail, make_sequence, make_store
+from tests.stores import BIG, KEY, assert_same, fail, make_sequence, make_store
 from vidpipe.errors import StoreError
 from vidpipe.features.export import export
 from vidpipe.features.maintenance import compact, find_damage, merge, repair
@@ -19,7 +20,6 @@ from vidpipe.features.store import FeatureStore
 from vidpipe.records import VideoFile
 
 DISK_BYTES = 2**20
-BIG = make_sequence("big.mp4", 500, 100)
 
 
 @pytest.fixture
@@ -49,10 +49,6 @@ def remount(disk: Path, how: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", disk], check=True)
 
 
-def names_in(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
-
 @pytest.mark.parametrize("free_bytes", [0, 4096, 98_304, 196_608, 200_704, 204_800, 208_896, 212_992])
 def test_a_shard_on_a_full_disk_is_an_error_and_is_sealed_once_there_is_room(disk: Path, free_bytes: int) -> None:
     store = make_store(disk / "s", [make_sequence("a.mp4")])
@@ -73,7 +69,10 @@ def test_a_shard_on_a_full_disk_is_an_error_and_is_sealed_once_there_is_room(dis
 def test_a_limit_of_file_size_is_one_error_a_shard_and_no_crash_at_any_size(tmp_path: Path) -> None:
     program = """
 import resource, sys
-from tests.test_full_disk import BIG, KEY, FeatureStore, StoreError, names_in, Path
+from tests.files import names_in
+from tests.stores import BIG, KEY
+from vidpipe.errors import StoreError
+from vidpipe.features.store import FeatureStore
 store = FeatureStore.create(sys.argv[1], KEY)
 writer = store.writer()
 writer.add(BIG)
@@ -97,7 +96,10 @@ print(*store)
 def test_a_limit_of_file_size_is_one_error_of_an_export_and_no_crash_at_any_size(tmp_path: Path) -> None:
     program = """
 import resource, shutil, sys
-from tests.test_full_disk import FeatureStore, StoreError, export, names_in, Path
+from pathlib import Path
+from vidpipe.errors import StoreError
+from vidpipe.features.export import export
+from vidpipe.features.store import FeatureStore
 store, target = FeatureStore.open(sys.argv[1]), Path(sys.argv[2])
 for max_bytes in [*range(0, 217_000, 6_000), *range(200_000, 217_000, 1000)]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, -1))

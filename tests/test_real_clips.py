@@ -6,18 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from vidpipe.cli import main
+from tests.commands import run
 from vidpipe.features.store import FeatureStore
 
 pytestmark = pytest.mark.real_clips
 
 LITE0 = ("--backbone", "efficientnet_lite0")
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_odd_files_are_read_as_ffmpeg_reads_them_or_fail_with_a_reason(shared_data: Path, tmp_path: Path) -> None:
