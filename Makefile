@@ -1,10 +1,10 @@
-# `make demo` and `make test` set up .venv by themselves; nothing but Python 3.11 or later and make is needed.
+# `make demo` and `make test` set up .venv themselves. They need only Python 3.11 or later and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
-help: ## this list
+help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
 $(SETUP): pyproject.toml
@@ -13,18 +13,18 @@ $(SETUP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-setup: $(SETUP) ## make .venv with everything installed
+setup: $(SETUP) ## create .venv with everything installed
 
-demo: $(SETUP) ## make a small set of action videos, extract, train, predict; results in demo/
+demo: $(SETUP) ## draw action videos, extract, train and predict; results in demo/
 	$(BIN)/vidpipe demo demo
 
 test: $(SETUP) ## run the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not real_clips and not slow"
 
-slow: $(SETUP) ## run the tests that build the large backbones
+slow: $(SETUP) ## run the tests that build large backbones
 	$(BIN)/python -m pytest -n auto -m slow
 
-real: $(SETUP) ## run the tests on the real clips of ../shared/data, where they are
+real: $(SETUP) ## run the tests on the real clips in ../shared/data, if they are there
 	$(BIN)/python -m pytest -m real_clips
 
 check: $(SETUP) ## ruff and mypy
@@ -32,10 +32,10 @@ check: $(SETUP) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(SETUP) ## measure accuracy and speed; see benchmarks/
+bench: $(SETUP) ## measure accuracy, speed and reliability; see benchmarks/
 	$(BIN)/python -m benchmarks
 
-clean: ## remove .venv and what the demo wrote
+clean: ## remove .venv and the demo's output
 	rm -rf $(VENV) demo
 
 .PHONY: help setup demo test slow real check bench clean
