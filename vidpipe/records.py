@@ -135,8 +135,8 @@ UNKNOWN_SOURCE = VideoSource()
 class Rows:
     """The rows of a feature sequence: each is an interval of the video, and optionally a region of the picture.
 
-    The narrowest row is one whole frame. `start_seconds`, `stop_seconds` and `region` are None for such rows, and take
-    no memory and no room on the disk.
+    The narrowest row is one whole frame. For such rows `start_seconds`, `stop_seconds` and `region` are None. They take
+    no memory and no space on the disk.
 
         time      ··0··1··2··3··4··5··6··7··     frames
         row 0        [─────c─────)               a window of four frames with its centre c
@@ -150,8 +150,8 @@ class Rows:
     pts_seconds: NDArray[np.float64]
     """(T,) presentation time of the frame at each row's centre."""
     frame_index: NDArray[np.int64]
-    """(T,) that frame, counted in presentation order from 0. Strictly increasing; with regions, several rows may share
-    a frame."""
+    """(T,) that frame, counted in presentation order from 0. Strictly increasing; where rows have regions, several may
+    share a frame."""
     scene_index: NDArray[np.int32]
     """(T,) the scene of that frame; 0 unless sampled by scene."""
     start_seconds: NDArray[np.float64] | None = None
@@ -159,8 +159,8 @@ class Rows:
     stop_seconds: NDArray[np.float64] | None = None
     """(T,) where it stops; None where each row is one frame."""
     region: NDArray[np.float32] | None = None
-    """(T, 4) x, y, width and height of each row's region, as shares of the picture, 0 to 1; None where each row is of
-    the whole picture."""
+    """(T, 4) x, y, width and height of each row's region, as fractions of the picture, 0 to 1; None where each row is
+    of the whole picture."""
 
     def __post_init__(self) -> None:
         arrays = (self.frame_index, self.scene_index, self.start_seconds, self.stop_seconds, self.region)
@@ -207,8 +207,8 @@ class FramePlan:
                        [1, 2]]       row 1 a window of frames 8 and 13
 
     Raises:
-        ValueError: a frame is planned twice or for no row, the frames are not in order, or a row uses a frame that is
-            not planned.
+        ValueError: the frames are not strictly increasing, no row uses one of them, or a row uses a frame that is not
+            among them.
     """
 
     frame_index: NDArray[np.int64]

@@ -88,7 +88,7 @@ class _Sequence:
         """Rows that have not been computed."""
         self._row_pictures = plan.row_pictures
         self._pictures: dict[int, NDArray[np.uint8]] = {}
-        """By number, the decoded pictures that a row still needs."""
+        """By number, the decoded pictures that a row still needs; views of the batches that they came in."""
         if self._row_pictures is not None:
             self._num_uses = np.bincount(self._row_pictures.ravel(), minlength=plan.num_pictures)
             """(P,) how often rows that are still to come use each picture."""

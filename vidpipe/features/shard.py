@@ -1,19 +1,19 @@
 """One HDF5 file of a feature store: the sequences of some videos, one after another. Written once, then never changed.
 
     features       (ΣT, D)  float32 or float16
-    pts_seconds    (ΣT,)    float64, the frame at the row's centre is shown
+    pts_seconds    (ΣT,)    float64, when the frame at the row's centre is shown
     frame_index    (ΣT,)    int64, that frame
     scene_index    (ΣT,)    int32
     start_seconds  (ΣT,)    float64, optional: the row's interval is [start_seconds, stop_seconds)
     stop_seconds   (ΣT,)    float64, optional
-    region         (ΣT, 4)  float32, optional: x, y, width, height as shares of the picture
+    region         (ΣT, 4)  float32, optional: x, y, width, height as fractions of the picture, 0 to 1
     videos/        one array a column, one row a video: id, start, length, num_frames, …, checksum;
                    optional columns: root, path, fingerprint, source_checksum
     attributes     key (JSON), vidpipe version, created
 
 Row `i` of `videos/` states that its video's sequence is rows [start, start + length) of the arrays above. An optional
-array is missing where all rows are single whole frames; in a video whose rows are, among others, it holds NaN. An
-optional column may be missing; then, and where its text is empty, nothing is known.
+array is missing where all rows of the shard are single whole frames. Where only some videos have such rows, it holds
+NaN for them. An optional column may be missing; then, and where its text is empty, nothing is known.
 
 A file that is read as a shard may hold anything. What refers to other files (links, external and virtual arrays) is
 refused. An array that claims more bytes than the file holds is refused before it is read.
@@ -65,7 +65,7 @@ OPTIONAL_COLUMNS: dict[str, Any] = {**dict.fromkeys(SOURCE_COLUMNS, str), "sourc
 FEATURE_DTYPES = (np.float32, np.float16)
 ROW_ARRAYS: dict[str, Any] = {"pts_seconds": np.float64, "frame_index": np.int64, "scene_index": np.int32}
 OPTIONAL_ROW_ARRAYS: dict[str, Any] = {"start_seconds": np.float64, "stop_seconds": np.float64, "region": np.float32}
-"""Written where a row is not a single whole frame. In the rows of other videos of the shard they hold NaN."""
+"""Written where rows are windows of frames, or regions of the picture. For other videos of the shard they hold NaN."""
 REGION_SIZE = 4
 DTYPES: dict[Any, Any] = {int: np.int64, float: np.float64, bool: np.bool_}
 MAX_KEY_BYTES = 2**16
@@ -243,7 +243,7 @@ def write_plain(path: Path, sequences: Iterable[tuple[str, FeatureSequence]]) ->
 
     Raises:
         OSError: the file cannot be written.
-        ValueError, TypeError: a name is another one's folder.
+        ValueError, TypeError: a name is the folder of another name.
     """
     names = []
     with _ErrorKeepingFile(path, "w+") as stream, h5py.File(stream, "w") as file:
@@ -314,7 +314,7 @@ def write_new(path: Path, content: bytes | memoryview, *, sync: bool = True) -> 
         sync: wait until the system has put it on the disk itself.
 
     Raises:
-        OSError: it cannot be written, or is there already.
+        OSError: it cannot be written, or exists already.
     """
     with path.open("xb", buffering=0) as stream:
         rest = memoryview(content)

@@ -18,7 +18,7 @@ def crop_to_region(frame: NDArray[np.uint8], region: NDArray[np.float32]) -> NDA
 
     Args:
         frame: (H, W, 3)
-        region: (4,) x, y, width and height as shares of the frame, 0 to 1. Its edges are rounded to whole pixels.
+        region: (4,) x, y, width and height as fractions of the frame, 0 to 1. Its edges are rounded to whole pixels.
 
     Returns:
         (H', W', 3)

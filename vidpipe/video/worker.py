@@ -156,7 +156,7 @@ class _Worker:
 
 
 def plan_video(reader: VideoReader, sampling: Sampling) -> FramePlan:
-    """Plan the frames that a sampling takes of an open video: each makes one row; a `Planner`.
+    """Plan the frames that a sampling takes of an open video; each frame makes one row. It is a `Planner`.
 
     Args:
         reader: the video.
@@ -166,7 +166,7 @@ def plan_video(reader: VideoReader, sampling: Sampling) -> FramePlan:
         The plan.
 
     Raises:
-        DecodeError: a frame cannot be decoded, while scenes are looked for.
+        DecodeError: a frame cannot be decoded while scenes are detected.
     """
     scenes = _find_scenes(reader) if sampling.method == "scene" else ()
     return plan_frames(sampling, reader.pts_seconds, reader.end_seconds, scenes)
