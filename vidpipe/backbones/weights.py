@@ -25,7 +25,7 @@ from vidpipe.errors import UsageError, WeightsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["WeightsFile", "default_weights_path", "find_weights", "load_tensors", "torch_home"]
+__all__ = ["SHIPPED", "WeightsFile", "default_weights_path", "find_weights", "load_tensors", "torch_home"]
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,8 @@ from vidpipe.cli.tables import show_table
 if TYPE_CHECKING:
     from vidpipe.backbones.spec import BackboneSpec
 
+__all__ = ["command"]
+
 COLUMNS = ("name", "D", "parameters", "GMACs", "input", "top-1", "here", "weights from", "licence")
 
 

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from vidpipe.stages.extract import ExtractSummary
     from vidpipe.video.files import Skipped
 
+__all__ = ["command"]
+
 logger = logging.getLogger(__name__)
 
 
-@vidpipe_command(name="extract", short_help="Videos -> features, in a store.")
+@vidpipe_command(name="extract", short_help="Extract features of videos into a store.")
 @inputs_argument
 @click.option("-o", "--output", "store", required=True, type=click.Path(path_type=Path), help="The store's folder.")
 @prefix_option

@@ -12,6 +12,8 @@ from vidpipe.errors import InputError, UsageError, VideoError
 if TYPE_CHECKING:
     from vidpipe.features.store import FeatureStore
 
+__all__ = ["command"]
+
 
 @vidpipe_command(name="info", short_help="Show what a store, a run or a video holds.")
 @click.argument("path", type=click.Path(path_type=Path))

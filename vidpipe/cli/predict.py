@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from vidpipe.records import Prediction, VideoFile
     from vidpipe.runs.run import Run
 
+__all__ = ["command"]
+
 logger = logging.getLogger(__name__)
 
 DEFAULT_TOP = 5
@@ -42,7 +44,7 @@ NUM_NAMES_SHOWN = 3
 FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 
 
-@vidpipe_command(name="predict", short_help="New videos -> labels.")
+@vidpipe_command(name="predict", short_help="Label videos with a trained run.")
 @click.argument("run", type=LocalPath())
 @inputs_argument
 @click.option(
@@ -78,12 +80,7 @@ def command(
     vidpipe predict run new_videos/ --uncertain 20 -o to_correct.csv
     """
     config = ExtractConfig(**settings)
-    ctx = click.get_current_context()
-    if ctx.get_parameter_source("format_") is ParameterSource.DEFAULT:
-        by_default = "table" if uncertain is None else "csv"
-        format_ = FORMAT_OF_SUFFIX.get(output.suffix.lower(), by_default) if output else by_default
-    if output is not None:
-        _check_output(output, format_, uncertain)
+    format_ = _choose_format(format_, output, uncertain)
 
     from vidpipe.features.streams import open_store
     from vidpipe.runs.run import Run
@@ -104,7 +101,17 @@ def command(
     for line in unreadable:
         click.echo(line, err=True)
     if seen.num_failed or unreadable:
-        ctx.exit(SOME_VIDEOS_FAILED)
+        click.get_current_context().exit(SOME_VIDEOS_FAILED)
+
+
+def _choose_format(format_: str, output: Path | None, uncertain: int | None) -> str:
+    """The format that is asked for, else the one of the output file's name; check that the file can be written."""
+    if click.get_current_context().get_parameter_source("format_") is ParameterSource.DEFAULT:
+        by_default = "table" if uncertain is None else "csv"
+        format_ = FORMAT_OF_SUFFIX.get(output.suffix.lower(), by_default) if output else by_default
+    if output is not None:
+        _check_output(output, format_, uncertain)
+    return format_
 
 
 def _check_output(output: Path, format_: str, uncertain: int | None) -> None:
@@ -175,7 +182,7 @@ class _Seen:
         if self._learned:
             logger.warning(
                 "the run learned from %s (same file name and size): %s; predictions of these do not show how well "
-                "it does on new videos",
+                "the run does on new videos",
                 f"{len(self._learned)} of {count_of(self.num_videos, 'video')}",
                 first_few(self._learned),
             )

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from vidpipe.features.store import FeatureStore
     from vidpipe.records import VideoFile
 
+__all__ = ["command", "compact", "export", "merge", "prune", "repair", "verify"]
+
 store_argument = click.argument("store", type=click.Path(path_type=Path))
 output_option = click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="A new folder, or an empty one."
@@ -84,7 +86,7 @@ def _repair(store: "FeatureStore") -> None:
     click.echo(f"{store.path}: {outcome}")
 
 
-@vidpipe_command(name="merge", short_help="Several stores -> one.")
+@vidpipe_command(name="merge", short_help="Copy several stores into one.")
 @click.argument("stores", metavar="STORE…", nargs=-1, required=True, type=click.Path(path_type=Path))
 @output_option
 def merge(stores: tuple[Path, ...], output: Path) -> None:

@@ -31,7 +31,6 @@ __all__ = [
     "Reused",
     "find_gone",
     "find_gone_in_place",
-    "find_moved",
     "find_reusable",
     "follow_files",
     "prune",
@@ -146,7 +145,7 @@ def follow_files(
     """
     reused = reuse_features(store, reusable)
     gone = find_gone(store, videos)
-    moved = find_moved(store, videos, gone) if drop_old_ids else []
+    moved = _find_moved(store, videos, gone) if drop_old_ids else []
     if moved:
         drop(store, moved)
     reused_ids = {one.video_id for one in reused}
@@ -297,7 +296,7 @@ def _new_roots(
     return new_roots
 
 
-def find_moved(store: FeatureStore, videos: Sequence[VideoFile], gone: Iterable[str]) -> list[str]:
+def _find_moved(store: FeatureStore, videos: Sequence[VideoFile], gone: Iterable[str]) -> list[str]:
     """Find the old ids of moved files: ids of gone files whose features are also stored under an id found now.
 
     Args:
@@ -381,4 +380,4 @@ def _find_prunable(store: FeatureStore, videos: Sequence[VideoFile]) -> tuple[li
         if (source.root, prefix_of(entry["video"], source)) in given and is_gone(source):
             failures.append(entry["video"])
     gone = find_gone(store, videos)
-    return sorted({*gone, *find_moved(store, videos, gone)}), failures
+    return sorted({*gone, *_find_moved(store, videos, gone)}), failures
