@@ -1,4 +1,4 @@
-"""Views of clips whose steps carry their own number."""
+"""Augmentation of clips whose steps carry their own number."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def numbered() -> PaddedBatch:
     return PaddedBatch(steps.masked_fill((torch.arange(12) >= LENGTHS[:, None])[:, :, None], 0), LENGTHS, LENGTHS % 2)
 
 
-def test_with_nothing_asked_a_batch_is_left_alone() -> None:
+def test_without_augmentation_a_batch_is_unchanged() -> None:
     batch = numbered()
     assert augment(batch, NONE) is batch
 
@@ -34,14 +34,14 @@ def test_with_nothing_asked_a_batch_is_left_alone() -> None:
         replace(NONE, subsequence=0.5, drop_frames=0.3, shift_frames=2, reverse=True),
     ],
 )
-def test_a_view_holds_steps_of_its_own_clip_once_and_in_order(config: TrainConfig) -> None:
+def test_an_augmented_clip_holds_steps_of_its_own_once_and_in_order(config: TrainConfig) -> None:
     torch.manual_seed(0)
-    view = augment(numbered(), config)
-    assert (view.lengths >= 1).all()
-    assert (view.lengths <= LENGTHS).all()
+    augmented = augment(numbered(), config)
+    assert (augmented.lengths >= 1).all()
+    assert (augmented.lengths <= LENGTHS).all()
     changed = 0
-    for number, length in enumerate(view.lengths.tolist()):
-        rows = view.features[number]
+    for number, length in enumerate(augmented.lengths.tolist()):
+        rows = augmented.features[number]
         assert (rows[:length, 0] == number).all()
         assert not rows[length:].any()
         steps = rows[:length, 1].int().tolist()
@@ -52,7 +52,7 @@ def test_a_view_holds_steps_of_its_own_clip_once_and_in_order(config: TrainConfi
     assert changed > 20
 
 
-def test_a_piece_is_whole_and_no_smaller_than_asked() -> None:
+def test_a_subsequence_is_contiguous_and_no_shorter_than_asked() -> None:
     torch.manual_seed(0)
     selected = selected_steps(LENGTHS, replace(NONE, subsequence=0.5))
     for row, length in zip(selected.tolist(), LENGTHS.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Fitting: against scikit-learn on numpy's own statistics; a training that was broken off against a whole one."""
+"""Fitting: linear heads against scikit-learn on numpy's statistics; a resumed training against an uninterrupted one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -152,7 +152,7 @@ def break_off_after(number: int) -> Callable[[str, object], None]:
 
 
 @pytest.mark.parametrize(("ensemble", "number"), [(1, 4), (2, 8), (1, 9)], ids=["first", "second member", "refit"])
-def test_a_training_that_was_broken_off_goes_on_to_the_same_model(
+def test_a_resumed_training_gives_the_same_model(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ensemble: int, number: int
 ) -> None:
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
@@ -172,7 +172,7 @@ def test_a_training_that_was_broken_off_goes_on_to_the_same_model(
     assert Run.open(tmp_path / "parts").config == replace(config, threads=1)
 
 
-def test_a_training_that_goes_on_keeps_its_number_of_threads(
+def test_a_resumed_training_keeps_its_number_of_threads(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
@@ -181,7 +181,7 @@ def test_a_training_that_goes_on_keeps_its_number_of_threads(
     assert train(*made, tmp_path / "run", config=replace(QUICK, epochs=2), resume=True).run.config.threads == 2
 
 
-def test_a_training_that_goes_on_does_not_choose_its_head_again(
+def test_a_resumed_training_does_not_choose_its_head_again(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)

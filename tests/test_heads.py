@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import pad
@@ -37,7 +38,7 @@ def make_sequences() -> list[Tensor]:
 
 
 @pytest.mark.parametrize(("name", "config"), CONFIGS)
-def test_padding_and_company_never_change_a_prediction(name: str, config: TrainConfig) -> None:
+def test_padding_and_other_videos_of_the_batch_never_change_a_prediction(name: str, config: TrainConfig) -> None:
     head, sequences = make_head(name, config), make_sequences()
     with torch.inference_mode():
         alone = torch.cat([head(sequence[None], torch.tensor([len(sequence)])) for sequence in sequences])
@@ -84,7 +85,7 @@ def test_the_statistics_are_numpys() -> None:
         assert np.allclose(found.numpy(), np.stack([of(s.numpy(), axis=0) for s in sequences]), atol=1e-5)
 
 
-def test_an_ensemble_says_the_mean_of_its_members_probabilities() -> None:
+def test_an_ensemble_gives_the_mean_of_its_members_probabilities() -> None:
     head = make_head("gru", TrainConfig(head="gru", hidden_size=12, ensemble=3))
     assert isinstance(head, Ensemble)
     batch = pad(make_sequences())
@@ -92,3 +93,19 @@ def test_an_ensemble_says_the_mean_of_its_members_probabilities() -> None:
         expected = torch.stack([member(*batch).softmax(dim=1) for member in head.heads]).mean(dim=0)
         assert torch.allclose(head(*batch).softmax(dim=1), expected, atol=1e-6)
     assert (expected - head.heads[0](*batch).softmax(dim=1)).abs().max() > 1e-3
+
+
+def test_calibrate_finds_the_temperature_of_least_loss() -> None:
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(400, 3)
+    truth = torch.multinomial((logits / 2.5).softmax(dim=1), 1)[:, 0]
+    head = make_head("mean", TrainConfig(head="mean"))
+    head.calibrate(logits, truth)
+    losses = {t / 100: float(cross_entropy(logits / (t / 100), truth)) for t in range(50, 1000)}
+    assert float(head.temperature) == pytest.approx(min(losses, key=losses.__getitem__), abs=0.02)
+
+
+def test_fewer_than_twenty_videos_do_not_calibrate_a_head() -> None:
+    head = make_head("mean", TrainConfig(head="mean"))
+    head.calibrate(torch.randn(19, 3), torch.zeros(19, dtype=torch.int64))
+    assert float(head.temperature) == 1.0

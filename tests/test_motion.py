@@ -39,7 +39,7 @@ def fitted(sequences: list[Array], **settings: object) -> Motion:
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_a_channel_is_what_its_name_says_of_each_sequence_alone(name: str) -> None:
+def test_a_transform_is_computed_from_each_sequence_alone(name: str) -> None:
     sequences = make_sequences()
     motion = Motion(4, transforms=[name], unit_frames=False, scale_sharing=0.5)
     seen = motion(*pad([torch.from_numpy(sequence) for sequence in sequences])).numpy()
@@ -72,7 +72,7 @@ def test_the_training_set_has_mean_0_and_deviation_1(offset: float, size: float)
     assert np.allclose(motion.scale.numpy(), rows.std(axis=0), rtol=1e-3)
 
 
-def test_a_shared_scale_is_one_number_a_channel() -> None:
+def test_a_shared_scale_is_one_number_for_each_transform() -> None:
     sequences = make_sequences()
     rows = np.concatenate(sequences)
     scale = fitted(sequences, transforms=["raw"], scale_sharing=1.0).scale.numpy()
@@ -81,7 +81,7 @@ def test_a_shared_scale_is_one_number_a_channel() -> None:
     assert np.allclose(half**2, (rows.var(axis=0) + rows.var(axis=0).mean()) / 2, rtol=1e-5)
 
 
-def test_what_never_varied_in_training_is_not_blown_up_elsewhere() -> None:
+def test_a_feature_that_never_varied_in_training_is_not_amplified_elsewhere() -> None:
     motion = fitted([np.ones((3, 4), np.float32)] * 2)
     seen = motion(torch.full((1, 3, 4), 1.5), torch.tensor([3]))
     assert seen.abs().max() <= 0.5

@@ -60,7 +60,7 @@ def test_the_same_seed_gives_the_same_model_whatever_ran_before(tmp_path: Path, 
     assert fresh == other
 
 
-def test_the_number_of_threads_stands_in_the_run_and_is_put_back(tmp_path: Path) -> None:
+def test_the_number_of_threads_is_saved_in_the_run_and_restored_afterwards(tmp_path: Path) -> None:
     store, videos = rising_and_falling(tmp_path)
     before = torch.get_num_threads()
     for asked, expected in ((0, default_num_threads()), (3, 3)):

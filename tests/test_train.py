@@ -120,7 +120,7 @@ def test_a_given_split_is_kept(trained: Trained, tmp_path: Path) -> None:
         assert {v.video_id for v in result.split[subset]} == {v.video_id for v in given if v.split == subset}
 
 
-def test_evaluation_leaves_out_what_the_run_was_trained_on(trained: Trained, tmp_path: Path) -> None:
+def test_evaluation_excludes_videos_that_the_run_was_trained_on(trained: Trained, tmp_path: Path) -> None:
     _, store, videos = trained
     run = train(store, videos, tmp_path / "run", config=replace(QUICK, refit=False)).run
     report = evaluate(run, store, videos, device="cpu")
@@ -132,7 +132,7 @@ def test_evaluation_leaves_out_what_the_run_was_trained_on(trained: Trained, tmp
         evaluate(run, store, [v for v in videos if v.video_id in {r.video for r in run.splits if r.split == "train"}])
 
 
-def test_the_head_that_is_kept_has_learned_from_all_videos(trained: Trained, tmp_path: Path) -> None:
+def test_the_saved_head_has_learned_from_all_videos(trained: Trained, tmp_path: Path) -> None:
     _, store, videos = trained
     config = TrainConfig(head="statistics", device="cpu")
     kept = train(store, videos, tmp_path / "kept", config=config)
