@@ -317,6 +317,20 @@ def copy_run(source: Path, folder: Path) -> Path:
     return folder
 
 
+def test_a_model_that_the_majority_class_beats_has_a_headline(hostile: Path, tmp_path: Path) -> None:
+    copy = copy_run(hostile, tmp_path / "run")
+    document = json.loads((copy / "run.json").read_text())
+    for metrics in document["metrics"]["test"].values():
+        metrics["top1"] = 0.0
+    (copy / "run.json").write_text(json.dumps(document))
+    splits = read_rows(copy / "splits.csv")
+    label, _ = Counter(row["label"] for row in splits).most_common(1)[0]
+    test_labels = [row["label"] for row in splits if row["split"] == "test"]
+    share = test_labels.count(label) / len(test_labels)
+    verdict = f"The majority class “{shown(label)}” ({share:.3f}) beats lstm (0.000): do not rely on this model."
+    assert verdict in report(copy).text
+
+
 @pytest.mark.parametrize(
     ("name", "content", "found"),
     [

@@ -1,1 +1,1 @@
-"""The whole pipeline on videos that it draws itself: drawn, extracted, trained on, predicted, shown."""
+"""`vidpipe demo`: the whole pipeline on videos that it draws itself."""

@@ -1,1 +1,1 @@
-"""`vidpipe report`: what a run folder tells, as one HTML page."""
+"""`vidpipe report`: a run, or a comparison of runs, as one HTML page."""
