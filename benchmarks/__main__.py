@@ -1,13 +1,13 @@
 """Runs benchmarks and writes their sections of RESULTS.md, each as soon as it is measured.
 
-python -m benchmarks              `make bench`: those that take under 20 minutes together on 2 cores
-python -m benchmarks heads        some, by name; heads takes half an hour, backbones an hour
+python -m benchmarks              all of `make bench`: under 20 minutes on 2 cores
+python -m benchmarks heads        only those named; heads takes half an hour, backbones an hour
 """
 
 import os
 import platform
 import re
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
@@ -32,14 +32,14 @@ PACKAGES = ("vidpipe", "torch", "torchvision", "timm", "onnxruntime", "decord2",
 
 
 def machine() -> str:
-    """One line: date, processor, cores, versions."""
+    """Return the date, the processor and the versions, on one line."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     cores = f"{os.cpu_count()} cores, {platform.machine()}"
     return f"{datetime.now(UTC):%Y-%m-%d}; {cores}; Python {platform.python_version()}; {versions}"
 
 
 def put(document: str, section: str) -> str:
-    """A document with a section in the place of the one of the same title, or at its end."""
+    """Return a document in which a section replaces the one with its title, or is added at the end."""
     head, *sections = re.split(r"^(?=## )", document, flags=re.MULTILINE)
     by_title = {one.split("\n", 1)[0]: one.strip() for one in sections}
     by_title[section.split("\n", 1)[0]] = section.strip()
@@ -47,6 +47,8 @@ def put(document: str, section: str) -> str:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or NAMES:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("names", metavar="NAME", nargs="*", help="a module of benchmarks/", default=NAMES)
+    for name in parser.parse_args().names:
         section = f"{import_module(f'benchmarks.{name}').run()}\n\n{machine()}"
         RESULTS.write_text(put(RESULTS.read_text(encoding="utf-8"), section), encoding="utf-8")

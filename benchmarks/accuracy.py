@@ -1,4 +1,4 @@
-"""Test accuracy of the default head and of the mean-feature baseline, each group on one side, over several seeds."""
+"""Test accuracy of the default head and of the mean-feature baseline, split by group, over several seeds."""
 
 import tempfile
 from collections import defaultdict
@@ -18,7 +18,7 @@ SEEDS = range(5)
 
 
 def run() -> str:
-    """A section of RESULTS.md."""
+    """Measure, and return a section of RESULTS.md."""
     lines = ["| set | head | top-1 on the test part | macro F1 |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as scratch:
         for name, labels in labelled_sets(Path(scratch)).items():
@@ -26,7 +26,7 @@ def run() -> str:
     return (
         "## Accuracy (`benchmarks/accuracy.py`)\n\n"
         "efficientnet_lite0, uniform 16, `vidpipe train` with its defaults; a fifth of the groups is the test part, "
-        f"drawn anew for each of {len(SEEDS)} seeds; mean ± deviation over the seeds.\n\n" + "\n".join(lines)
+        f"drawn for each of {len(SEEDS)} seeds; mean ± deviation over the seeds.\n\n" + "\n".join(lines)
     )
 
 

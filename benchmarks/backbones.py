@@ -1,10 +1,10 @@
-"""Frames per second of the small image models, and of three that people compare with, on this machine's CPU.
+"""Frames per second of small image models, and of some well-known large ones, on this machine's CPU.
 
-    python -m benchmarks.backbones                what `make bench` runs
-    python -m benchmarks.backbones resnet50 3     some of them, with so many seconds each
+    python -m benchmarks.backbones                all of them
+    python -m benchmarks.backbones resnet50 3     those named, for 3 seconds each
 
-Batches of 8 frames at the model's own size, already decoded and cropped, on all cores; random weights, which take as
-long as learned ones. Each engine runs for a few seconds after one batch to warm up; the median batch counts.
+Batches of 8 frames at the model's own size, already decoded and cropped, on all cores, with random weights. Each engine
+runs for a few seconds after a warm-up batch; the result is the median batch.
 """
 
 import statistics
@@ -26,13 +26,13 @@ SECONDS = 5.0
 
 
 def names() -> list[str]:
-    """The backbones that a CPU carries easily, and those to compare with."""
+    """The backbones to measure: small ones, and those to compare with."""
     small = [name for name, spec in BACKBONES.items() if size_of(spec).gmacs < SMALL_GMACS]
     return [*small, *COMPARED]
 
 
 def frames_per_second(engine: Engine, side: int, seconds: float) -> float:
-    """The median over batches."""
+    """Return the median over batches."""
     size = DEFAULT_BATCH_SIZE["cpu"]
     frames = np.random.default_rng(0).integers(0, 256, (size, 3, side, side), dtype=np.uint8)
     engine.start(frames)()
@@ -45,7 +45,7 @@ def frames_per_second(engine: Engine, side: int, seconds: float) -> float:
 
 
 def measure(name: str, seconds: float) -> str:
-    """A line of the table."""
+    """Return a row of the table."""
     spec = find_backbone(name)
     rates = []
     for engine in ("torch", "onnx"):
@@ -60,7 +60,7 @@ def measure(name: str, seconds: float) -> str:
 
 
 def run(*chosen: str, seconds: float = SECONDS) -> str:
-    """A section of RESULTS.md."""
+    """Measure, and return a section of RESULTS.md."""
     lines = [measure(name, seconds) for name in chosen or names()]
     return (
         "## Image models on the CPU (`benchmarks/backbones.py`)\n\n"

@@ -1,5 +1,4 @@
-"""The videos that the benchmarks read: the real ones beside the checkout, or else the demo's; and small ones of many
-formats."""
+"""Videos for the benchmarks: real ones beside the checkout, or the demo's; and small ones in many formats."""
 
 from pathlib import Path
 
@@ -30,14 +29,14 @@ PIXEL_FORMATS = {"mjpeg": "yuvj420p", "gif": "rgb8"}
 
 
 def labelled_sets(folder: Path) -> dict[str, Path]:
-    """Labels files by name of the set; the videos lie beside each."""
+    """Return labels files by name of the data set; the videos are in the same folders."""
     if SHARED_DATA.is_dir():
         return {name: SHARED_DATA / "clips" / name / "labels.csv" for name in ("fight", "interaction")}
     return {"demo": write_demo_videos(folder / "demo")}
 
 
 def small_videos(folder: Path) -> list[Path]:
-    """Short videos in many formats, written here; and the small ones among the real ones, where they are."""
+    """Write short videos in many formats; return them and the small real ones, if there are any."""
     folder.mkdir(parents=True, exist_ok=True)
     written = [write_clip(folder / name, codec, options) for name, (codec, options) in FORMATS.items()]
     real = sorted((SHARED_DATA / "edge").rglob("*.*")) if SHARED_DATA.is_dir() else []
@@ -57,7 +56,7 @@ def write_clip(
     height: int = 96,
     fps: int = 25,
 ) -> Path:
-    """A video in which no two frames are alike."""
+    """Write a video in which all frames differ."""
     pixel_format = PIXEL_FORMATS.get(codec, "yuv420p")
     frames = drifting_frames(num_frames, width, height)
     return write_frames(path, frames, fps=fps, codec=codec, options=options, pixel_format=pixel_format)

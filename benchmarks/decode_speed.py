@@ -1,10 +1,9 @@
-"""16 uniform frames of a video, as `vidpipe extract` reads them, against decord and torchcodec; and of a long one.
+"""Decoding 16 uniform frames of a video, compared with decord and torchcodec; and 16 frames of a long video.
 
     python -m benchmarks.decode_speed
 
-All on one thread, each file opened anew, in turn; a file's ratio is that of the least processor times. Pixels must be
-identical.
-torchcodec is compared where it is installed (`pip install torchcodec`) and finds FFmpeg's libraries.
+Each reader has one thread and opens the file each time; they take turns. The ratio is of the lowest processor times.
+The pixels must be identical. torchcodec is optional (`pip install torchcodec`; it needs FFmpeg's libraries).
 """
 
 import tempfile
@@ -48,7 +47,7 @@ def by_torchcodec(path: Path) -> Frames:
 
 
 def peers() -> dict[str, Callable[[Path], Frames]]:
-    """What is installed here."""
+    """Return the other readers that are installed."""
     found: dict[str, Callable[[Path], Frames]] = {"decord": by_decord}
     try:
         import torchcodec.decoders  # noqa: F401
@@ -58,7 +57,7 @@ def peers() -> dict[str, Callable[[Path], Frames]]:
 
 
 def videos(folder: Path) -> dict[str, Path]:
-    """Files by what they are."""
+    """Return files by description."""
     write = partial(write_clip, num_frames=250, width=640, height=360)
     found = {
         "H.264, 3 B-frames": write(folder / "b.mp4", "libx264", {"g": "50", "bf": "3"}),
@@ -79,7 +78,7 @@ def _seconds(read: Callable[[Path], Frames], path: Path) -> float:
 
 
 def compare(path: Path) -> dict[str, tuple[float, bool]]:
-    """By peer: how many times as fast vidpipe is, and whether the pixels are the same."""
+    """Return for each other reader how many times as fast vidpipe is, and whether the pixels are identical."""
     readers = {"vidpipe": by_vidpipe, **peers()}
     same = {name: np.array_equal(read(path), by_vidpipe(path)) for name, read in readers.items()}
     runs = [{name: _seconds(read, path) for name, read in readers.items()} for _ in range(NUM_RUNS)]
@@ -88,7 +87,7 @@ def compare(path: Path) -> dict[str, tuple[float, bool]]:
 
 
 def sparse(folder: Path) -> str:
-    """16 frames of an hour against those of a minute, and against all of the hour."""
+    """Compare 16 frames of an hour with 16 frames of a minute, and with all frames of the hour."""
     minute = write_clip(folder / "minute.mp4", "libx264", {"g": "50"}, num_frames=1500, width=320, height=240)
     hour = repeat_video(minute, folder / "hour.mp4", 60)
     short, long = (min(_seconds(by_vidpipe, path) for _ in range(3)) for path in (minute, hour))
@@ -98,12 +97,12 @@ def sparse(folder: Path) -> str:
     whole_hour = 60 * (time.process_time() - started)
     return (
         f"16 frames of an hour (320 × 240, 90,000 frames): {long / short:.1f} × the time of 16 frames of a minute, "
-        f"1/{whole_hour / long:.0f} of decoding all (reckoned from {num_frames} frames)."
+        f"1/{whole_hour / long:.0f} of decoding all (estimated from {num_frames} frames)."
     )
 
 
 def run() -> str:
-    """A section of RESULTS.md."""
+    """Measure, and return a section of RESULTS.md."""
     with tempfile.TemporaryDirectory() as scratch:
         compared = {name: compare(path) for name, path in videos(Path(scratch)).items()}
         long = sparse(Path(scratch))
@@ -114,8 +113,8 @@ def run() -> str:
         lines.append(f"| {video} | {' | '.join(told)} |")
     return (
         "## Decoding (`benchmarks/decode_speed.py`)\n\n"
-        f"16 uniform frames, opening included; processor time against each reader alone, one thread, the least of "
-        f"{NUM_RUNS}.\n\n" + "\n".join(lines) + f"\n\n{long}"
+        f"16 uniform frames, opening included; processor time compared with each reader, one thread, the lowest "
+        f"of {NUM_RUNS}.\n\n" + "\n".join(lines) + f"\n\n{long}"
     )
 
 

@@ -1,10 +1,10 @@
-"""`vidpipe extract` against the plain loop that people write: decode, preprocess, eager model, one file a video.
+"""`vidpipe extract` compared with a plain loop: decode, preprocess, eager model, one file per video.
 
     python -m benchmarks.extract_speed                          what `make bench` runs
-    python -m benchmarks.extract_speed efficientnet_lite0 200   one backbone, so many videos
+    python -m benchmarks.extract_speed efficientnet_lite0 200   one backbone, 200 videos
 
-Both run as whole processes, start-up and all, in turn, on the same videos; the ratio of a pair is what counts. The
-export to ONNX, which is made once and kept, is made before. resnet50 runs with random weights, the same in both.
+Both are whole processes, start-up included, and take turns on the same videos; the result is the ratio of each pair.
+The export to ONNX, which is kept, is made before. resnet50 has random weights, the same in both.
 """
 
 import os
@@ -63,14 +63,14 @@ for number, path in enumerate(videos):
 
 
 def seconds(command: list[str], torch_home: Path) -> float:
-    """How long a whole process takes."""
+    """Return the seconds that a whole process takes."""
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "TORCH_HOME": str(torch_home)})
     return time.perf_counter() - start
 
 
 def _weights(name: str, folder: Path) -> Path:
-    """A file of weights: the package's, or random ones."""
+    """A weights file: the package's, or random."""
     if name == "resnet50":
         program = "import sys, torch, torchvision; torch.manual_seed(0); "
         program += "torch.save(torchvision.models.resnet50().state_dict(), sys.argv[1])"
@@ -82,7 +82,7 @@ def _weights(name: str, folder: Path) -> Path:
 
 
 def compare(name: str, num_videos: int, folder: Path) -> str:
-    """A line of the table."""
+    """Return a row of the table."""
     labels = next(iter(labelled_sets(folder).values()))
     paths = [str(video.path) for video in find_videos([labels.parent])]
     paths = paths[:: max(1, len(paths) // num_videos)][:num_videos]
@@ -105,7 +105,7 @@ def compare(name: str, num_videos: int, folder: Path) -> str:
 
 
 def _difference(store: FeatureStore, paths: list[str], output: Path) -> float:
-    """The largest difference of a feature, of the largest feature."""
+    """The largest difference of a feature, relative to the largest feature."""
     differences, largest = [], 1e-9
     for number, path in enumerate(paths):
         (video_id,) = [video_id for video_id in store if path.endswith(f"/{video_id}")]
@@ -116,15 +116,15 @@ def _difference(store: FeatureStore, paths: list[str], output: Path) -> float:
 
 
 def run(*arguments: str) -> str:
-    """A section of RESULTS.md."""
+    """Measure, and return a section of RESULTS.md."""
     cases = {arguments[0]: int(arguments[1])} if arguments else CASES
     lines = ["| backbone | videos | vidpipe / plain loop | videos/s | features differ by |", "|---|---|---|---|---|"]
     for name, num_videos in cases.items():
         with tempfile.TemporaryDirectory() as folder:
             lines.append(compare(name, num_videos, Path(folder)))
     return (
-        "## Whole extraction against a plain loop (`benchmarks/extract_speed.py`)\n\n"
-        f"Uniform 16, CPU, start-up of both counted; median of {NUM_PAIRS} pairs (lowest to highest).\n\n"
+        "## Whole extraction, compared with a plain loop (`benchmarks/extract_speed.py`)\n\n"
+        f"Uniform 16, CPU, start-up of both included; median of {NUM_PAIRS} pairs (lowest to highest).\n\n"
         + "\n".join(lines)
     )
 

@@ -1,11 +1,10 @@
-"""Damaged videos through the extractor, thousands of them: nothing may hang, crash or end up as a wrong row.
+"""Extraction of thousands of damaged videos: nothing may hang, crash, or be stored as a wrong row.
 
     python -m benchmarks.fuzz 2000
 
-A mutant is a small real video with flipped bits, a hole, a missing end, another one's header, or other numbers where
-sizes stand. The backbone is the simplest there is: a frame's feature is its own 4 × 4 thumbnail, so that a row tells
-which picture it was made of. Each stored row is held against the frame that a decode from the start, which shares no
-code with vidpipe, shows at that time.
+A mutant is a small real video with flipped bits, a hole, a missing end, another video's header, or changed sizes. The
+feature of a frame is its own 4 × 4 thumbnail, so that a row shows which picture it was made from. Each stored row is
+compared with the frame at that time in a decode from the start, which shares no code with vidpipe.
 """
 
 import random
@@ -53,13 +52,13 @@ class Thumbnails(nn.Module):
 
 
 def thumbnail_backbone() -> FrozenBackbone:
-    """A backbone whose feature is the picture itself, 0 to 1."""
+    """Return a backbone whose feature is a thumbnail of the picture, 0 to 1."""
     preprocessing = Preprocessing(resize=SIZE, crop=SIZE, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
     return FrozenBackbone(Thumbnails(), dim=3 * GRID * GRID, pool="avg", preprocessing=preprocessing)
 
 
 def mutate(content: bytes, other: bytes, dice: random.Random) -> bytes:
-    """One mutant of a file; `other` is another file's content."""
+    """Return a mutant of a file; `other` is another file's content."""
     return dice.choice(MUTATIONS)(bytearray(content), other, dice)
 
 
@@ -125,7 +124,7 @@ MUTATIONS = (
 
 
 def write_mutants(folder: Path, count: int, seed: int) -> list[VideoFile]:
-    """So many mutants of the small videos."""
+    """Write mutants of the small videos."""
     dice = random.Random(seed)
     originals = [(path.suffix, path.read_bytes()) for path in small_videos(folder / "originals")]
     videos = []
@@ -138,7 +137,7 @@ def write_mutants(folder: Path, count: int, seed: int) -> list[VideoFile]:
 
 
 def fuzz(count: int, seed: int, folder: Path) -> Counter[str]:
-    """What became of so many mutants, by outcome."""
+    """Extract mutants, and count the outcomes."""
     backbone = thumbnail_backbone()
     videos = write_mutants(folder, count, seed)
     key = FeatureKey.of(
@@ -161,14 +160,14 @@ def fuzz(count: int, seed: int, folder: Path) -> Counter[str]:
         outcomes["stored, marked damaged" if store.info(video_id).damaged else "stored"] += 1
         outcomes["rows"] += len(store[video_id])
         outcomes["wrong rows"] += len(wrong)
-        outcomes["rows of pictures that FFmpeg gives otherwise each time"] += undefined
+        outcomes["rows of pictures that FFmpeg decodes differently each time"] += undefined
         for told in wrong:
             print(f"{folder / video_id}: {told}", file=sys.stderr)
     return outcomes
 
 
 def _judge(store: FeatureStore, videos: dict[str, VideoFile]) -> Iterator[tuple[str, list[str], int]]:
-    """Each stored video, its rows that are not what they claim to be, and how many could not be judged."""
+    """Each stored video, its wrong rows, and the number of rows that could not be compared."""
     with ProcessPool(max_workers=2, context=get_context("spawn")) as pool:
         oracles = {
             video_id: pool.schedule(decode_from_the_start, args=(videos[video_id].path,), timeout=ORACLE_SECONDS)
@@ -204,8 +203,8 @@ def _wrong_rows(
 
 
 def _undefined(pool: ProcessPool, path: Path, thumbnails: NDArray[np.float64]) -> set[int]:
-    """Frames that come out otherwise when FFmpeg may not use a picture's memory again: damage has led its decoder to
-    read what it never wrote, and no two decodes need agree."""
+    """Frames that FFmpeg decodes differently if it may not reuse memory: because of the damage, its decoder reads
+    uninitialised memory, and two decodes may differ."""
     _, held = pool.schedule(decode_from_the_start, args=(path,), kwargs={"hold": True}, timeout=ORACLE_SECONDS).result()
     return set(np.flatnonzero(np.abs(held - thumbnails).mean(axis=(1, 2, 3)) > TOLERANCE / 10).tolist())
 
@@ -215,7 +214,7 @@ def decode_from_the_start(path: Path, *, hold: bool = False) -> tuple[NDArray[np
 
     Args:
         path: the video.
-        hold: keep all frames until the end, so that the decoder gets fresh memory for each.
+        hold: keep all frames until the end, so that the decoder cannot reuse memory.
     """
     times: list[float] = []
     pictures: list[NDArray[np.float64]] = []
@@ -263,14 +262,14 @@ def _thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def run(count: int = 1000, seed: int = 0) -> str:
-    """A section of RESULTS.md."""
+    """Measure, and return a section of RESULTS.md."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         outcomes = fuzz(count, seed, Path(folder))
     lines = "\n".join(f"| {name} | {number} |" for name, number in sorted(outcomes.items()))
     seconds = time.monotonic() - started
     return (
-        "## Damaged videos through the extractor (`benchmarks/fuzz.py`)\n\n"
+        "## Extraction of damaged videos (`benchmarks/fuzz.py`)\n\n"
         f"{count} mutants, seed {seed}, {seconds:.0f} s; the process that ran them did not crash.\n\n"
         f"| outcome | number |\n|---|---|\n{lines}"
     )

@@ -1,9 +1,10 @@
-"""Every head × motion on both real sets, and the settings of the default, by cross-validation over groups.
+"""Every head with every motion on both real data sets, and the settings of the default, by cross-validation over
+groups.
 
     python -m benchmarks.heads                    the table of RESULTS.md
-    python -m benchmarks.heads settings           what each setting earns; the linear head's, then a neural one's
-    python -m benchmarks.heads calibration        by which videos a temperature is found
-    python -m benchmarks.heads table STORES       with the stores that STORES holds, as fight/ and interaction/
+    python -m benchmarks.heads settings           each setting changed, for the linear and a neural head
+    python -m benchmarks.heads calibration        on which videos to fit the temperature
+    python -m benchmarks.heads table STORES       with existing stores STORES/fight and STORES/interaction
 
 Fight: 5 folds by source video. Interaction: one sequence left out at a time.
 """
@@ -80,14 +81,14 @@ class LabelledSet:
         self.dataset = SequenceDataset(store, self.videos, self.class_names)
 
     def validate(self, config: TrainConfig, videos: Sequence[LabeledVideo] | None = None) -> CrossValidation:
-        """One configuration over all folds."""
+        """Cross-validate one configuration."""
         folds = make_folds(videos or self.videos, NUM_FOLDS.get(self.name, 5), config.val_fraction, seed=config.seed)
         seeded = [(config.seed, split) for split in folds]
         return cross_validate(self.dataset, seeded, config, [config.head])
 
 
 def load_sets(folder: Path) -> Iterator[LabelledSet]:
-    """The sets, extracted unless the folder holds their stores."""
+    """Return the data sets; extract them unless the folder has their stores."""
     for name, labels in labelled_sets(folder).items():
         config = ExtractConfig(backbone="efficientnet_lite0")
         extract(find_videos([labels.parent]), folder / name, config=config)
@@ -95,7 +96,7 @@ def load_sets(folder: Path) -> Iterator[LabelledSet]:
 
 
 def table(sets: Sequence[LabelledSet], configs: Mapping[str, TrainConfig]) -> list[str]:
-    """A row for each configuration: top-1 ± deviation between the folds and the interval by group, on each set."""
+    """Return a row for each configuration: top-1 ± deviation between folds, and the CI, on each data set."""
     names = [labelled.name for labelled in sets]
     lines = [f"| | {' | '.join(names)} | seconds |", f"|---|{'---|' * len(names)}---|"]
     for told, config in configs.items():
@@ -107,7 +108,7 @@ def table(sets: Sequence[LabelledSet], configs: Mapping[str, TrainConfig]) -> li
 
 
 def head_configs() -> dict[str, TrainConfig]:
-    """The baseline, then each head with each motion."""
+    """Yield the baseline, then each head with each motion."""
     configs = {"mean (baseline)": TrainConfig(head="mean", calibrate=False, device="cpu")}
     for motion in MOTIONS:
         for head in HEADS:
@@ -116,7 +117,7 @@ def head_configs() -> dict[str, TrainConfig]:
 
 
 def setting_configs() -> dict[str, TrainConfig]:
-    """Each head of `SETTINGS` with one setting changed at a time."""
+    """Yield each head of `SETTINGS` with one setting changed at a time."""
     return {
         f"{head} {' '.join(f'{name}={value}' for name, value in change.items()) or 'with the defaults'}": replace(
             NEURAL,
@@ -129,7 +130,7 @@ def setting_configs() -> dict[str, TrainConfig]:
 
 
 def temperatures(labelled: LabelledSet, seed: int) -> dict[str, tuple[float, float]]:
-    """The temperature by each way, and the log loss with it on a third of the groups that no one learned from."""
+    """Return the temperature of each method, and its log loss on a third of the groups, outside the training set."""
     split = make_split(labelled.videos, val_fraction=1 / 3, test_fraction=1 / 3, seed=seed)
     subsets = select_subsets(labelled.dataset, split)
     val, test = subsets["val"], subsets["test"]
@@ -147,8 +148,8 @@ def temperatures(labelled: LabelledSet, seed: int) -> dict[str, tuple[float, flo
 
 
 def calibration(sets: Sequence[LabelledSet]) -> list[str]:
-    """A row for each way on each set, over draws of the test groups."""
-    lines = ["| | found by | temperature, lowest to highest | log loss ± between draws |", "|---|---|---|---|"]
+    """Return a row for each method and data set, over random test groups."""
+    lines = ["| | fitted on | temperature, lowest to highest | log loss ± between draws |", "|---|---|---|---|"]
     for labelled in sets:
         draws = [temperatures(labelled, seed) for seed in range(NUM_DRAWS)]
         for name in draws[0]:
@@ -161,8 +162,8 @@ def calibration(sets: Sequence[LabelledSet]) -> list[str]:
 
 
 PROTOCOL = (
-    "efficientnet_lite0, uniform 16; top-1 ± deviation between the folds, and the 95 % interval by drawing groups "
-    "anew. fight: 5 folds by source video; interaction: one sequence left out at a time. Neural heads: hidden size "
+    "efficientnet_lite0, uniform 16; top-1 ± deviation between the folds, and the 95 % CI (bootstrap over "
+    "groups). fight: 5 folds by source video; interaction: one sequence left out at a time. Neural heads: hidden size "
     f"{NEURAL.hidden_size}, at most {NEURAL.epochs} epochs, seed 0."
 )
 SECTIONS: Mapping[str, tuple[str, str, Callable[[Sequence[LabelledSet]], list[str]]]] = {
@@ -174,14 +175,14 @@ SECTIONS: Mapping[str, tuple[str, str, Callable[[Sequence[LabelledSet]], list[st
     ),
     "calibration": (
         "Calibration of the default head (`python -m benchmarks.heads calibration`)",
-        f"{NUM_DRAWS} draws: log loss on a third of the groups, of a head fitted to the others.",
+        f"Log loss on a third of the groups, of a head trained on the others; {NUM_DRAWS} random draws.",
         calibration,
     ),
 }
 
 
 def run(what: str = "table", stores: Path | None = None) -> str:
-    """A section of RESULTS.md."""
+    """Measure, and return a section of RESULTS.md."""
     warnings.simplefilter("ignore")
     logging.getLogger("vidpipe").setLevel(logging.ERROR)
     title, about, measure = SECTIONS[what]

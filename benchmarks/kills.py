@@ -1,11 +1,10 @@
-"""An extraction that is killed again and again: SIGKILL at random moments of real `vidpipe extract` processes.
+"""Extractions that are killed: SIGKILL at random moments of real `vidpipe extract` processes.
 
     python -m benchmarks.kills 100
 
-Every other kill waits until a shard is being written. After each one: the store opens, every sealed shard is as it was
-written, what was sealed before is still there, no video stands in two shards, and no process is left behind. Whenever
-a store gets complete it is held against a fresh extraction, and the next kills begin a new one; the last is left to
-get complete.
+Every other kill waits until a shard is being written. After each kill: the store opens, every sealed shard is
+unchanged, no video is in two shards, and no process is left behind. A completed store is compared with a fresh
+extraction, and the next kills use a new one; the last store is completed.
 """
 
 import os
@@ -36,23 +35,23 @@ TOLERANCE = 1e-4
 
 @dataclass
 class Outcome:
-    """What happened so far."""
+    """Counts so far, and what was wrong."""
 
     num_kills: int = 0
     num_kills_while_writing: int = 0
     num_stores: int = 0
-    """Stores that got complete, and equal to a fresh extraction."""
+    """Stores that were completed, and were equal to a fresh extraction."""
     wrong: list[str] = field(default_factory=list)
 
 
 def command(videos: Path, store: Path) -> list[str]:
-    """A real extraction, as a user would start it."""
+    """Return the command line of a real extraction."""
     program = [sys.executable, "-m", "vidpipe", "extract", str(videos), "-o", str(store)]
     return [*program, *SETTINGS, "--seal-videos", str(SEAL_VIDEOS)]
 
 
 def kill_often(count: int, seed: int, folder: Path, *, num_videos: int = NUM_VIDEOS) -> Outcome:
-    """Kill so many extractions, and look at the store after each."""
+    """Kill extractions, and check the store after each."""
     dice = random.Random(seed)
     videos = folder / "videos"
     videos.mkdir()
@@ -82,7 +81,7 @@ def kill_often(count: int, seed: int, folder: Path, *, num_videos: int = NUM_VID
 def _run_and_kill(
     arguments: list[str], store: Path, whole_seconds: float, dice: random.Random, outcome: Outcome
 ) -> bool:
-    """Whether the extraction got to its end before its moment came."""
+    """Whether the extraction finished before it was killed."""
     deadline = time.monotonic() + dice.uniform(0, LATEST * whole_seconds)
     while_writing = bool(dice.getrandbits(1))
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, start_new_session=True) as process:
@@ -105,7 +104,7 @@ def _run_and_kill(
 
 
 def _orphans(session: int) -> list[str]:
-    """Workers that outlived their extraction by more than a while."""
+    """Workers that are still running a while after their extraction."""
     deadline = time.monotonic() + ORPHAN_SECONDS
     while left := processes_of(session):
         if time.monotonic() > deadline:
@@ -116,7 +115,7 @@ def _orphans(session: int) -> list[str]:
 
 
 def processes_of(session: int) -> list[int]:
-    """Ids of the processes, zombies aside, of a session."""
+    """Return the ids of a session's processes, without zombies."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -129,7 +128,7 @@ def processes_of(session: int) -> list[int]:
 
 
 def _examine(path: Path, sealed_before: set[str], outcome: Outcome) -> set[str]:
-    """The videos that a store holds after a kill."""
+    """The videos of a store after a kill."""
     if not (path / "store.json").exists():
         return set()
     store = FeatureStore.open(path)
@@ -151,15 +150,15 @@ def _differences(store: FeatureStore, fresh: FeatureStore) -> list[str]:
 
 
 def run(count: int = 20, seed: int = 0) -> str:
-    """A section of RESULTS.md."""
+    """Measure, and return a section of RESULTS.md."""
     with tempfile.TemporaryDirectory() as folder:
         outcome = kill_often(count, seed, Path(folder))
     told = "\n".join(f"- {wrong}" for wrong in outcome.wrong) or "Nothing was wrong."
     return (
         "## Killed at random moments (`benchmarks/kills.py`)\n\n"
-        f"{outcome.num_kills} of `vidpipe extract` over {NUM_VIDEOS} videos were killed (seed {seed}), "
-        f"{outcome.num_kills_while_writing} of them within {1000 * MAX_WRITING_SECONDS:.0f} ms of the beginning of a "
-        f"shard's writing; {outcome.num_stores} stores got complete. {told}"
+        f"{outcome.num_kills} runs of `vidpipe extract` with {NUM_VIDEOS} videos were killed (seed {seed}), "
+        f"{outcome.num_kills_while_writing} of them within {1000 * MAX_WRITING_SECONDS:.0f} ms after a shard's "
+        f"writing began; {outcome.num_stores} stores were completed. {told}"
     )
 
 

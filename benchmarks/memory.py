@@ -1,10 +1,10 @@
-"""Peak memory of an extraction, all its processes together, for videos that are long, large or both.
+"""Peak memory of an extraction, all processes together, for long and large videos.
 
     python -m benchmarks.memory                    all cases but the slowest
     python -m benchmarks.memory 20000_frames       one case
 
-Linux alone: memory is what /proc says. Two sums are given: resident pages of every process, in which what they share
-counts for each (RSS), and proportional ones, in which it counts once (PSS).
+Linux only: memory is read from /proc. RSS counts pages that processes share once for each process; PSS counts them
+once.
 """
 
 import subprocess
@@ -35,7 +35,7 @@ class Case:
 
 
 def long_clip(folder: Path, minutes: int, fps: int) -> Path:
-    """A video of 320 × 240 that repeats one minute."""
+    """Write a video of 320 × 240 that repeats one minute."""
     minute = write_clip(folder / "minute.mkv", "libx264", FAST, num_frames=60 * fps, width=320, height=240, fps=fps)
     repeat_video(minute, folder / "long.mkv", minutes)
     minute.unlink()
@@ -71,7 +71,7 @@ CASES = {
 
 
 def measure(case: Case, folder: Path) -> tuple[float, float, int, float]:
-    """Peak RSS and PSS in GB, rows stored, and seconds."""
+    """Return peak RSS and PSS in GB, the rows stored, and the seconds."""
     video = case.write(folder)
     arguments = ["extract", str(video), "-o", str(folder / "store"), "--backbone", "efficientnet_lite0"]
     program = [sys.executable, "-m", "vidpipe", *arguments, "--device", "cpu", *case.options, "--quiet"]
@@ -89,7 +89,7 @@ def measure(case: Case, folder: Path) -> tuple[float, float, int, float]:
 
 
 def _memory(pid: int) -> tuple[int, int]:
-    """RSS and PSS of a process in bytes; none where it has just ended."""
+    """RSS and PSS of a process in bytes; zeros if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     except OSError:
@@ -99,7 +99,7 @@ def _memory(pid: int) -> tuple[int, int]:
 
 
 def run(*names: str) -> str:
-    """A section of RESULTS.md."""
+    """Measure, and return a section of RESULTS.md."""
     lines = ["| video | rows | peak RSS, GB | peak PSS, GB | seconds |", "|---|---|---|---|---|"]
     for case in [CASES[name] for name in names] or [case for case in CASES.values() if not case.slow]:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,12 +1,12 @@
-"""A training that is killed again and again: SIGKILL at random moments of real `vidpipe train` processes.
+"""Trainings that are killed: SIGKILL at random moments of real `vidpipe train` processes.
 
     python -m benchmarks.run_kills 60
 
-Two trainings with other settings replace each other's run with --overwrite, or go on with --resume; every fourth kill
-waits until the new run is being written, another until it is whole, another until it has taken its place. Half of them
-replace the folder in one step, half in two, as on a file system that cannot exchange folders. After each kill: each
-file of the run is, byte for byte, that of one of the two trainings left alone; nothing of the other run is beside it;
-`info`, `report` and `predict` read it; and --resume leads to the model of a training that was never interrupted.
+Two trainings with different settings replace each other's run with --overwrite, or continue with --resume. A quarter
+of the kills each wait until the new run is being written, until it is complete, or until it is in place. Half of the
+trainings replace the folder in one step, half in two, as on a file system that cannot exchange folders. After each
+kill: all files of the run are, byte for byte, those of one of the two trainings without a kill; `info`, `report` and
+`predict` read it; and --resume leads to the same model as a training without a kill.
 """
 
 import multiprocessing
@@ -45,7 +45,7 @@ MOMENTS = ("any", "writing", "whole", "in place")
 
 @dataclass
 class Outcome:
-    """What happened so far."""
+    """Counts so far, and what was wrong."""
 
     num_kills: int = 0
     num_replaced: int = 0
@@ -56,7 +56,7 @@ class Outcome:
 
 
 def kill_often(count: int, seed: int, folder: Path) -> Outcome:
-    """Kill `count` trainings, and examine the run after each."""
+    """Kill `count` trainings, and check the run after each."""
     dice, bench, outcome = random.Random(seed), _Bench(folder), Outcome()
     wanted, resumes = "lstm", False
     while outcome.num_kills < count:
@@ -78,7 +78,7 @@ def kill_often(count: int, seed: int, folder: Path) -> Outcome:
 
 
 class _Bench:
-    """A store, a run's folder, and what two trainings that are left alone write."""
+    """A store, a run's folder, and the output of two trainings without a kill."""
 
     def __init__(self, folder: Path) -> None:
         self._context = multiprocessing.get_context("forkserver")
@@ -98,7 +98,7 @@ class _Bench:
             self._expected[name] = dict(_digests(folder / name))
 
     def train(self, name: str, dice: random.Random | None, outcome: Outcome, *, resumes: bool) -> bool:
-        """Train, and kill it where there are dice; whether the training came to its end before."""
+        """Train, and kill it if `dice` are given; return whether the training finished before."""
         exchanges = dice is None or bool(dice.getrandbits(1))
         before = _inode(self._run)
         resumes = resumes and self._training.exists()  # else it was killed before it began
@@ -117,7 +117,7 @@ class _Bench:
         return True
 
     def examine(self, outcome: Outcome) -> str | None:
-        """Which of the two runs is there; None where there is none."""
+        """Return which of the two runs is in the folder, or None."""
         if not self._run.exists() and not (self._training / "new").exists():
             outcome.wrong += ["the run is gone"] * self._had_run
             return None
@@ -166,7 +166,7 @@ class _Bench:
 
 
 def _train(arguments: list[str], log: Path, exchanges: bool) -> None:
-    """What `vidpipe` does with these arguments, with a checkpoint after every epoch."""
+    """Run `vidpipe` with these arguments, with a checkpoint after every epoch."""
     checkpoints.SECONDS_BETWEEN = 0.0
     if not exchanges:
         run_folder._exchange = _cannot_exchange
@@ -192,7 +192,7 @@ def _digests(run: Path) -> Iterator[tuple[str, str]]:
 
 
 def _write_store(path: Path, video_ids: list[str], video: Path | None = None) -> None:
-    """Noise in which the label shows faintly."""
+    """Write noise with a weak signal of the label."""
     sequences = [make_sequence(video_id, 6, DIM, seed=number, path=video) for number, video_id in enumerate(video_ids)]
     for sequence in sequences:
         sequence.features[:, 0] += sequence.video_id.startswith("a")
@@ -200,14 +200,14 @@ def _write_store(path: Path, video_ids: list[str], video: Path | None = None) ->
 
 
 def run(count: int = 60, seed: int = 0) -> str:
-    """A section of RESULTS.md."""
+    """Measure, and return a section of RESULTS.md."""
     with tempfile.TemporaryDirectory() as folder:
         outcome = kill_often(count, seed, Path(folder))
     told = "\n".join(f"- {wrong}" for wrong in outcome.wrong) or "Nothing was wrong."
     return (
         "## Trainings killed at random moments (`benchmarks/run_kills.py`)\n\n"
-        f"{outcome.num_kills} of `vidpipe train` were killed (seed {seed}); {outcome.num_replaced} came to their end, "
-        f"{outcome.num_resumed} of them by --resume. {told}"
+        f"{outcome.num_kills} runs of `vidpipe train` were killed (seed {seed}); {outcome.num_replaced} finished, "
+        f"{outcome.num_resumed} of them with --resume. {told}"
     )
 
 

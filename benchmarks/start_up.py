@@ -1,9 +1,9 @@
-"""What a command costs before it has anything to do: `vidpipe --help`, and `extract` over a store that has everything.
+"""Start-up time: `vidpipe --help`, and `extract` with a store that has all videos already.
 
     python -m benchmarks.start_up
 
-Whole processes, in turn. The videos are no videos: had one been opened, it would have failed. That torch was not
-imported is what the interpreter itself says of its modules at the end.
+Whole processes, in turn. The files are not videos: opening one would fail. Imported modules are read from the
+interpreter at its end.
 """
 
 import subprocess
@@ -27,7 +27,7 @@ print(" ".join(name for name in ("torch", "av", "decord") if name in sys.modules
 
 
 def write_full_store(folder: Path, num_videos: int = NUM_VIDEOS) -> list[str]:
-    """Files that are no videos, a store that holds them all, and the arguments that ask for it again."""
+    """Write files that are not videos, and a store that has them all; return the arguments that extract them again."""
     config = ExtractConfig(backbone=BACKBONE)
     store = FeatureStore.create(folder / "store", Stream.of(config).key)
     with store.writer() as writer:
@@ -40,18 +40,18 @@ def write_full_store(folder: Path, num_videos: int = NUM_VIDEOS) -> list[str]:
 
 
 def process_seconds(*arguments: str) -> float:
-    """How long a Python process takes."""
+    """Return the seconds that a Python process takes."""
     return seconds(lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True))
 
 
 def imported(arguments: list[str]) -> tuple[str, str]:
-    """What a command says, and which of the heavy modules it has imported by its end."""
+    """Return a command's output, and the heavy modules that it has imported."""
     done = subprocess.run([sys.executable, "-c", MODULES, *arguments], check=True, capture_output=True, text=True)
     return done.stdout.strip(), done.stderr.strip() or "none"
 
 
 def run(num_videos: int = NUM_VIDEOS, num_rounds: int = NUM_ROUNDS) -> str:
-    """A section of RESULTS.md."""
+    """Measure, and return a section of RESULTS.md."""
     with tempfile.TemporaryDirectory() as scratch:
         arguments = write_full_store(Path(scratch), num_videos)
         commands = {
@@ -74,7 +74,7 @@ def run(num_videos: int = NUM_VIDEOS, num_rounds: int = NUM_ROUNDS) -> str:
         f'| `vidpipe --help` | `python -c "import click"` | {spread(beyond_click, 0)} ms | {modules_of_help} |\n'
         f"| `vidpipe extract` over a store that has all {num_videos} videos | `vidpipe extract --help` | "
         f"{spread(beyond_start)} s | {modules} |\n\n"
-        "The files are no videos, and none failed: none was opened."
+        "The files are not videos, and none failed: none was opened."
     )
 
 

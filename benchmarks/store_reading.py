@@ -1,9 +1,9 @@
-"""Reading a store for training against `cat` of the same files to /dev/null, both from the page cache.
+"""Reading a store for training, compared with `cat` of the same files to /dev/null, both from the page cache.
 
     python -m benchmarks.store_reading
 
-Each round is one `cat`, one filling of as much fresh memory, and one reading of everything that training holds in
-memory, in turn; the store is opened anew each time, tables and checks included.
+Each round runs `cat`, fills as much new memory, and reads everything that training keeps in memory. Reading includes
+opening the store and checking its tables.
 """
 
 import statistics
@@ -28,7 +28,7 @@ NUM_ROUNDS = 7
 
 
 def random_sequence(number: int, dim: int = DIM, path: Path | None = None) -> FeatureSequence:
-    """A video's features, which mean nothing, but for their first column, which tells its class; `path` is its file."""
+    """Return random features of a video; the first column depends on its class. `path` is its file."""
     sequence = make_sequence(video_name(number), NUM_STEPS, dim, seed=number, path=path)
     sequence.features[:, 0] = number % NUM_CLASSES
     return sequence
@@ -40,7 +40,7 @@ def video_name(number: int) -> str:
 
 
 def write_store(path: Path, num_videos: int = NUM_VIDEOS) -> FeatureStore:
-    """A store of so many videos as a float32 backbone of `DIM` features fills it."""
+    """Write a store of float32 features of size `DIM`."""
     config, backbone = ExtractConfig(), find_backbone("resnet50")
     key = FeatureKey.of(
         config.resolve_sampling(),
@@ -58,14 +58,14 @@ def write_store(path: Path, num_videos: int = NUM_VIDEOS) -> FeatureStore:
 
 
 def read_for_training(path: Path) -> SequenceDataset:
-    """All of a store, as `vidpipe train` holds it."""
+    """Read a store as `vidpipe train` does."""
     store = FeatureStore.open(path)
     videos = [LabeledVideo(video_id, video_id.split("/")[0]) for video_id in store.ids]
     return SequenceDataset(store, videos, sorted({video.label for video in videos}))
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """How long a call takes."""
+    """Return the seconds that a call takes."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
@@ -77,7 +77,7 @@ def spread(values: list[float], digits: int = 2) -> str:
 
 
 def run() -> str:
-    """A section of RESULTS.md."""
+    """Measure, and return a section of RESULTS.md."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "store")
         files = [str(file) for file in write_store(path).shard_paths]
@@ -90,11 +90,11 @@ def run() -> str:
     cats, fills, reads = map(list, zip(*rounds[1:], strict=True))
     ratios = [read / cat for cat, _, read in rounds[1:]]
     return (
-        "## Reading a store for training against `cat` (`benchmarks/store_reading.py`)\n\n"
+        "## Reading a store for training, compared with `cat` (`benchmarks/store_reading.py`)\n\n"
         f"{NUM_VIDEOS} sequences of {NUM_STEPS} × {DIM} float32, {gigabytes:.2f} GB in {len(files)} shards, in the "
         f"page cache. Reading them into one array takes {spread(ratios)} × the time of `cat` (median of {NUM_ROUNDS} "
-        f"rounds, minimum and maximum): {spread(reads)} s against {spread(cats)} s, with opening, checking and looking "
-        f"for what is not finite. To fill as much fresh memory with zeros alone takes {spread(fills)} s."
+        f"rounds, minimum and maximum): {spread(reads)} s and {spread(cats)} s, including opening and checks. "
+        f"Filling as much new memory with zeros takes {spread(fills)} s."
     )
 
 

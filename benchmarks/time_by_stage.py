@@ -1,4 +1,4 @@
-"""Where the time of a video goes: opening, decoding, colours, resizing, the image model; by cProfile, in one process.
+"""Time by stage of one video: opening, decoding, colours, resizing, image model; by cProfile, in one process.
 
 python -m benchmarks.time_by_stage
 """
@@ -26,7 +26,7 @@ NUM_VIDEOS = 40
 CONFIG = ExtractConfig(backbone="efficientnet_lite0", engine="onnx", device="cpu")
 STREAM = Stream.of(CONFIG)
 STAGES = {
-    "opening the file, FFmpeg's own look at its streams": ("container.py", "open_container"),
+    "opening the file, FFmpeg's analysis of its streams": ("container.py", "open_container"),
     "reading the packets": ("packets.py", "add"),
     "decoding": ("pyav_reader.py", "_frame"),
     "colours: YUV to RGB": ("pyav_reader.py", "rgb"),
@@ -36,7 +36,7 @@ STAGES = {
 
 
 def read(video: VideoFile) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
-    """As a decoding process does: (T, 3, H, W)"""
+    """Read a video as a decoding process does: (T, 3, H, W)"""
     reader = open_video(video.path)
     plan = plan_frames(CONFIG.resolve_sampling(), reader.pts_seconds, reader.end_seconds, ())
     preprocessing = STREAM.spec.preprocessing
@@ -44,7 +44,7 @@ def read(video: VideoFile) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
 
 
 def extract(videos: list[VideoFile], engine: Engine) -> None:
-    """One video after another."""
+    """Extract one video after another."""
     for video in videos:
         frames = read(video)
         for start in range(0, len(frames), 8):
@@ -52,7 +52,7 @@ def extract(videos: list[VideoFile], engine: Engine) -> None:
 
 
 def run(num_videos: int = NUM_VIDEOS) -> str:
-    """A section of RESULTS.md."""
+    """Measure, and return a section of RESULTS.md."""
     torch.set_num_threads(1)
     engine = STREAM.load_engine(device=CONFIG.device, engine=CONFIG.engine, num_videos=num_videos)
     with tempfile.TemporaryDirectory() as folder:
@@ -67,12 +67,12 @@ def run(num_videos: int = NUM_VIDEOS) -> str:
     }
     whole = seconds["time_by_stage.py", "extract"]
     stages = {name: seconds.get(place, 0.0) for name, place in STAGES.items()}
-    stages["all else"] = whole - sum(stages.values())
+    stages["everything else"] = whole - sum(stages.values())
     lines = (f"| {name} | {1000 * took / len(videos):.1f} | {took / whole:.0%} |" for name, took in stages.items())
     return (
-        "## Where the time of a video goes (`benchmarks/time_by_stage.py`)\n\n"
+        "## Time by stage (`benchmarks/time_by_stage.py`)\n\n"
         f"{len(videos)} videos one after another in one process, uniform 16, efficientnet_lite0 by ONNX Runtime on all "
-        "cores, decoding on one; cProfile's own cost is in it.\n\n| | ms a video | share |\n|---|---|---|\n"
+        "cores, decoding on one; including cProfile's own cost.\n\n| | ms per video | share |\n|---|---|---|\n"
         + "\n".join(lines)
     )
 

@@ -1,11 +1,10 @@
-"""An epoch of LSTM training against the loop that people write: a DataLoader that opens one .npy a video.
+"""An epoch of LSTM training, compared with a plain loop: a DataLoader that opens one .npy file per video.
 
     python -m benchmarks.train_speed
 
-The same head, batch size and number of steps; the files of both are in the page cache. The better of no worker and two
-workers stands for the loop. The way of the features into batches is measured by itself too, for on a CPU the LSTM's own
-arithmetic is most of an epoch, and it is the same on both sides. An epoch is sampled: so many videos out of all, the
-same ones in each round.
+Both have the same head, batch size and number of steps, and files in the page cache. The loop uses 0 or 2 workers,
+whichever is faster. Loading features into batches is also measured alone, because on a CPU the LSTM's arithmetic is
+most of an epoch. An epoch uses a sample of the videos, the same in each round.
 """
 
 import tempfile
@@ -43,7 +42,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class NpyFiles(Dataset[tuple[Tensor, int]]):
-    """One .npy a video: what the plain loop reads."""
+    """Reads one .npy file per video, as the plain loop does."""
 
     def __init__(self, paths: Sequence[Path], classes: Sequence[int]) -> None:
         self._paths, self._classes = paths, classes
@@ -66,7 +65,7 @@ def plain_loader(files: NpyFiles, workers: int) -> "DataLoader[Any]":
 
 
 def plain_epoch(head: Head, optimiser: torch.optim.Optimizer, loader: Iterable[Batch]) -> None:
-    """A training loop as tutorials have it."""
+    """Train an epoch as tutorials do."""
     head.train()
     for features, lengths, class_index in loader:
         optimiser.zero_grad()
@@ -78,7 +77,7 @@ def plain_epoch(head: Head, optimiser: torch.optim.Optimizer, loader: Iterable[B
 
 
 class Contest:
-    """Both ways over the same videos, each with a head of its own."""
+    """vidpipe and the plain loop over the same videos, each with its own head."""
 
     def __init__(self, dataset: SequenceDataset, files: NpyFiles) -> None:
         self._dataset, self._files = dataset, files
@@ -87,26 +86,26 @@ class Contest:
         self._plain_optimiser = torch.optim.AdamW(self._plain_head.parameters(), lr=CONFIG.lr)
 
     def epoch(self) -> float:
-        """Seconds of vidpipe's epoch."""
+        """Return the seconds of vidpipe's epoch."""
         order = torch.randperm(len(self._dataset))
         return seconds(lambda: train_epoch(self._head, self._dataset, self._optimiser, CONFIG, order))
 
     def batches(self) -> float:
-        """Seconds of vidpipe's batches alone."""
+        """Return the seconds of vidpipe's batches alone."""
         order = torch.randperm(len(self._dataset))
         return seconds(lambda: drain(self._dataset.batches(CONFIG.batch_size, order=order)))
 
     def plain_epoch(self, workers: int) -> float:
-        """Seconds of the loop's epoch."""
+        """Return the seconds of the loop's epoch."""
         loader = plain_loader(self._files, workers)
         return seconds(lambda: plain_epoch(self._plain_head, self._plain_optimiser, loader))
 
     def plain_batches(self, workers: int) -> float:
-        """Seconds of the loop's batches alone."""
+        """Return the seconds of the loop's batches alone."""
         return seconds(lambda: drain(plain_loader(self._files, workers)))
 
     def round(self) -> tuple[float, float, float, float]:
-        """Seconds: the loop's epoch and vidpipe's, the loop's batches and vidpipe's."""
+        """Return the seconds of the loop's epoch and vidpipe's, and of the loop's batches and vidpipe's."""
         plain_batches = min(self.plain_batches(workers) for workers in WORKERS)
         plain_epoch = min(self.plain_epoch(workers) for workers in WORKERS)
         return plain_epoch, self.epoch(), plain_batches, self.batches()
@@ -118,7 +117,7 @@ def drain(batches: Iterable[object]) -> None:
 
 
 def write_npy(store: FeatureStore, folder: Path, num_videos: int) -> Iterator[Path]:
-    """The features of the store's first videos as the plain loop wants them."""
+    """Write the features of the store's first videos for the plain loop."""
     folder.mkdir()
     for number in range(num_videos):
         path = folder / f"{number:05}.npy"
@@ -127,7 +126,7 @@ def write_npy(store: FeatureStore, folder: Path, num_videos: int) -> Iterator[Pa
 
 
 def run(num_videos: int = NUM_VIDEOS, num_sampled: int = NUM_SAMPLED, num_rounds: int = NUM_ROUNDS) -> str:
-    """A section of RESULTS.md."""
+    """Measure, and return a section of RESULTS.md."""
     with tempfile.TemporaryDirectory() as scratch:
         store = write_store(Path(scratch, "store"), num_videos)
         paths = list(write_npy(store, Path(scratch, "npy"), num_sampled))
@@ -139,11 +138,11 @@ def run(num_videos: int = NUM_VIDEOS, num_sampled: int = NUM_SAMPLED, num_rounds
     batches = [plain / ours for _, _, plain, ours in rounds]
     ours, ours_batches = spread([ours for _, ours, _, _ in rounds]), spread([ours for *_, ours in rounds], 3)
     return (
-        "## An epoch of LSTM training against one .npy a video (`benchmarks/train_speed.py`)\n\n"
+        "## An epoch of LSTM training, compared with one .npy file per video (`benchmarks/train_speed.py`)\n\n"
         f"{num_sampled} of {num_videos} videos of {NUM_STEPS} × {DIM} float32, batches of {CONFIG.batch_size}, the "
-        f"LSTM, CPU; the loop's better of {' and '.join(map(str, WORKERS))} workers; median of {num_rounds} "
-        "rounds, minimum and maximum.\n\n"
-        "| | the loop's time over vidpipe's | vidpipe, s |\n|---|---|---|\n"
+        f"LSTM, CPU; the loop with {' or '.join(map(str, WORKERS))} workers, whichever is faster; median of "
+        f"{num_rounds} rounds, minimum and maximum.\n\n"
+        "| | the loop's time / vidpipe's | vidpipe, s |\n|---|---|---|\n"
         f"| whole epoch, LSTM and optimiser included | {spread(epochs)} | {ours} |\n"
         f"| features into batches alone | {spread(batches, 1)} | {ours_batches} |"
     )

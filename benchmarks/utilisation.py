@@ -1,10 +1,10 @@
-"""How busy `vidpipe extract` keeps the machine: decoding and the image model together, against each of them alone.
+"""How well `vidpipe extract` uses the machine: decoding and image model together, compared with each alone.
 
     python -m benchmarks.utilisation        what `make bench` runs
-    python -m benchmarks.utilisation 200    over so many videos
+    python -m benchmarks.utilisation 200    with 200 videos
 
-Decoding alone runs a process on each core; the image model alone runs on all cores, over frames that it has seen. What
-both take is what a perfect extraction would: the table says how far from that one is, by number of decoding processes.
+Decoding alone uses a process on each core; the image model alone uses all cores, with frames in memory. A perfect
+extraction takes the sum of both: the table shows the ratio to it, by number of decoding processes.
 """
 
 import os
@@ -35,7 +35,7 @@ STREAM = Stream.of(CONFIG)
 
 
 def decode(videos: list[VideoFile], workers: int) -> int:
-    """Frames decoded."""
+    """Decode, and return the number of frames."""
     batches = decode_videos(
         videos,
         sampling=CONFIG.resolve_sampling(),
@@ -48,7 +48,7 @@ def decode(videos: list[VideoFile], workers: int) -> int:
 
 
 def model(engine: Engine, num_frames: int) -> int:
-    """Frames put through the image model."""
+    """Run the image model, and return the number of frames."""
     size = engine.preprocessing.crop
     frames = np.random.default_rng(0).integers(0, 256, (CONFIG.batch_size or 1, 3, size, size), dtype=np.uint8)
     num_batches = -(-num_frames // len(frames))
@@ -58,14 +58,14 @@ def model(engine: Engine, num_frames: int) -> int:
 
 
 def extract(videos: list[VideoFile], engine: Engine, workers: int) -> int:
-    """Frames decoded and put through the image model."""
+    """Extract, and return the number of frames."""
     config = ExtractConfig(**{**vars(CONFIG), "workers": workers})
     with closing(iter_features(videos, engine=engine, key=STREAM.key, config=config)) as results:
         return sum(len(result) for result in results if isinstance(result, FeatureSequence))
 
 
 def measure(num_videos: int, folder: Path) -> dict[str, list[float]]:
-    """Seconds by what was done, a figure a round."""
+    """Return the seconds of each round, by what was measured."""
     labels = next(iter(labelled_sets(folder).values()))
     found = find_videos([labels.parent])
     videos = found[:: max(1, len(found) // num_videos)][:num_videos]
@@ -87,7 +87,7 @@ def measure(num_videos: int, folder: Path) -> dict[str, list[float]]:
 
 
 def run(num_videos: int = NUM_VIDEOS) -> str:
-    """A section of RESULTS.md."""
+    """Measure, and return a section of RESULTS.md."""
     with tempfile.TemporaryDirectory() as folder:
         seconds = measure(num_videos, Path(folder))
     both = [sum(pair) for pair in zip(seconds["decoding alone"], seconds["image model alone"], strict=True)]
@@ -98,12 +98,12 @@ def run(num_videos: int = NUM_VIDEOS) -> str:
         lines.append(f"| {name} | {1000 * statistics.median(measured):.0f} | {against} |")
     decoding, modelling = (CORES * statistics.median(seconds[f"{name} alone"]) for name in ("decoding", "image model"))
     return (
-        "## How busy an extraction keeps the machine (`benchmarks/utilisation.py`)\n\n"
-        f"{num_videos} videos, efficientnet_lite0 by ONNX Runtime, uniform 16, {CORES} cores; starting the decoding "
-        f"processes is counted. Median of {NUM_ROUNDS} rounds (lowest to highest).\n\n"
-        "| | ms a video | of the two alone together |\n|---|---|---|\n"
+        "## Utilisation of the machine (`benchmarks/utilisation.py`)\n\n"
+        f"{num_videos} videos, efficientnet_lite0 by ONNX Runtime, uniform 16, {CORES} cores; including the start of "
+        f"the decoding processes. Median of {NUM_ROUNDS} rounds (lowest to highest).\n\n"
+        "| | ms per video | relative to the sum of both alone |\n|---|---|---|\n"
         + "\n".join(lines)
-        + f"\n\nReckoned from that: a video costs {decoding:.3f} core-seconds of decoding and {modelling:.3f} of the "
+        + f"\n\nEstimate: a video costs {decoding:.3f} core-seconds of decoding and {modelling:.3f} of the "
         f"image model. A million of these take {_days(decoding + modelling, CORES)} on this machine, "
         f"{_days(decoding + modelling, 64)} on 64 such cores; beside a GPU that keeps up, decoding alone takes "
         f"{_days(decoding, 16)} on 16 such cores, {_days(decoding, 64)} on 64."

@@ -1,7 +1,9 @@
-"""A small, seeded version of each bench of reliability; `make bench` runs them at length."""
+"""A short, seeded version of each reliability benchmark (`make bench` runs long ones), and that all scripts start."""
 
+import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from benchmarks.kills import kill_often
 from benchmarks.memory import CASES, large_clip, measure
 
 MAX_GB = 3.0
+ROOT = Path(__file__).parents[1]
+SCRIPTS = [path for folder in ("benchmarks", "tools") for path in sorted((ROOT / folder).glob("[!_]*.py"))]
 
 
 def test_damaged_videos_do_not_hang_crash_or_give_wrong_rows(tmp_path: Path) -> None:
@@ -39,8 +43,20 @@ def test_a_large_video_takes_bounded_memory(tmp_path: Path) -> None:
     assert rss_gb < MAX_GB
 
 
-def test_a_section_of_the_results_takes_the_place_of_its_older_self() -> None:
+def test_a_section_of_the_results_replaces_the_one_with_its_title() -> None:
     document = "# Results\n\nhead\n\n## one (`a`)\n\nold\n\n## two (`b`)\n\nkept\n"
     document = put(document, "## one (`a`)\n\nnew")
     assert document == "# Results\n\nhead\n\n## one (`a`)\n\nnew\n\n## two (`b`)\n\nkept\n"
     assert put(document, "## three\n\nx\n") == document + "\n## three\n\nx\n"
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: f"{path.parent.name}.{path.stem}")
+def test_every_benchmark_and_tool_can_be_imported(path: Path) -> None:
+    assert import_module(f"{path.parent.name}.{path.stem}").__doc__
+
+
+@pytest.mark.parametrize("module", ["benchmarks", "tools.count_sizes", "tools.train_lenet5"])
+def test_a_script_describes_itself_and_does_nothing_else(module: str) -> None:
+    command = [sys.executable, "-m", module, "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert f"python -m {module}" in result.stdout

@@ -1,1 +1,1 @@
-"""Scripts that make what the package ships."""
+"""Scripts that make files which the package ships. `python -m tools.NAME --help` describes each."""

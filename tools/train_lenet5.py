@@ -2,10 +2,11 @@
 
     python -m tools.train_lenet5
 
-1,797 digits of 8 × 8 pixels, drawn at 32 × 32 by the backbone's own preprocessing; a quarter of each class is kept for
-the test, and nothing is chosen by it. Takes a minute on one core.
+Uses 1,797 digits of 8 × 8 pixels, resized to 32 × 32 by the backbone's own preprocessing. A quarter of each class is
+the test set; nothing is tuned on it. Takes a minute on one core.
 """
 
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ NUM_EPOCHS, BATCH_SIZE, MAX_SHIFT = 60, 32, 3
 
 
 class Digits(NamedTuple):
-    """A part of the digits."""
+    """Digits with their labels."""
 
     frames: Tensor
     """(N, 3, 32, 32) uint8 RGB."""
@@ -35,7 +36,7 @@ class Digits(NamedTuple):
 
 
 def digits() -> tuple[Digits, Digits]:
-    """The digits to train on and those to test on."""
+    """Return the training set and the test set."""
     pictures, labels = load_digits(return_X_y=True)
     gray = np.rint(pictures.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     frames = resize_and_crop(gray.repeat(3, axis=3), SPEC.preprocessing)  # (N, 8, 8, 3) -> (N, 3, 32, 32)
@@ -51,7 +52,7 @@ def pixels(frames: Tensor) -> Tensor:
 
 
 def shifted(batch: Tensor) -> Tensor:
-    """Each picture moved by up to so many pixels either way: (N, 3, 32, 32) -> the same"""
+    """Shift each picture at random by up to so many pixels: (N, 3, 32, 32) -> (N, 3, 32, 32)"""
     shifts = torch.randint(-MAX_SHIFT, MAX_SHIFT + 1, (len(batch), 2)).tolist()
     moved = [
         torch.roll(picture, (down, right), dims=(1, 2)) for picture, (down, right) in zip(batch, shifts, strict=True)
@@ -59,17 +60,17 @@ def shifted(batch: Tensor) -> Tensor:
     return torch.stack(moved)
 
 
-def train(part: Digits) -> DigitClassifier:
-    """A classifier of digits, the same one each time."""
+def train(chosen: Digits) -> DigitClassifier:
+    """Train a classifier of digits; every call returns the same one."""
     torch.manual_seed(0)
     model = DigitClassifier()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
-    num_batches = len(part.labels) // BATCH_SIZE
+    num_batches = len(chosen.labels) // BATCH_SIZE
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=NUM_EPOCHS * num_batches)
-    inputs = pixels(part.frames)
+    inputs = pixels(chosen.frames)
     for _ in range(NUM_EPOCHS):
         for batch in torch.randperm(len(inputs))[: num_batches * BATCH_SIZE].view(num_batches, BATCH_SIZE):
-            loss = nn.functional.cross_entropy(model(shifted(inputs[batch])), part.labels[batch])
+            loss = nn.functional.cross_entropy(model(shifted(inputs[batch])), chosen.labels[batch])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -78,12 +79,13 @@ def train(part: Digits) -> DigitClassifier:
 
 
 @torch.inference_mode()
-def accuracy(model: DigitClassifier, part: Digits) -> float:
-    """Share of the digits that are named rightly."""
-    return float((model(pixels(part.frames)).argmax(dim=1) == part.labels).float().mean())
+def accuracy(model: DigitClassifier, chosen: Digits) -> float:
+    """Return the fraction of digits that are classified correctly."""
+    return float((model(pixels(chosen.frames)).argmax(dim=1) == chosen.labels).float().mean())
 
 
 if __name__ == "__main__":
+    ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter).parse_args()
     to_train, to_test = digits()
     classifier = train(to_train)
     safetensors.torch.save_file(classifier.state_dict(), WEIGHTS)
