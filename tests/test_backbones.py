@@ -184,7 +184,7 @@ def test_an_unknown_backbone_offers_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "pool", "told"),
+    ("name", "pool", "message"),
     [
         ("dinov2_small", "max", "--pool max does not go with dinov2_small, whose feature is made from its class token; "
          "--pool token or tokens"),
@@ -193,10 +193,10 @@ def test_an_unknown_backbone_offers_the_nearest() -> None:
         ("lenet5", "avg", "whose feature is made from its layer; --pool none"),
     ],
 )  # fmt: skip
-def test_a_pooling_that_does_not_go_with_a_backbone_is_told(name: str, pool: str, told: str) -> None:
+def test_a_pooling_that_does_not_go_with_a_backbone_is_reported(name: str, pool: str, message: str) -> None:
     with pytest.raises(UsageError) as raised:
         find_backbone(name).resolve_pool(pool)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -123,7 +123,7 @@ def test_a_download_of_something_else_leaves_nothing(server: Server, torch_home:
     assert files_below(torch_home) == []
 
 
-def test_a_cached_file_that_is_not_the_published_one_is_told(
+def test_a_cached_file_that_is_not_the_published_one_is_reported(
     server: Server, torch_home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec = resnet18_from(server)
@@ -192,14 +192,14 @@ def test_without_the_hub_the_error_says_what_to_fetch_and_where_to_put_it(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     result = with_hub(server, tmp_path, "--download", "vit_tiny")
     assert result.returncode == 1
-    for told in (
+    for message in (
         BACKBONES["vit_tiny"].weights,
         str(tmp_path / "hub"),
         "models--timm--vit_tiny_patch16_224.augreg_in21k_ft_in1k",
         "--weights FILE",
         "--backbone efficientnet_lite0 needs no download",
     ):
-        assert told in result.stderr
+        assert message in result.stderr
     assert len([line for line in result.stderr.splitlines() if line.startswith("Error")]) == 1
 
 

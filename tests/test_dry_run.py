@@ -64,10 +64,10 @@ def test_what_the_store_holds_and_what_failed_there_is_skipped_as_extract_would(
         lines = [line.split(maxsplit=2) for line in result.stdout.splitlines()[:-1]]
         return {name: " ".join(reason) for _, name, *reason in lines if "/" in name and name.endswith(".mp4")}
 
-    told = reasons()
-    assert told["fight/a.mp4"] == "(stored already)"
-    assert told["fight/b.mp4"] == "(failed before; --retry-failed tries it again)"
-    assert told["fight/old.mp4"] == ""
+    found = reasons()
+    assert found["fight/a.mp4"] == "(stored already)"
+    assert found["fight/b.mp4"] == "(failed before; --retry-failed tries it again)"
+    assert found["fight/old.mp4"] == ""
     assert reasons("--retry-failed")["fight/b.mp4"] == ""
     assert set(reasons("--force").values()) == {"", "(hidden)"}
     parts = [reasons("--force", "--part", f"{number}/2") for number in (1, 2)]
@@ -105,17 +105,17 @@ def test_a_folder_without_videos_still_shows_what_is_there(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ("", "the path is empty; is a shell variable not set?"),
         ("https://example.org/a.mp4", "https://example.org/a.mp4: URLs are not read"),
     ],
 )
-def test_what_no_file_can_be_called_is_refused(given: str, told: str, tmp_path: Path) -> None:
+def test_what_no_file_can_be_called_is_refused(given: str, message: str, tmp_path: Path) -> None:
     for command in (("extract", given, "-o", tmp_path / "s"), ("predict", tmp_path, given)):
         result = CliRunner().invoke(main, [*map(str, command)])
         assert result.exit_code == 2
-        assert told in result.stderr
+        assert message in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

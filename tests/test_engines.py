@@ -88,19 +88,19 @@ def test_an_export_is_made_once_and_kept(cache: Path) -> None:
     assert path.stat().st_mtime_ns == written
 
 
-def test_a_damaged_export_is_made_anew() -> None:
+def test_a_damaged_export_is_made_again() -> None:
     lenet5 = BACKBONES["lenet5"]  # the one that is exported soonest
     weights = find_weights(lenet5, "default")
     path = export_path(lenet5, weights, "none")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"no network")
-    made_anew, expected = (
+    made_again, expected = (
         load_engine(lenet5, weights=weights, pool="none", device="cpu", engine=name, num_frames=10**6)
         for name in ("auto", "torch")
     )
-    assert made_anew.name == "onnx"
+    assert made_again.name == "onnx"
     digits = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
-    assert np.allclose(features(made_anew, digits), features(expected, digits), atol=1e-4)
+    assert np.allclose(features(made_again, digits), features(expected, digits), atol=1e-4)
     assert path.stat().st_size > 100_000
 
 

@@ -88,7 +88,7 @@ def test_torchvisions_transformer_gives_what_its_head_is_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("densenet161", "both libraries have it: --backbone timm/densenet161 or --backbone torchvision/densenet161"),
         ("resnet14t", "timm has it: --backbone timm/resnet14t"),
@@ -100,10 +100,10 @@ def test_torchvisions_transformer_gives_what_its_head_is_given() -> None:
         ("timm/coat_tiny", "timm/coat_tiny cannot be used as a backbone: its output is no feature map"),
     ],
 )
-def test_a_name_behind_no_door_says_what_instead(name: str, told: str) -> None:
+def test_an_unknown_external_name_offers_another(name: str, message: str) -> None:
     with pytest.raises(UsageError) as raised:
         find_backbone(name)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

@@ -82,11 +82,11 @@ def test_half_precision_is_stored_when_asked_for(folder: Path, store: FeatureSto
 
 
 def test_progress_counts_to_the_end(folder: Path, tmp_path: Path) -> None:
-    told: list[ExtractProgress] = []
+    steps: list[ExtractProgress] = []
     videos = find_videos([folder / "one.mp4", folder / "three.mp4", folder / "sound.wav"])
-    extract(videos, tmp_path / "s", config=LITE0, on_progress=told.append)
-    assert [step.num_done + step.num_failed for step in told if step.reading is None] == [1, 2, 3]
-    assert (told[-1].num_videos, told[-1].num_failed, told[-1].num_frames) == (3, 1, 4)
+    extract(videos, tmp_path / "s", config=LITE0, on_progress=steps.append)
+    assert [step.num_done + step.num_failed for step in steps if step.reading is None] == [1, 2, 3]
+    assert (steps[-1].num_videos, steps[-1].num_failed, steps[-1].num_frames) == (3, 1, 4)
 
 
 def test_scenes_are_stored_with_their_number(tmp_path: Path) -> None:
@@ -99,10 +99,10 @@ def test_scenes_are_stored_with_their_number(tmp_path: Path) -> None:
     assert plan.frame_index.tolist() == [10, 30, 55, 85]
 
 
-def test_progress_is_told_inside_a_long_video(folder: Path, tmp_path: Path) -> None:
-    told: list[ExtractProgress] = []
-    extract(find_videos([folder / "hundred.mp4"]), tmp_path / "s", config=LITE0, on_progress=told.append)
-    places = [step.reading.num_done for step in told if step.reading and step.reading.num_planned == 140]
+def test_progress_is_reported_inside_a_long_video(folder: Path, tmp_path: Path) -> None:
+    steps: list[ExtractProgress] = []
+    extract(find_videos([folder / "hundred.mp4"]), tmp_path / "s", config=LITE0, on_progress=steps.append)
+    places = [step.reading.num_done for step in steps if step.reading and step.reading.num_planned == 140]
     assert len(set(places)) > 1
     assert places == sorted(places)
 

@@ -104,12 +104,12 @@ def beaten(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_that_the_baseline_beats_is_a_headline_in_the_report_and_in_info(beaten: Path) -> None:
     top1 = {head: figures["top1"] for head, figures in Run.open(beaten).metrics["test"].items()}
     assert top1["statistics"] < top1["mean"] == 1.0
-    told = f"he baseline (1.000) beats statistics ({top1['statistics']:.3f}): do not rely on this model"
-    assert f"t{told}" in run("info", beaten).stdout
+    message = f"he baseline (1.000) beats statistics ({top1['statistics']:.3f}): do not rely on this model"
+    assert f"t{message}" in run("info", beaten).stdout
     assert run("report", beaten, "-o", beaten.parent / "page.html").exit_code == 0
     page = Page(beaten.parent / "page.html")
     header = page.source[page.source.index("<header>") : page.source.index("</header>")]
-    assert f"T{told}" in header
+    assert f"T{message}" in header
     assert header.index("beats") < header.index("top-1")
 
 

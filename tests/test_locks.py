@@ -1,4 +1,4 @@
-"""One writer a part, held by real processes; a process that is gone holds nothing."""
+"""Each part has one writer, here real processes; a process that has ended holds no lock."""
 
 import json
 import platform
@@ -95,7 +95,7 @@ def test_a_part_is_written_as_number_and_count() -> None:
 @pytest.mark.parametrize(
     "text", ["0/8", "9/8", "x", "", "3", "-1/8", "1/0", "3/8/1", "1.0/2", "٣/٨", "1/" + "9" * 9999]
 )
-def test_what_is_no_part_is_told_with_the_form(text: str) -> None:
+def test_what_is_no_part_is_reported_with_the_form(text: str) -> None:
     with pytest.raises(UsageError, match="NUMBER/COUNT"):
         Part.parse(text)
 
@@ -103,7 +103,7 @@ def test_what_is_no_part_is_told_with_the_form(text: str) -> None:
 # one writer a part
 
 
-def test_a_second_writer_is_refused_and_told_of_the_first(store: FeatureStore) -> None:
+def test_a_second_writer_is_refused_and_the_message_names_the_first(store: FeatureStore) -> None:
     with held(store, "3/8") as process, pytest.raises(StoreError) as refused, store.lock(Part(3, 8)):
         pass
     message = str(refused.value)
@@ -144,8 +144,8 @@ def test_parts_that_are_counted_differently_are_refused(store: FeatureStore, fir
     with held(store, first) as process:
         with pytest.raises(StoreError) as refused, store.lock(Part.parse(second)):
             pass
-        for told in (first.replace("1/1", "all of this store"), f"pid {process.pid}", f"part {second}"):
-            assert told in str(refused.value)
+        for message in (first.replace("1/1", "all of this store"), f"pid {process.pid}", f"part {second}"):
+            assert message in str(refused.value)
         assert not is_free(store, first)
     assert is_free(store, second)
 
@@ -174,7 +174,7 @@ def test_a_note_that_says_nothing_still_refuses(store: FeatureStore, note: str |
             pass
 
 
-def test_a_folder_that_cannot_hold_locks_is_told(store: FeatureStore) -> None:
+def test_a_folder_that_cannot_hold_locks_is_reported(store: FeatureStore) -> None:
     (store.path / "locks").write_text("a file")
     with pytest.raises(StoreError, match="cannot be locked for writing"), store.lock():
         pass
@@ -199,9 +199,9 @@ def test_where_there_is_no_flock_a_marker_keeps_others_out_and_goes_with_its_pro
     third.communicate()
     assert first.stdout is not None
     waiting = [first, second]
-    told = {process: process.stdout.readline() for process in waiting if process.stdout}
-    (holder,) = (process for process in waiting if told[process])
-    (refused,) = (process for process in waiting if not told[process])
+    lines = {process: process.stdout.readline() for process in waiting if process.stdout}
+    (holder,) = (process for process in waiting if lines[process])
+    (refused,) = (process for process in waiting if not lines[process])
     message = refused.communicate()[1]
     assert f"is writing all of this store (pid {holder.pid} on " in message
     assert "If it no longer runs, remove " in message

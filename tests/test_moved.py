@@ -145,7 +145,7 @@ def test_a_second_folders_videos_of_the_same_ids_are_refused_before_anything_is_
     assert before == {name: (store / name).read_bytes() for name in files_below(store)}
 
 
-def test_a_prefix_tells_two_folders_apart(videos: Path) -> None:
+def test_a_prefix_distinguishes_two_folders(videos: Path) -> None:
     store = videos.parent / "fs"
     write_video(videos.parent / "col2/run/a.mp4", 9)
     result = extract(store, videos.parent / "col2", "--prefix", "col2/")
@@ -194,7 +194,7 @@ def test_a_folder_is_the_same_however_it_is_named(videos: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("keeps_times", [True, False])
-def test_a_data_set_that_was_moved_as_a_whole_is_held(videos: Path, keeps_times: bool) -> None:
+def test_a_data_set_that_was_moved_as_a_whole_is_not_extracted_again(videos: Path, keeps_times: bool) -> None:
     store = videos.parent / "fs"
     new = videos.parent / "elsewhere"
     shutil.copytree(videos, new, copy_function=shutil.copy2 if keeps_times else shutil.copyfile)
@@ -305,7 +305,7 @@ def test_a_copy_is_no_moved_file(videos: Path) -> None:
     assert set(store) == {*NAMES, "run/same_time.mp4"}
 
 
-def test_a_folder_extracted_after_one_of_its_subfolders_is_told(videos: Path) -> None:
+def test_a_folder_extracted_after_one_of_its_subfolders_is_reported(videos: Path) -> None:
     store = videos.parent / "fs"
     result = extract(store, videos / "run")
     assert "2 recognised by content and not extracted again" in result.stdout

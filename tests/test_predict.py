@@ -125,7 +125,7 @@ def test_videos_come_in_order_however_long_each_takes_and_wherever_its_features_
     assert [row["video"] for row in rows_of(result.stdout)] == [video.name for video in videos]
 
 
-def test_a_video_that_the_run_learned_from_is_told_wherever_it_lies(made: Path, tmp_path: Path) -> None:
+def test_a_video_that_the_run_learned_from_is_reported_wherever_it_lies(made: Path, tmp_path: Path) -> None:
     shutil.copy(made / "videos/left/left2.mp4", tmp_path / "left2.mp4")
     write_video(tmp_path / "left3.mp4", 9)  # of the same name, and another file
     result = predicted(made, tmp_path, "--format", "json")

@@ -60,7 +60,7 @@ def test_features_that_lie_in_chunks_are_read(tmp_path: Path) -> None:
     assert np.array_equal(features, sequence.features)
 
 
-def test_shards_that_differ_in_the_size_of_a_feature_are_told(tmp_path: Path) -> None:
+def test_shards_that_differ_in_the_size_of_a_feature_are_reported(tmp_path: Path) -> None:
     make_store(tmp_path / "s", [make_sequence("a.mp4")])
     store = make_store(tmp_path / "s", [make_sequence("b.mp4", dim=5)])
     with pytest.raises(ShardError, match="features of size 5, others 4"):
@@ -158,7 +158,7 @@ def test_two_keys_are_contrasted_in_a_few_words_and_whole_in_the_debug_log(
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (None, "has no store.json"),
         ("{", "cannot be read"),
@@ -174,10 +174,10 @@ def test_two_keys_are_contrasted_in_a_few_words_and_whole_in_the_debug_log(
         ("\ud800", "cannot be read"),
     ],
 )
-def test_what_is_no_store_is_told(tmp_path: Path, content: str | None, told: str) -> None:
+def test_what_is_no_store_is_reported(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "store.json").write_bytes(content.encode(errors="surrogatepass"))
-    with pytest.raises(StoreError, match=told):
+    with pytest.raises(StoreError, match=message):
         FeatureStore.open(tmp_path)
 
 
@@ -412,7 +412,7 @@ def test_a_shard_is_sealed_when_its_first_video_has_waited_long_enough(tmp_path:
         assert len(FeatureStore.open(store.path)) == 3
 
 
-def test_adding_a_video_looks_at_its_size_alone_and_not_at_all_that_are_held(
+def test_adding_a_video_looks_at_its_size_alone_and_not_at_all_that_wait(
     tmp_path: Path,
 ) -> None:
     num_looks = 0

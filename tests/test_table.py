@@ -1,4 +1,4 @@
-"""Walks the table of backbones; each is held against the library that carries it."""
+"""Walks the table of backbones; each row is compared with the library that provides the model."""
 
 import gc
 from collections.abc import Iterator
@@ -103,7 +103,7 @@ def the_librarys_feature(spec: BackboneSpec, model: Any, inputs: Tensor) -> Tens
 
 
 def timms_feature(spec: BackboneSpec, model: Any, inputs: Tensor) -> Tensor:
-    if spec.name.startswith("dinov2"):  # built anew at the smaller size, as timm itself does it
+    if spec.name.startswith("dinov2"):  # built again at the smaller size, as timm itself does it
         smaller = timm.create_model(spec.builder, img_size=spec.input_size, num_classes=0).eval()
         convert = modules[type(model).__module__].checkpoint_filter_fn
         smaller.load_state_dict(convert(model.state_dict(), smaller))
@@ -151,7 +151,7 @@ def test_a_backbone_is_frozen_and_gives_the_same_feature_twice(entry: Entry) -> 
     assert torch.equal(entry.backbone(entry.frames), entry.backbone(entry.frames))
 
 
-def test_a_backbone_tells_what_it_is(entry: Entry) -> None:
+def test_a_backbone_describes_itself(entry: Entry) -> None:
     backbone, spec = entry.backbone, entry.spec
     assert (backbone.dim, backbone.input_size, backbone.pooling) == (spec.dim, spec.input_size, POOLINGS[spec.kind][0])
     assert backbone.preprocessing == spec.preprocessing

@@ -66,13 +66,13 @@ def test_a_pickle_is_never_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["bad.pth", "bad.pt", "bad.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"no weights at all", b"PK\x03\x04 half a zip"])
-def test_a_damaged_file_is_told(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_damaged_file_is_reported(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=name):
         load_tensors(tmp_path / name)
 
 
-def test_weights_of_another_model_are_told_by_their_keys(tmp_path: Path) -> None:
+def test_weights_of_another_model_are_reported_by_their_keys(tmp_path: Path) -> None:
     weights = find_weights(BACKBONES["resnet50"], str(renamed_lite0(tmp_path, ".pth")))
     with pytest.raises(
         WeightsError, match=r"not weights of resnet50: \d+ missing \(conv1\.weight.*unexpected \(blocks"
@@ -127,14 +127,14 @@ def test_the_image_tower_of_a_whole_clip_is_taken(tmp_path: Path) -> None:
     assert torch.equal(ours, theirs)
 
 
-def test_weights_of_another_transformer_are_told_by_their_shapes(tmp_path: Path) -> None:
+def test_weights_of_another_transformer_are_reported_by_their_shapes(tmp_path: Path) -> None:
     torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "other.pth")
     weights = find_weights(BACKBONES["vit_tiny"], str(tmp_path / "other.pth"))
     with pytest.raises(WeightsError, match=r"not weights of vit_tiny: \d+ missing \(blocks\..*of another shape \("):
         load_backbone(BACKBONES["vit_tiny"], weights=weights, device="cpu")
 
 
-def test_a_missing_file_is_told() -> None:
+def test_a_missing_file_is_reported() -> None:
     with pytest.raises(UsageError, match="no such weights file"):
         find_weights(LITE0, "nowhere.pth")
 
@@ -149,13 +149,13 @@ def test_without_a_network_the_error_says_what_to_fetch_and_where_to_put_it(
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     with pytest.raises(WeightsError) as raised:
         find_weights(BACKBONES["resnet50"], "default")
-    for told in (
+    for message in (
         BACKBONES["resnet50"].weights,
         str(tmp_path / "hub/checkpoints"),
         "--weights FILE",
         "efficientnet_lite0",
     ):
-        assert told in str(raised.value)
+        assert message in str(raised.value)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
