@@ -109,7 +109,7 @@ def lock(store_path: Path, part: Part) -> Iterator[None]:
         part: the part to write.
 
     Yields:
-        Nothing.
+        None, while the lock is held.
 
     Raises:
         StoreError: another process writes this part, or a part of another COUNT, which may share videos with it; or the
