@@ -1,4 +1,4 @@
-"""`python cli.py …` from a checkout, without installing the command."""
+"""Run the command from a checkout without installing it: `python cli.py …`."""
 
 from vidpipe.cli import main
 

@@ -1,4 +1,4 @@
-"""For tools that still look for it; everything stands in pyproject.toml."""
+"""For tools that need a setup.py; pyproject.toml has the metadata."""
 
 from setuptools import setup
 

@@ -19,13 +19,13 @@ SEEDS = range(5)
 
 def run() -> str:
     """Measure, and return a section of RESULTS.md."""
-    lines = ["| set | head | top-1 on the test part | macro F1 |", "|---|---|---|---|"]
+    lines = ["| set | head | top-1 on the test set | macro F1 |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as scratch:
         for name, labels in labelled_sets(Path(scratch)).items():
             lines += [_row(name, head, scores) for head, scores in _scores(name, labels, Path(scratch)).items()]
     return (
         "## Accuracy (`benchmarks/accuracy.py`)\n\n"
-        "efficientnet_lite0, uniform 16, `vidpipe train` with its defaults; a fifth of the groups is the test part, "
+        "efficientnet_lite0, uniform 16, `vidpipe train` with its defaults; a fifth of the groups is the test set, "
         f"drawn for each of {len(SEEDS)} seeds; mean ± deviation over the seeds.\n\n" + "\n".join(lines)
     )
 
@@ -43,8 +43,8 @@ def _scores(name: str, labels: Path, folder: Path) -> dict[str, list[tuple[float
 
 
 def _row(name: str, head: str, scores: list[tuple[float, float]]) -> str:
-    told = [
+    cells = [
         f"{mean:.2f} ± {deviation:.2f}"
         for mean, deviation in zip(np.mean(scores, 0), np.std(scores, 0, ddof=1), strict=True)
     ]
-    return f"| {name} | {head} | {' | '.join(told)} |"
+    return f"| {name} | {head} | {' | '.join(cells)} |"

@@ -109,8 +109,8 @@ def run() -> str:
     names = list(peers())
     lines = [f"| video | {' | '.join(f'vidpipe / {name}' for name in names)} |", "|---" * (len(names) + 1) + "|"]
     for video, ratios in compared.items():
-        told = (f"{ratio:.2f} ×{'' if same else ' (other pixels)'}" for ratio, same in ratios.values())
-        lines.append(f"| {video} | {' | '.join(told)} |")
+        cells = (f"{ratio:.2f} ×{'' if same else ' (other pixels)'}" for ratio, same in ratios.values())
+        lines.append(f"| {video} | {' | '.join(cells)} |")
     return (
         "## Decoding (`benchmarks/decode_speed.py`)\n\n"
         f"16 uniform frames, opening included; processor time compared with each reader, one thread, the lowest "

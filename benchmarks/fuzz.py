@@ -161,8 +161,8 @@ def fuzz(count: int, seed: int, folder: Path) -> Counter[str]:
         outcomes["rows"] += len(store[video_id])
         outcomes["wrong rows"] += len(wrong)
         outcomes["rows of pictures that FFmpeg decodes differently each time"] += undefined
-        for told in wrong:
-            print(f"{folder / video_id}: {told}", file=sys.stderr)
+        for problem in wrong:
+            print(f"{folder / video_id}: {problem}", file=sys.stderr)
     return outcomes
 
 
@@ -181,7 +181,11 @@ def _judge(store: FeatureStore, videos: dict[str, VideoFile]) -> Iterator[tuple[
             except (TimeoutError, ProcessExpired) as error:
                 yield video_id, [f"the oracle did not finish ({error})"], 0
             else:
-                yield video_id, [told for number, told in wrong.items() if number not in undefined], len(undefined)
+                yield (
+                    video_id,
+                    [problem for number, problem in wrong.items() if number not in undefined],
+                    len(undefined),
+                )
 
 
 def _wrong_rows(

@@ -99,10 +99,10 @@ def table(sets: Sequence[LabelledSet], configs: Mapping[str, TrainConfig]) -> li
     """Return a row for each configuration: top-1 ± deviation between folds, and the CI, on each data set."""
     names = [labelled.name for labelled in sets]
     lines = [f"| | {' | '.join(names)} | seconds |", f"|---|{'---|' * len(names)}---|"]
-    for told, config in configs.items():
+    for description, config in configs.items():
         start = time.perf_counter()
         cells = [str(labelled.validate(config).estimate(config.head)) for labelled in sets]
-        lines.append(f"| {told} | {' | '.join(cells)} | {time.perf_counter() - start:.0f} |")
+        lines.append(f"| {description} | {' | '.join(cells)} | {time.perf_counter() - start:.0f} |")
         print(lines[-1], flush=True)
     return lines
 

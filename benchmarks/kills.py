@@ -153,12 +153,12 @@ def run(count: int = 20, seed: int = 0) -> str:
     """Measure, and return a section of RESULTS.md."""
     with tempfile.TemporaryDirectory() as folder:
         outcome = kill_often(count, seed, Path(folder))
-    told = "\n".join(f"- {wrong}" for wrong in outcome.wrong) or "Nothing was wrong."
+    problems = "\n".join(f"- {wrong}" for wrong in outcome.wrong) or "Nothing was wrong."
     return (
         "## Killed at random moments (`benchmarks/kills.py`)\n\n"
         f"{outcome.num_kills} runs of `vidpipe extract` with {NUM_VIDEOS} videos were killed (seed {seed}), "
         f"{outcome.num_kills_while_writing} of them within {1000 * MAX_WRITING_SECONDS:.0f} ms after a shard's "
-        f"writing began; {outcome.num_stores} stores were completed. {told}"
+        f"writing began; {outcome.num_stores} stores were completed. {problems}"
     )
 
 

@@ -28,7 +28,7 @@ FAST = {"preset": "ultrafast", "g": "50"}
 class Case:
     """A video, and how to sample it."""
 
-    told: str
+    description: str
     write: Callable[[Path], Path]
     options: tuple[str, ...]
     slow: bool = False
@@ -82,7 +82,7 @@ def measure(case: Case, folder: Path) -> tuple[float, float, int, float]:
             peaks = (max(peaks[0], sum(rss for rss, _ in looks)), max(peaks[1], sum(pss for _, pss in looks)))
             time.sleep(SECONDS_BETWEEN_LOOKS)
     if process.returncode:
-        raise RuntimeError(f"{case.told}: exit code {process.returncode}")
+        raise RuntimeError(f"{case.description}: exit code {process.returncode}")
     seconds = time.monotonic() - started
     num_rows = sum(map(len, FeatureStore.open(folder / "store").sequences()))
     return peaks[0] / 1e9, peaks[1] / 1e9, num_rows, seconds
@@ -104,7 +104,7 @@ def run(*names: str) -> str:
     for case in [CASES[name] for name in names] or [case for case in CASES.values() if not case.slow]:
         with tempfile.TemporaryDirectory() as folder:
             rss, pss, num_rows, seconds = measure(case, Path(folder))
-        lines.append(f"| {case.told} | {num_rows} | {rss:.2f} | {pss:.2f} | {seconds:.0f} |")
+        lines.append(f"| {case.description} | {num_rows} | {rss:.2f} | {pss:.2f} | {seconds:.0f} |")
     return (
         "## Peak memory, all processes together (`benchmarks/memory.py`)\n\n"
         "`vidpipe extract` with efficientnet_lite0 and the defaults.\n\n" + "\n".join(lines)

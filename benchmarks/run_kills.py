@@ -35,7 +35,7 @@ SETTINGS = {
     "lstm": (*SHARED, "--head", "lstm", "--motion", "raw", "--schedule", "cosine"),
     "gru": (*SHARED, "--head", "gru", "--motion", "centred", "--test-fraction", "0", "--no-refit", "--folds", "2"),
 }
-"""One has a test part and a second fit, the other folds: each writes files that the other does not."""
+"""One has a test set and a refit, the other has folds: each writes files that the other does not."""
 NUM_VIDEOS, DIM = 24, 4
 LATEST = 0.95
 """Of the time that a whole training takes."""
@@ -122,11 +122,11 @@ class _Bench:
             outcome.wrong += ["the run is gone"] * self._had_run
             return None
         self._had_run = True
-        told = CliRunner().invoke(main, ["info", str(self._run), "--format", "json"])
+        shown = CliRunner().invoke(main, ["info", str(self._run), "--format", "json"])
         had_report = (self._run / "report.html").exists()
         found = [name for name, expected in self._expected.items() if dict(_digests(self._run)) == expected]
-        if told.exit_code or len(found) != 1 or Run.open(self._run).config.head != found[0]:
-            outcome.wrong.append(f"a mixture: {sorted(os.listdir(self._run))}; info: {told.output}")
+        if shown.exit_code or len(found) != 1 or Run.open(self._run).config.head != found[0]:
+            outcome.wrong.append(f"a mixture: {sorted(os.listdir(self._run))}; info: {shown.output}")
             return "a mixture"
         if had_report and found[0] not in (self._run / "report.html").read_text(encoding="utf-8"):
             outcome.wrong.append("the older run's report is beside the new run")
@@ -203,11 +203,11 @@ def run(count: int = 60, seed: int = 0) -> str:
     """Measure, and return a section of RESULTS.md."""
     with tempfile.TemporaryDirectory() as folder:
         outcome = kill_often(count, seed, Path(folder))
-    told = "\n".join(f"- {wrong}" for wrong in outcome.wrong) or "Nothing was wrong."
+    problems = "\n".join(f"- {wrong}" for wrong in outcome.wrong) or "Nothing was wrong."
     return (
         "## Trainings killed at random moments (`benchmarks/run_kills.py`)\n\n"
         f"{outcome.num_kills} runs of `vidpipe train` were killed (seed {seed}); {outcome.num_replaced} finished, "
-        f"{outcome.num_resumed} of them with --resume. {told}"
+        f"{outcome.num_resumed} of them with --resume. {problems}"
     )
 
 

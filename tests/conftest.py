@@ -1,4 +1,4 @@
-"""What all tests share: where the real clips lie, and a small store to train on."""
+"""Fixtures and settings of all tests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ __all__ = ["half_tested", "made"]
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 LONG = ("test_readme", "test_demo", "test_benches", "test_engines", "test_table")
-"""Modules that take longest: they begin first, so that no core waits for one of them at the end."""
+"""The slowest modules: they start first, so that the tests end on all cores at the same time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,15 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real clips, beside the checkout."""
+    """Return the folder of real clips, beside the checkout."""
     if not SHARED_DATA.is_dir():
-        pytest.skip("the real clips of ../shared/data are not here")
+        pytest.skip("the real clips in ../shared/data are not there")
     return SHARED_DATA
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """Tests run side by side, one a core: so they, and the trainings in them that ask for no number, take a thread."""
+    """Use one thread in each test, because tests run in parallel on all cores."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vidpipe.training.threads.MAX_THREADS", 1)

@@ -15,7 +15,7 @@ from vidpipe.stages.train import train
 
 @pytest.fixture(scope="module")
 def half_tested(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of three classes, whose given test part holds two."""
+    """A run of three classes; the test set that its labels define has two."""
     folder, random = tmp_path_factory.mktemp("half"), np.random.default_rng(0)
     sequences, videos = [], []
     for number in range(24):

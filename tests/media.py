@@ -1,4 +1,4 @@
-"""Writes the videos that the tests read: each frame carries its own number, as a grid of big black and white blocks."""
+"""Writes videos for the tests: each frame shows its own number, as a grid of large black and white blocks."""
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Makes the feature stores that the tests read."""
+"""Makes feature stores for the tests."""
 
 import os
 from collections.abc import Iterator, Sequence

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_types_are_shipped() -> None:
     assert (files("vidpipe") / "py.typed").is_file()
+    project = tomllib.loads((Path(vidpipe.__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["vidpipe"]
 
 
 def test_an_unknown_setting_is_an_error_with_the_nearest_name(store: Path, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_predict_from_a_store_agrees_with_predict_from_the_video(
     assert [row[0] for row in tables[0]] == ["left/0.mp4", "right/0.mp4"]
 
 
-def test_info_tells_of_a_store_a_run_and_a_video(
+def test_info_describes_a_store_a_run_and_a_video(
     trained: tuple[Path, Result], extracted: tuple[Path, Result], videos: Path
 ) -> None:
     store = json.loads(run("info", extracted[0], "--format", "json").stdout)
@@ -206,7 +206,7 @@ def test_backbones_lists_them_all() -> None:
     assert all(f"\n{name} " in table for name in BACKBONES)
 
 
-def test_backbones_tells_all_about_those_named() -> None:
+def test_backbones_describes_those_named() -> None:
     shown = run("backbones", "dinov2_small", "timm/test_vit.r160_in1k").stdout
     assert "facebookresearch/dinov2, linear probe" in shown
     assert "https://huggingface.co/timm/test_vit.r160_in1k/resolve/main/model.safetensors" in shown

@@ -71,7 +71,7 @@ def test_a_path_that_is_not_there_is_wrong_usage_in_every_command(name: str) -> 
 
 @pytest.mark.parametrize("what", ["other", "notes.txt"])
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in TAKES_ANY_VIDEO])
-def test_a_path_that_holds_something_else_is_no_wrong_usage_but_for_a_config(name: str, what: str) -> None:
+def test_a_path_with_other_content_is_wrong_usage_only_for_a_config(name: str, what: str) -> None:
     result = run(name, what)
     assert result.exit_code == (2 if "--config" in name else 1), result.output
     assert "Errno" not in result.stderr

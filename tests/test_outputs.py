@@ -15,7 +15,7 @@ from vidpipe.stages.train import train
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`store/`, and `run/`, which keeps its test part."""
+    """`store/`, and `run/`, which was not refitted on its test set."""
     folder = tmp_path_factory.mktemp("outputs")
     sequences = [make_sequence(f"{label}/{n}.mp4", 4, dim=8, seed=n) for label in "ab" for n in range(8)]
     videos = [LabeledVideo(sequence.video_id, sequence.video_id[0]) for sequence in sequences]

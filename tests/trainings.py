@@ -1,4 +1,4 @@
-"""Stores and settings on which a head is trained in a second."""
+"""Stores and settings with which a head trains in a second."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ DIM = 4
 
 
 def rising_and_falling(folder: Path, num_videos: int = 80) -> tuple[FeatureStore, list[LabeledVideo]]:
-    """A store in which order is everything: the first feature goes up or down, over the same values, in noise."""
+    """Write a store whose classes differ only in order: the first feature goes up or down over the same values."""
     random = np.random.default_rng(0)
     sequences, videos = [], []
     for number in range(num_videos):

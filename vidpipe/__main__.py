@@ -1,4 +1,4 @@
-"""`python -m vidpipe …`"""
+"""Run the command: `python -m vidpipe …`."""
 
 from vidpipe.cli import main
 
