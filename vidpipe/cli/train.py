@@ -1,5 +1,6 @@
 """vidpipe train"""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from vidpipe.runs.tables import Epoch
     from vidpipe.stages.train import TrainResult
     from vidpipe.training.cross_validation import CrossValidation
+
+logger = logging.getLogger(__name__)
 
 
 @vidpipe_command(name="train", short_help="Features and labels -> a run.")
@@ -65,8 +68,6 @@ def command(
 
 
 def _log_epoch(head: str, epoch: "Epoch") -> None:
-    from vidpipe.cli.progress import logger
-
     if epoch.epoch % 10 == 0 or epoch.epoch == 1:
         validation = f", validation {epoch.val_loss:.3f} ({epoch.val_top1:.0%})" if epoch.val_top1 is not None else ""
         logger.info(

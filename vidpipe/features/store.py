@@ -33,7 +33,7 @@ from vidpipe.features.shard import REMEDY, Shard, VideoRow, write_new, write_sha
 from vidpipe.features.sources import fingerprint_of, sources_of, stamp_of
 from vidpipe.records import FeatureSequence, VideoFailure, VideoFile, VideoInfo
 
-__all__ = ["FeatureStore", "StoreWriter"]
+__all__ = ["MAX_BYTES", "MAX_VIDEOS", "FeatureStore", "StoreWriter"]
 
 logger = logging.getLogger(__name__)
 
