@@ -23,22 +23,24 @@ MODULES = {
 }
 MAY_IMPORT = {
     "errors": "",
+    "version": "",
     "records": "errors",
     "config": "errors records",
     "csv_files": "errors records config",
     "video": "errors records config csv_files",
     "backbones": "errors records config features",
-    "features": "errors records config",
+    "features": "errors version records config",
     "heads": "errors records config",
     "datasets": "errors records config csv_files features",
-    "runs": "errors records config features datasets heads",
+    "runs": "errors version records config features datasets heads",
     "training": "errors records config features datasets heads backbones runs",
     "stages": "errors records config video backbones features datasets heads runs training",
     "api": "errors records config video features datasets runs stages",
-    "report": "errors records config features datasets video runs",
+    "report": "errors version records config features datasets video runs",
     "demo": "errors records config features datasets video runs stages",
-    "cli": "errors records config csv_files video backbones features datasets runs training stages api report demo",
-    "": "api features runs",
+    "cli": "errors version records config csv_files video backbones features datasets runs training stages api report"
+    " demo",
+    "": "version api features runs",
     "__main__": "cli",
 }
 """What each folder, and each module beside the folders, may import of the others: a line a folder."""

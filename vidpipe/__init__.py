@@ -13,14 +13,14 @@ Each name is imported when it is first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vidpipe.version import __version__
+
 if TYPE_CHECKING:
     from vidpipe.api import evaluate, extract, predict, train
     from vidpipe.features.store import FeatureStore
     from vidpipe.runs.run import Run
 
-__all__ = ["FeatureStore", "Run", "evaluate", "extract", "predict", "train"]
-
-__version__ = "0.1.0"
+__all__ = ["FeatureStore", "Run", "__version__", "evaluate", "extract", "predict", "train"]
 
 _HOMES = {
     "FeatureStore": "vidpipe.features.store",

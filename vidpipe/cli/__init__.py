@@ -5,7 +5,7 @@ from importlib import import_module
 
 import click
 
-from vidpipe import __version__
+from vidpipe.version import __version__
 
 __all__ = ["COMMANDS", "main"]
 

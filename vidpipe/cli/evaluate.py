@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vidpipe.stages.evaluate import EvaluationReport
 
 
-@vidpipe_command(name="evaluate", short_help="How well a run does on videos it has not seen.")
+@vidpipe_command(name="evaluate", short_help="Evaluate a run on videos that it has not seen.")
 @click.argument("run", type=LocalPath())
 @click.argument("store", type=LocalPath())
 @label_options

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 )
 @click.option("--retry-failed", is_flag=True, help="Retry videos that failed in an earlier run.")
 @click.option(
-    "--part", metavar="N/COUNT", default="1/1", help="Do one of COUNT equal parts of the work, for job arrays."
+    "--part", metavar="N/COUNT", default="1/1", help="Extract one of COUNT equal shares of the videos, for job arrays."
 )
 @exclude_option
 @click.option(

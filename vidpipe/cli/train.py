@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@vidpipe_command(name="train", short_help="Features and labels -> a run.")
+@vidpipe_command(name="train", short_help="Train a classifier on stored features.")
 @click.argument("store", type=LocalPath())
 @click.option("-o", "--output", "run", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the folder when the new one is complete.")

@@ -35,10 +35,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe import __version__
 from vidpipe.errors import ShardError, StoreError
 from vidpipe.features.key import FeatureKey
 from vidpipe.records import UNKNOWN_SOURCE, FeatureSequence, Rows, VideoInfo, VideoSource
+from vidpipe.version import __version__
 
 __all__ = [
     "REMEDY",
@@ -245,8 +245,17 @@ def write_plain(path: Path, sequences: Iterable[tuple[str, FeatureSequence]]) ->
         OSError: the file cannot be written.
         ValueError, TypeError: a name is the folder of another name.
     """
+    with _ErrorKeepingFile(path, "w+") as stream:
+        try:
+            _write_plain_arrays(stream, sequences)
+        except OSError:  # HDF5 may report what follows from the first error
+            stream.raise_error()
+            raise
+
+
+def _write_plain_arrays(stream: "_ErrorKeepingFile", sequences: Iterable[tuple[str, FeatureSequence]]) -> None:
     names = []
-    with _ErrorKeepingFile(path, "w+") as stream, h5py.File(stream, "w") as file:
+    with h5py.File(stream, "w") as file:
         for group in ("features", "pts_seconds"):
             file.create_group(group)
         for name, sequence in sequences:

@@ -20,7 +20,6 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from vidpipe import __version__
 from vidpipe.config import TrainConfig, settings
 from vidpipe.errors import RunError
 from vidpipe.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, axis_over
@@ -32,6 +31,7 @@ from vidpipe.runs.curves import learning_curves
 from vidpipe.runs.metrics import Evaluation
 from vidpipe.runs.run import EVALUATION_SETS
 from vidpipe.runs.tables import Epoch, row_cells
+from vidpipe.version import __version__
 
 __all__ = ["write_comparison", "write_report"]
 

@@ -9,10 +9,10 @@ import matplotlib.figure
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe import __version__
 from vidpipe.runs.confusion import ConfusionMatrix
 from vidpipe.runs.curves import learning_curves
 from vidpipe.runs.tables import Epoch
+from vidpipe.version import __version__
 
 __all__ = ["Filmstrip", "plot_confusion", "plot_filmstrips", "plot_history"]
 
