@@ -81,7 +81,7 @@ def test_train_says_what_it_did_and_reports_the_baseline(trained: tuple[Path, Re
     run_path, result = trained
     assert result.exit_code == 0, result.output
     assert "2 classes" in result.stdout
-    assert "no groups: each video stands alone" in result.stdout
+    assert "no groups: each video is its own group" in result.stdout
     assert "test  statistics top-1" in result.stdout
     assert "test  mean       top-1" in result.stdout
     assert (run_path / "run.json").exists()

@@ -362,13 +362,14 @@ def test_the_grouping_that_was_used_is_said() -> None:
     assert said(unequal_groups()) == "groups from the labels: 40 groups"
     assert said(ucf101_like(num_classes=2)) == "groups from UCF101 file names: 50 groups"
     assert (
-        said(unequal_groups() + single_videos(a=3))
-        == "groups from the labels: 40 groups, and 3 videos that stand alone"
+        said(unequal_groups() + single_videos(a=3)) == "groups from the labels: 40 groups, and 3 videos without a group"
     )
     assert said([*unequal_groups(1, "ab"), *single_videos(a=1, b=0)]) == (
-        "groups from the labels: 1 group, and 1 video that stands alone"
+        "groups from the labels: 1 group, and 1 video without a group"
     )
-    assert said(single_videos(a=5, b=5)).startswith("no groups: each video stands alone; clips cut from one source may")
+    assert said(single_videos(a=5, b=5)).startswith(
+        "no groups: each video is its own group; if clips come from one source"
+    )
     assert said(given_split(val=False)) == (
         "taken from the labels; val drawn from train; groups from the labels: 40 groups"
     )

@@ -205,19 +205,14 @@ def _grouping(videos: Sequence[LabeledVideo]) -> str:
     groups = {video.group for video in videos if video.group}
     if not groups:
         return (
-            "no groups: each video stands alone; "
-            "clips cut from one source may fall on both sides, so give a group column if there are any"
+            "no groups: each video is its own group; "
+            "if clips come from one source, name the sources with --group-by or a column group"
         )
     from_names = all(video.group in (None, ucf101_group(video.video_id)) for video in videos)
     alone = sum(not video.group for video in videos)
-    return (
-        f"groups from {'UCF101 file names' if from_names else 'the labels'}: {count_of(len(groups), 'group')}"
-        f"{f', and {_standing_alone(alone)}' if alone else ''}"
+    return f"groups from {'UCF101 file names' if from_names else 'the labels'}: {count_of(len(groups), 'group')}" + (
+        f", and {count_of(alone, 'video')} without a group" if alone else ""
     )
-
-
-def _standing_alone(num_videos: int) -> str:
-    return "1 video that stands alone" if num_videos == 1 else f"{num_videos} videos that stand alone"
 
 
 # Drawing
