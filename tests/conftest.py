@@ -11,7 +11,16 @@ from tests.fixtures import half_tested, made
 __all__ = ["half_tested", "made"]
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
-LONG = ("test_readme", "test_demo", "test_benches", "test_engines", "test_table")
+LONG = (
+    "test_readme",
+    "test_decoding",
+    "test_threads",
+    "test_extract",
+    "test_engines",
+    "test_run_folder",
+    "test_demo",
+    "test_benches",
+)
 """The slowest modules: they start first, so that the tests end on all cores at the same time."""
 
 
@@ -28,9 +37,10 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """Use one thread in each test, because tests run in parallel on all cores."""
+def one_core() -> Iterator[None]:
+    """Use one thread, and one decoding process unless a test sets more: tests run in parallel on all cores."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vidpipe.training.threads.MAX_THREADS", 1)
+        patch.setattr("vidpipe.stages.extract.default_workers", lambda device: 1)
         yield

@@ -20,8 +20,7 @@ import hashlib, json, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from tests.trainings import QUICK
-from tests.trainings import rising_and_falling
+from tests.trainings import QUICK, rising_and_falling
 from vidpipe.stages.train import train
 
 folder, threads_before = Path(sys.argv[1]), int(sys.argv[2])
@@ -53,7 +52,7 @@ def digests_of_models(folder: Path, *, capability: str | None, threads_before: i
     return dict(digests)
 
 
-@pytest.mark.parametrize("capability", [None, "avx2", "default"])
+@pytest.mark.parametrize("capability", [None, "avx2", pytest.param("default", marks=pytest.mark.slow)])
 def test_the_same_seed_gives_the_same_model_whatever_ran_before(tmp_path: Path, capability: str | None) -> None:
     fresh = digests_of_models(tmp_path / "fresh", capability=capability, threads_before=0, omp=None)
     other = digests_of_models(tmp_path / "other", capability=capability, threads_before=1, omp="1")
