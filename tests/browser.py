@@ -83,7 +83,7 @@ class Browser:
     def open(
         self, page: Path, *, fragment: str = "", width: int = 1280, height: int = 800, script: bool = True
     ) -> None:
-        """Load a page afresh from disk, at a width of so many CSS pixels, with or without JavaScript."""
+        """Load a page from disk again, at a width in CSS pixels, with or without JavaScript."""
         self.call("Page.navigate", url="about:blank")
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

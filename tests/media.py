@@ -165,7 +165,7 @@ def moving_square(seed: int, *, to_the_right: bool) -> list[NDArray[np.uint8]]:
 
 
 def film(shots: list[int], seed: int = 0) -> list[NDArray[np.uint8]]:
-    """Shots of so many frames each, a picture of its own for each, with a slow drift inside."""
+    """Shots with the given numbers of frames: each shows another picture, which drifts slowly."""
     random = np.random.default_rng(seed)
     frames = []
     for length in shots:

@@ -52,7 +52,7 @@ def pixels(frames: Tensor) -> Tensor:
 
 
 def shifted(batch: Tensor) -> Tensor:
-    """Shift each picture at random by up to so many pixels: (N, 3, 32, 32) -> (N, 3, 32, 32)"""
+    """Shift each picture at random by up to MAX_SHIFT pixels: (N, 3, 32, 32) -> (N, 3, 32, 32)"""
     shifts = torch.randint(-MAX_SHIFT, MAX_SHIFT + 1, (len(batch), 2)).tolist()
     moved = [
         torch.roll(picture, (down, right), dims=(1, 2)) for picture, (down, right) in zip(batch, shifts, strict=True)

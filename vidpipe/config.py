@@ -233,8 +233,8 @@ class ExtractConfig(_Checked):
     timeout: float = _setting(
         120.0, "Time limit in seconds for decoding one chunk of a video (128 packets or frames).", low=0, above=True
     )
-    seal_videos: int = _setting(256, "Seal a shard after so many videos; a crash loses at most these.", low=1)
-    seal_seconds: float = _setting(60.0, "Seal a shard after so many seconds, if that comes first.", low=0)
+    seal_videos: int = _setting(256, "Seal a shard after this number of videos, the most that a crash can lose.", low=1)
+    seal_seconds: float = _setting(60.0, "Seal a shard after this number of seconds, if that comes first.", low=0)
     video_column: str | None = _setting(
         None,
         "Column of an INPUT's CSV with the videos. Default: `video`, or a common name such as filename or path.",
@@ -319,7 +319,9 @@ class TrainConfig(_Checked):
     )
     mixup: float = _setting(0.0, "Mixup: parameter of the Beta distribution; 0 turns it off.", low=0)
     drop_frames: float = _setting(0.0, "Drop each frame with this probability in training.", low=0, high=0.9)
-    shift_frames: int = _setting(0, "Skip up to so many frames at the beginning, at random, in training.", low=0)
+    shift_frames: int = _setting(
+        0, "Skip a random number of frames at the beginning in training, at most this one.", low=0
+    )
     subsequence: float = _setting(
         1.0,
         "Train on a random contiguous subsequence of at least this fraction of a clip's frames.",
@@ -328,18 +330,18 @@ class TrainConfig(_Checked):
         above=True,
     )
     reverse: bool = _setting(False, "Also train on reversed clips. Use it only if no action is the reverse of another.")
-    patience: int = _setting(20, "Stop after so many epochs without a lower validation loss.", low=1)
+    patience: int = _setting(20, "Stop after this number of epochs without a lower validation loss.", low=1)
     val_fraction: float = _setting(0.15, "Fraction of the training videos used for validation.", low=0, high=0.9)
     test_fraction: float = _setting(
         0.2, "Fraction of the videos used as the test set, where the labels have no split.", low=0, high=0.9
     )
     folds: int | None = _setting(
         None,
-        "Cross-validate with so many folds by group; then train on all videos outside a test set that labels define.",
+        "Cross-validate with this number of folds by group; then train on all videos but a test set from the labels.",
         low=2,
     )
     leave_one_group_out: bool = _setting(False, "Cross-validate with each group as a fold.")
-    repeats: int = _setting(1, "Repeat cross-validation, or the random split, with so many seeds.", low=1)
+    repeats: int = _setting(1, "Repeat cross-validation, or the random split, with this number of seeds.", low=1)
     refit: bool = _setting(
         True, "After testing, refit the saved head on all videos outside a test set that the labels define."
     )

@@ -52,7 +52,7 @@ __all__ = ["decode_videos", "default_workers"]
 logger = logging.getLogger(__name__)
 
 PIECES_PER_WORKER = 1000
-"""A worker is replaced after so many, so that a memory leak in native code cannot grow without bound."""
+"""Pieces after which a worker is replaced, so that a memory leak in native code cannot grow without bound."""
 TICK_SECONDS = 1.0
 MAX_IDLE_SECONDS = 60.0
 """Without progress for this long and the time that a chunk may take, the workers do not start."""
