@@ -21,7 +21,7 @@ demo: $(SETUP) ## draw action videos, extract, train and predict; results in dem
 test: $(SETUP) ## run the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not real_clips and not slow"
 
-slow: $(SETUP) ## run the tests that build large backbones
+slow: $(SETUP) ## run the tests that take long, most for large backbones
 	$(BIN)/python -m pytest -n auto -m slow
 
 real: $(SETUP) ## run the tests on the real clips in ../shared/data, if they are there

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = [path for folder in ("benchmarks", "tools") for path in sorted((ROOT / folder).glob("[!_]*.py"))]
 
 
+@pytest.mark.slow
 def test_damaged_videos_do_not_hang_crash_or_give_wrong_rows(tmp_path: Path) -> None:
     outcomes = fuzz(30, 8, tmp_path)
     assert outcomes["stored"] > 5

@@ -88,6 +88,7 @@ def test_an_export_is_made_once_and_kept(cache: Path) -> None:
     assert path.stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_a_damaged_export_is_made_again() -> None:
     lenet5 = BACKBONES["lenet5"]  # the one that is exported soonest
     weights = find_weights(lenet5, "default")
@@ -104,6 +105,7 @@ def test_a_damaged_export_is_made_again() -> None:
     assert path.stat().st_size > 100_000
 
 
+@pytest.mark.slow
 def test_an_export_is_never_taken_for_that_of_other_preprocessing() -> None:
     """LeNet-5 under two means: the graph that is exported normalises, so each needs its own."""
     lenet5 = BACKBONES["lenet5"]

@@ -74,7 +74,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the videos and labels that the pages name, after the README's commands."""
     folder = tmp_path_factory.mktemp("readme")
     write_labelled_videos(folder)
-    write_ucf101(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("TORCH_HOME", str(folder / "torch"))
@@ -83,9 +82,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ("README.md", "docs/ucf101.md")])
 def test_every_command_of_a_page_runs_after_those_of_the_readme(page: str, folder: Path) -> None:
     for arguments in commands(page):
+        run(arguments)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page_about_ucf101_runs(folder: Path) -> None:
+    write_ucf101(folder)
+    for arguments in commands("docs/ucf101.md"):
         run(arguments)
 
 
