@@ -34,7 +34,7 @@ from vidpipe.features.key import FeatureKey
 from vidpipe.features.maintenance import find_damage
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import Preprocessing, VideoFile
-from vidpipe.stages.extract import extract_into
+from vidpipe.stages.extract import LoadedStream, extract_into
 
 SIZE, GRID = 32, 4
 CONFIG = ExtractConfig(num_frames=8, timeout=30.0, workers=2, device="cpu", batch_size=64)
@@ -150,7 +150,8 @@ def fuzz(count: int, seed: int, folder: Path) -> Counter[str]:
     )
     store = FeatureStore.create(folder / "store", key)
     outcomes: Counter[str] = Counter()
-    for progress in extract_into(store, videos, engine=TorchEngine(backbone), config=CONFIG):
+    streams = {"thumbnails": LoadedStream(TorchEngine(backbone), key)}
+    for progress in extract_into({"thumbnails": store}, videos, streams, config=CONFIG):
         if progress.failure is not None:
             outcomes[progress.failure.error] += 1
     store.refresh()

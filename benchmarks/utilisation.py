@@ -22,10 +22,11 @@ from benchmarks.clips import labelled_sets
 from vidpipe.backbones.engines.engine import Engine
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
-from vidpipe.records import FeatureSequence, FrameBatch, VideoFile
-from vidpipe.stages.extract import iter_features
+from vidpipe.records import FrameBatch, VideoFeatures, VideoFile
+from vidpipe.stages.extract import LoadedStream, iter_features
 from vidpipe.video.decoding import decode_videos
 from vidpipe.video.files import find_videos
+from vidpipe.video.view import View
 
 NUM_ROUNDS = 3
 NUM_VIDEOS = 60
@@ -38,8 +39,7 @@ def decode(videos: list[VideoFile], workers: int) -> int:
     """Decode, and return the number of frames."""
     batches = decode_videos(
         videos,
-        sampling=CONFIG.resolve_sampling(),
-        preprocessing=STREAM.spec.preprocessing,
+        {"": View(CONFIG.resolve_sampling(), STREAM.spec.preprocessing)},
         workers=workers,
         timeout_seconds=CONFIG.timeout,
     )
@@ -49,8 +49,9 @@ def decode(videos: list[VideoFile], workers: int) -> int:
 
 def model(engine: Engine, num_frames: int) -> int:
     """Run the image model, and return the number of frames."""
-    size = engine.preprocessing.crop
-    frames = np.random.default_rng(0).integers(0, 256, (CONFIG.batch_size or 1, 3, size, size), dtype=np.uint8)
+    frames = np.random.default_rng(0).integers(
+        0, 256, (CONFIG.batch_size or 1, 3, *engine.preprocessing.size), dtype=np.uint8
+    )
     num_batches = -(-num_frames // len(frames))
     for _ in range(num_batches):
         engine.start(frames)()
@@ -60,8 +61,8 @@ def model(engine: Engine, num_frames: int) -> int:
 def extract(videos: list[VideoFile], engine: Engine, workers: int) -> int:
     """Extract, and return the number of frames."""
     config = ExtractConfig(**{**vars(CONFIG), "workers": workers})
-    with closing(iter_features(videos, engine=engine, key=STREAM.key, config=config)) as results:
-        return sum(len(result) for result in results if isinstance(result, FeatureSequence))
+    with closing(iter_features(videos, {"": LoadedStream(engine, STREAM.key)}, config=config)) as results:
+        return sum(len(result) for result in results if isinstance(result, VideoFeatures))
 
 
 def measure(num_videos: int, folder: Path) -> dict[str, list[float]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from vidpipe.config import Sampling
 from vidpipe.records import DecodeProgress, FrameBatch, Preprocessing, VideoFailure, VideoFile
 from vidpipe.video.decoding import decode_videos
+from vidpipe.video.view import View
 
 SMALL = Preprocessing(resize=32, crop=32, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
 
@@ -15,9 +16,7 @@ SMALL = Preprocessing(resize=32, crop=32, interpolation="bilinear", mean=(0, 0, 
 def decode(
     videos: list[VideoFile], sampling: Sampling, *, workers: int = 1, timeout_seconds: float = 60.0
 ) -> list[FrameBatch | VideoFailure]:
-    results = decode_videos(
-        videos, sampling=sampling, preprocessing=SMALL, workers=workers, timeout_seconds=timeout_seconds
-    )
+    results = decode_videos(videos, {"small": View(sampling, SMALL)}, workers=workers, timeout_seconds=timeout_seconds)
     return [result for result in results if not isinstance(result, DecodeProgress)]
 
 

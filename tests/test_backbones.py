@@ -101,8 +101,8 @@ def test_the_table_agrees_with_timm(name: str) -> None:
         assert spec.weights == (address if published.hf_hub_id else published.url)
     if name.startswith(("clip", "siglip", "dinov2")):  # sizes and crops as their own authors', not as timm's
         return
-    assert published.input_size == (3, spec.preprocessing.crop, spec.preprocessing.crop)
-    assert int(spec.preprocessing.crop / published.crop_pct) == spec.preprocessing.resize
+    assert published.input_size == (3, *spec.preprocessing.size)
+    assert int(spec.input_size / published.crop_pct) == spec.preprocessing.resize
 
 
 @pytest.mark.parametrize(("height", "width"), [(240, 320), (568, 320), (1, 1), (101, 997), (300, 300)])

@@ -21,6 +21,7 @@ from vidpipe.config import Sampling
 from vidpipe.records import DecodeProgress, FrameBatch, VideoFailure, VideoFile
 from vidpipe.video import decoding, worker
 from vidpipe.video.decoding import decode_videos
+from vidpipe.video.view import View
 
 
 def whole_videos(batches: list[FrameBatch | VideoFailure]) -> dict[str, NDArray[np.uint8]]:
@@ -69,9 +70,7 @@ def test_no_more_processes_start_than_there_are_pieces(num_videos: int, started:
     path = write_video(tmp_path / "a.mp4", 100)
     videos = [VideoFile(f"{number}.mp4", path) for number in range(num_videos)]
     most = 0
-    for _ in decode_videos(
-        videos, sampling=Sampling("fps", fps=25), preprocessing=SMALL, workers=3, timeout_seconds=60
-    ):
+    for _ in decode_videos(videos, {"small": View(Sampling("fps", fps=25), SMALL)}, workers=3, timeout_seconds=60):
         most = max(most, len(multiprocessing.active_children()))
     assert most == started
 
@@ -82,6 +81,7 @@ def open_containers() -> int:
 
 def test_a_worker_frees_a_video_when_it_opens_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers are in reference cycles: without a collection they would pile up, with FFmpeg's memory for each."""
+    view = View(Sampling("uniform", num_frames=3), SMALL)
     monkeypatch.setattr(worker._Worker, "counts", [0], raising=False)
     gc.collect()
     before = open_containers()
@@ -89,7 +89,7 @@ def test_a_worker_frees_a_video_when_it_opens_the_next_one(tmp_path: Path, monke
     try:
         for number in range(5):
             video = VideoFile(f"{number}.mp4", write_video(tmp_path / f"{number}.mp4", 5))
-            worker.decode_piece(worker.Piece(video, ("pyav",)), 0, Sampling("uniform", num_frames=3), SMALL)
+            worker.decode_piece(worker.Piece(video, {"small": view}, ("pyav",)), 0)
             assert open_containers() <= before + 1
     finally:
         gc.enable()
@@ -153,11 +153,12 @@ from tests.decoding import SMALL, busy_worker
 from vidpipe.config import Sampling
 from vidpipe.records import VideoFile
 from vidpipe.video.decoding import decode_videos
+from vidpipe.video.view import View
 
 if __name__ == "__main__":
     videos = [VideoFile("slow.mkv", Path(sys.argv[1]))]
     sampling = Sampling("scene", num_frames=4)
-    for _ in decode_videos(videos, sampling=sampling, preprocessing=SMALL, workers=1, timeout_seconds=60):
+    for _ in decode_videos(videos, {"small": View(sampling, SMALL)}, workers=1, timeout_seconds=60):
         print(busy_worker(0), flush=True)
 """
     script = tmp_path / "main.py"
@@ -193,7 +194,7 @@ def test_a_decoder_that_dies_costs_the_video_that_it_was_decoding(tmp_path: Path
 def test_an_idle_worker_that_dies_costs_nothing(tmp_path: Path) -> None:
     quick = VideoFile("quick.mp4", write_video(tmp_path / "quick.mp4", 3))
     taken = decode_videos(
-        (quick for _ in range(40)), sampling=Sampling("fps", fps=25), preprocessing=SMALL, workers=1, timeout_seconds=60
+        (quick for _ in range(40)), {"small": View(Sampling("fps", fps=25), SMALL)}, workers=1, timeout_seconds=60
     )
     results = (result for result in taken if not isinstance(result, DecodeProgress))
     batches = [next(results)]
@@ -255,7 +256,7 @@ def test_decoding_runs_only_a_few_videos_ahead(tmp_path: Path) -> None:
             yield VideoFile(f"{number}.mp4", path)
 
     batches = decode_videos(
-        videos(), sampling=Sampling("uniform", num_frames=4), preprocessing=SMALL, workers=1, timeout_seconds=60
+        videos(), {"small": View(Sampling("uniform", num_frames=4), SMALL)}, workers=1, timeout_seconds=60
     )
     next(batches)
     time.sleep(1)

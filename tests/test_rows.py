@@ -33,10 +33,11 @@ from vidpipe.records import (
     Rows,
     VideoFile,
     VideoInfo,
+    VideoPlan,
 )
 from vidpipe.video.decoding import decode_videos
 from vidpipe.video.reader import VideoReader
-from vidpipe.video.worker import Planner
+from vidpipe.video.view import FindScenes, Planner, View
 
 WINDOW = 16
 HALVES = np.array([(0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 0.5, 1.0)], np.float32)
@@ -69,7 +70,7 @@ class Windows:
     halves: bool = False
     """A row for each half of the picture."""
 
-    def __call__(self, reader: VideoReader, sampling: Sampling) -> FramePlan:
+    def __call__(self, reader: VideoReader, view: View, find_scenes: FindScenes) -> FramePlan:
         num_frames, pts_seconds = len(reader.pts_seconds), reader.pts_seconds
         centres = np.arange(0, num_frames, self.stride).repeat(2 if self.halves else 1)
         starts = np.clip(centres - WINDOW // 2, 0, num_frames - WINDOW)
@@ -86,7 +87,7 @@ class Windows:
         return FramePlan(frame_index, rows, row_frames.reshape(len(centres), WINDOW))
 
 
-def plan_halves(reader: VideoReader, sampling: Sampling) -> FramePlan:
+def plan_halves(reader: VideoReader, view: View, find_scenes: FindScenes) -> FramePlan:
     """Both halves of every third frame."""
     frames = np.arange(0, len(reader.pts_seconds), 3)
     centres = frames.repeat(2)
@@ -134,12 +135,10 @@ def features_of(
     model = BatchedModel(engine, batch_size, np.dtype(np.float32), Utilisation())
     batches = decode_videos(
         [video],
-        sampling=UNIFORM,
-        preprocessing=SMALL,
+        {"small": View(UNIFORM, SMALL, planner=planner)},
         decoder=decoder,
         workers=1,
         timeout_seconds=60,
-        planner=planner,
     )
     found: list[FeatureSequence | DecodeProgress] = []
     for batch in batches:
@@ -216,12 +215,12 @@ def test_each_frame_is_decoded_once_whatever_rows_use_it(
     reader.asked.clear()
     monkeypatch.setattr(worker._Worker, "counts", [0], raising=False)
     monkeypatch.setattr(worker._Worker, "open", lambda path, methods: reader)
-    first = worker.decode_piece(worker.Piece(video, ("pyav",)), 0, UNIFORM, SMALL, planner)
-    num_pictures = [len(first.pictures)]
+    opener = worker.Piece(video, {"small": View(UNIFORM, SMALL, planner=planner)}, ("pyav",))
+    first = worker.decode_piece(opener, 0)
+    num_pictures = [len(first.pictures[0].pictures)]
     step = worker.frames_per_piece(first.plan)
     for start in range(step, len(first.plan.frame_index), step):
-        piece = worker.Piece(video, ("pyav",), opened=(first.info, first.plan), start=start)
-        decoded = worker.decode_piece(piece, 0, UNIFORM, SMALL, planner)
+        (decoded,) = worker.decode_piece(replace(opener, opened=(first.info, first.plan), start=start), 0).pictures
         assert decoded.start == sum(num_pictures)
         num_pictures.append(len(decoded.pictures))
     assert reader.asked == first.plan.frame_index.tolist()
@@ -243,7 +242,7 @@ def windows_plan(num_frames: int, window: int) -> FramePlan:
 def numbered_batch(plan: FramePlan, start: int, stop: int) -> FrameBatch:
     """Pictures of 1 × 1 pixel, each of its number's brightness."""
     pixels = np.arange(start, stop, dtype=np.uint8).reshape(-1, 1, 1, 1).repeat(3, axis=1)
-    return FrameBatch(VideoFile("a.mp4", Path("a.mp4")), INFO, plan, start, pixels)
+    return FrameBatch(VideoFile("a.mp4", Path("a.mp4")), INFO, VideoPlan({"small": plan}), "small", start, pixels)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -63,7 +63,7 @@ class Setting:
     """The range is [low, high]; `above` excludes low itself."""
     above: bool = False
     several: bool = False
-    """Whether the value is a list of choices, separated by commas."""
+    """Whether the value is a list of names, separated by commas; its option may be given several times."""
     is_path: bool = False
     """Whether the value is a file or folder, relative to the working folder."""
     metavar: str = ""
@@ -110,7 +110,8 @@ class Setting:
     def _how_to_write(self) -> str:
         """How to write a value of the type in TOML."""
         if self.several:
-            return f'names in quotes with commas between them, such as "{",".join(self.choices[:2])}"'
+            examples = self.choices[:2] or (self.default,)
+            return f'names in quotes with commas between them, such as "{",".join(examples)}"'
         if self.type is str:
             return f'text in quotes, such as "{self.choices[0]}"' if self.choices else "text in quotes"
         kinds = {int: "a whole number without quotes", float: "a number without quotes", bool: "true or false"}
@@ -201,7 +202,10 @@ class ExtractConfig(_Checked):
     )
     fps: float | None = _setting(None, "Frames to sample per second of video (fps; default 2).", low=0, above=True)
     backbone: str = _setting(
-        "resnet50", "Frozen image model: a name that `vidpipe backbones` lists, timm/NAME or torchvision/NAME."
+        "resnet50",
+        "Frozen model, one or more of: a name that `vidpipe backbones` lists, timm/NAME, torchvision/NAME. Each "
+        "video is decoded once for all of them.",
+        several=True,
     )
     weights: str = _setting("default", "`default`, `random` (for tests), or a .pth, .pt or .safetensors file.")
     pool: str = _setting(
@@ -210,6 +214,25 @@ class ExtractConfig(_Checked):
         "map. Transformers: token (the class token), tokens (mean of the patch tokens) or attention. auto: what the "
         "weights were trained for.",
         choices=("auto", "avg", "max", "token", "tokens", "attention", "none"),
+    )
+    crop: str = _setting(
+        "centre",
+        "What an image model sees of a frame: the centre crop that its weights were trained with, or the whole picture "
+        "at the same size.",
+        choices=("centre", "whole"),
+    )
+    grid: int = _setting(
+        1,
+        "Also pool each of GRID × GRID cells of the picture (image models with a feature map; head: attention).",
+        low=1,
+        high=7,
+    )
+    window_stride: float | None = _setting(
+        None,
+        "Video models: a window of frames at each WINDOW_STRIDE seconds of video, in place of one around each sampled "
+        "frame.",
+        low=0,
+        above=True,
     )
     dtype: str = _setting("float32", "Type of the stored features.", choices=("float32", "float16"))
     device: str = _setting("auto", "Device that runs the image model.", choices=("auto", "cpu", "cuda"))
@@ -257,6 +280,11 @@ class ExtractConfig(_Checked):
         if "sampling" in from_file:
             return {"num_frames", "fps"}
         return {"num_frames"} if sampling == "fps" else {"fps"}
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """The names in `backbone`."""
+        return tuple(self.backbone.split(","))
 
     def resolve_sampling(self) -> Sampling:
         """Return the sampling method with its parameter, or the parameter's default."""

@@ -1,7 +1,7 @@
 """The records that vidpipe's folders pass to each other: plain, frozen and checked. Arrays are NumPy, without torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -21,9 +21,12 @@ __all__ = [
     "Preprocessing",
     "Rows",
     "VideoFailure",
+    "VideoFeatures",
     "VideoFile",
     "VideoInfo",
+    "VideoPlan",
     "VideoSource",
+    "Window",
 ]
 
 NONE_OF_THESE = "none of these"
@@ -161,9 +164,13 @@ class Rows:
     region: NDArray[np.float32] | None = None
     """(T, 4) x, y, width and height of each row's region, as fractions of the picture, 0 to 1; None where each row is
     of the whole picture."""
+    num_repeated: NDArray[np.int32] | None = None
+    """(T,) how many frames of each row's window repeat the last one, because the video is shorter than the shortest
+    window that the backbone can see; None where none is repeated."""
 
     def __post_init__(self) -> None:
-        arrays = (self.frame_index, self.scene_index, self.start_seconds, self.stop_seconds, self.region)
+        optional = (self.start_seconds, self.stop_seconds, self.region, self.num_repeated)
+        arrays = (self.frame_index, self.scene_index, *optional)
         if any(len(array) != len(self) for array in arrays if array is not None):
             raise ValueError(f"the arrays of {self!r} differ in length")
         steps = np.diff(self.frame_index)
@@ -267,13 +274,35 @@ class FramePlan:
 
 
 @dataclass(frozen=True)
+class VideoPlan:
+    """The plans of several streams for one video. Each frame is decoded once, whatever number of streams use it."""
+
+    streams: Mapping[str, FramePlan]
+    """By stream, at least one."""
+
+    @cached_property
+    def frame_index(self) -> NDArray[np.int64]:
+        """(F,) the frames to decode, strictly increasing."""
+        return np.unique(np.concatenate([plan.frame_index for plan in self.streams.values()]))
+
+    @property
+    def num_pictures(self) -> int:
+        """The pictures of all streams together."""
+        return sum(plan.num_pictures for plan in self.streams.values())
+
+    def __repr__(self) -> str:
+        return f"VideoPlan({dict(self.streams)})"
+
+
+@dataclass(frozen=True)
 class FrameBatch:
-    """Some pictures of one video, decoded together: `pictures[i]` is picture `start + i` of the plan."""
+    """Some pictures of one video for one stream, decoded together: `pictures[i]` is picture `start + i` of the plan."""
 
     video: VideoFile
     info: VideoInfo
-    plan: FramePlan
-    """The plan of the whole video."""
+    video_plan: VideoPlan
+    """The plans of the whole video."""
+    stream: str
     start: int
     pictures: NDArray[np.uint8]
     """(P, 3, H, W) RGB, at the backbone's input size."""
@@ -282,6 +311,11 @@ class FrameBatch:
     worker: int = 0
     """The id of the process that decoded them."""
 
+    @property
+    def plan(self) -> FramePlan:
+        """The stream's plan of the whole video."""
+        return self.video_plan.streams[self.stream]
+
     def __post_init__(self) -> None:
         if self.pictures.ndim != 4 or self.pictures.shape[1] != 3 or self.pictures.dtype != np.uint8:
             raise ValueError(f"pictures are (P, 3, H, W) uint8, got {self.pictures.shape} {self.pictures.dtype}")
@@ -289,7 +323,7 @@ class FrameBatch:
             raise ValueError(f"{len(self.pictures)} pictures from {self.start} on do not fit {self.plan!r}")
 
     def __repr__(self) -> str:
-        return f"FrameBatch({self.video.id!r}, start={self.start}, pictures={self.pictures.shape})"
+        return f"FrameBatch({self.video.id!r}, {self.stream!r}, start={self.start}, pictures={self.pictures.shape})"
 
 
 @dataclass(frozen=True)
@@ -300,7 +334,7 @@ class DecodeProgress:
     num_done: int
     """Packets and frames read so far; where `num_planned` is known, rows that are done."""
     num_planned: int | None = None
-    """T, once it is known."""
+    """The rows of all streams together, once they are known."""
 
 
 @dataclass(frozen=True)
@@ -348,6 +382,19 @@ class FeatureSequence:
 
     def __repr__(self) -> str:
         return f"FeatureSequence({self.video_id!r}, features={self.features.shape})"
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """The features of one video in each stream that it was decoded for."""
+
+    video_id: str
+    streams: Mapping[str, FeatureSequence]
+    """By stream."""
+
+    def __len__(self) -> int:
+        """The rows of all streams together."""
+        return sum(map(len, self.streams.values()))
 
 
 @dataclass(frozen=True)
@@ -425,22 +472,58 @@ class Preprocessing:
     Resize the shorter side to `resize`, crop the centre, scale to [0, 1], normalise.
     """
 
-    resize: int
-    """Pixels of the shorter side after resizing."""
-    crop: int
-    """Pixels of each side of the centre crop: the backbone's input size."""
+    resize: int | tuple[int, int]
+    """Pixels of the shorter side after resizing; or height and width, whatever the picture's proportions."""
+    crop: int | tuple[int, int]
+    """Pixels of each side of the centre crop, or its height and width: the backbone's input size."""
     interpolation: str
-    """`bilinear` or `bicubic`, both with antialiasing."""
+    """`bilinear` or `bicubic`."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    antialias: bool = True
+    """Whether a smaller picture is made of all pixels of the larger one."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a picture in pixels."""
+        return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+
+    @property
+    def whole(self) -> Self:
+        """The same, but of the whole picture: resized to the input size, without a crop."""
+        return replace(self, resize=self.size)
 
     def as_dict(self) -> Mapping[str, Any]:
         """The settings as they stand in a feature store's key."""
         return {
-            "resize": self.resize,
-            "crop": self.crop,
+            "resize": self.resize if isinstance(self.resize, int) else list(self.resize),
+            "crop": self.crop if isinstance(self.crop, int) else list(self.crop),
             "interpolation": self.interpolation,
-            "antialias": True,
+            "antialias": self.antialias,
             "mean": list(self.mean),
             "std": list(self.std),
         }
+
+
+@dataclass(frozen=True)
+class Window:
+    """The frames that a clip backbone sees together.
+
+    Raises:
+        ValueError: a number is not positive, or the minimum exceeds the window.
+    """
+
+    num_frames: int
+    """W"""
+    fps: float | None
+    """Frames per second of video time; None for consecutive frames, whatever the video's rate."""
+    min_frames: int
+    """The fewest frames that the network can see. A video shorter than the window gives this many or more."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_frames <= self.num_frames or (self.fps is not None and self.fps <= 0):
+            raise ValueError(f"not a window of frames: {self}")
+
+    def as_dict(self) -> Mapping[str, Any]:
+        """The window as it stands in a feature store's key."""
+        return {"num_frames": self.num_frames, "fps": self.fps, "min_frames": self.min_frames}

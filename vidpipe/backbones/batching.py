@@ -2,16 +2,24 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.backbones.engines.engine import Engine, Finish
-from vidpipe.records import DecodeProgress, FeatureSequence, FrameBatch, FramePlan, VideoInfo
+from vidpipe.records import (
+    DecodeProgress,
+    FeatureSequence,
+    FrameBatch,
+    FramePlan,
+    VideoFeatures,
+    VideoInfo,
+    VideoPlan,
+)
 
-__all__ = ["BatchedModel", "Utilisation"]
+__all__ = ["BatchedModel", "BatchedModels", "Utilisation"]
 
 
 @dataclass
@@ -71,6 +79,11 @@ class _Ready:
             _Ready(self.sequence, self.rows[num_rows:], tail),
         )
 
+    @property
+    def window(self) -> int:
+        """W, the pictures of a row; rows of one batch have the same."""
+        return 1 if self.pictures is not None else self.sequence.window
+
     def take_inputs(self) -> NDArray[np.uint8]:
         """Return what the engine computes these rows from, (n, 3, H, W) or (n, W, 3, H, W); called once."""
         return self.sequence.take_inputs(self.rows) if self.pictures is None else self.pictures
@@ -84,6 +97,8 @@ class _Sequence:
     ) -> None:
         self.plan = plan
         self.result = FeatureSequence(video_id, np.empty((len(plan.rows), dim), dtype), plan.rows, info)
+        self.window = 1
+        """W, the pictures of a row."""
         self.num_missing = len(plan.rows)
         """Rows that have not been computed."""
         self._row_pictures = plan.row_pictures
@@ -93,6 +108,7 @@ class _Sequence:
             self._num_uses = np.bincount(self._row_pictures.ravel(), minlength=plan.num_pictures)
             """(P,) how often rows that are still to come use each picture."""
             table = self._row_pictures.reshape(len(plan.rows), -1)
+            self.window = table.shape[1]
             self._last_picture, self._first_picture = table.max(axis=1), table.min(axis=1)
             self._num_undecoded = np.full(len(plan.rows), table.shape[1])
             """(T,) how many places of each row wait for their picture."""
@@ -213,10 +229,12 @@ class BatchedModel:
         return self._sequences.get(sequence.result.video_id) is sequence
 
     def _take(self) -> list[_Ready]:
-        """Take up to `batch_size` rows from the front of those that are ready."""
+        """Take up to `batch_size` rows of equal windows from the front of those that are ready."""
         taken: list[_Ready] = []
         room = self._batch_size
         while room and self._ready:
+            if taken and taken[0].window != self._ready[0].window:
+                break
             ready = self._ready.popleft()
             if len(ready.rows) > room:
                 ready, rest = ready.split(room)
@@ -225,3 +243,69 @@ class BatchedModel:
                 taken.append(ready)
             room -= len(ready.rows)
         return taken
+
+
+class BatchedModels:
+    """Runs the engine of each stream; a video's features are done once they are complete in all its streams.
+
+    Args:
+        models: by stream.
+    """
+
+    def __init__(self, models: Mapping[str, BatchedModel]) -> None:
+        self._models = models
+        self._plans: dict[str, VideoPlan] = {}
+        """By id, the plans of unfinished videos."""
+        self._done: dict[str, dict[str, FeatureSequence]] = {}
+        """By id, the sequences of unfinished videos that are complete, by stream."""
+
+    def add(self, batch: FrameBatch) -> Iterator[VideoFeatures | DecodeProgress]:
+        """Take decoded pictures.
+
+        Args:
+            batch: some pictures of a video. Where the plan is another than before, the video starts again.
+
+        Yields:
+            The videos that are now complete, and the progress of this one while it is not.
+        """
+        video_id = batch.video.id
+        if self._plans.get(video_id) is not batch.video_plan:
+            self.drop(video_id)
+            self._plans[video_id], self._done[video_id] = batch.video_plan, {}
+        for result in self._models[batch.stream].add(batch):
+            if isinstance(result, FeatureSequence):
+                yield from self._complete(batch.stream, result)
+            elif (progress := self.progress(video_id)) is not None:
+                yield progress
+
+    def progress(self, video_id: str) -> DecodeProgress | None:
+        """Return how many rows of an unfinished video are computed; None where none of its pictures has come."""
+        plan = self._plans.get(video_id)
+        if plan is None:
+            return None
+        running = [one for model in self._models.values() if (one := model.progress(video_id)) is not None]
+        num_done = sum(one.num_done for one in running) + sum(map(len, self._done[video_id].values()))
+        return DecodeProgress(video_id, num_done, sum(len(stream.rows) for stream in plan.streams.values()))
+
+    def drop(self, video_id: str) -> None:
+        """Forget an unfinished video."""
+        self._plans.pop(video_id, None)
+        self._done.pop(video_id, None)
+        for model in self._models.values():
+            model.drop(video_id)
+
+    def flush(self) -> Iterator[VideoFeatures]:
+        """Compute all rows that are ready, and yield the videos that are then complete."""
+        for stream, model in self._models.items():
+            for sequence in model.flush():
+                yield from self._complete(stream, sequence)
+
+    def _complete(self, stream: str, sequence: FeatureSequence) -> Iterator[VideoFeatures]:
+        """Keep a complete sequence; yield its video if it was the last one."""
+        video_id = sequence.video_id
+        done = self._done[video_id]
+        done[stream] = sequence
+        names = self._plans[video_id].streams
+        if len(done) == len(names):
+            del self._plans[video_id], self._done[video_id]
+            yield VideoFeatures(video_id, {name: done[name] for name in names})

@@ -73,7 +73,7 @@ class FrozenBackbone(nn.Module):
     @property
     def input_size(self) -> int:
         """Pixels of each side of a frame."""
-        return self.preprocessing.crop
+        return min(self.preprocessing.size)
 
     @property
     def device(self) -> torch.device:

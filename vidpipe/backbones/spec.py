@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from vidpipe.errors import UsageError
-from vidpipe.records import Preprocessing
+from vidpipe.records import Preprocessing, Window
 
 __all__ = ["EXTERNAL_LIBRARIES", "OFFLINE_BACKBONE", "POOLINGS", "BackboneSpec"]
 
@@ -14,6 +15,7 @@ POOLINGS: Mapping[str, tuple[str, ...]] = {
     "attention": ("attention", "tokens"),
     "tokens": ("tokens",),
     "layer": ("none",),
+    "motion": ("none",),
 }
 """By what a feature is made from: the poolings that fit, first the one that the weights were trained with."""
 
@@ -32,7 +34,7 @@ class BackboneSpec:
     """D, the size of a feature."""
     preprocessing: Preprocessing
     library: str
-    """`torchvision`, `timm` or `vidpipe`: the library that builds it."""
+    """`torchvision`, `timm` or `vidpipe`: what builds it."""
     builder: str
     """The model's name in the library."""
     feature_map: str
@@ -42,14 +44,18 @@ class BackboneSpec:
     weights_licence: str
     kind: str = "map"
     """What a feature is made from: a key of `POOLINGS`."""
+    window: Window | None = None
+    """The frames that the backbone sees together; None for one that sees single frames."""
+    parameters: Mapping[str, Any] | None = None
+    """The numbers of a motion backbone that its features depend on; None for networks."""
     top1: float | None = None
     """Accuracy on ImageNet-1k's validation set in percent, as published."""
     top1_source: str = ""
 
     @property
     def input_size(self) -> int:
-        """Pixels of each side of a frame."""
-        return self.preprocessing.crop
+        """Pixels of the shorter side of a frame."""
+        return min(self.preprocessing.size)
 
     @property
     def poolings(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """A stream: one backbone's view of the videos, with everything that changes a feature resolved."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from vidpipe.backbones.engines.engine import Engine
@@ -12,7 +12,7 @@ from vidpipe.config import ExtractConfig
 from vidpipe.errors import RunError, UsageError
 from vidpipe.features.key import FeatureKey
 
-__all__ = ["WEIGHTS_NOT_READ", "Stream"]
+__all__ = ["WEIGHTS_NOT_READ", "Stream", "resolve_streams"]
 
 WEIGHTS_NOT_READ = WeightsFile("", None, "not read")
 """Stands for the weights where a stream is resolved but no feature is computed."""
@@ -26,16 +26,18 @@ class Stream:
     """A backbone with its weights, and the key of the features that they make."""
 
     spec: BackboneSpec
+    """With the preprocessing of the key."""
     weights: WeightsFile
     key: FeatureKey
-    """Sampling, pooling, preprocessing, dtype and precision."""
+    """Sampling, pooling, preprocessing, window, dtype and precision."""
 
     @classmethod
-    def of(cls, config: ExtractConfig, *, weights: WeightsFile | None = None) -> Self:
-        """Resolve the settings of an extraction.
+    def of(cls, config: ExtractConfig, *, spec: BackboneSpec | None = None, weights: WeightsFile | None = None) -> Self:
+        """Resolve the settings of an extraction with one backbone.
 
         Args:
             config: the settings.
+            spec: the backbone; None finds the one that the settings name.
             weights: the weights to use; None finds those that the settings name, and downloads them if needed.
 
         Returns:
@@ -45,17 +47,19 @@ class Stream:
             UsageError: there is no such backbone or weights file, or the pooling does not go with the backbone.
             WeightsError: the weights cannot be downloaded or read.
         """
-        spec = find_backbone(config.backbone)
-        pooling = spec.resolve_pool(config.pool)  # before a download
+        spec = _seen_whole(spec or find_backbone(config.backbone), whole=config.crop == "whole")
+        pooling = "none" if spec.kind == "motion" else spec.resolve_pool(config.pool)  # before a download
         weights = weights or find_weights(spec, config.weights)
         key = FeatureKey.of(
             config.resolve_sampling(),
-            backbone=config.backbone,
+            backbone=spec.name,
             weights_id=weights.id,
             pooling=pooling,
             preprocessing=spec.preprocessing,
             dtype=config.dtype,
             precision=config.precision,
+            window=spec.window,
+            parameters=spec.parameters,
         )
         return cls(spec, weights, key)
 
@@ -80,6 +84,7 @@ class Stream:
             spec = find_backbone(key.backbone)
         except UsageError as error:
             raise RunError(f"{owner}: this vidpipe does not know its backbone: {error}") from error
+        spec = _seen_whole(spec, whole=key.preprocessing == spec.preprocessing.whole.as_dict())
         found = find_weights(spec, "random" if key.weights == "random" else weights)
         if found.id != key.weights:
             raise RunError(
@@ -112,3 +117,48 @@ class Stream:
             precision=self.key.precision,
             num_frames=num_videos * (self.key.resolve_sampling().num_frames or FRAMES_OF_A_VIDEO),
         )
+
+
+def resolve_streams(config: ExtractConfig, *, weights: WeightsFile | None = None) -> dict[str, Stream]:
+    """Resolve the settings of an extraction with one or more backbones.
+
+    Args:
+        config: the settings.
+        weights: as for `Stream.of`.
+
+    Returns:
+        By name of its store, the stream of each backbone.
+
+    Raises:
+        UsageError: a backbone is given twice, or a setting does not go with one of them; also as for `Stream.of`.
+        WeightsError: the weights cannot be downloaded or read.
+    """
+    twice = next((name for name in config.backbones if config.backbones.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--backbone {twice} is given twice; each backbone makes one stream")
+    specs = [find_backbone(name) for name in config.backbones]
+    _check_goes_with(config, specs)
+    return {spec.name.replace("/", "_"): Stream.of(config, spec=spec, weights=weights) for spec in specs}
+
+
+def _check_goes_with(config: ExtractConfig, specs: list[BackboneSpec]) -> None:
+    """Check the settings that only some backbones have."""
+    is_file = config.weights not in ("default", "random")
+    learned = [spec.name for spec in specs if spec.kind != "motion"]
+    if is_file and len(learned) != 1:
+        raise UsageError(
+            f"--weights {config.weights} is for one backbone with weights, and there are {len(learned)} "
+            f"({', '.join(learned) or 'flow has none'}); extract one backbone at a time into the same folder"
+        )
+    if config.crop == "whole" and all(spec.window for spec in specs):
+        raise UsageError(f"--crop whole goes with image models, and {specs[0].name} sees windows of frames")
+    if config.window_stride is not None and not any(spec.window for spec in specs):
+        raise UsageError(
+            f"--window-stride goes with models that see windows of frames, and {specs[0].name} sees single frames; "
+            "--sampling fps --fps N takes frames at a fixed rate"
+        )
+
+
+def _seen_whole(spec: BackboneSpec, *, whole: bool) -> BackboneSpec:
+    """An image model that sees the whole picture, or the crop that its weights were trained with."""
+    return replace(spec, preprocessing=spec.preprocessing.whole) if whole and spec.window is None else spec

@@ -38,10 +38,10 @@ class WeightsFile:
     """A file of weights, identified by its content."""
 
     id: str
-    """The file's sha256; `random` for random weights."""
+    """The file's sha256; `random` for random weights, `none` for a backbone without weights."""
     path: Path | None
     source: str
-    """In words: `package …`, a URL, `file …`, `random`."""
+    """In words: `package …`, a URL, `file …`, `random`, `none`."""
 
 
 def default_weights_path(spec: BackboneSpec) -> Path | None:
@@ -81,6 +81,8 @@ def find_weights(spec: BackboneSpec, weights: str) -> WeightsFile:
         UsageError: there is no such file.
         WeightsError: the path is no file, or the weights cannot be downloaded.
     """
+    if spec.kind == "motion":
+        return WeightsFile("none", None, "none")
     if weights == "random":
         logger.warning("%s runs with RANDOM weights: its features are meaningless; for tests only", spec.name)
         return WeightsFile("random", None, "random")

@@ -25,7 +25,7 @@ from vidpipe.errors import InputError, count_of, first_few
 
 if TYPE_CHECKING:
     from vidpipe.records import VideoFile
-    from vidpipe.stages.extract import ExtractSummary
+    from vidpipe.stages.extract import ExtractSummary, StreamSummary
     from vidpipe.video.files import Skipped
 
 __all__ = ["command"]
@@ -69,11 +69,12 @@ def command(
     INPUT is a video, a folder (searched to any depth; hidden folders are skipped) or a CSV with a column `video`. Skips
     videos that are stored, and videos that failed before, so the same command continues after a stop. A moved or
     renamed video keeps its features. Videos of a second folder with the ids of stored videos are refused; --prefix
-    gives them other ids.
+    gives them other ids. Several backbones make a store each, STORE/NAME; each video is decoded once for all of them.
 
     \b
     vidpipe extract videos/ -o features
-    vidpipe extract videos/ -o features --backbone efficientnet_lite0 --sampling fps --fps 2
+    vidpipe extract videos/ -o features --backbone efficientnet_lite0 --backbone flow
+    vidpipe extract videos/ -o features --sampling fps --fps 2
     vidpipe extract videos/ -o features --part 3/8
     vidpipe extract videos/ -o features --exclude 'rejected/*' --dry-run
     vidpipe extract more_videos/ -o features --prefix more
@@ -92,8 +93,9 @@ def command(
     videos, unreadable = find()
     with extract_progress() as show:
         summary = extract(videos, store, config=config, on_progress=show, **selection)
-    _show(store, summary, unreadable)
-    _show_files(store, inputs, prefix, summary)
+    _show(summary, unreadable)
+    for stream in summary.streams.values():
+        _show_files(inputs, prefix, stream)
     if summary.failures or summary.known_failures or unreadable:
         click.get_current_context().exit(SOME_VIDEOS_FAILED)
 
@@ -128,18 +130,15 @@ def _show_lines(reasons: "Iterable[tuple[str, str]]") -> None:
         click.echo(printable(f"skip  {name}  ({reason})" if reason else f"take  {name}"))
 
 
-def _show(store: Path, summary: "ExtractSummary", unreadable: list[str]) -> None:
-    known = len(summary.known_failures)
-    replaced, reused = summary.num_replaced, len(summary.reused)
-    frames = count_of(summary.num_frames, "frame")
-    click.echo(
-        f"{store}: {count_of(summary.num_stored, 'video')} stored ({frames}, {summary.seconds:.1f} s"
-        + (f"; {replaced} replacing an older version" if replaced else "")
-        + f"), {summary.num_skipped} were there already"
-        + (f", {reused} recognised by content and not extracted again" if reused else "")
-        + f", {len(summary.failures)} failed"
-        + (f", {known} failed before and were not retried (--retry-failed)" if known else "")
-    )
+def _show(summary: "ExtractSummary", unreadable: list[str]) -> None:
+    """Show a line for each store, then the videos that failed."""
+    figures = f"{count_of(summary.num_frames, 'frame')}, {summary.seconds:.1f} s"
+    several = len(summary.streams) > 1
+    for stream in summary.streams.values():
+        click.echo(_stored(stream, "" if several else figures))
+    if several and summary.num_stored:
+        rows = f"{count_of(summary.num_frames, 'row')}, {summary.seconds:.1f} s"
+        click.echo(f"{count_of(summary.num_stored, 'video')} decoded once for all streams ({rows})")
     if summary.num_stored:
         logger.info(_bottleneck(summary))
     for failure in summary.failures:
@@ -148,7 +147,21 @@ def _show(store: Path, summary: "ExtractSummary", unreadable: list[str]) -> None
         click.echo(line, err=True)
 
 
-def _show_files(store: Path, inputs: tuple[Path, ...], prefix: str, summary: "ExtractSummary") -> None:
+def _stored(stream: "StreamSummary", figures: str) -> str:
+    """`features: 5 videos stored (80 frames, 1.2 s), 0 were there already, 1 failed`"""
+    known, replaced, reused = len(stream.known_failures), stream.num_replaced, len(stream.reused)
+    details = "; ".join(filter(None, [figures, f"{replaced} replacing an older version" * bool(replaced)]))
+    return (
+        f"{stream.store_path}: {count_of(stream.num_stored, 'video')} stored"
+        + (f" ({details})" if details else "")
+        + f", {stream.num_skipped} were there already"
+        + (f", {reused} recognised by content and not extracted again" if reused else "")
+        + f", {len(stream.failures)} failed"
+        + (f", {known} failed before and were not retried (--retry-failed)" if known else "")
+    )
+
+
+def _show_files(inputs: tuple[Path, ...], prefix: str, summary: "StreamSummary") -> None:
     """Report stored videos whose files were moved, are gone, or are stored twice."""
     if summary.moved:
         click.echo(
@@ -161,7 +174,7 @@ def _show_files(store: Path, inputs: tuple[Path, ...], prefix: str, summary: "Ex
         are = "stored video is" if len(summary.gone) == 1 else "stored videos are"
         click.echo(
             f"{len(summary.gone)} {are} no longer in {places} ({printable(first_few(summary.gone))}); "
-            f"`vidpipe store prune {shlex.quote(str(store))} {places}` drops them",
+            f"`vidpipe store prune {shlex.quote(str(summary.store_path))} {places}` drops them",
             err=True,
         )
     twice = [one for one in summary.reused if one.is_same_path and one.old_id not in summary.moved]
@@ -182,9 +195,9 @@ def _bottleneck(summary: "ExtractSummary") -> str:
     if utilisation.model_idle_share > utilisation.decoders_idle_share:
         limit = f"decoding; more --workers (now {utilisation.num_workers}) help where there are more cores"
     else:
-        limit = "the image model; a GPU, or a smaller --backbone, is faster"
+        limit = "the model; a GPU, or a smaller --backbone, is faster"
     return (
-        f"{summary.num_stored / seconds:.2f} videos/s, {summary.num_frames / seconds:.1f} frames/s. Utilisation: image "
+        f"{summary.num_stored / seconds:.2f} videos/s, {summary.num_frames / seconds:.1f} frames/s. Utilisation: "
         f"model {1 - utilisation.model_idle_share:.0%}, decoders {1 - utilisation.decoders_idle_share:.0%}. "
         f"Bottleneck: {limit}"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from vidpipe.config import Config, LabelsConfig, Setting, load_section, settings
+from vidpipe.config import SECTIONS, Config, LabelsConfig, Setting, load_section, settings
 from vidpipe.csv_files import is_url
 from vidpipe.errors import ConfigError, VidpipeError, count_of
 
@@ -262,7 +262,10 @@ def _load_config(ctx: click.Context, parameter: click.Parameter, path: Path | No
         values = {name: value for section in sections for name, value in load_section(path, section).items()}
     except ConfigError as error:
         raise _ErrorWithExitCode(str(error), error.exit_code) from error
-    ctx.default_map = {_parameter(name): value for name, value in values.items()}
+    several = {
+        one.name for section in sections for config in SECTIONS[section] for one in settings(config) if one.several
+    }
+    ctx.default_map = {_parameter(name): [value] if name in several else value for name, value in values.items()}
 
 
 def _parameter(setting_name: str) -> str:
@@ -273,15 +276,23 @@ def _parameter(setting_name: str) -> str:
 def _setting_option(setting: Setting) -> Callable[[Function], Function]:
     flag = setting.name.replace("_", "-")
     flags = (f"--{flag}/--no-{flag}" if setting.type is bool else f"--{flag}", *setting.flags)
+    several: dict[str, Any] = {"multiple": True, "callback": _joined} if setting.several else {}
+    default = [setting.default] if setting.several else setting.default
     return click.option(
         *flags,
         _parameter(setting.name),
         type=None if setting.type is bool else _click_type(setting),
-        default=setting.default,
+        default=default,
         show_default=setting.default is not None,
         metavar=setting.metavar or None,
         help=setting.help,
+        **several,
     )
+
+
+def _joined(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str:
+    """An option that is given several times, as one text: `--head lstm --head tcn` is `--head lstm,tcn`."""
+    return ",".join(values)
 
 
 def _click_type(setting: Setting) -> click.ParamType[Any] | type:

@@ -7,11 +7,24 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from vidpipe.config import Sampling
-from vidpipe.records import Preprocessing
+from vidpipe.records import Preprocessing, Window
 
 __all__ = ["FeatureKey"]
 
 logger = logging.getLogger(__name__)
+
+_DEFAULTS = {"precision": "full", "window": None, "grid": 1, "parameters": None}
+"""Settings that stores made before they existed do not name."""
+_TYPES = {
+    "sampling": Mapping,
+    "preprocessing": Mapping,
+    "grid": int,
+    "window": Mapping | None,
+    "parameters": Mapping | None,
+}
+"""By name; all others are texts."""
+_OF_BACKBONE = ("weights", "preprocessing", "window", "parameters")
+"""What a backbone's name implies: not named where the backbones differ."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +39,13 @@ class FeatureKey:
     preprocessing: Mapping[str, Any]
     dtype: str
     precision: str = "full"
-    """Of the image model's arithmetic. Stores made before this setting existed do not name it."""
+    """Of the backbone's arithmetic. A key names what follows, too, only where it differs from the default."""
+    window: Mapping[str, Any] | None = None
+    """The frames that a row's feature is made from; None where it is one frame."""
+    grid: int = 1
+    """G: a frame has a row for each of G × G cells of the picture too; 1 where it has only one row."""
+    parameters: Mapping[str, Any] | None = None
+    """All other numbers that a motion backbone's features depend on."""
 
     @classmethod
     def of(
@@ -39,9 +58,23 @@ class FeatureKey:
         preprocessing: Preprocessing,
         dtype: str,
         precision: str = "full",
+        window: Window | None = None,
+        grid: int = 1,
+        parameters: Mapping[str, Any] | None = None,
     ) -> Self:
         """Return the key of an extraction with these settings."""
-        return cls(sampling.as_dict(), backbone, weights_id, pooling, preprocessing.as_dict(), dtype, precision)
+        return cls(
+            sampling.as_dict(),
+            backbone,
+            weights_id,
+            pooling,
+            preprocessing.as_dict(),
+            dtype,
+            precision,
+            window=None if window is None else window.as_dict(),
+            grid=grid,
+            parameters=parameters,
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -61,16 +94,14 @@ class FeatureKey:
         except TypeError as error:
             raise ValueError(f"not a feature key: {error}") from error
         for name, value in vars(key).items():
-            if not isinstance(value, Mapping if name in ("sampling", "preprocessing") else str):
+            if not isinstance(value, _TYPES.get(name, str)):
                 raise ValueError(f"not a feature key: {name} is {value!r}")
         return key
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        values = {**vars(self), "sampling": dict(self.sampling), "preprocessing": dict(self.preprocessing)}
-        if self.precision == "full":
-            del values["precision"]  # as before this setting existed
-        return values
+        values = {name: value for name, value in vars(self).items() if value != _DEFAULTS.get(name)}
+        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
 
     def as_json(self) -> str:
         """Return a text that is the same for equal keys."""
@@ -104,7 +135,7 @@ class FeatureKey:
         """This key's values that differ from the other's, in words, the backbone first."""
         differs = [name for name, value in vars(self).items() if value != getattr(other, name)]
         if "backbone" in differs:
-            differs = [name for name in differs if name not in ("weights", "preprocessing")]
+            differs = [name for name in differs if name not in _OF_BACKBONE]
         words = {
             "sampling": f"sampled {self._sampling_words()}",
             "weights": "random weights" if self.weights == "random" else f"weights {self.weights[:8]}…",
@@ -115,6 +146,9 @@ class FeatureKey:
                 if other.preprocessing.get(name) != value
             ),
             "precision": f"{self.precision} precision",
+            "window": "single frames" if self.window is None else _window_words(self.window),
+            "grid": f"grid {self.grid}",
+            "parameters": json.dumps(self.parameters),
             "dtype": self.dtype,
         }
         return [f"{self.backbone} features", *(word for name, word in words.items() if name in differs)]
@@ -124,3 +158,9 @@ class FeatureKey:
             return str(self.resolve_sampling())
         except TypeError:  # another program's store
             return json.dumps(dict(self.sampling))
+
+
+def _window_words(window: Mapping[str, Any]) -> str:
+    """`windows of 16 frames at 15 fps`"""
+    rate = "" if window.get("fps") is None else f" at {window['fps']:g} fps"
+    return f"windows of {window.get('num_frames')} frames{rate}"

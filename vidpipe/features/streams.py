@@ -4,20 +4,20 @@ features/
   lenet5/      a store
   resnet50/    a store
 
-A command that takes a store takes such a folder too. It goes through all the stores (`find_stores`), uses the one that
-fits or the only one (`open_store`), or refuses the folder and names the stores (`refuse_folder_of_stores`).
+A command that takes a store takes such a folder too. It goes through all the stores (`find_stores`), or uses the one
+that fits or the only one (`open_store`). `place_stores` says where an extraction puts each stream.
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidpipe.errors import KeyMismatchError, StoreError, UsageError, first_few
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
 
-__all__ = ["FoundStores", "find_stores", "open_store", "refuse_folder_of_stores", "store_folders"]
+__all__ = ["FoundStores", "find_stores", "open_store", "place_stores", "store_folders"]
 
 logger = logging.getLogger(__name__)
 
@@ -133,24 +133,57 @@ def open_store(path: Path, *, usage: str, key: FeatureKey | None = None) -> Feat
     )
 
 
-def refuse_folder_of_stores(path: Path) -> None:
-    """Refuse a folder of stores as the place of a new store.
+def place_stores(path: Path, keys: Mapping[str, FeatureKey]) -> dict[str, Path]:
+    """Choose the folder of each stream's store.
+
+    One stream gets the path itself, unless it is a folder of stores. Several get a folder each in it: that of a store
+    with the same features, or one with the stream's name.
 
     Args:
-        path: where a store is to be made or extended; it need not exist.
+        path: where stores are to be made or extended; it need not exist.
+        keys: by stream.
+
+    Returns:
+        By stream, the store's folder; it need not exist.
 
     Raises:
-        UsageError: it is a folder of stores.
+        UsageError: the path is one store, and there are several streams.
     """
+    if (path / "store.json").exists() or (path / "shards").is_dir():
+        if len(keys) > 1:
+            raise UsageError(
+                f"{path}: one store, where a folder of stores is needed for {', '.join(keys)}; give another folder "
+                f"with -o, or move the store into a folder of its own: "
+                f"`mv {path} {path}.one && mkdir {path} && mv {path}.one {path / _stream_name(path, keys)}`"
+            )
+        return dict.fromkeys(keys, path)
     try:
         folders = store_folders(path)
     except OSError:  # making the store reports it
-        return
-    if folders:
-        raise UsageError(
-            f"{path}: a folder of stores ({first_few([folder.name for folder in folders])}), where one store is "
-            f"needed: {folders[0]} adds to that store, {path / 'NAME'} makes a new one"
-        )
+        folders = []
+    if not folders and len(keys) == 1:
+        return dict.fromkeys(keys, path)
+    return {name: _place_among(folders, path / name, key) for name, key in keys.items()}
+
+
+def _place_among(folders: Sequence[Path], own: Path, key: FeatureKey) -> Path:
+    """The store of the same features, whatever its name; else the stream's own folder."""
+    for folder in [] if own in folders else folders:
+        try:
+            if replace(FeatureStore.open(folder).key, weights="") == replace(key, weights=""):
+                return folder
+        except StoreError:  # a damaged store of another name is not this stream's business
+            continue
+    return own
+
+
+def _stream_name(path: Path, keys: Mapping[str, FeatureKey]) -> str:
+    """The name of a store's stream among several; of an unreadable store, the first of them."""
+    try:
+        backbone = FeatureStore.open(path).key.backbone
+    except StoreError:
+        return next(iter(keys))
+    return next((name for name, key in keys.items() if key.backbone == backbone), backbone)
 
 
 def _names(found: FoundStores) -> str:

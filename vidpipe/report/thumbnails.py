@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vidpipe.config import Sampling
 from vidpipe.records import FrameBatch, Preprocessing, VideoFailure, VideoFile
 from vidpipe.video.decoding import decode_videos
+from vidpipe.video.view import View
 
 __all__ = ["THUMBNAIL_PIXELS", "Thumbnail", "read_thumbnails"]
 
@@ -44,10 +45,11 @@ def read_thumbnails(
     """
     thumbnails: dict[str, tuple[Thumbnail, ...]] = {}
     problems: dict[str, str] = {}
-    side = round(THUMBNAIL_PIXELS * preprocessing["resize"] / preprocessing["crop"])
+    resize, crop = preprocessing["resize"], preprocessing["crop"]
+    side = THUMBNAIL_PIXELS if isinstance(resize, list) else round(THUMBNAIL_PIXELS * resize / crop)
     small = Preprocessing(side, THUMBNAIL_PIXELS, "bilinear", mean=(0, 0, 0), std=(1, 1, 1))
     sampling = Sampling("uniform", num_frames=NUM_THUMBNAILS)
-    decoding = decode_videos(videos, sampling=sampling, preprocessing=small, workers=1, timeout_seconds=TIMEOUT_SECONDS)
+    decoding = decode_videos(videos, {"": View(sampling, small)}, workers=1, timeout_seconds=TIMEOUT_SECONDS)
     for result in decoding if videos else ():
         if isinstance(result, FrameBatch):
             seconds = result.plan.rows.pts_seconds

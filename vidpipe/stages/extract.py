@@ -1,42 +1,46 @@
-"""Stage 1: videos -> features. Every sampled frame is decoded once and put through a frozen image model once.
+"""Stage 1: videos -> features. Every frame is decoded once for all streams, and put through each backbone once.
 
-decode_videos (worker processes) ──FrameBatch──► BatchedModel (full batches across videos) ──► FeatureSequence ──► store
+decode_videos (worker processes) ──FrameBatch──► BatchedModels (full batches across videos) ──VideoFeatures──► stores
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from vidpipe.backbones.batching import BatchedModel, Utilisation
+from vidpipe.backbones.batching import BatchedModel, BatchedModels, Utilisation
 from vidpipe.backbones.engines.engine import Engine
-from vidpipe.backbones.stream import WEIGHTS_NOT_READ, Stream
+from vidpipe.backbones.stream import WEIGHTS_NOT_READ, Stream, resolve_streams
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import InterruptedExtractionError, count_of
-from vidpipe.features.inventory import Reused, follow_files
+from vidpipe.features.inventory import FileChanges, Reused, follow_files
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import WHOLE, Part
-from vidpipe.features.planning import plan_extraction, skip_reasons
+from vidpipe.features.planning import ExtractionPlan, plan_extraction, skip_reasons
 from vidpipe.features.sources import fingerprint_of, sources_of, stamp_of
-from vidpipe.features.store import FeatureStore
-from vidpipe.features.streams import refuse_folder_of_stores
+from vidpipe.features.store import FeatureStore, StoreWriter
+from vidpipe.features.streams import place_stores
 from vidpipe.records import (
     DecodeProgress,
-    FeatureSequence,
     VideoFailure,
+    VideoFeatures,
     VideoFile,
     VideoSource,
+    Window,
 )
 from vidpipe.video.decoding import decode_videos, default_workers
+from vidpipe.video.view import View
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
     "ExtractProgress",
     "ExtractSummary",
     "Extracted",
+    "LoadedStream",
+    "StreamSummary",
     "extract",
     "extract_into",
     "iter_features",
@@ -46,8 +50,29 @@ __all__ = [
 DEFAULT_BATCH_SIZE = {"cpu": 8, "cuda": 64}
 """Larger batches are no faster on a CPU and take more memory: their activations no longer fit its caches."""
 
-Extracted = FeatureSequence | VideoFailure | DecodeProgress
+Extracted = VideoFeatures | VideoFailure | DecodeProgress
 """What `iter_features` yields."""
+
+
+@dataclass(frozen=True)
+class LoadedStream:
+    """A stream whose backbone is ready to run."""
+
+    engine: Engine
+    key: FeatureKey
+    window: Window | None = None
+    """The frames of a row; None where a row is one frame."""
+
+    @classmethod
+    def load(cls, stream: Stream, config: ExtractConfig, *, num_videos: int) -> "LoadedStream":
+        """Load a stream's backbone; `num_videos` as for `Stream.load_engine`."""
+        engine = stream.load_engine(device=config.device, engine=config.engine, num_videos=num_videos)
+        return cls(engine, stream.key, stream.spec.window)
+
+    @property
+    def view(self) -> View:
+        """What it needs of each video."""
+        return View(self.key.resolve_sampling(), self.engine.preprocessing, self.window)
 
 
 @dataclass(frozen=True)
@@ -59,7 +84,7 @@ class ExtractProgress:
     num_done: int = 0
     num_failed: int = 0
     num_frames: int = 0
-    """Frames of the videos that are done."""
+    """Rows of the videos that are done, of all streams."""
     seconds: float = 0.0
     reading: DecodeProgress | None = None
     """The progress of an unfinished video, where that is the news."""
@@ -68,19 +93,17 @@ class ExtractProgress:
 
 
 @dataclass(frozen=True)
-class ExtractSummary:
-    """What an extraction did."""
+class StreamSummary:
+    """What an extraction did to the store of one stream."""
 
+    store_path: Path
     num_stored: int
     num_skipped: int
     """Videos that were stored already."""
-    num_frames: int
     failures: tuple[VideoFailure, ...]
     """Videos that failed in this run."""
     known_failures: tuple[VideoFailure, ...]
     """Videos that failed in an earlier run and were not retried."""
-    seconds: float
-    utilisation: Utilisation
     num_replaced: int = 0
     """Of the stored videos: those that replace an older version."""
     reused: tuple[Reused, ...] = ()
@@ -89,6 +112,36 @@ class ExtractSummary:
     """Old ids of moved files, which were dropped."""
     gone: tuple[str, ...] = ()
     """Stored videos of these folders whose files no longer exist."""
+
+
+@dataclass(frozen=True)
+class ExtractSummary:
+    """What an extraction did."""
+
+    streams: Mapping[str, StreamSummary]
+    """By stream."""
+    num_stored: int
+    """Videos that were decoded and stored."""
+    num_skipped: int
+    """Videos that all streams had already."""
+    num_frames: int
+    """Rows of these videos, of all streams."""
+    seconds: float
+    utilisation: Utilisation
+
+    @property
+    def failures(self) -> tuple[VideoFailure, ...]:
+        """Videos that failed in this run, each once."""
+        return _each_once(failure for stream in self.streams.values() for failure in stream.failures)
+
+    @property
+    def known_failures(self) -> tuple[VideoFailure, ...]:
+        """Videos that failed in an earlier run and were not retried, each once."""
+        return _each_once(failure for stream in self.streams.values() for failure in stream.known_failures)
+
+
+def _each_once(failures: Iterable[VideoFailure]) -> tuple[VideoFailure, ...]:
+    return tuple({failure.video_id: failure for failure in failures}.values())
 
 
 def extract(
@@ -101,15 +154,16 @@ def extract(
     retry_failed: bool = False,
     on_progress: Callable[[ExtractProgress], None] = lambda progress: None,
 ) -> ExtractSummary:
-    """Extract the features of videos into a store; videos that are stored already are skipped.
+    """Extract the features of videos, with each backbone into its own store; what is stored already is skipped.
 
-    The features of a moved file are stored under its new id without decoding it. Its old id is dropped, except with a
-    `part`: other processes may be writing then.
+    A video is decoded once, for all the streams that lack it. The features of a moved file are stored under its new id
+    without decoding it. Its old id is dropped, except with a `part`: other processes may be writing then.
 
     Args:
         videos: from `vidpipe.video.files.find_videos`.
-        store_path: the store's folder; it is made if it does not exist.
-        config: the settings; those that change a feature must be the store's own.
+        store_path: the folder of the one store, or of several; see `vidpipe.features.streams.place_stores`. It is made
+            if it does not exist.
+        config: the settings; those that change a feature must be the stores' own.
         part: which of the videos to extract; several processes, each with its own part, can fill one store.
         force: extract stored videos again, and retry those that failed.
         retry_failed: retry videos that failed in an earlier run.
@@ -119,62 +173,106 @@ def extract(
         The counts, the failures, and the files that were moved or are gone.
 
     Raises:
-        UsageError: `store_path` is a folder of stores, or the backbone, its pooling or a weights file does not exist.
-        StoreError: the folder is no store, has another key, cannot be written, holds other videos under the same ids
+        UsageError: a backbone, its pooling or a weights file does not exist, a setting does not go with a backbone, or
+            several streams are to go into one store.
+        StoreError: a folder is no store, has another key, cannot be written, holds other videos under the same ids
             (see `vidpipe.features.inventory.refuse_other_collections`), or another process writes this part.
         WeightsError: the backbone's weights cannot be downloaded or read.
         InterruptedExtractionError: Ctrl-C; the videos that were finished are stored.
     """
-    refuse_folder_of_stores(store_path)
-    stream = Stream.of(config)
-    store = FeatureStore.create(store_path, stream.key)
-    with store.lock(part):
-        if part == WHOLE:
-            store.clear_leftovers()
-        plan = plan_extraction(store, videos, part=part, force=force, retry_failed=retry_failed)
-        changes = follow_files(store, videos, plan.reusable, drop_old_ids=part == WHOLE)
-        to_extract = [*plan.to_extract, *changes.not_reused]
-        old_ids = {video.id for video in to_extract if video.id in store}
-        utilisation = Utilisation()
-        progress, failures = _extract_all(store, to_extract, stream, config, utilisation, on_progress)
+    streams = resolve_streams(config)
+    paths = place_stores(store_path, {name: stream.key for name, stream in streams.items()})
+    stores = {name: FeatureStore.create(paths[name], stream.key) for name, stream in streams.items()}
+    with ExitStack() as locks:
+        for store in stores.values():
+            locks.enter_context(store.lock(part))
+        pending = {
+            name: _prepare(store, videos, part=part, force=force, retry_failed=retry_failed)
+            for name, store in stores.items()
+        }
+        progress, failures, utilisation = _extract_pending(videos, stores, pending, streams, config, on_progress)
     return ExtractSummary(
+        {name: one.summarise(failures) for name, one in pending.items()},
         num_stored=progress.num_done,
-        num_skipped=len(plan.stored_ids),
+        num_skipped=len(frozenset.intersection(*(one.plan.stored_ids for one in pending.values()))),
         num_frames=progress.num_frames,
-        failures=tuple(sorted(failures, key=lambda failure: failure.video_id)),
-        known_failures=plan.failed_before,
         seconds=progress.seconds,
         utilisation=utilisation,
-        num_replaced=len(old_ids - {failure.video_id for failure in failures}),
-        reused=changes.reused,
-        moved=changes.moved,
-        gone=changes.gone,
     )
 
 
-def _extract_all(
-    store: FeatureStore,
+@dataclass(frozen=True)
+class _Pending:
+    """What is left to extract into one store."""
+
+    store_path: Path
+    plan: ExtractionPlan
+    changes: FileChanges
+    ids: frozenset[str]
+    """Videos to extract."""
+    old_ids: frozenset[str]
+    """Of these, those that the store holds in another version."""
+
+    def summarise(self, failures: Mapping[str, VideoFailure]) -> StreamSummary:
+        """What has become of it, with the failures of all streams by id."""
+        failed = self.ids & failures.keys()
+        return StreamSummary(
+            self.store_path,
+            num_stored=len(self.ids - failed),
+            num_skipped=len(self.plan.stored_ids),
+            failures=tuple(failures[video_id] for video_id in sorted(failed)),
+            known_failures=self.plan.failed_before,
+            num_replaced=len(self.old_ids - failed),
+            reused=self.changes.reused,
+            moved=self.changes.moved,
+            gone=self.changes.gone,
+        )
+
+
+def _prepare(
+    store: FeatureStore, videos: Sequence[VideoFile], *, part: Part, force: bool, retry_failed: bool
+) -> _Pending:
+    """Find what a store lacks, and follow moved files."""
+    if part == WHOLE:
+        store.clear_leftovers()
+    plan = plan_extraction(store, videos, part=part, force=force, retry_failed=retry_failed)
+    changes = follow_files(store, videos, plan.reusable, drop_old_ids=part == WHOLE)
+    ids = frozenset(video.id for video in (*plan.to_extract, *changes.not_reused))
+    old_ids = frozenset(video_id for video_id in ids if video_id in store)
+    return _Pending(store.path, plan, changes, ids, old_ids)
+
+
+def _extract_pending(
     videos: Sequence[VideoFile],
-    stream: Stream,
+    stores: Mapping[str, FeatureStore],
+    pending: Mapping[str, _Pending],
+    streams: Mapping[str, Stream],
     config: ExtractConfig,
-    utilisation: Utilisation,
     on_progress: Callable[[ExtractProgress], None],
-) -> tuple[ExtractProgress, list[VideoFailure]]:
-    """Extract videos; return how far it got and which videos failed."""
-    progress, failures = ExtractProgress(len(videos)), list[VideoFailure]()
-    if not videos:
-        return progress, failures
-    engine = stream.load_engine(device=config.device, engine=config.engine, num_videos=len(videos))
+) -> tuple[ExtractProgress, dict[str, VideoFailure], Utilisation]:
+    """Extract what the stores lack; return how far it got, the failures by id, and how busy all were."""
+    wanted = {video.id: tuple(name for name, one in pending.items() if video.id in one.ids) for video in videos}
+    to_extract = [video for video in videos if wanted[video.id]]
+    progress, failures, utilisation = ExtractProgress(len(to_extract)), dict[str, VideoFailure](), Utilisation()
+    if not to_extract:
+        return progress, failures, utilisation
+    loaded = {
+        name: LoadedStream.load(streams[name], config, num_videos=len(one.ids))
+        for name, one in pending.items()
+        if one.ids
+    }
     try:
-        for progress in extract_into(store, videos, engine=engine, config=config, utilisation=utilisation):
-            failures += [progress.failure] if progress.failure else []
+        for progress in extract_into(stores, to_extract, loaded, config=config, wanted=wanted, utilisation=utilisation):
+            if progress.failure is not None:
+                failures[progress.failure.video_id] = progress.failure
             on_progress(progress)
     except KeyboardInterrupt:
+        places = " and ".join(str(stores[name].path) for name in loaded)
         raise InterruptedExtractionError(
-            f"stopped; {progress.num_done} of {count_of(len(videos), 'video')} stored in {store.path}. "
+            f"stopped; {progress.num_done} of {count_of(len(to_extract), 'video')} stored in {places}. "
             "The same command continues from there"
         ) from None
-    return progress, failures
+    return progress, failures, utilisation
 
 
 def preview(
@@ -190,111 +288,129 @@ def preview(
 
     Args:
         videos: as for `extract`.
-        store_path: the store's folder; it need not exist.
+        store_path: as for `extract`.
         config: as for `extract`.
         part: as for `extract`.
         force: as for `extract`.
         retry_failed: as for `extract`.
 
     Returns:
-        For each id why the video would be skipped, in words; an empty text where it would be extracted.
+        For each id why the video would be skipped, in words; an empty text where some stream would be extracted.
 
     Raises:
-        UsageError: `store_path` is a folder of stores, or the backbone or its pooling does not exist.
-        StoreError: the store cannot be read, was made with other settings, or holds other videos under the same ids.
+        UsageError: a backbone or its pooling does not exist, a setting does not go with a backbone, or several streams
+            are to go into one store.
+        StoreError: a store cannot be read, was made with other settings, or holds other videos under the same ids.
     """
-    refuse_folder_of_stores(store_path)
-    stream, store = Stream.of(config, weights=WEIGHTS_NOT_READ), None
-    if (store_path / "store.json").exists():
-        store = FeatureStore.open(store_path)
-        store.check_key(replace(stream.key, weights=store.key.weights))
-    plan = plan_extraction(store, videos, part=part, force=force, retry_failed=retry_failed)
-    return skip_reasons(plan, videos)
+    streams = resolve_streams(config, weights=WEIGHTS_NOT_READ)
+    paths = place_stores(store_path, {name: stream.key for name, stream in streams.items()})
+    reasons: dict[str, str] = {}
+    for name, stream in streams.items():
+        store = None
+        if (paths[name] / "store.json").exists():
+            store = FeatureStore.open(paths[name])
+            store.check_key(replace(stream.key, weights=store.key.weights))
+        plan = plan_extraction(store, videos, part=part, force=force, retry_failed=retry_failed)
+        found = skip_reasons(plan, videos)
+        reasons = {video_id: reason and reasons.get(video_id, reason) for video_id, reason in found.items()}
+    return reasons
 
 
 def extract_into(
-    store: FeatureStore,
+    stores: Mapping[str, FeatureStore],
     videos: Sequence[VideoFile],
+    streams: Mapping[str, LoadedStream],
     *,
-    engine: Engine,
     config: ExtractConfig,
+    wanted: Mapping[str, Sequence[str]] | None = None,
     utilisation: Utilisation | None = None,
 ) -> Iterator[ExtractProgress]:
-    """Extract videos into a store with a backbone that is loaded, and note the failures there.
+    """Extract videos into stores with backbones that are loaded, and note the failures there.
 
     Args:
-        store: the store to write; its key gives the sampling and the dtype, and must name the engine's backbone.
-        videos: what to extract, whether the store holds it or not.
-        engine: the frozen image model.
+        stores: by stream, the store to write; its key is the stream's.
+        videos: what to extract, whether the stores hold it or not.
+        streams: by stream, the backbones.
         config: how to decode, batch and seal.
-        utilisation: measures how busy the decoders and the model are.
+        wanted: by id, the streams that need the video; all of them where it is None.
+        utilisation: measures how busy the decoders and the models are.
 
     Yields:
         The progress after each video, and about once a second.
 
     Raises:
-        StoreError: the store cannot be written.
+        StoreError: a store cannot be written.
     """
     by_id = {video.id: video for video in videos}
     sources = sources_of(videos)
     started = time.monotonic()
     progress = ExtractProgress(len(videos))
-    with (
-        store.writer(max_videos=config.seal_videos, max_seconds=config.seal_seconds) as writer,
-        closing(iter_features(videos, engine=engine, key=store.key, config=config, utilisation=utilisation)) as results,
-    ):
-        for result in results:
+    with ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(
+                stores[name].writer(max_videos=config.seal_videos, max_seconds=config.seal_seconds)
+            )
+            for name in streams
+        }
+        results = iter_features(videos, streams, config=config, wanted=wanted, utilisation=utilisation)
+        for result in stack.enter_context(closing(results)):
             progress = replace(progress, seconds=time.monotonic() - started, reading=None, failure=None)
             if isinstance(result, DecodeProgress):
                 progress = replace(progress, reading=result)
             elif isinstance(result, VideoFailure):
-                writer.fail(result, by_id[result.video_id])
+                for name in streams if wanted is None else wanted[result.video_id]:
+                    writers[name].fail(result, by_id[result.video_id])
                 progress = replace(progress, num_failed=progress.num_failed + 1, failure=result)
             else:
-                writer.add(_with_source(result, by_id[result.video_id], sources[result.video_id]))
+                _add(writers, result, by_id[result.video_id], sources[result.video_id])
                 num_frames = progress.num_frames + len(result)
                 progress = replace(progress, num_done=progress.num_done + 1, num_frames=num_frames)
-            writer.seal_if_due()
+            for writer in writers.values():
+                writer.seal_if_due()
             yield progress
 
 
-def _with_source(sequence: FeatureSequence, video: VideoFile, source: VideoSource) -> FeatureSequence:
-    """Add where the video's file lies, and its fingerprint unless the file has changed since it was decoded."""
-    is_as_decoded = stamp_of(video) == (sequence.info.size_bytes, sequence.info.mtime_ns)
-    fingerprint = fingerprint_of(video.path) if is_as_decoded else ""
-    return replace(sequence, source=replace(source, fingerprint=fingerprint))
+def _add(writers: Mapping[str, StoreWriter], features: VideoFeatures, video: VideoFile, source: VideoSource) -> None:
+    """Give each stream's sequence to its store, with the place of the file.
+
+    The file's fingerprint is added unless the file has changed since it was decoded.
+    """
+    first = next(iter(features.streams.values()))
+    is_as_decoded = stamp_of(video) == (first.info.size_bytes, first.info.mtime_ns)
+    source = replace(source, fingerprint=fingerprint_of(video.path) if is_as_decoded else "")
+    for name, sequence in features.streams.items():
+        writers[name].add(replace(sequence, source=source))
 
 
 def iter_features(
     videos: Sequence[VideoFile],
+    streams: Mapping[str, LoadedStream],
     *,
-    engine: Engine,
-    key: FeatureKey,
     config: ExtractConfig,
+    wanted: Mapping[str, Sequence[str]] | None = None,
     utilisation: Utilisation | None = None,
 ) -> Generator[Extracted]:
-    """Compute the features of videos.
+    """Compute the features of videos in one or more streams; each video is decoded once.
 
     Args:
         videos: what to read.
-        engine: the frozen image model.
-        key: of the features: gives the sampling and the dtype.
+        streams: by name, the backbones with the keys of their features.
         config: how to decode and batch; its settings that change a feature are not used.
-        utilisation: measures how busy the decoders and the model are.
+        wanted: by id, the streams that need the video; all of them where it is None.
+        utilisation: measures how busy the decoders and the models are.
 
     Yields:
-        One sequence or failure a video, in the order in which they are done; in between, at least once a second, the
-        progress of a video that is being decoded.
+        The features or the failure of a video, in the order in which they are done; in between, at least once a
+        second, the progress of a video that is being decoded.
     """
     utilisation = utilisation or Utilisation()
-    max_workers = config.workers or default_workers(engine.device)
+    max_workers = config.workers or default_workers(_busiest_device(streams))
     workers: set[int] = set()
-    batch_size = config.batch_size or DEFAULT_BATCH_SIZE[engine.device]
-    model = BatchedModel(engine, batch_size, np.dtype(key.dtype), utilisation)
+    models = BatchedModels({name: _batched(stream, config, utilisation) for name, stream in streams.items()})
     batches = decode_videos(
         videos,
-        sampling=key.resolve_sampling(),
-        preprocessing=engine.preprocessing,
+        {name: stream.view for name, stream in streams.items()},
+        wanted=wanted,
         decoder=config.decoder,
         workers=max_workers,
         timeout_seconds=config.timeout,
@@ -302,13 +418,25 @@ def iter_features(
     with closing(batches):
         for batch in batches:
             if isinstance(batch, VideoFailure):
-                model.drop(batch.video_id)
+                models.drop(batch.video_id)
                 yield batch
             elif isinstance(batch, DecodeProgress):
-                yield model.progress(batch.video_id) or batch
+                yield models.progress(batch.video_id) or batch
             else:
                 workers.add(batch.worker)
                 utilisation.num_workers = min(len(workers), max_workers)  # a worker that is renewed has a new id
                 utilisation.add(decoding_seconds=batch.seconds)
-                yield from model.add(batch)
-        yield from model.flush()
+                yield from models.add(batch)
+        yield from models.flush()
+
+
+def _busiest_device(streams: Mapping[str, LoadedStream]) -> str:
+    """`cuda` where some backbone runs there."""
+    return "cuda" if any(stream.engine.device == "cuda" for stream in streams.values()) else "cpu"
+
+
+def _batched(stream: LoadedStream, config: ExtractConfig, utilisation: Utilisation) -> BatchedModel:
+    """The engine of a stream with full batches; `batch_size` counts frames, of which a window has several."""
+    num_frames = config.batch_size or DEFAULT_BATCH_SIZE[stream.engine.device]
+    batch_size = max(1, num_frames // (stream.window.num_frames if stream.window else 1))
+    return BatchedModel(stream.engine, batch_size, np.dtype(stream.key.dtype), utilisation)

@@ -12,10 +12,10 @@ from vidpipe.config import ExtractConfig
 from vidpipe.datasets.sequences import pad
 from vidpipe.errors import RunError
 from vidpipe.features.store import FeatureStore
-from vidpipe.records import FeatureSequence, Prediction, VideoFailure, VideoFile
+from vidpipe.records import FeatureSequence, Prediction, VideoFailure, VideoFeatures, VideoFile
 from vidpipe.runs.run import Run, check_key
 from vidpipe.runs.tables import SplitRow
-from vidpipe.stages.extract import iter_features
+from vidpipe.stages.extract import LoadedStream, iter_features
 
 __all__ = ["predict"]
 
@@ -75,13 +75,13 @@ def _read(
     if not videos:
         return
     stream = Stream.of_key(run.key, weights=config.weights, owner=str(run.path))
-    engine = stream.load_engine(device=config.device, engine=config.engine, num_videos=len(videos))
-    with closing(iter_features(videos, engine=engine, key=run.key, config=config)) as results:
+    loaded = LoadedStream.load(stream, config, num_videos=len(videos))
+    with closing(iter_features(videos, {run.key.backbone: loaded}, config=config)) as results:
         for result in results:
             if isinstance(result, VideoFailure):
                 yield Prediction(result.video_id, error=result.message)
-            elif isinstance(result, FeatureSequence):
-                yield classifier(result)
+            elif isinstance(result, VideoFeatures):
+                yield classifier(result.streams[run.key.backbone])
 
 
 class _Classifier:

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -28,21 +28,13 @@ from typing import TYPE_CHECKING, Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from vidpipe.config import DEFAULT_DECODER, Sampling
+from vidpipe.config import DEFAULT_DECODER
 from vidpipe.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, DecodingStoppedError, VideoError
-from vidpipe.records import DecodeProgress, FrameBatch, Preprocessing, VideoFailure, VideoFile
+from vidpipe.records import DecodeProgress, FrameBatch, VideoFailure, VideoFile
 from vidpipe.video.reader import methods_from
 from vidpipe.video.steps import STEPS_PER_CHUNK
-from vidpipe.video.worker import (
-    Decoded,
-    Piece,
-    Planner,
-    ReaderError,
-    decode_piece,
-    frames_per_piece,
-    plan_video,
-    start_worker,
-)
+from vidpipe.video.view import View
+from vidpipe.video.worker import Decoded, Piece, ReaderError, decode_piece, frames_per_piece, start_worker
 
 if TYPE_CHECKING:
     from ctypes import Array, c_longlong
@@ -81,29 +73,27 @@ def default_workers(device: str = "cpu") -> int:
 
 def decode_videos(
     videos: Iterable[VideoFile],
+    views: Mapping[str, View],
     *,
-    sampling: Sampling,
-    preprocessing: Preprocessing,
+    wanted: Mapping[str, Sequence[str]] | None = None,
     decoder: str = DEFAULT_DECODER,
     workers: int,
     timeout_seconds: float,
-    planner: Planner = plan_video,
 ) -> Generator[FrameBatch | VideoFailure | DecodeProgress]:
-    """Decode the sampled frames of many videos, in the order in which they get done.
+    """Decode what the streams need of many videos, in the order in which they get done.
 
-    Each frame is decoded once, whatever number of rows use it. The batches of one video may come in any order;
-    `FrameBatch.start` says where each belongs. A video that turns out to be damaged starts again with another plan.
-    Where there are fewer videos than workers, the other workers start once a video turns out to be long, and share its
-    pieces.
+    Each frame is decoded once, whatever number of rows and streams use it. The batches of one video may come in any
+    order; `FrameBatch.start` says where each belongs. A video that turns out to be damaged starts again with another
+    plan. Where there are fewer videos than workers, the other workers start once a video turns out to be long, and
+    share its pieces.
 
     Args:
         videos: what to read.
-        sampling: which frames to take.
-        preprocessing: the backbone's preprocessing, of which resizing and cropping are done here.
+        views: by stream, what it needs of each video.
+        wanted: by id, the streams that need the video; all of them where it is None.
         decoder: the reader to try first, one of `vidpipe.video.reader.METHODS`.
         workers: the largest number of processes to run.
         timeout_seconds: how long one chunk of work may take.
-        planner: plans the frames and rows of a video.
 
     Yields:
         Batches and failures. Where there is neither, a `DecodeProgress` at least once in `TICK_SECONDS`.
@@ -114,9 +104,14 @@ def decode_videos(
     to_come = iter(videos)
     first = list(islice(to_come, workers))
     pool = _Workers(workers, num_videos=len(first))
+
+    def first_piece(video: VideoFile) -> Piece:
+        names = views if wanted is None else wanted[video.id]
+        return Piece(video, {name: views[name] for name in names}, methods_from(decoder))
+
     try:
-        schedule = _Schedule(pool, methods_from(decoder), (sampling, preprocessing, planner), timeout_seconds)
-        yield from schedule.run(chain(first, to_come))
+        schedule = _Schedule(pool, timeout_seconds)
+        yield from schedule.run(map(first_piece, chain(first, to_come)))
     finally:
         pool.stop()
 
@@ -207,15 +202,8 @@ class _Workers:
 class _Schedule:
     """Which pieces run, which wait, and what happens when one fails."""
 
-    def __init__(
-        self,
-        workers: _Workers,
-        methods: tuple[str, ...],
-        settings: tuple[Sampling, Preprocessing, Planner],
-        timeout_seconds: float,
-    ) -> None:
-        self._workers, self._methods, self._settings = workers, methods, settings
-        self._timeout_seconds = timeout_seconds
+    def __init__(self, workers: _Workers, timeout_seconds: float) -> None:
+        self._workers, self._timeout_seconds = workers, timeout_seconds
         self._free_slots = sorted(workers.first_slots, reverse=True)
         self._held_slots = workers.other_slots
         """Slots of the second pool, which does not start as long as no video is long."""
@@ -226,9 +214,8 @@ class _Schedule:
         self._num_breaks = 0
         """How often that happened since a piece was last decoded."""
 
-    def run(self, videos: Iterable[VideoFile]) -> Iterator[FrameBatch | VideoFailure | DecodeProgress]:
-        """Decode the videos; see `decode_videos`."""
-        to_come = iter(videos)
+    def run(self, to_come: Iterator[Piece]) -> Iterator[FrameBatch | VideoFailure | DecodeProgress]:
+        """Decode videos, given the first piece of each; see `decode_videos`."""
         tick_seconds = min(TICK_SECONDS, self._timeout_seconds / 4)
         idle_seconds = 0.0
         while True:
@@ -245,17 +232,17 @@ class _Schedule:
                 raise DecodingStoppedError(_why_no_workers())
             yield from news
 
-    def _submit(self, to_come: Iterator[VideoFile]) -> None:
+    def _submit(self, to_come: Iterator[Piece]) -> None:
         """Give the workers pieces until all slots are taken: those that wait, then the first pieces of new videos."""
         while self._free_slots:
             if not self._waiting:
-                if (video := next(to_come, None)) is None:
+                if (first := next(to_come, None)) is None:
                     return
-                self._waiting.append(Piece(video, self._methods))
+                self._waiting.append(first)
             slot = self._free_slots[-1]
             self._workers.counts[slot] = 0
             try:
-                future = self._workers.submit(slot, decode_piece, self._waiting[0], slot, *self._settings)
+                future = self._workers.submit(slot, decode_piece, self._waiting[0], slot)
             except BrokenProcessPool:
                 self._is_broken = True
                 return
@@ -302,7 +289,7 @@ class _Schedule:
             if error.methods_left:
                 logger.debug("%s: next by %s: %s", piece.video.id, error.methods_left[0], error.message)
                 self._forget(piece.video)
-                self._waiting.appendleft(Piece(piece.video, methods=error.methods_left))
+                self._waiting.appendleft(Piece(piece.video, piece.views, error.methods_left))
             else:
                 yield self._fail(piece, DecodeError(error.message))
         except VideoError as error:
@@ -314,10 +301,9 @@ class _Schedule:
             yield self._fail(piece, DecoderCrashError(f"the decoder crashed ({_exit_reason(error.exitcode)})"))
         else:
             self._num_breaks = 0
-            info, plan = piece.opened or (decoded.info, decoded.plan)
             if piece.opened is None:
                 self._add_other_pieces(piece, decoded)
-            yield FrameBatch(piece.video, info, plan, decoded.start, decoded.pictures, decoded.seconds, decoded.worker)
+            yield from _batches(piece, decoded)
 
     def _add_other_pieces(self, first: Piece, decoded: Decoded) -> None:
         """Queue the pieces of a video that follow its first one."""
@@ -343,6 +329,15 @@ class _Schedule:
         for future in [future for future, running in self._running.items() if running.piece.video == video]:
             future.cancel()
             self._take(future)
+
+
+def _batches(piece: Piece, decoded: Decoded) -> Iterator[FrameBatch]:
+    """The batches of a decoded piece, one for each stream; the first one has the time that decoding took."""
+    info, plan = piece.opened or (decoded.info, decoded.plan)  # the first piece's objects
+    seconds = decoded.seconds
+    for made in decoded.pictures:
+        yield FrameBatch(piece.video, info, plan, made.stream, made.start, made.pictures, seconds, decoded.worker)
+        seconds = 0.0
 
 
 def _why_no_workers() -> str:

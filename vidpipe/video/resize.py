@@ -34,15 +34,23 @@ def _pixels(start: float, length: float, num_pixels: int) -> slice:
 
 
 def resize_and_crop(frames: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Resize the shorter side to `preprocessing.resize`, then crop the centre: (N, H, W, 3) -> (N, 3, crop, crop)."""
-    frames = _middle(frames)
-    height, width = frames.shape[1:3]
+    """Resize as the preprocessing says, then crop the centre: (N, H, W, 3) -> (N, 3, *preprocessing.size)."""
+    if isinstance(preprocessing.resize, int):
+        frames = _middle(frames)
+        size = _shorter_side_to(preprocessing.resize, *frames.shape[1:3])
+    else:
+        size = preprocessing.resize
+    resized = resize(frames, size, preprocessing.interpolation, antialias=preprocessing.antialias)
+    top, left = (round((side - cropped) / 2.0) for side, cropped in zip(size, preprocessing.size, strict=True))
+    height, width = preprocessing.size
+    return resized[:, :, top : top + height, left : left + width]
+
+
+def _shorter_side_to(side: int, height: int, width: int) -> tuple[int, int]:
+    """Height and width of a picture whose shorter side becomes `side`."""
     shorter, longer = sorted((height, width))
-    long_side = int(preprocessing.resize * longer / shorter)
-    size = (preprocessing.resize, long_side) if height <= width else (long_side, preprocessing.resize)
-    resized = resize(frames, size, preprocessing.interpolation)
-    top, left = (round((side - preprocessing.crop) / 2.0) for side in size)
-    return resized[:, :, top : top + preprocessing.crop, left : left + preprocessing.crop]
+    long_side = int(side * longer / shorter)
+    return (side, long_side) if height <= width else (long_side, side)
 
 
 def _middle(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -56,9 +64,15 @@ def _middle(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return frames[:, :, kept] if width > height else frames[:, kept]
 
 
-def resize(frames: NDArray[np.uint8], size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
-    """Resize pictures to `size`, (height, width), with antialiasing: (N, H, W, 3) -> (N, 3, *size)."""
+def resize(
+    frames: NDArray[np.uint8], size: tuple[int, int], interpolation: str, *, antialias: bool = True
+) -> NDArray[np.uint8]:
+    """Resize pictures to `size`, (height, width): (N, H, W, 3) -> (N, 3, *size)."""
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    if size != tuple(pixels.shape[2:]):
-        pixels = torch.nn.functional.interpolate(pixels, size, mode=interpolation, antialias=True)
-    return pixels.numpy()
+    if size == tuple(pixels.shape[2:]):
+        return pixels.numpy()
+    if antialias:
+        return torch.nn.functional.interpolate(pixels, size, mode=interpolation, antialias=True).numpy()
+    # Without antialiasing, torch rounds uint8 down; torchvision computes in float32 and rounds to the nearest.
+    resized = torch.nn.functional.interpolate(pixels.float(), size, mode=interpolation, align_corners=False)
+    return resized.round_().clamp_(0, 255).byte().numpy()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vidpipe.config import Sampling
 from vidpipe.records import FramePlan, Rows
 
-__all__ = ["fps_indices", "plan_frames", "uniform_indices"]
+__all__ = ["ROUNDING_SECONDS", "fps_indices", "plan_frames", "uniform_indices"]
 
 ROUNDING_SECONDS = 1e-6
 """Shorter than a tick of any common container. Added to k / fps, so that a rounding error does not put it before its

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.config import Sampling
 from vidpipe.errors import DecodeError, VideoError
-from vidpipe.records import FramePlan, Preprocessing, VideoFile, VideoInfo
+from vidpipe.records import FramePlan, Preprocessing, VideoFile, VideoInfo, VideoPlan
 from vidpipe.video.reader import VideoReader, methods_from, open_video
-from vidpipe.video.sampling import plan_frames
+from vidpipe.video.view import View, plan_views
 
 if TYPE_CHECKING:
     from ctypes import Array, c_longlong
@@ -30,12 +29,11 @@ if TYPE_CHECKING:
 __all__ = [
     "PIECE_PICTURES",
     "Decoded",
+    "Pictures",
     "Piece",
-    "Planner",
     "ReaderError",
     "decode_piece",
     "frames_per_piece",
-    "plan_video",
     "start_worker",
 ]
 
@@ -46,21 +44,31 @@ VIDEOS_PER_TRIM = 16
 PR_SET_PDEATHSIG = 1
 """From <sys/prctl.h>: the signal that the process gets when its parent dies."""
 
-Planner = Callable[[VideoReader, Sampling], FramePlan]
-"""Plans the frames and rows of an open video. It is sent to the decoding processes, so it is a function of a module."""
-
 
 @dataclass(frozen=True)
 class Piece:
     """A piece of a video to decode: the first one, which makes the plan, or one of the others."""
 
     video: VideoFile
+    views: Mapping[str, View]
+    """By stream, what it needs of the video."""
     methods: tuple[str, ...]
     """Which readers to try. After the first piece it is the one that read that piece: others may count other frames."""
-    opened: tuple[VideoInfo, FramePlan] | None = None
+    opened: tuple[VideoInfo, VideoPlan] | None = None
     """What the first piece found out; None in the first piece."""
     start: int = 0
     """The piece's first frame, as a position in the plan."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Some pictures of one stream."""
+
+    stream: str
+    start: int
+    """The first of them, among the pictures of the stream's plan."""
+    pictures: NDArray[np.uint8]
+    """(P, 3, H, W)"""
 
 
 @dataclass(frozen=True)
@@ -68,11 +76,9 @@ class Decoded:
     """The pictures of a piece."""
 
     info: VideoInfo
-    plan: FramePlan
-    start: int
-    """The first of them, among the plan's pictures."""
-    pictures: NDArray[np.uint8]
-    """(P, 3, H, W)"""
+    plan: VideoPlan
+    pictures: tuple[Pictures, ...]
+    """Of each stream that has pictures in the piece."""
     method: str
     """The reader that gave them."""
     seconds: float
@@ -155,39 +161,17 @@ class _Worker:
             _trim_native_memory()
 
 
-def plan_video(reader: VideoReader, sampling: Sampling) -> FramePlan:
-    """Plan the frames that a sampling takes of an open video; each frame makes one row. It is a `Planner`.
-
-    Args:
-        reader: the video.
-        sampling: the method and its parameter.
-
-    Returns:
-        The plan.
-
-    Raises:
-        DecodeError: a frame cannot be decoded while scenes are detected.
-    """
-    scenes = _find_scenes(reader) if sampling.method == "scene" else ()
-    return plan_frames(sampling, reader.pts_seconds, reader.end_seconds, scenes)
-
-
-def frames_per_piece(plan: FramePlan) -> int:
+def frames_per_piece(plan: VideoPlan) -> int:
     """Return how many frames one piece of a plan decodes: fewer where a frame gives several pictures."""
     return max(1, PIECE_PICTURES * len(plan.frame_index) // plan.num_pictures)
 
 
-def decode_piece(
-    piece: Piece, slot: int, sampling: Sampling, preprocessing: Preprocessing, planner: Planner = plan_video
-) -> Decoded:
+def decode_piece(piece: Piece, slot: int) -> Decoded:
     """Decode a piece of a video; runs in a worker. Any error that a file causes is a failure of that video alone.
 
     Args:
         piece: what to decode.
         slot: where in the shared memory to count what has been read.
-        sampling: which frames to take.
-        preprocessing: how to resize and crop pictures.
-        planner: plans the video, in its first piece.
 
     Returns:
         The piece's pictures.
@@ -210,38 +194,65 @@ def decode_piece(
     except Exception as error:
         raise DecodeError(f"{type(error).__name__}: {error}") from error
     try:
-        plan = planner(reader, sampling) if piece.opened is None else piece.opened[1]
-        start, pictures = _decode_pictures(reader, plan, piece.start, preprocessing)
-        return Decoded(reader.info, plan, start, pictures, reader.method, time.monotonic() - started, os.getpid())
+        plan = plan_views(reader, piece.views) if piece.opened is None else piece.opened[1]
+        pictures = tuple(_decode_pictures(reader, piece, plan))
+        return Decoded(reader.info, plan, pictures, reader.method, time.monotonic() - started, os.getpid())
     except Exception as error:
         message = str(error) if isinstance(error, DecodeError) else f"{type(error).__name__}: {error}"
         raise ReaderError(message, methods_from(reader.method)[1:]) from error
 
 
-def _decode_pictures(
-    reader: VideoReader, plan: FramePlan, first_frame: int, preprocessing: Preprocessing
-) -> tuple[int, NDArray[np.uint8]]:
-    """Return the number of a piece's first picture, and its pictures (P, 3, H, W)."""
-    from vidpipe.video.resize import crop_to_region, resize_and_crop
-
-    index = plan.frame_index[first_frame : first_frame + frames_per_piece(plan)]
-    blocks = reader.blocks(index)
-    if plan.picture_regions is None:
-        return first_frame, np.concatenate([resize_and_crop(block, preprocessing) for block in blocks])
-    places = np.arange(first_frame, first_frame + len(index) + 1)
-    bounds = np.searchsorted(plan.picture_frames, places).tolist()  # of each frame's pictures
-    pictures = [
-        resize_and_crop(crop_to_region(frame, region)[None], preprocessing)
-        for frame, (start, stop) in zip((frame for block in blocks for frame in block), pairwise(bounds), strict=True)
-        for region in plan.picture_regions[start:stop]
-    ]
-    return bounds[0], np.concatenate(pictures)
+def _decode_pictures(reader: VideoReader, piece: Piece, plan: VideoPlan) -> Iterator[Pictures]:
+    """Decode a piece's frames once, and yield the pictures of each stream."""
+    index = plan.frame_index[piece.start : piece.start + frames_per_piece(plan)]
+    makers = [_PictureMaker(name, one, piece.views[name].preprocessing) for name, one in plan.streams.items()]
+    first = 0
+    for block in reader.blocks(index):
+        for maker in makers:
+            maker.add(index[first : first + len(block)], block)
+        first += len(block)
+    yield from (pictures for maker in makers if (pictures := maker.result()) is not None)
 
 
-def _find_scenes(reader: VideoReader) -> list[tuple[int, int]]:
-    from vidpipe.video.scenes import find_scenes
+class _PictureMaker:
+    """Makes one stream's pictures of decoded frames."""
 
-    return find_scenes(reader)
+    def __init__(self, stream: str, plan: FramePlan, preprocessing: Preprocessing) -> None:
+        self._stream, self._plan, self._preprocessing = stream, plan, preprocessing
+        self._start: int | None = None
+        self._made: list[NDArray[np.uint8]] = []
+
+    def add(self, frame_index: NDArray[np.int64], frames: NDArray[np.uint8]) -> None:
+        """Take frames (n, H, W, 3) that follow those taken before, of which the stream uses some, or none."""
+        from vidpipe.video.resize import resize_and_crop
+
+        used = np.isin(frame_index, self._plan.frame_index, assume_unique=True)
+        if not used.any():
+            return
+        first, last = np.searchsorted(self._plan.frame_index, frame_index[used][[0, -1]]).tolist()
+        frames = frames if used.all() else frames[used]
+        if self._plan.picture_regions is None:
+            self._keep(first, resize_and_crop(frames, self._preprocessing))
+            return
+        bounds = np.searchsorted(self._plan.picture_frames, np.arange(first, last + 2)).tolist()  # of each frame
+        self._keep(bounds[0], np.concatenate(list(self._regions(frames, bounds))))
+
+    def _regions(self, frames: NDArray[np.uint8], bounds: list[int]) -> Iterator[NDArray[np.uint8]]:
+        """Yield the pictures of each frame's regions, (1, 3, H, W)."""
+        from vidpipe.video.resize import crop_to_region, resize_and_crop
+
+        assert self._plan.picture_regions is not None
+        for frame, (start, stop) in zip(frames, pairwise(bounds), strict=True):
+            for region in self._plan.picture_regions[start:stop]:
+                yield resize_and_crop(crop_to_region(frame, region)[None], self._preprocessing)
+
+    def _keep(self, start: int, pictures: NDArray[np.uint8]) -> None:
+        self._start = start if self._start is None else self._start
+        self._made.append(pictures)
+
+    def result(self) -> Pictures | None:
+        """The pictures; None where the stream uses none of the frames."""
+        return None if self._start is None else Pictures(self._stream, self._start, np.concatenate(self._made))
 
 
 def _trim_native_memory() -> None:

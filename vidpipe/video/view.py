@@ -1,0 +1,76 @@
+"""What a stream needs of each video: which rows, and pictures of which size."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from vidpipe.config import Sampling
+from vidpipe.records import FramePlan, Preprocessing, VideoPlan, Window
+from vidpipe.video.reader import VideoReader
+from vidpipe.video.sampling import plan_frames
+from vidpipe.video.windows import plan_windows
+
+__all__ = ["FindScenes", "Planner", "View", "plan_video", "plan_views"]
+
+FindScenes = Callable[[], Sequence[tuple[int, int]]]
+"""Returns the [start, stop) frame indices of each scene of a video; they are detected at the first call."""
+
+
+def plan_video(reader: VideoReader, view: "View", find_scenes: FindScenes) -> FramePlan:
+    """Plan the rows of an open video: a sampled frame each, or a window of frames around it. It is a `Planner`.
+
+    Args:
+        reader: the video.
+        view: gives the sampling and the window.
+        find_scenes: detects the scenes.
+
+    Returns:
+        The plan.
+
+    Raises:
+        DecodeError: a frame cannot be decoded while scenes are detected.
+    """
+    scenes = find_scenes() if view.sampling.method == "scene" else ()
+    frames = plan_frames(view.sampling, reader.pts_seconds, reader.end_seconds, scenes)
+    if view.window is None:
+        return frames
+    return plan_windows(frames.rows, view.window, reader.pts_seconds, reader.end_seconds)
+
+
+Planner = Callable[[VideoReader, "View", FindScenes], FramePlan]
+"""Plans the frames and rows of an open video. It is sent to the decoding processes, so it is a function of a module."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a stream needs of each video."""
+
+    sampling: Sampling
+    preprocessing: Preprocessing
+    """How pictures are resized and cropped."""
+    window: Window | None = None
+    """The frames of a row; None where a row is one frame."""
+    planner: Planner = plan_video
+
+
+def plan_views(reader: VideoReader, views: Mapping[str, View]) -> VideoPlan:
+    """Plan an open video for several streams; its scenes are detected once at most.
+
+    Args:
+        reader: the video.
+        views: by stream.
+
+    Returns:
+        The plans.
+
+    Raises:
+        DecodeError: a frame cannot be decoded while scenes are detected.
+    """
+
+    @cache
+    def find() -> Sequence[tuple[int, int]]:
+        from vidpipe.video.scenes import find_scenes
+
+        return find_scenes(reader)
+
+    return VideoPlan({name: view.planner(reader, view, find) for name, view in views.items()})
