@@ -146,15 +146,26 @@ def test_train_and_merge_want_one_store_and_name_the_commands(streams: Path, tmp
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
-def test_extract_refuses_a_folder_of_stores_and_takes_one_in_it(
+def test_extract_adds_to_the_store_of_the_same_features_whatever_its_name(
     made: Path, streams: Path, more: tuple[str, ...]
 ) -> None:
-    result = run("extract", made / "new", "-o", streams, *LENET, *more)
-    assert result.exit_code == 2
-    assert f"{streams / 'a_lenet5'} adds to that store, {streams / 'NAME'} makes a new one" in result.stderr
-    taken = run("extract", made / "new/a.mp4", "-o", streams / "c_lenet5", "--num-frames", 2, *LENET, *more)
-    assert taken.exit_code == 0, taken.output
-    assert (streams / "c_lenet5/store.json").exists() == (not more)
+    result = run("extract", made / "new/a.mp4", "-o", streams, "--num-frames", 4, *LENET, *more)
+    assert result.exit_code == 0, result.output
+    assert names_of(streams) == NAMES
+    assert ("a.mp4" in FeatureStore.open(streams / "a_lenet5")) == (not more)
+
+
+def test_extract_makes_a_new_store_in_a_folder_of_stores(made: Path, streams: Path) -> None:
+    result = run("extract", made / "new/a.mp4", "-o", streams, "--num-frames", 2, *LENET)
+    assert result.exit_code == 0, result.output
+    assert names_of(streams) == [*NAMES, "lenet5"]
+    named = run("extract", made / "new/a.mp4", "-o", streams / "c_lenet5", "--num-frames", 2, *LENET)
+    assert named.exit_code == 0, named.output
+    assert names_of(streams) == [*NAMES, "c_lenet5", "lenet5"]
+
+
+def names_of(streams: Path) -> list[str]:
+    return [store.path.name for store in find_stores(streams).stores]
 
 
 def test_the_only_store_in_a_folder_of_stores_needs_no_naming(streams: Path, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """`predict` as a function: the order of its predictions, when it works, and which videos it decodes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -11,8 +12,9 @@ from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import RunError, UsageError
 from vidpipe.features.store import FeatureStore
-from vidpipe.records import FeatureSequence, Prediction, VideoFailure, VideoFile
+from vidpipe.records import Prediction, VideoFailure, VideoFeatures, VideoFile
 from vidpipe.runs.run import Run
+from vidpipe.stages.extract import LoadedStream
 from vidpipe.stages.predict import predict
 from vidpipe.video.files import find_videos
 
@@ -30,13 +32,16 @@ class Decoder:
     given: list[str] = field(default_factory=list)
     is_closed: bool = False
 
-    def __call__(self, videos: Sequence[VideoFile], **settings: Any) -> Iterator[FeatureSequence | VideoFailure]:
+    def __call__(
+        self, videos: Sequence[VideoFile], streams: Mapping[str, LoadedStream], **settings: Any
+    ) -> Iterator[VideoFeatures | VideoFailure]:
         self.asked += [video.id for video in videos]
         try:
             for video in reversed(videos) if self.is_backwards else videos:
                 self.given.append(video.id)
                 failure = VideoFailure(video.id, "DecodeError", "cut short")
-                yield failure if video.id in self.failing else self.store[video.id]
+                features = VideoFeatures(video.id, dict.fromkeys(streams, self.store[video.id]))
+                yield failure if video.id in self.failing else features
         finally:
             self.is_closed = True
 
@@ -55,7 +60,8 @@ def videos(made: Path) -> list[VideoFile]:
 def decoder(made: Path, monkeypatch: pytest.MonkeyPatch) -> Decoder:
     decoder = Decoder(FeatureStore.open(made / "features"))
     monkeypatch.setattr("vidpipe.stages.predict.iter_features", decoder)
-    monkeypatch.setattr(Stream, "load_engine", lambda stream, **settings: None)
+    not_loaded = Mock(side_effect=lambda stream, config, num_videos: LoadedStream(Mock(), stream.key))
+    monkeypatch.setattr(LoadedStream, "load", not_loaded)
     return decoder
 
 
