@@ -29,7 +29,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from benchmarks.clips import small_videos
 from vidpipe.backbones.engines.torch import TorchEngine
 from vidpipe.backbones.image import FrozenBackbone
-from vidpipe.config import ExtractConfig
+from vidpipe.config import ExtractConfig, Sampling
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.maintenance import find_damage
 from vidpipe.features.store import FeatureStore
@@ -38,6 +38,8 @@ from vidpipe.stages.extract import LoadedStream, extract_into
 
 SIZE, GRID = 32, 4
 CONFIG = ExtractConfig(num_frames=8, timeout=30.0, workers=2, device="cpu", batch_size=64)
+SAMPLINGS = {"uniform": CONFIG.resolve_sampling(), "fps": Sampling("fps", fps=3.0)}
+"""Of each stream."""
 ORACLE_SECONDS = 60.0
 TOLERANCE = 6.0
 """Of 255: the oracle shrinks a picture in another way."""
@@ -137,24 +139,35 @@ def write_mutants(folder: Path, count: int, seed: int) -> list[VideoFile]:
 
 
 def fuzz(count: int, seed: int, folder: Path) -> Counter[str]:
-    """Extract mutants, and count the outcomes."""
-    backbone = thumbnail_backbone()
+    """Extract mutants in two streams, and count the outcomes."""
     videos = write_mutants(folder, count, seed)
-    key = FeatureKey.of(
-        CONFIG.resolve_sampling(),
+    engine = TorchEngine(thumbnail_backbone())
+    streams = {name: LoadedStream(engine, _key(engine, sampling)) for name, sampling in SAMPLINGS.items()}
+    stores = {name: FeatureStore.create(folder / "stores" / name, stream.key) for name, stream in streams.items()}
+    outcomes: Counter[str] = Counter()
+    for progress in extract_into(stores, videos, streams, config=CONFIG):
+        if progress.failure is not None:
+            outcomes[progress.failure.error] += 1
+    for store in stores.values():
+        store.refresh()
+        outcomes.update(_count(store, videos, folder))
+    return outcomes
+
+
+def _key(engine: TorchEngine, sampling: Sampling) -> FeatureKey:
+    return FeatureKey.of(
+        sampling,
         backbone="thumbnails",
         weights_id="none",
         pooling="avg",
-        preprocessing=backbone.preprocessing,
+        preprocessing=engine.preprocessing,
         dtype="float32",
     )
-    store = FeatureStore.create(folder / "store", key)
+
+
+def _count(store: FeatureStore, videos: list[VideoFile], folder: Path) -> Counter[str]:
+    """The outcomes in one store."""
     outcomes: Counter[str] = Counter()
-    streams = {"thumbnails": LoadedStream(TorchEngine(backbone), key)}
-    for progress in extract_into({"thumbnails": store}, videos, streams, config=CONFIG):
-        if progress.failure is not None:
-            outcomes[progress.failure.error] += 1
-    store.refresh()
     outcomes["damaged shards"] += len(find_damage(store))
     outcomes["not accounted for"] += len(videos) - len(store) - len(store.failures)
     for video_id, wrong, undefined in _judge(store, {video.id: video for video in videos}):
