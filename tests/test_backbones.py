@@ -23,7 +23,7 @@ from vidpipe.errors import UsageError
 from vidpipe.video.resize import resize_and_crop
 
 BUILT_AS_FOR_WEIGHTS = {"inception_v3": {"transform_input": True, "init_weights": False}}
-TORCHVISION = [name for name, spec in BACKBONES.items() if spec.library == "torchvision"]
+TORCHVISION = [name for name, spec in BACKBONES.items() if spec.library == "torchvision" and spec.window is None]
 TIMM = [name for name, spec in BACKBONES.items() if spec.library == "timm"]
 
 
@@ -202,5 +202,12 @@ def test_a_pooling_that_does_not_go_with_a_backbone_is_reported(name: str, pool:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_auto_is_the_pooling_that_the_weights_were_trained_for(name: str) -> None:
     pooling = find_backbone(name).resolve_pool("auto")
-    trained_for = {"lenet": "none", "vit": "token", "clip": "token", "dino": "token", "siglip": "attention"}
+    trained_for = {
+        "lenet": "none",
+        "vit": "token",
+        "mvit": "token",
+        "clip": "token",
+        "dino": "token",
+        "siglip": "attention",
+    }
     assert pooling == next((pool for start, pool in trained_for.items() if name.startswith(start)), "avg")

@@ -1,4 +1,4 @@
-"""Walks the table of backbones; each row is compared with the library that provides the model."""
+"""Walks the image models of the table of backbones; each row is compared with the library that provides the model."""
 
 import gc
 from collections.abc import Iterator
@@ -26,6 +26,7 @@ from vidpipe.backbones.table import BACKBONES, find_backbone
 from vidpipe.backbones.weights import find_weights
 from vidpipe.errors import UsageError
 
+IMAGE_MODELS = [name for name, spec in BACKBONES.items() if spec.family == "image"]
 QUICK = ("lenet5", "resnet18", "mobilenet_v3_small", "efficientnet_lite0", "vit_tiny")
 """One of each kind; the others are marked slow."""
 FADING = ("inception_resnet_v2", "dinov2", "dinov3")
@@ -115,7 +116,7 @@ def timms_feature(spec: BackboneSpec, model: Any, inputs: Tensor) -> Tensor:
     return feature
 
 
-@pytest.fixture(scope="module", params=each(list(BACKBONES)))
+@pytest.fixture(scope="module", params=each(IMAGE_MODELS))
 def entry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entry]:
     spec = BACKBONES[request.param]
     torch.manual_seed(1)
@@ -131,6 +132,7 @@ def entry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         expected = the_librarys_feature(spec, library, pixels(spec, frames))
     del library
     backbone = load_backbone(spec, weights=find_weights(spec, str(path)), device="cpu")
+    assert isinstance(backbone, FrozenBackbone)
     yield Entry(spec, backbone, frames, expected, path)
     path.unlink()
     gc.collect()
@@ -201,19 +203,20 @@ def test_a_small_backbone_runs_with_onnx_too(entry: Entry, tmp_path: Path, monke
     assert np.abs(engine.start(entry.frames.numpy())()[0] - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name", each(list(BACKBONES)))
+@pytest.mark.parametrize("name", each(IMAGE_MODELS))
 def test_the_written_sizes_are_those_counted(name: str) -> None:
     counted = count_backbone(BACKBONES[name])
     assert written_sizes()[name].num_parameters == counted.num_parameters
     assert written_sizes()[name].gmacs == pytest.approx(counted.gmacs, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", each([name for name, spec in BACKBONES.items() if spec.library == "torchvision"]))
+@pytest.mark.parametrize("name", each([name for name in IMAGE_MODELS if BACKBONES[name].library == "torchvision"]))
 def test_counting_a_whole_network_gives_torchvisions_published_sizes(name: str) -> None:
     spec = find_backbone(name)
     published = torchvision.models.get_model_weights(spec.builder).DEFAULT
     with torch.device("meta"):
         network = build_network(spec).eval()
-    size = count(network, published.transforms().crop_size[0])
+    side = published.transforms().crop_size[0]
+    size = count(network, 3, side, side)
     assert size.num_parameters == published.meta["num_params"]
     assert size.gmacs == pytest.approx(published.meta["_ops"], abs=1e-3)

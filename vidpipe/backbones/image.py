@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from vidpipe.backbones.clip import freeze_clip
+from vidpipe.backbones.frozen import FrozenNetwork
 from vidpipe.backbones.lenet import LeNet5
 from vidpipe.backbones.spec import BackboneSpec
 from vidpipe.backbones.weights import WeightsFile, find_weights, load_tensors
 from vidpipe.errors import UsageError, WeightsError
-from vidpipe.records import Preprocessing
 
 __all__ = [
     "FrozenBackbone",
@@ -46,39 +47,11 @@ BUILT_FOR_WEIGHTS = {
 """torchvision's own arguments when it loads weights; these models were trained with other means."""
 
 
-class FrozenBackbone(nn.Module):
-    """A frozen image model with global pooling.
+class FrozenBackbone(FrozenNetwork):
+    """A frozen image model with global pooling: features (N, 3, H, W) -> feature map (N, D, h, w).
 
-    Args:
-        features: normalised float frames (N, 3, H, W) -> feature map (N, D, h, w).
-        dim: D.
-        pool: `avg` or `max`, over the h × w positions of the feature map.
-        preprocessing: of the weights; frames must be resized and cropped already.
-        weights_id: the sha256 of the weights' file, or `random`.
+    Its pooling is `avg` or `max`, over the h × w positions of the feature map.
     """
-
-    def __init__(
-        self, features: nn.Module, *, dim: int, pool: str, preprocessing: Preprocessing, weights_id: str = "random"
-    ) -> None:
-        super().__init__()
-        self.features = features
-        self.dim = dim
-        self.pooling = pool
-        self.preprocessing = preprocessing
-        self.weights_id = weights_id
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1), persistent=False)
-        self.requires_grad_(False).eval()
-
-    @property
-    def input_size(self) -> int:
-        """Pixels of each side of a frame."""
-        return min(self.preprocessing.size)
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the model."""
-        return self.get_buffer("mean").device
 
     def feature_map(self, frames: Tensor) -> Tensor:
         """Compute feature maps.
@@ -100,8 +73,7 @@ class FrozenBackbone(nn.Module):
 
     def _run(self, frames: Tensor) -> Tensor:
         """The output of the model: maps, tokens or a layer."""
-        pixels = frames.to(self.get_buffer("mean"), non_blocking=True) / 255
-        output: Tensor = self.features((pixels - self.get_buffer("mean")) / self.get_buffer("std"))
+        output: Tensor = self.features(self.normalise(frames))
         return output
 
     def _as_map(self, output: Tensor) -> Tensor:
@@ -210,7 +182,7 @@ def choose_device(device: str) -> torch.device:
 
 def load_backbone(
     spec: BackboneSpec, *, weights: WeightsFile | None = None, pool: str = "auto", device: str = "auto"
-) -> FrozenBackbone:
+) -> FrozenNetwork:
     """Build a backbone with its weights.
 
     Args:
@@ -234,7 +206,7 @@ def load_backbone(
     return _frozen(spec, model, pooling=pooling, weights_id=weights.id).to(choose_device(device))
 
 
-def meta_backbone(spec: BackboneSpec) -> FrozenBackbone:
+def meta_backbone(spec: BackboneSpec) -> FrozenNetwork:
     """Build a backbone on the device `meta`, which has shapes and sizes but no weights and takes no memory."""
     try:
         with torch.device("meta"):
@@ -254,8 +226,10 @@ def build_network(spec: BackboneSpec) -> nn.Module:
         return get_model(spec.builder, weights=None, **BUILT_FOR_WEIGHTS.get(spec.builder, {}))  # type: ignore[no-any-return]
 
 
-def _frozen(spec: BackboneSpec, model: nn.Module, *, pooling: str, weights_id: str) -> FrozenBackbone:
+def _frozen(spec: BackboneSpec, model: nn.Module, *, pooling: str, weights_id: str) -> FrozenNetwork:
     """The network without its classifier, at the input size of the spec."""
+    if spec.window is not None:
+        return freeze_clip(spec, model, pooling=pooling, weights_id=weights_id)
     if spec.library == "timm" and model.pretrained_cfg["input_size"][1] != spec.input_size:  # type: ignore[index]
         model.set_input_size(img_size=(spec.input_size, spec.input_size))  # type: ignore[operator]
     features: nn.Module = model

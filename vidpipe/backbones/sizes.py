@@ -1,4 +1,4 @@
-"""The size of a backbone and the cost of one frame, counted on torch's device `meta`, which computes nothing.
+"""The size of a backbone and the cost of a frame or a window, counted on torch's device `meta`, which computes nothing.
 
 `python -m tools.count_sizes` counts the whole table and writes sizes.csv, which `vidpipe backbones` reads.
 """
@@ -22,21 +22,21 @@ SIZES = Path(__file__).with_name("sizes.csv")
 
 @dataclass(frozen=True)
 class Size:
-    """A network's size, and its work for one frame."""
+    """A network's size, and its work for one frame, or for one window of frames."""
 
     num_parameters: int
     gmacs: float
     """Billions of multiply-accumulate operations in convolutions, matrix products and attention."""
 
 
-def count(network: "nn.Module", side: int) -> Size:
-    """Return the size of a network, on the device `meta`, for normalised frames of `side` × `side` pixels."""
+def count(network: "nn.Module", *input_shape: int) -> Size:
+    """Return the size of a network, on the device `meta`, for one normalised input of this shape: 3, H, W."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), torch.no_grad(), counter:
-        network(torch.empty(1, 3, side, side))
+        network(torch.empty(1, *input_shape))
     return Size(sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() / 2e9)
 
 
@@ -56,4 +56,5 @@ def count_backbone(spec: BackboneSpec) -> Size:
     """Count a backbone's size without its classifier."""
     from vidpipe.backbones.image import meta_backbone
 
-    return count(meta_backbone(spec).features, spec.input_size)
+    shape = (3, *spec.input_shape[:-3], *spec.preprocessing.size)  # a window is (3, W, H, W) inside the network
+    return count(meta_backbone(spec).features, *shape)

@@ -49,8 +49,20 @@ class BackboneSpec:
     parameters: Mapping[str, Any] | None = None
     """The numbers of a motion backbone that its features depend on; None for networks."""
     top1: float | None = None
-    """Accuracy on ImageNet-1k's validation set in percent, as published."""
+    """Accuracy on the validation set of `top1_dataset` in percent, as published."""
     top1_source: str = ""
+    top1_dataset: str = "ImageNet-1k"
+
+    @property
+    def family(self) -> str:
+        """`image`, `clip` or `motion`: what it sees of a video."""
+        return "motion" if self.kind == "motion" else "image" if self.window is None else "clip"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(3, H, W) of a frame, or (W, 3, H, W) of a window of frames."""
+        frame = (3, *self.preprocessing.size)
+        return frame if self.window is None else (self.window.num_frames, *frame)
 
     @property
     def input_size(self) -> int:

@@ -1,4 +1,4 @@
-"""The table of frozen image models, a row each. Reading it imports no torch.
+"""The table of frozen models of images and of windows of frames, a row each. Reading it imports no torch.
 
 A test compares every row with the library that provides the model: D, preprocessing, the weights' URL and, for
 torchvision, the published accuracy. `timm/NAME` and `torchvision/NAME` name any other model of these libraries.
@@ -9,12 +9,14 @@ from difflib import get_close_matches
 
 from vidpipe.backbones.spec import EXTERNAL_LIBRARIES, BackboneSpec
 from vidpipe.errors import UsageError
-from vidpipe.records import Preprocessing
+from vidpipe.records import Preprocessing, Window
 
 __all__ = ["BACKBONES", "find_backbone"]
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+KINETICS = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
+GREY = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 INK = (0.0784, 0.0784, 0.0784), (0.7843, 0.7843, 0.7843)
 """For LeNet-5: black becomes -0.1 and white 1.175 (LeCun et al. 1998, II.B)."""
@@ -46,6 +48,62 @@ def _torchvision(
         weights_licence="BSD-3-Clause (torchvision); trained on ImageNet-1k",
         top1=top1,
         top1_source="torchvision",
+    )
+
+
+def _video(
+    name: str,
+    dim: int,
+    resize: int | tuple[int, int],
+    crop: int,
+    feature_map: str,
+    file: str,
+    top1: float,
+    window: Window,
+    *,
+    builder: str = "",
+    kind: str = "map",
+    statistics: Statistics = KINETICS,
+    trained_on: str = "Kinetics-400",
+) -> BackboneSpec:
+    """A video model of torchvision: its preset resizes without antialiasing."""
+    return BackboneSpec(
+        name=name,
+        dim=dim,
+        preprocessing=Preprocessing(resize, crop, "bilinear", *statistics, antialias=False),
+        library="torchvision",
+        builder=builder or name,
+        feature_map=feature_map,
+        weights=f"https://download.pytorch.org/models/{file}",
+        weights_licence=f"BSD-3-Clause (torchvision); trained on {trained_on}",
+        kind=kind,
+        window=window,
+        top1=top1,
+        top1_source="torchvision",
+        top1_dataset="Kinetics-400",
+    )
+
+
+def _mvit(name: str, file: str, top1: float) -> BackboneSpec:
+    window = Window(16, 7.5, 16)
+    return _video(name, 768, 256, 224, "norm", file, top1, window, kind="class token", statistics=GREY)
+
+
+def _swin3d(
+    name: str, dim: int, file: str, top1: float, *, builder: str = "", trained_on: str = "Kinetics-400"
+) -> BackboneSpec:
+    return _video(
+        name,
+        dim,
+        256,
+        224,
+        "norm",
+        file,
+        top1,
+        Window(32, 15, 1),
+        builder=builder,
+        statistics=IMAGENET,
+        trained_on=trained_on,
     )
 
 
@@ -273,6 +331,18 @@ BACKBONES: Mapping[str, BackboneSpec] = {
         _dino("dinov3_small", 384,  256, "vit_small_patch16_dinov3.lvd1689m", DINOV3_LICENCE),
         _dino("dinov3_base",  768,  256, "vit_base_patch16_dinov3.lvd1689m",  DINOV3_LICENCE),
         _dino("dinov3_large", 1024, 256, "vit_large_patch16_dinov3.lvd1689m", DINOV3_LICENCE),
+        _video("r3d_18",      512,  (128, 171), 112, "layer4",   "r3d_18-b3b3357e.pth",      63.2,   Window(16, 15, 1)),
+        _video("mc3_18",      512,  (128, 171), 112, "layer4",   "mc3_18-a90a0ba3.pth",      63.96,  Window(16, 15, 1)),
+        _video("r2plus1d_18", 512,  (128, 171), 112, "layer4",   "r2plus1d_18-91a641e6.pth", 67.463, Window(16, 15, 1)),
+        _video("s3d",         1024, (256, 256), 224, "features", "s3d-d76dad2f.pth",         68.368,
+               Window(128, 15, 14)),
+        _mvit("mvit_v1_b", "mvit_v1_b-dbeb1030.pth", 78.477),
+        _mvit("mvit_v2_s", "mvit_v2_s-ae3be167.pth", 80.757),
+        _swin3d("swin3d_t",     768,  "swin3d_t-7615ae03.pth",     77.715),
+        _swin3d("swin3d_s",     768,  "swin3d_s-da41c237.pth",     79.521),
+        _swin3d("swin3d_b",     1024, "swin3d_b_1k-24f7c7c6.pth",  79.427),
+        _swin3d("swin3d_b_22k", 1024, "swin3d_b_22k-7c6ae6fa.pth", 81.643,
+                builder="swin3d_b", trained_on="ImageNet-22k, then Kinetics-400"),
     )
 }  # fmt: skip
 

@@ -28,10 +28,10 @@ class Engine(Protocol):
     """Batches to start before waiting for the first one: a GPU computes one while the next ones are copied."""
 
     def start(self, frames: NDArray[np.uint8]) -> "Finish":
-        """Start computing the features of frames.
+        """Start computing the features of frames, or of windows of frames.
 
         Args:
-            frames: (N, 3, H, W) RGB, resized and cropped.
+            frames: (N, 3, H, W) RGB, resized and cropped; (N, W, 3, H, W) for a clip backbone.
 
         Returns:
             A function that waits for the features.

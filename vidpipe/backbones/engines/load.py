@@ -59,7 +59,9 @@ def load_engine(
         raise UsageError("--engine onnx runs on the CPU; use --engine torch on a GPU")
     if engine == "onnx" and precision == "half":
         raise UsageError("--engine onnx runs in full precision; use --engine torch with --precision half")
-    may_export = engine == "auto" and precision == "full"
+    if engine == "onnx" and spec.window is not None:
+        raise UsageError(f"--engine onnx runs image models, and {spec.name} sees windows of frames; use --engine torch")
+    may_export = engine == "auto" and precision == "full" and spec.window is None
     if engine == "onnx" or (may_export and _onnx_pays(spec, weights, pool, device, num_frames)):
         try:
             return load_onnx(spec, weights, pool)

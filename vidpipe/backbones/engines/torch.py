@@ -11,7 +11,7 @@ from vidpipe.backbones.engines.engine import Finish
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vidpipe.backbones.image import FrozenBackbone
+    from vidpipe.backbones.frozen import FrozenNetwork
 
 __all__ = ["TorchEngine"]
 
@@ -26,15 +26,13 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, backbone: "FrozenBackbone", *, precision: str = "full") -> None:
-        import torch
-
+    def __init__(self, backbone: "FrozenNetwork", *, precision: str = "full") -> None:
         self.device = backbone.device.type
         self.dim, self.preprocessing = backbone.dim, backbone.preprocessing
         self.max_in_flight = 2 if self.device == "cuda" else 0
         self._backbone = backbone.half() if precision == "half" else backbone
         if self.device == "cuda":
-            self._backbone = self._backbone.to(memory_format=torch.channels_last)
+            self._backbone = self._backbone.to(memory_format=backbone.memory_format)
 
     def start(self, frames: NDArray[np.uint8]) -> Finish:
         """See `Engine.start`."""
@@ -56,7 +54,9 @@ class TorchEngine:
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):  # full precision is float32
             on_device = frames.pin_memory().to("cuda", non_blocking=True)
             begin.record()
-            rows = self._backbone(on_device.contiguous(memory_format=torch.channels_last)).float()
+            if on_device.ndim == 4:  # (N, W, 3, H, W) windows are laid out by the backbone
+                on_device = on_device.contiguous(memory_format=torch.channels_last)
+            rows = self._backbone(on_device).float()
             end.record()
         features = torch.empty(rows.shape, pin_memory=True).copy_(rows, non_blocking=True)
         copied.record()
