@@ -1,6 +1,7 @@
 """Rows that are windows of frames, or regions of the picture: from the file, through both decoders, to the shard and
 back, against frames that ffmpeg decodes and arithmetic of the test's own."""
 
+import json
 import subprocess
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -346,7 +347,9 @@ def test_rows_of_single_frames_have_intervals_and_regions_too() -> None:
 # the store
 
 
-def stored(video_id: str, *, seed: int = 0, windows: bool = True, regions: bool = True) -> FeatureSequence:
+def stored(
+    video_id: str, *, seed: int = 0, windows: bool = True, regions: bool = True, num_repeated: int = 0
+) -> FeatureSequence:
     """Four rows: both halves of two windows."""
     random = np.random.default_rng(seed)
     centres = np.array([8, 8, 20, 20] if regions else [8, 12, 20, 24])
@@ -354,7 +357,8 @@ def stored(video_id: str, *, seed: int = 0, windows: bool = True, regions: bool 
         {"start_seconds": (centres - 8) / 25, "stop_seconds": (centres + 8) / 25} if windows else {}
     )
     region: dict[str, Any] = {"region": np.tile(HALVES, (2, 1))} if regions else {}
-    rows = Rows(centres / 25, centres, np.zeros(4, np.int32), **optional, **region)
+    repeated: dict[str, Any] = {"num_repeated": np.full(4, num_repeated, np.int32)} if num_repeated else {}
+    rows = Rows(centres / 25, centres, np.zeros(4, np.int32), **optional, **region, **repeated)
     return FeatureSequence(video_id, random.random((4, 5), np.float32), rows, INFO)
 
 
@@ -363,6 +367,7 @@ KINDS = [
     stored("windows.mp4", seed=2, regions=False),
     stored("regions.mp4", seed=3, windows=False),
     stored("frames.mp4", seed=4, windows=False, regions=False),
+    stored("short.mp4", seed=5, regions=False, num_repeated=9),
 ]
 
 
@@ -372,7 +377,7 @@ def assert_holds_rows(store: FeatureStore, expected: list[FeatureSequence]) -> N
     for sequence in expected:
         found = store[sequence.video_id]
         assert_same(found, sequence)
-        for name in ("start_seconds", "stop_seconds", "region"):
+        for name in ("start_seconds", "stop_seconds", "region", "num_repeated"):
             one, other = getattr(found.rows, name), getattr(sequence.rows, name)
             assert (one is None) == (other is None)
             assert one is None or (np.array_equal(one, other) and one.dtype == other.dtype)
@@ -384,8 +389,13 @@ def test_a_store_gives_back_the_rows_it_was_given(tmp_path: Path, expected: list
 
 
 def test_a_shard_holds_the_arrays_that_its_rows_need_as_h5py_reads_them(tmp_path: Path) -> None:
-    both, _, _, single = KINDS
-    for sequence, names in ((single, set()), (both, {"start_seconds", "stop_seconds", "region"})):
+    both, _, _, single, short = KINDS
+    its_arrays = {
+        single.video_id: set[str](),
+        both.video_id: {"start_seconds", "stop_seconds", "region"},
+        short.video_id: {"start_seconds", "stop_seconds", "num_repeated"},
+    }
+    for sequence, names in ((one, its_arrays[one.video_id]) for one in (single, both, short)):
         (path,) = make_store(tmp_path / sequence.video_id, [sequence]).shard_paths
         with h5py.File(path) as file:
             assert set(file) == {"features", "pts_seconds", "frame_index", "scene_index", "videos"} | names
@@ -415,7 +425,9 @@ def test_export_writes_intervals_and_regions_where_rows_have_them(tmp_path: Path
     export(make_store(tmp_path / "s", KINDS), tmp_path / "exported", form="h5")
     with h5py.File(tmp_path / "exported" / "features.h5") as file:
         assert sorted(file["region"]) == ["both.mp4", "regions.mp4"]
-        assert sorted(file["start_seconds"]) == sorted(file["stop_seconds"]) == ["both.mp4", "windows.mp4"]
+        assert sorted(file["start_seconds"]) == sorted(file["stop_seconds"])
+        assert sorted(file["stop_seconds"]) == ["both.mp4", "short.mp4", "windows.mp4"]
+        assert {name: file["num_repeated"][name][:].tolist() for name in file["num_repeated"]} == {"short.mp4": [9] * 4}
         assert np.array_equal(file["region/both.mp4"][:], np.tile(HALVES, (2, 1)))
         assert np.array_equal(file["stop_seconds/windows.mp4"][:], KINDS[1].stop_seconds)
 
@@ -430,6 +442,32 @@ def test_a_changed_interval_or_region_is_damage_and_repair_drops_it(tmp_path: Pa
     assert (damage.video_id, damage.reason) == ("a.mp4", "it is not what was written")
     repair(store)
     assert_holds_rows(store, expected[1:])
+
+
+def test_a_changed_number_of_repeated_frames_is_damage(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", [KINDS[4], KINDS[1]])
+    with h5py.File(store.shard_paths[0], "r+") as file:
+        file["num_repeated"][0] = 0
+    (damage,) = find_damage(store)
+    assert (damage.video_id, damage.reason) == ("short.mp4", "it is not what was written")
+
+
+def test_rows_that_repeat_no_frame_are_stored_like_rows_that_do_not_say(tmp_path: Path) -> None:
+    windows = KINDS[1]
+    none_repeated = replace(windows, rows=replace(windows.rows, num_repeated=np.zeros(4, np.int32)))
+    assert_holds_rows(make_store(tmp_path / "s", [none_repeated]), [windows])
+
+
+def test_info_counts_the_videos_whose_windows_repeat_a_frame(tmp_path: Path) -> None:
+    result = run("info", make_store(tmp_path / "s", KINDS).path, "--format", "json")
+    assert json.loads(result.stdout)["repeated"] == 1
+    without = run("info", make_store(tmp_path / "t", KINDS[:4]).path, "--format", "json")
+    assert json.loads(without.stdout)["repeated"] == 0
+
+
+def test_a_row_does_not_repeat_a_negative_number_of_frames() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        rows_of(2, num_repeated=np.array([0, -1], np.int32))
 
 
 def test_a_flipped_bit_in_an_interval_or_region_changes_nothing_or_is_found(tmp_path: Path) -> None:

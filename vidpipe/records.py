@@ -147,7 +147,7 @@ class Rows:
 
     Raises:
         ValueError: the arrays differ in length, the rows are not in order, a row's centre lies outside its interval,
-            or a region lies outside the picture.
+            a region lies outside the picture, or a number of frames is negative.
     """
 
     pts_seconds: NDArray[np.float64]
@@ -184,6 +184,8 @@ class Rows:
                 raise ValueError("a row's centre lies outside its interval [start_seconds, stop_seconds)")
         if self.region is not None:
             _check_regions(self.region)
+        if self.num_repeated is not None and np.any(self.num_repeated < 0):
+            raise ValueError("a row's window repeats a negative number of frames")
 
     def __len__(self) -> int:
         return len(self.pts_seconds)

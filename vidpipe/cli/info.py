@@ -106,6 +106,7 @@ def _store_facts(store: "FeatureStore") -> dict[str, Any]:
         "shards": len(store.shards),
         "damaged": sum(info.damaged for info in infos),
         "failed": len(store.failures),
+        "repeated": store.count_repeated(),
         **store.key.as_dict(),
     }
 

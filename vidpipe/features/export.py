@@ -37,7 +37,8 @@ def export(store: FeatureStore, folder: Path, *, form: str) -> int:
                 pts_seconds = file["pts_seconds"][name][:]            # (T,)
 
     Where rows are windows of frames, it also holds `start_seconds/<name>` and `stop_seconds/<name>`, (T,); where they
-    are regions of the picture, `region/<name>`, (T, 4).
+    are regions of the picture, `region/<name>`, (T, 4); where a video is shorter than the shortest window of its
+    backbone, `num_repeated/<name>`, (T,), how many frames of the window repeat the last one.
 
     A name is the video's id, with the parts escaped that would lead to another folder: `../a.mp4` becomes
     `%2E%2E/a.mp4`. A file's name that is too long for a file system ends in a hash; index.csv has the id of each file.

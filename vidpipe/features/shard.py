@@ -7,13 +7,15 @@
     start_seconds  (ΣT,)    float64, optional: the row's interval is [start_seconds, stop_seconds)
     stop_seconds   (ΣT,)    float64, optional
     region         (ΣT, 4)  float32, optional: x, y, width, height as fractions of the picture, 0 to 1
+    num_repeated   (ΣT,)    int32, optional: frames of the row's window that repeat the last one
     videos/        one array a column, one row a video: id, start, length, num_frames, …, checksum;
                    optional columns: root, path, fingerprint, source_checksum
     attributes     key (JSON), vidpipe version, created
 
 Row `i` of `videos/` states that its video's sequence is rows [start, start + length) of the arrays above. An optional
-array is missing where all rows of the shard are single whole frames. Where only some videos have such rows, it holds
-NaN for them. An optional column may be missing; then, and where its text is empty, nothing is known.
+array is missing where no row of the shard needs it: all are single whole frames, or no window repeats a frame. Where
+only some videos need it, it holds NaN for the others, or 0 repeated frames. An optional column may be missing; then,
+and where its text is empty, nothing is known.
 
 A file that is read as a shard may hold anything. What refers to other files (links, external and virtual arrays) is
 refused. An array that claims more bytes than the file holds is refused before it is read.
@@ -64,14 +66,20 @@ OPTIONAL_COLUMNS: dict[str, Any] = {**dict.fromkeys(SOURCE_COLUMNS, str), "sourc
 """A column is written where one of its values is not its type's empty value, and read as that where it is missing."""
 FEATURE_DTYPES = (np.float32, np.float16)
 ROW_ARRAYS: dict[str, Any] = {"pts_seconds": np.float64, "frame_index": np.int64, "scene_index": np.int32}
-OPTIONAL_ROW_ARRAYS: dict[str, Any] = {"start_seconds": np.float64, "stop_seconds": np.float64, "region": np.float32}
-"""Written where rows are windows of frames, or regions of the picture. For other videos of the shard they hold NaN."""
+OPTIONAL_ROW_ARRAYS: dict[str, Any] = {
+    "start_seconds": np.float64,
+    "stop_seconds": np.float64,
+    "region": np.float32,
+    "num_repeated": np.int32,
+}
+"""Written where rows are windows of frames, or regions of the picture. For other videos of the shard they hold
+`_no_value`."""
 REGION_SIZE = 4
 DTYPES: dict[Any, Any] = {int: np.int64, float: np.float64, bool: np.bool_}
 MAX_KEY_BYTES = 2**16
 ROWS_AT_ONCE = 512
 """How many rows are checked at once: few enough to stay in the processor's caches."""
-PLAIN_ARRAYS = frozenset({"features", "pts_seconds", "start_seconds", "stop_seconds", "region"})
+PLAIN_ARRAYS = frozenset({"features", "pts_seconds", *OPTIONAL_ROW_ARRAYS})
 """What `write_plain` writes of a sequence."""
 REMEDY = "`vidpipe store repair` moves it away, and the next extract makes its videos again"
 DAMAGE = (
@@ -236,6 +244,7 @@ def write_plain(path: Path, sequences: Iterable[tuple[str, FeatureSequence]]) ->
         start_seconds/<name>  (T,)    where rows are windows of frames
         stop_seconds/<name>   (T,)    where rows are windows of frames
         region/<name>         (T, 4)  where rows are regions of the picture
+        num_repeated/<name>   (T,)    where windows repeat the last frame
 
     Args:
         path: the file.
@@ -305,13 +314,22 @@ def row_arrays(sequence: FeatureSequence) -> dict[str, NDArray[Any]]:
     """Return the arrays of a sequence that a shard holds, by name; optional ones only where the sequence has them."""
     arrays = {"features": sequence.features, **{name: getattr(sequence.rows, name) for name in ROW_ARRAYS}}
     optional = {name: getattr(sequence.rows, name) for name in OPTIONAL_ROW_ARRAYS}
-    return arrays | {name: array for name, array in optional.items() if array is not None and len(array)}
+    return arrays | {name: array for name, array in optional.items() if array is not None and _has_values(name, array)}
+
+
+def _no_value(name: str) -> float:
+    """Return what an optional array holds for a video that does not need it."""
+    return 0 if name == "num_repeated" else np.nan
 
 
 def _no_values(name: str, num_rows: int) -> NDArray[Any]:
-    """Return what an optional array holds for a video whose rows are single whole frames."""
     shape = (num_rows, REGION_SIZE) if name == "region" else (num_rows,)
-    return np.full(shape, np.nan, OPTIONAL_ROW_ARRAYS[name])
+    return np.full(shape, _no_value(name), OPTIONAL_ROW_ARRAYS[name])
+
+
+def _has_values(name: str, array: NDArray[Any]) -> bool:
+    """Whether an optional array says something about a video's rows."""
+    return bool(array.any() if name == "num_repeated" else not np.isnan(array).all())
 
 
 def write_new(path: Path, content: bytes | memoryview, *, sync: bool = True) -> None:
@@ -380,6 +398,12 @@ class Shard:
                 reason = "its rows are another video's too" if row in overlapping else _row_fault(arrays, row)
                 if reason is not None:
                     yield row, reason
+
+    def count_repeated(self, rows: Sequence[VideoRow]) -> int:
+        """Return how many of some of this shard's videos have windows that repeat a frame."""
+        with self._open() as file:
+            repeated = _open_row_arrays(file).get("num_repeated")
+            return 0 if repeated is None else sum(bool(repeated[r.start : r.start + r.length].any()) for r in rows)
 
     def features(self, rows: Sequence[VideoRow], *, check: bool = True) -> list[NDArray[np.floating[Any]]]:
         """Return the features of some of this shard's videos, as maps of the file that take no memory of their own.
@@ -544,7 +568,7 @@ def _read_sequence(arrays: Mapping[str, h5py.Dataset], row: VideoRow) -> Feature
     place = slice(row.start, row.start + row.length)
     read = {name: array[place] for name, array in arrays.items()}
     for name in OPTIONAL_ROW_ARRAYS.keys() & read.keys():
-        if np.isnan(read[name]).all():  # the rows of this video are single whole frames
+        if not _has_values(name, read[name]):
             del read[name]
     features = read.pop("features")
     return FeatureSequence(row.id, features, Rows(**read), row.info, row.source)

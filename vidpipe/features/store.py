@@ -220,6 +220,13 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         """Return T, without reading the features."""
         return self._places[video_id][1].length
 
+    def count_repeated(self) -> int:
+        """Return how many videos are so short that their window repeats the last frame."""
+        by_shard: dict[int, list[VideoRow]] = {}
+        for number, row in self._places.values():
+            by_shard.setdefault(number, []).append(row)
+        return sum(self.shards[number].count_repeated(rows) for number, rows in by_shard.items())
+
     def place(self, video_id: str) -> tuple[Shard, VideoRow]:
         """Return the shard that holds a video's newest sequence, and the video's row there."""
         number, row = self._places[video_id]
