@@ -65,6 +65,16 @@ class Entry:
     path: Path
 
 
+def enliven(model: nn.Module) -> None:
+    """Give batch normalisation the statistics of noise: as drawn, S3D's weights fade every picture."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.momentum = None  # the running statistics become the plain mean over what is seen
+    with torch.no_grad():
+        model.train()(torch.randn(1, 3, 16, 224, 224))
+    model.eval()
+
+
 def given_to_the_classifier(model: Any, pixels: Tensor) -> Tensor:
     """(N, 3, W, H, W) -> (N, D)"""
     seen: list[Tensor] = []
@@ -81,6 +91,8 @@ def entry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     assert spec.window is not None
     torch.manual_seed(1)
     model = torchvision.models.get_model(spec.builder, weights=None).eval()
+    if spec.name == "s3d":
+        enliven(model)
     path = tmp_path_factory.mktemp("weights") / "whole.safetensors"
     safetensors.torch.save_model(model, str(path))
     video = video_of(spec.window.num_frames)
@@ -99,7 +111,7 @@ def test_a_clip_backbone_gives_what_its_library_gives_its_own_classifier(entry: 
     features = entry.backbone(entry.windows)
     assert features.shape == (1, entry.spec.dim)
     assert features.dtype == torch.float32
-    assert entry.expected.std() > 1e-3
+    assert entry.expected.std() > 1e-2
     assert (features - entry.expected).abs().max() < 1e-4
 
 

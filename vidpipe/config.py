@@ -231,8 +231,7 @@ class ExtractConfig(_Checked):
         None,
         "Video models: a window of frames at each WINDOW_STRIDE seconds of video, in place of one around each sampled "
         "frame.",
-        low=0,
-        above=True,
+        low=0.01,
     )
     dtype: str = _setting("float32", "Type of the stored features.", choices=("float32", "float16"))
     device: str = _setting("auto", "Device that runs the image model.", choices=("auto", "cpu", "cuda"))

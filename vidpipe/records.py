@@ -521,11 +521,16 @@ class Window:
     """Frames per second of video time; None for consecutive frames, whatever the video's rate."""
     min_frames: int
     """The fewest frames that the network can see. A video shorter than the window gives this many or more."""
+    stride_seconds: float | None = None
+    """Seconds of video from the start of a window to the start of the next; None for a window around each sampled
+    frame."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_frames <= self.num_frames or (self.fps is not None and self.fps <= 0):
+        rates = [rate for rate in (self.fps, self.stride_seconds) if rate is not None]
+        if not 1 <= self.min_frames <= self.num_frames or any(rate <= 0 for rate in rates):
             raise ValueError(f"not a window of frames: {self}")
 
     def as_dict(self) -> Mapping[str, Any]:
         """The window as it stands in a feature store's key."""
-        return {"num_frames": self.num_frames, "fps": self.fps, "min_frames": self.min_frames}
+        stride = {} if self.stride_seconds is None else {"stride_seconds": self.stride_seconds}
+        return {"num_frames": self.num_frames, "fps": self.fps, "min_frames": self.min_frames, **stride}

@@ -8,9 +8,10 @@ from vidpipe.backbones.engines.load import load_engine
 from vidpipe.backbones.spec import BackboneSpec
 from vidpipe.backbones.table import find_backbone
 from vidpipe.backbones.weights import WeightsFile, find_weights
-from vidpipe.config import ExtractConfig
+from vidpipe.config import ExtractConfig, Sampling
 from vidpipe.errors import RunError, UsageError
 from vidpipe.features.key import FeatureKey
+from vidpipe.records import Window
 
 __all__ = ["WEIGHTS_NOT_READ", "Stream", "resolve_streams"]
 
@@ -48,10 +49,11 @@ class Stream:
             WeightsError: the weights cannot be downloaded or read.
         """
         spec = _seen_whole(spec or find_backbone(config.backbone), whole=config.crop == "whole")
+        spec = _at_stride(spec, config.window_stride)
         pooling = "none" if spec.kind == "motion" else spec.resolve_pool(config.pool)  # before a download
         weights = weights or find_weights(spec, config.weights)
         key = FeatureKey.of(
-            config.resolve_sampling(),
+            _sampling(config, spec.window),
             backbone=spec.name,
             weights_id=weights.id,
             pooling=pooling,
@@ -85,6 +87,7 @@ class Stream:
         except UsageError as error:
             raise RunError(f"{owner}: this vidpipe does not know its backbone: {error}") from error
         spec = _seen_whole(spec, whole=key.preprocessing == spec.preprocessing.whole.as_dict())
+        spec = _with_window_of(spec, key, owner)
         found = find_weights(spec, "random" if key.weights == "random" else weights)
         if found.id != key.weights:
             raise RunError(
@@ -162,3 +165,26 @@ def _check_goes_with(config: ExtractConfig, specs: list[BackboneSpec]) -> None:
 def _seen_whole(spec: BackboneSpec, *, whole: bool) -> BackboneSpec:
     """An image model that sees the whole picture, or the crop that its weights were trained with."""
     return replace(spec, preprocessing=spec.preprocessing.whole) if whole and spec.window is None else spec
+
+
+def _with_window_of(spec: BackboneSpec, key: FeatureKey, owner: str) -> BackboneSpec:
+    if spec.window is None or key.window is None:
+        return spec
+    try:
+        return replace(spec, window=Window(**key.window))
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{owner}: this vidpipe does not know its windows of frames: {error}") from error
+
+
+def _at_stride(spec: BackboneSpec, stride_seconds: float | None) -> BackboneSpec:
+    """A model that sees windows, at a fixed stride over the video."""
+    if spec.window is None or stride_seconds is None:
+        return spec
+    return replace(spec, window=replace(spec.window, stride_seconds=stride_seconds))
+
+
+def _sampling(config: ExtractConfig, window: Window | None) -> Sampling:
+    """The sampling; windows at a fixed stride do not depend on the settings of one, so neither does their key."""
+    if window is None or window.stride_seconds is None:
+        return config.resolve_sampling()
+    return Sampling("fps", fps=1 / window.stride_seconds)

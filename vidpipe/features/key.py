@@ -161,6 +161,7 @@ class FeatureKey:
 
 
 def _window_words(window: Mapping[str, Any]) -> str:
-    """`windows of 16 frames at 15 fps`"""
+    """`windows of 16 frames at 15 fps, one each 0.5 s`"""
     rate = "" if window.get("fps") is None else f" at {window['fps']:g} fps"
-    return f"windows of {window.get('num_frames')} frames{rate}"
+    stride = "" if window.get("stride_seconds") is None else f", one each {window['stride_seconds']:g} s"
+    return f"windows of {window.get('num_frames')} frames{rate}{stride}"

@@ -8,7 +8,7 @@ from vidpipe.config import Sampling
 from vidpipe.records import FramePlan, Preprocessing, VideoPlan, Window
 from vidpipe.video.reader import VideoReader
 from vidpipe.video.sampling import plan_frames
-from vidpipe.video.windows import plan_windows
+from vidpipe.video.windows import plan_dense_windows, plan_windows
 
 __all__ = ["FindScenes", "Planner", "View", "plan_video", "plan_views"]
 
@@ -17,7 +17,9 @@ FindScenes = Callable[[], Sequence[tuple[int, int]]]
 
 
 def plan_video(reader: VideoReader, view: "View", find_scenes: FindScenes) -> FramePlan:
-    """Plan the rows of an open video: a sampled frame each, or a window of frames around it. It is a `Planner`.
+    """Plan the rows of an open video: a sampled frame each, a window of frames around it, or windows at a fixed stride.
+
+    It is a `Planner`.
 
     Args:
         reader: the video.
@@ -30,6 +32,8 @@ def plan_video(reader: VideoReader, view: "View", find_scenes: FindScenes) -> Fr
     Raises:
         DecodeError: a frame cannot be decoded while scenes are detected.
     """
+    if view.window is not None and view.window.stride_seconds is not None:
+        return plan_dense_windows(view.window, reader.pts_seconds, reader.end_seconds)
     scenes = find_scenes() if view.sampling.method == "scene" else ()
     frames = plan_frames(view.sampling, reader.pts_seconds, reader.end_seconds, scenes)
     if view.window is None:
