@@ -6,7 +6,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from vidpipe.records import Preprocessing
-from vidpipe.video.resize import MAX_ASPECT_RATIO, resize_and_crop
+from vidpipe.video.crop import MAX_ASPECT_RATIO
+from vidpipe.video.resize import resize_and_crop
 
 BILINEAR = Preprocessing(256, 224, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 BICUBIC = Preprocessing(342, 299, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

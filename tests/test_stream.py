@@ -1,18 +1,26 @@
 """A stream resolves once what changes a feature, from the settings of an extraction or from the key of a run."""
 
+import base64
+import io
 from collections import UserDict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
+from tests.commands import LENET as LENET_OPTIONS
 from tests.commands import run
+from tests.media import write_frames
 from vidpipe.backbones import table
 from vidpipe.backbones.stream import WEIGHTS_NOT_READ, Stream
 from vidpipe.config import ExtractConfig, Sampling
 from vidpipe.errors import RunError, UsageError
 from vidpipe.features.store import FeatureStore
+from vidpipe.report.thumbnails import read_thumbnails
 from vidpipe.runs.run import Run
 from vidpipe.stages.extract import extract
 from vidpipe.stages.predict import predict
@@ -94,3 +102,69 @@ def test_the_engine_runs_the_backbone_of_the_stream() -> None:
     engine = Stream.of(LENET).load_engine(device="cpu", engine="torch", num_videos=1)
     assert (engine.name, engine.device, engine.dim) == ("torch", "cpu", 84)
     assert engine.preprocessing == Stream.of(LENET).spec.preprocessing
+
+
+# The whole picture
+
+WHOLE = (*LENET_OPTIONS, "--num-frames", 4, "--crop", "whole")
+
+
+def wide_frames(side_colour: tuple[int, int, int]) -> list[NDArray[np.uint8]]:
+    """Eight frames of 256 × 64, grey in the middle; the centre crop sees nothing of the sides."""
+    frame = np.full((64, 256, 3), 128, np.uint8)
+    frame[:, :64] = frame[:, -64:] = side_colour
+    return [frame] * 8
+
+
+def distance(store: FeatureStore, one: str, other: str) -> float:
+    return float(np.abs(store[one].features - store[other].features).max())
+
+
+def test_whole_pictures_show_the_sides_and_centre_crops_do_not(tmp_path: Path) -> None:
+    write_frames(tmp_path / "in/dark.mp4", wide_frames((0, 0, 0)))
+    write_frames(tmp_path / "in/bright.mp4", wide_frames((255, 255, 255)))
+    stores = {}
+    for crop in ("centre", "whole"):
+        extracted = run("extract", tmp_path / "in", "-o", tmp_path / crop, *LENET_OPTIONS, "--crop", crop)
+        assert extracted.exit_code == 0, extracted.output
+        stores[crop] = FeatureStore.open(tmp_path / crop)
+    assert distance(stores["whole"], "dark.mp4", "bright.mp4") > 0.3
+    assert distance(stores["centre"], "dark.mp4", "bright.mp4") < 0.05
+
+
+def test_a_store_of_centre_crops_refuses_whole_pictures_in_plain_words(made: Path) -> None:
+    refused = run("extract", made / "videos", "-o", made / "features", *WHOLE)
+    assert refused.exit_code == 1
+    assert "holds lenet5 features, centre crops; you asked for lenet5 features, whole pictures;" in refused.stderr
+
+
+def test_a_run_on_whole_pictures_predicts_from_them(made: Path, tmp_path: Path) -> None:
+    assert run("extract", made / "videos", "-o", tmp_path / "features", *WHOLE).exit_code == 0
+    trained = run("train", tmp_path / "features", "-o", tmp_path / "run", "--device", "cpu")
+    assert trained.exit_code == 0, trained.output
+    command = ("predict", tmp_path / "run", made / "videos/left", "--device", "cpu", "--format", "csv")
+    fresh, stored = run(*command), run(*command, "--store", tmp_path / "features")
+    assert fresh.exit_code == stored.exit_code == 0, fresh.output
+    assert fresh.stdout == stored.stdout
+    assert Stream.of_key(Run.open(tmp_path / "run").key, weights="default", owner="run").spec.preprocessing.resize == (
+        32,
+        32,
+    )
+
+
+def test_thumbnails_show_what_the_model_sees(tmp_path: Path) -> None:
+    write_frames(tmp_path / "wide.mp4", wide_frames((255, 255, 255)))
+    videos, centre = find_videos([tmp_path / "wide.mp4"]), Stream.of(LENET).spec.preprocessing
+    for preprocessing, left in ((centre, 128), (centre.whole, 255)):
+        thumbnails, _ = read_thumbnails(videos, preprocessing.as_dict())
+        content = base64.b64decode(thumbnails["wide.mp4"][0].uri.partition(",")[2])
+        picture = np.asarray(Image.open(io.BytesIO(content)).convert("L"))  # (H, W)
+        assert picture.shape[0] == picture.shape[1]
+        assert picture[:, 3].mean() == pytest.approx(left, abs=8)
+        assert picture[:, picture.shape[1] // 2].mean() == pytest.approx(128, abs=8)
+
+
+def test_whole_pictures_of_a_model_that_sees_windows_are_refused(made: Path, tmp_path: Path) -> None:
+    refused = run("extract", made / "new", "-o", tmp_path / "s", "--backbone", "r3d_18", "--crop", "whole")
+    assert refused.exit_code == 2
+    assert "--crop whole goes with image models, and r3d_18 sees windows of frames" in refused.stderr

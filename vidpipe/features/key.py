@@ -140,14 +140,10 @@ class FeatureKey:
             "sampling": f"sampled {self._sampling_words()}",
             "weights": "random weights" if self.weights == "random" else f"weights {self.weights[:8]}…",
             "pooling": f"{self.pooling} pooling",
-            "preprocessing": ", ".join(
-                f"{name} {value}"
-                for name, value in self.preprocessing.items()
-                if other.preprocessing.get(name) != value
-            ),
+            "preprocessing": _preprocessing_words(self.preprocessing, other.preprocessing),
             "precision": f"{self.precision} precision",
             "window": "single frames" if self.window is None else _window_words(self.window),
-            "grid": f"grid {self.grid}",
+            "grid": f"{self.grid} × {self.grid} cells of each picture" if self.grid > 1 else "no cells of pictures",
             "parameters": json.dumps(self.parameters),
             "dtype": self.dtype,
         }
@@ -158,6 +154,20 @@ class FeatureKey:
             return str(self.resolve_sampling())
         except TypeError:  # another program's store
             return json.dumps(dict(self.sampling))
+
+
+def _preprocessing_words(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """What differs, by name and value; `whole pictures` or `centre crops` where that is all."""
+    differs = [name for name, value in ours.items() if theirs.get(name) != value]
+    if differs == ["resize"] and _shows_whole(ours) != _shows_whole(theirs):
+        return "whole pictures" if _shows_whole(ours) else "centre crops"
+    return ", ".join(f"{name} {ours[name]}" for name in differs)
+
+
+def _shows_whole(preprocessing: Mapping[str, Any]) -> bool:
+    """Whether pictures are resized to the model's size, without a crop."""
+    crop = preprocessing.get("crop")
+    return preprocessing.get("resize") == ([crop, crop] if isinstance(crop, int) else crop)
 
 
 def _window_words(window: Mapping[str, Any]) -> str:

@@ -38,16 +38,14 @@ def read_thumbnails(
 
     Args:
         videos: the files.
-        preprocessing: of a feature key; its `resize` and `crop` give the crop.
+        preprocessing: of a feature key; its `resize` and `crop` give what the model sees.
 
     Returns:
         The frames of each video that can be decoded, and the problem of each one that cannot, both by video id.
     """
     thumbnails: dict[str, tuple[Thumbnail, ...]] = {}
     problems: dict[str, str] = {}
-    resize, crop = preprocessing["resize"], preprocessing["crop"]
-    side = THUMBNAIL_PIXELS if isinstance(resize, list) else round(THUMBNAIL_PIXELS * resize / crop)
-    small = Preprocessing(side, THUMBNAIL_PIXELS, "bilinear", mean=(0, 0, 0), std=(1, 1, 1))
+    small = _smaller(preprocessing["resize"], preprocessing["crop"])
     sampling = Sampling("uniform", num_frames=NUM_THUMBNAILS)
     decoding = decode_videos(videos, {"": View(sampling, small)}, workers=1, timeout_seconds=TIMEOUT_SECONDS)
     for result in decoding if videos else ():
@@ -61,6 +59,18 @@ def read_thumbnails(
             thumbnails.pop(result.video_id, None)
             problems[result.video_id] = result.message
     return thumbnails, problems
+
+
+def _smaller(resize: int | list[int], crop: int | list[int]) -> Preprocessing:
+    """What shows the same part of a picture in a square of `THUMBNAIL_PIXELS`."""
+    height, width = (crop, crop) if isinstance(crop, int) else crop
+    scales = THUMBNAIL_PIXELS / height, THUMBNAIL_PIXELS / width
+    size: int | tuple[int, int]
+    if isinstance(resize, int):
+        size = round(resize * max(scales))
+    else:
+        size = round(resize[0] * scales[0]), round(resize[1] * scales[1])
+    return Preprocessing(size, THUMBNAIL_PIXELS, "bilinear", mean=(0, 0, 0), std=(1, 1, 1))
 
 
 def _jpeg_uri(frame: NDArray[np.uint8]) -> str:

@@ -5,12 +5,9 @@ import torch
 from numpy.typing import NDArray
 
 from vidpipe.records import Preprocessing
+from vidpipe.video.crop import plan_crop
 
-__all__ = ["MAX_ASPECT_RATIO", "crop_to_region", "resize", "resize_and_crop"]
-
-MAX_ASPECT_RATIO = 10
-"""Longer side by shorter side. Of a more elongated picture only the middle is resized: a whole picture of 10000 × 2
-pixels would become one of 1,280,000 × 256."""
+__all__ = ["crop_to_region", "resize", "resize_and_crop"]
 
 
 def crop_to_region(frame: NDArray[np.uint8], region: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -35,33 +32,11 @@ def _pixels(start: float, length: float, num_pixels: int) -> slice:
 
 def resize_and_crop(frames: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Resize as the preprocessing says, then crop the centre: (N, H, W, 3) -> (N, 3, *preprocessing.size)."""
-    if isinstance(preprocessing.resize, int):
-        frames = _middle(frames)
-        size = _shorter_side_to(preprocessing.resize, *frames.shape[1:3])
-    else:
-        size = preprocessing.resize
-    resized = resize(frames, size, preprocessing.interpolation, antialias=preprocessing.antialias)
-    top, left = (round((side - cropped) / 2.0) for side, cropped in zip(size, preprocessing.size, strict=True))
-    height, width = preprocessing.size
+    crop = plan_crop(frames.shape[1], frames.shape[2], preprocessing)
+    kept = frames[(slice(None), *(slice(cut, -cut or None) for cut in crop.margin))]
+    resized = resize(kept, crop.size, preprocessing.interpolation, antialias=preprocessing.antialias)
+    (top, left), (height, width) = crop.start, preprocessing.size
     return resized[:, :, top : top + height, left : left + width]
-
-
-def _shorter_side_to(side: int, height: int, width: int) -> tuple[int, int]:
-    """Height and width of a picture whose shorter side becomes `side`."""
-    shorter, longer = sorted((height, width))
-    long_side = int(side * longer / shorter)
-    return (side, long_side) if height <= width else (long_side, side)
-
-
-def _middle(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the middle of pictures that are too elongated, with ample room for the centre crop; others as they are."""
-    height, width = frames.shape[1:3]
-    shorter, longer = sorted((height, width))
-    if longer <= MAX_ASPECT_RATIO * shorter:
-        return frames
-    margin = (longer - MAX_ASPECT_RATIO * shorter) // 2
-    kept = slice(margin, longer - margin)
-    return frames[:, :, kept] if width > height else frames[:, kept]
 
 
 def resize(
