@@ -1,6 +1,7 @@
 """Clip backbones: each is compared with the module, the preset and the published facts of its own library."""
 
 import gc
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -168,10 +169,10 @@ def test_the_table_agrees_with_torchvision(name: str) -> None:
     assert spec.preprocessing.interpolation == transforms.interpolation.value
     assert (spec.preprocessing.mean, spec.preprocessing.std) == (tuple(transforms.mean), tuple(transforms.std))
     assert {spec.top1_dataset: spec.top1} == {data: its["acc@1"] for data, its in meta["_metrics"].items()}
-    assert (spec.library, spec.top1_source) == ("torchvision", "torchvision")
     assert window.min_frames == meta.get("min_temporal_size", 1)
-    (fps,), (num_frames,) = (re.findall(rf"`{name}=([\d.]+)`", meta["_docs"]) for name in ("frame_rate", "clip_len"))
+    fps, clips, num_frames = re.findall(r"`(?:frame_rate|clips_per_video|clip_len)=([\d.]+)`", meta["_docs"])
     assert (window.fps, window.num_frames) == (float(fps), int(num_frames))
+    assert spec.top1_source.startswith(f"torchvision, {clips} clip")
 
 
 def test_the_table_has_all_video_models_of_torchvision() -> None:
@@ -223,6 +224,29 @@ def test_extraction_with_a_clip_backbone_stores_windows(tmp_path: Path) -> None:
     seconds = sequence.stop_seconds - sequence.start_seconds
     assert np.allclose(seconds, 16 / 15, atol=0.04)
     assert store.key.window == {"num_frames": 16, "fps": 15, "min_frames": 1}
+
+
+def test_backbones_lists_the_models_of_a_kind_with_their_windows_and_their_dataset() -> None:
+    rows = [json.loads(line) for line in run("backbones", "--kind", "clip", "--format", "json").stdout.splitlines()]
+    assert [row["name"] for row in rows] == VIDEO_MODELS
+    assert {row["top1_dataset"] for row in rows} == {"Kinetics-400"}
+    s3d = next(row for row in rows if row["name"] == "s3d")
+    assert s3d["window"] == {"num_frames": 128, "fps": 15, "min_frames": 14}
+    images = [json.loads(line) for line in run("backbones", "--kind", "image", "--format", "json").stdout.splitlines()]
+    assert {row["top1_dataset"] for row in images} == {"ImageNet-1k", None}
+    assert {row["kind"] for row in images} == {"image"}
+    table = run("backbones", "--kind", "clip").stdout
+    assert "16 at 7.5 fps" in table
+    assert "Kinetics-400" in table
+    assert "resnet50" not in table
+    described = run("backbones", "s3d").stdout
+    assert "128 at 15 fps, at least 14" in described
+
+
+def test_torchvisions_video_models_have_names_of_their_own() -> None:
+    result = run("backbones", "torchvision/r3d_18")
+    assert result.exit_code == 2
+    assert "is a video model, which has a name of its own: --backbone r3d_18" in result.stderr
 
 
 def test_weights_of_another_video_model_are_refused(tmp_path: Path) -> None:

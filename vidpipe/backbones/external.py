@@ -59,6 +59,8 @@ def find_external(library: str, model: str) -> BackboneSpec:
     Raises:
         UsageError: the library has no such model, or the model has no features.
     """
+    if library == "torchvision" and model in torchvision.models.list_models(module=torchvision.models.video):
+        raise UsageError(f"torchvision/{model} is a video model, which has a name of its own: --backbone {model}")
     if model not in _names(library):
         nearest = get_close_matches(model, _names(library), n=1, cutoff=0.5)
         hint = f"; did you mean '{library}/{nearest[0]}'?" if nearest else ""

@@ -65,8 +65,9 @@ def _video(
     kind: str = "map",
     statistics: Statistics = KINETICS,
     trained_on: str = "Kinetics-400",
+    clips: int = 5,
 ) -> BackboneSpec:
-    """A video model of torchvision: its preset resizes without antialiasing."""
+    """A video model of torchvision, whose preset resizes without antialiasing; `clips` of a video were classified."""
     return BackboneSpec(
         name=name,
         dim=dim,
@@ -79,7 +80,7 @@ def _video(
         kind=kind,
         window=window,
         top1=top1,
-        top1_source="torchvision",
+        top1_source=f"torchvision, {clips} clips a video" if clips > 1 else "torchvision, 1 clip a video",
         top1_dataset="Kinetics-400",
     )
 
@@ -104,6 +105,7 @@ def _swin3d(
         builder=builder,
         statistics=IMAGENET,
         trained_on=trained_on,
+        clips=12,
     )
 
 
@@ -335,7 +337,7 @@ BACKBONES: Mapping[str, BackboneSpec] = {
         _video("mc3_18",      512,  (128, 171), 112, "layer4",   "mc3_18-a90a0ba3.pth",      63.96,  Window(16, 15, 1)),
         _video("r2plus1d_18", 512,  (128, 171), 112, "layer4",   "r2plus1d_18-91a641e6.pth", 67.463, Window(16, 15, 1)),
         _video("s3d",         1024, (256, 256), 224, "features", "s3d-d76dad2f.pth",         68.368,
-               Window(128, 15, 14)),
+               Window(128, 15, 14), clips=1),
         _mvit("mvit_v1_b", "mvit_v1_b-dbeb1030.pth", 78.477),
         _mvit("mvit_v2_s", "mvit_v2_s-ae3be167.pth", 80.757),
         _swin3d("swin3d_t",     768,  "swin3d_t-7615ae03.pth",     77.715),

@@ -13,24 +13,31 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-COLUMNS = ("name", "D", "parameters", "GMACs", "input", "top-1", "here", "weights from", "licence")
+COLUMNS = ("name", "D", "parameters", "GMACs", "frames", "input", "top-1", "on", "here", "weights from", "licence")
 
 
-@vidpipe_command(name="backbones", short_help="List the image models.")
+@vidpipe_command(name="backbones", short_help="List the frozen models.")
 @click.argument("names", metavar="[NAME…]", nargs=-1)
+@click.option(
+    "--kind",
+    type=click.Choice(("image", "clip", "motion")),
+    help="List only models of single frames (image), of windows of frames (clip), or of motion without weights.",
+)
 @click.option(
     "--download", is_flag=True, help="Download the weights of the named backbones, for use without a network."
 )
 @format_option("table", "json")
-def command(names: tuple[str, ...], download: bool, format_: str) -> None:
-    """List the frozen image models, or show all facts about those named.
+def command(names: tuple[str, ...], kind: str | None, download: bool, format_: str) -> None:
+    """List the frozen models, or show all facts about those named.
 
-    Parameters and GMACs (billions of multiply-accumulate operations for one frame) do not include the classifier. top-1
-    is the published accuracy on ImageNet in percent; with NAME, its source is shown. timm/NAME and torchvision/NAME are
+    Parameters and GMACs (billions of multiply-accumulate operations for one frame, or for one window of frames) do not
+    include the classifier. top-1 is the published accuracy in percent, and `on` the dataset: ImageNet-1k for images,
+    Kinetics-400 for videos; do not compare the two. With NAME, its source is shown. timm/NAME and torchvision/NAME are
     any other models of these libraries. docs/backbones.md helps to choose.
 
     \b
     vidpipe backbones
+    vidpipe backbones --kind clip
     vidpipe backbones resnet50 timm/resnet50d.ra2_in1k
     vidpipe backbones --download dinov2_small resnet50
     """
@@ -39,7 +46,8 @@ def command(names: tuple[str, ...], download: bool, format_: str) -> None:
     if download:
         _download(names)
         return
-    rows = [_row(spec) for spec in (map(find_backbone, names) if names else BACKBONES.values())]
+    specs = [find_backbone(name) for name in names] if names else list(BACKBONES.values())
+    rows = [_row(spec) for spec in specs if kind in (None, spec.family)]
     if format_ == "json":
         for row in rows:
             click.echo(json_line(row))
@@ -71,12 +79,15 @@ def _row(spec: "BackboneSpec") -> dict[str, Any]:
     size = size_of(spec)
     return {
         "name": spec.name,
+        "kind": spec.family,
         "dim": spec.dim,
         "parameters": size.num_parameters,
         "gmacs": round(size.gmacs, 4),
+        "window": None if spec.window is None else dict(spec.window.as_dict()),
         "input_size": spec.input_size,
         "poolings": list(spec.poolings),
         "top1": spec.top1,
+        "top1_dataset": None if spec.top1 is None else spec.top1_dataset,
         "top1_source": spec.top1_source or None,
         "here": here,
         "weights": spec.weights,
@@ -95,7 +106,16 @@ def _format_value(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(value)
+    if isinstance(value, dict):
+        return f"{_format_window(value)}, at least {value['min_frames']}"
     return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _format_window(window: dict[str, Any] | None) -> str:
+    """`16 at 7.5 fps`; `1` for a model of single frames."""
+    if window is None:
+        return "1"
+    return f"{window['num_frames']}" + ("" if window["fps"] is None else f" at {window['fps']:g} fps")
 
 
 def _source(weights: str) -> str:
@@ -112,8 +132,10 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
                 str(row["dim"]),
                 f"{row['parameters'] / 1e6:.1f} M",
                 f"{row['gmacs']:.2f}",
+                _format_window(row["window"]),
                 f"{row['input_size']}×{row['input_size']}",
                 "–" if row["top1"] is None else f"{row['top1']:.1f}",
+                _format_value(row["top1_dataset"]),
                 _format_value(row["here"]),
                 _source(row["weights"]),
                 row["licence"],
