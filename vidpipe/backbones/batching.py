@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from vidpipe.records import (
     DecodeProgress,
     FeatureSequence,
     FrameBatch,
-    FramePlan,
+    Rows,
     VideoFeatures,
     VideoInfo,
     VideoPlan,
@@ -61,6 +61,10 @@ class Utilisation:
         return max(0.0, 1 - self.decoding_seconds / (self.num_workers * self.seconds)) if self.seconds else 0.0
 
 
+FindRegions = Callable[[VideoInfo], NDArray[np.float32]]
+"""Gives the regions that the engine pools of each picture of a video, (C, 4), the whole picture first."""
+
+
 @dataclass(frozen=True)
 class _Ready:
     """Rows whose pictures are decoded, and that have not been through the engine."""
@@ -93,10 +97,17 @@ class _Sequence:
     """A video's features while they are computed, and the pictures that its rows still need."""
 
     def __init__(
-        self, video_id: str, plan: FramePlan, info: VideoInfo, dim: int, dtype: "np.dtype[np.floating]"
+        self,
+        batch: FrameBatch,
+        dim: int,
+        dtype: "np.dtype[np.floating]",
+        find_regions: FindRegions | None,
     ) -> None:
-        self.plan = plan
-        self.result = FeatureSequence(video_id, np.empty((len(plan.rows), dim), dtype), plan.rows, info)
+        self.plan = plan = batch.plan
+        rows = plan.rows if find_regions is None else _rows_of_regions(plan.rows, find_regions(batch.info))
+        self.result = FeatureSequence(batch.video.id, np.empty((len(rows), dim), dtype), rows, batch.info)
+        self._by_row = self.result.features.reshape(len(plan.rows), -1, dim)
+        """(T, C, D) the same memory, by row of the plan."""
         self.window = 1
         """W, the pictures of a row."""
         self.num_missing = len(plan.rows)
@@ -137,10 +148,21 @@ class _Sequence:
         return stacked.reshape(*numbers.shape, *stacked.shape[1:])
 
     def put(self, rows: NDArray[np.int64], features: NDArray[np.float32]) -> bool:
-        """Keep the features of some rows, (n, D), and return whether the sequence is complete."""
-        self.result.features[rows] = features
+        """Keep the features of some rows, (n, D) or (n, C, D), and return whether the sequence is complete."""
+        self._by_row[rows] = features.reshape(len(rows), *self._by_row.shape[1:])
         self.num_missing -= len(rows)
         return self.num_missing == 0
+
+
+def _rows_of_regions(rows: Rows, regions: NDArray[np.float32]) -> Rows:
+    """A row for each region, (C, 4), of each frame: T -> T · C rows."""
+    num_regions = len(regions)
+    return Rows(
+        rows.pts_seconds.repeat(num_regions),
+        rows.frame_index.repeat(num_regions),
+        rows.scene_index.repeat(num_regions),
+        region=np.tile(regions, (len(rows), 1)),
+    )
 
 
 class BatchedModel:
@@ -153,12 +175,20 @@ class BatchedModel:
         batch_size: rows in a batch.
         dtype: of the features.
         utilisation: counts how long the engine computes.
+        find_regions: where the engine pools cells of each picture, too, the regions of a video's pictures, (C, 4), the
+            whole picture first; each row of a plan, which is one frame, then becomes C rows.
     """
 
     def __init__(
-        self, engine: Engine, batch_size: int, dtype: "np.dtype[np.floating]", utilisation: Utilisation
+        self,
+        engine: Engine,
+        batch_size: int,
+        dtype: "np.dtype[np.floating]",
+        utilisation: Utilisation,
+        find_regions: FindRegions | None = None,
     ) -> None:
         self._engine, self._batch_size, self._dtype, self._utilisation = engine, batch_size, dtype, utilisation
+        self._find_regions = find_regions
         self._sequences: dict[str, _Sequence] = {}
         self._ready: deque[_Ready] = deque()
         self._in_flight: deque[tuple[list[_Ready], Finish]] = deque()
@@ -175,7 +205,7 @@ class BatchedModel:
         sequence = self._sequences.get(batch.video.id)
         if sequence is None or sequence.plan is not batch.plan:
             self.drop(batch.video.id)
-            sequence = _Sequence(batch.video.id, batch.plan, batch.info, self._engine.dim, self._dtype)
+            sequence = _Sequence(batch, self._engine.dim, self._dtype, self._find_regions)
             self._sequences[batch.video.id] = sequence
         self._ready.append(sequence.add(batch.start, batch.pictures))
         while sum(len(ready.rows) for ready in self._ready) >= self._batch_size:
@@ -184,7 +214,7 @@ class BatchedModel:
                 yield progress
 
     def progress(self, video_id: str) -> DecodeProgress | None:
-        """Return how many rows of an unfinished video are computed; None where none of its pictures has come."""
+        """Return how many rows of an unfinished video's plan are computed; None where no picture of it has come."""
         sequence = self._sequences.get(video_id)
         if sequence is None:
             return None
@@ -214,7 +244,7 @@ class BatchedModel:
 
     def _finish(self) -> Iterator[FeatureSequence]:
         taken, finish = self._in_flight.popleft()
-        features, model_seconds = finish()  # (N, D)
+        features, model_seconds = finish()  # (N, D) or (N, C, D)
         self._utilisation.add(model_seconds=model_seconds)
         offset = 0
         for ready in taken:
@@ -284,7 +314,8 @@ class BatchedModels:
         if plan is None:
             return None
         running = [one for model in self._models.values() if (one := model.progress(video_id)) is not None]
-        num_done = sum(one.num_done for one in running) + sum(map(len, self._done[video_id].values()))
+        num_done = sum(one.num_done for one in running)
+        num_done += sum(len(plan.streams[name].rows) for name in self._done[video_id])
         return DecodeProgress(video_id, num_done, sum(len(stream.rows) for stream in plan.streams.values()))
 
     def drop(self, video_id: str) -> None:

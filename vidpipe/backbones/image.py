@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from vidpipe.backbones.cells import area_weights, max_of_cells
 from vidpipe.backbones.clip import freeze_clip
 from vidpipe.backbones.frozen import FrozenNetwork
 from vidpipe.backbones.lenet import LeNet5
@@ -53,6 +54,9 @@ class FrozenBackbone(FrozenNetwork):
     Its pooling is `avg` or `max`, over the h × w positions of the feature map.
     """
 
+    grid = 1
+    """G: G × G cells of the map are pooled, too; 1 where only the whole map is."""
+
     def feature_map(self, frames: Tensor) -> Tensor:
         """Compute feature maps.
 
@@ -67,9 +71,29 @@ class FrozenBackbone(FrozenNetwork):
         """
         return self._as_map(self._run(frames))
 
+    @torch.inference_mode()
+    def divide(self, grid: int) -> None:
+        """Also pool each of grid × grid cells of the feature map from now on.
+
+        Args:
+            grid: cells along each side, at least 2.
+
+        Raises:
+            UsageError: the backbone has no feature map, or a smaller one.
+        """
+        size = self.preprocessing.size
+        height, width = self.feature_map(torch.zeros(1, 3, *size, dtype=torch.uint8)).shape[2:]
+        if grid > min(height, width):
+            raise UsageError(f"--grid {grid} is finer than its feature map of {height} × {width}; take a smaller one")
+        self.grid = grid
+        weights = torch.from_numpy(area_weights(height, width, grid))
+        self.register_buffer("cell_weights", weights, persistent=False)
+
     def forward(self, frames: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 RGB -> (N, D) float32"""
-        return self._pooled(self._run(frames))
+        """(N, 3, H, W) uint8 RGB -> (N, D) float32; with a grid (N, 1 + G², D), the whole picture first"""
+        output = self._run(frames)
+        pooled = self._pooled(output)
+        return pooled if self.grid == 1 else torch.cat([pooled[:, None], self._pooled_cells(output)], dim=1)
 
     def _run(self, frames: Tensor) -> Tensor:
         """The output of the model: maps, tokens or a layer."""
@@ -83,6 +107,13 @@ class FrozenBackbone(FrozenNetwork):
     def _pooled(self, maps: Tensor) -> Tensor:
         """(N, D, h, w) -> (N, D)"""
         return maps.amax(dim=(2, 3)) if self.pooling == "max" else maps.mean(dim=(2, 3))
+
+    def _pooled_cells(self, output: Tensor) -> Tensor:
+        """-> (N, G², D)"""
+        maps = self._as_map(output)
+        if self.pooling == "max":
+            return max_of_cells(maps, self.grid)
+        return self.get_buffer("cell_weights") @ maps.flatten(2).transpose(1, 2)  # (N, h·w, D) -> (N, G², D)
 
 
 class TokenBackbone(FrozenBackbone):
@@ -108,6 +139,10 @@ class TokenBackbone(FrozenBackbone):
         else:
             pooled = tokens[:, 0]
         normed: Tensor = self.features.after_pooling(pooled)
+        return normed
+
+    def _pooled_cells(self, output: Tensor) -> Tensor:
+        normed: Tensor = self.features.after_pooling(super()._pooled_cells(output))
         return normed
 
 
@@ -181,7 +216,12 @@ def choose_device(device: str) -> torch.device:
 
 
 def load_backbone(
-    spec: BackboneSpec, *, weights: WeightsFile | None = None, pool: str = "auto", device: str = "auto"
+    spec: BackboneSpec,
+    *,
+    weights: WeightsFile | None = None,
+    pool: str = "auto",
+    device: str = "auto",
+    grid: int = 1,
 ) -> FrozenNetwork:
     """Build a backbone with its weights.
 
@@ -190,20 +230,24 @@ def load_backbone(
         weights: from `find_weights`; None for the default weights.
         pool: one of `spec.poolings`, or `auto` for the one that the weights were trained with.
         device: `auto`, `cpu` or `cuda`.
+        grid: 2 or more pools each of grid × grid cells of an image model's feature map, too.
 
     Returns:
         The backbone, on the device.
 
     Raises:
         WeightsError: the weights cannot be downloaded or read, or belong to another model.
-        UsageError: the device is not available, or the pooling does not go with the backbone.
+        UsageError: the device is not available, or the pooling or the grid does not go with the backbone.
     """
     pooling = spec.resolve_pool(pool)
     weights = weights or find_weights(spec, "default")
     model = build_network(spec)
     if weights.path is not None:
         _load(model, spec, weights)
-    return _frozen(spec, model, pooling=pooling, weights_id=weights.id).to(choose_device(device))
+    backbone = _frozen(spec, model, pooling=pooling, weights_id=weights.id)
+    if grid > 1 and isinstance(backbone, FrozenBackbone):
+        backbone.divide(grid)
+    return backbone.to(choose_device(device))
 
 
 def meta_backbone(spec: BackboneSpec) -> FrozenNetwork:

@@ -5,7 +5,7 @@ from typing import Self
 
 from vidpipe.backbones.engines.engine import Engine
 from vidpipe.backbones.engines.load import load_engine
-from vidpipe.backbones.spec import BackboneSpec
+from vidpipe.backbones.spec import OFFLINE_BACKBONE, BackboneSpec
 from vidpipe.backbones.table import find_backbone
 from vidpipe.backbones.weights import WeightsFile, find_weights
 from vidpipe.config import ExtractConfig, Sampling
@@ -45,12 +45,14 @@ class Stream:
             The stream.
 
         Raises:
-            UsageError: there is no such backbone or weights file, or the pooling does not go with the backbone.
+            UsageError: there is no such backbone or weights file, or the pooling or the grid does not go with the
+                backbone.
             WeightsError: the weights cannot be downloaded or read.
         """
         spec = _seen_whole(spec or find_backbone(config.backbone), whole=config.crop == "whole")
         spec = _at_stride(spec, config.window_stride)
         pooling = "none" if spec.kind == "motion" else spec.resolve_pool(config.pool)  # before a download
+        grid = _resolve_grid(spec, pooling, config.grid)
         weights = weights or find_weights(spec, config.weights)
         key = FeatureKey.of(
             _sampling(config, spec.window),
@@ -61,6 +63,7 @@ class Stream:
             dtype=config.dtype,
             precision=config.precision,
             window=spec.window,
+            grid=grid,
             parameters=spec.parameters,
         )
         return cls(spec, weights, key)
@@ -109,7 +112,8 @@ class Stream:
 
         Raises:
             WeightsError: the weights belong to another model.
-            UsageError: the device or the engine is not available, or the pooling does not go with the backbone.
+            UsageError: the device or the engine is not available, or the pooling or the grid does not go with the
+                backbone.
         """
         return load_engine(
             self.spec,
@@ -118,6 +122,7 @@ class Stream:
             device=device,
             engine=engine,
             precision=self.key.precision,
+            grid=self.key.grid,
             num_frames=num_videos * (self.key.resolve_sampling().num_frames or FRAMES_OF_A_VIDEO),
         )
 
@@ -155,6 +160,8 @@ def _check_goes_with(config: ExtractConfig, specs: list[BackboneSpec]) -> None:
         )
     if config.crop == "whole" and all(spec.window for spec in specs):
         raise UsageError(f"--crop whole goes with image models, and {specs[0].name} sees windows of frames")
+    if config.grid > 1 and all(spec.window for spec in specs):
+        raise UsageError(f"--grid {config.grid} goes with image models, and {specs[0].name} sees windows of frames")
     if config.window_stride is not None and not any(spec.window for spec in specs):
         raise UsageError(
             f"--window-stride goes with models that see windows of frames, and {specs[0].name} sees single frames; "
@@ -188,3 +195,20 @@ def _sampling(config: ExtractConfig, window: Window | None) -> Sampling:
     if window is None or window.stride_seconds is None:
         return config.resolve_sampling()
     return Sampling("fps", fps=1 / window.stride_seconds)
+
+
+def _resolve_grid(spec: BackboneSpec, pooling: str, grid: int) -> int:
+    """The grid of an image model with a feature map; 1 for a model that sees windows of frames."""
+    if grid == 1 or spec.window is not None:
+        return 1
+    if spec.kind == "layer":
+        raise UsageError(
+            f"--grid {grid} needs a feature map, and the feature of {spec.name} is a whole layer; resnet18 and "
+            f"{OFFLINE_BACKBONE} are small backbones with a map"
+        )
+    if pooling == "attention":
+        raise UsageError(
+            f"--grid {grid} does not go with --pool attention, which is trained for whole pictures; --pool tokens "
+            "averages the patches of each cell"
+        )
+    return grid

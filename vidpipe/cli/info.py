@@ -100,7 +100,7 @@ def _store_facts(store: "FeatureStore") -> dict[str, Any]:
         "kind": "store",
         "path": str(store.path),
         "videos": len(store),
-        "frames": sum(store.length(video_id) for video_id in store.ids),
+        "frames": sum(store.length(video_id) for video_id in store.ids) // store.key.num_cells,
         "video_seconds": round(sum(info.duration_seconds for info in infos), 3),
         "size_bytes": sum(shard.path.stat().st_size for shard in store.shards),
         "shards": len(store.shards),

@@ -47,6 +47,11 @@ class FeatureKey:
     parameters: Mapping[str, Any] | None = None
     """All other numbers that a motion backbone's features depend on."""
 
+    @property
+    def num_cells(self) -> int:
+        """C, the rows of each frame: the whole picture and, with a grid, G × G cells of it."""
+        return 1 if self.grid == 1 else 1 + self.grid**2
+
     @classmethod
     def of(
         cls,

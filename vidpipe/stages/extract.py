@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vidpipe.backbones.batching import BatchedModel, BatchedModels, Utilisation
 from vidpipe.backbones.engines.engine import Engine
@@ -28,9 +29,11 @@ from vidpipe.records import (
     VideoFailure,
     VideoFeatures,
     VideoFile,
+    VideoInfo,
     VideoSource,
     Window,
 )
+from vidpipe.video.crop import cell_regions
 from vidpipe.video.decoding import decode_videos, default_workers
 from vidpipe.video.view import View
 
@@ -69,6 +72,10 @@ class LoadedStream:
         engine = stream.load_engine(device=config.device, engine=config.engine, num_videos=num_videos)
         return cls(engine, stream.key, stream.spec.window)
 
+    def regions(self, info: VideoInfo) -> NDArray[np.float32]:
+        """Return the regions that the backbone pools of each picture of a video, (1 + G², 4), the whole one first."""
+        return cell_regions(info.height, info.width, self.engine.preprocessing, self.key.grid)
+
     @property
     def view(self) -> View:
         """What it needs of each video."""
@@ -84,7 +91,7 @@ class ExtractProgress:
     num_done: int = 0
     num_failed: int = 0
     num_frames: int = 0
-    """Rows of the videos that are done, of all streams."""
+    """Rows of the videos that are done, of all streams, without the cells of a grid."""
     seconds: float = 0.0
     reading: DecodeProgress | None = None
     """The progress of an unfinished video, where that is the news."""
@@ -125,7 +132,7 @@ class ExtractSummary:
     num_skipped: int
     """Videos that all streams had already."""
     num_frames: int
-    """Rows of these videos, of all streams."""
+    """Rows of these videos, of all streams, without the cells of a grid."""
     seconds: float
     utilisation: Utilisation
 
@@ -363,11 +370,16 @@ def extract_into(
                 progress = replace(progress, num_failed=progress.num_failed + 1, failure=result)
             else:
                 _add(writers, result, by_id[result.video_id], sources[result.video_id])
-                num_frames = progress.num_frames + len(result)
+                num_frames = progress.num_frames + _count_frames(result, streams)
                 progress = replace(progress, num_done=progress.num_done + 1, num_frames=num_frames)
             for writer in writers.values():
                 writer.seal_if_due()
             yield progress
+
+
+def _count_frames(features: VideoFeatures, streams: Mapping[str, LoadedStream]) -> int:
+    """The rows of a video in all its streams, without the cells of a grid."""
+    return sum(len(sequence) // streams[name].key.num_cells for name, sequence in features.streams.items())
 
 
 def _add(writers: Mapping[str, StoreWriter], features: VideoFeatures, video: VideoFile, source: VideoSource) -> None:
@@ -439,4 +451,5 @@ def _batched(stream: LoadedStream, config: ExtractConfig, utilisation: Utilisati
     """The engine of a stream with full batches; `batch_size` counts frames, of which a window has several."""
     num_frames = config.batch_size or DEFAULT_BATCH_SIZE[stream.engine.device]
     batch_size = max(1, num_frames // (stream.window.num_frames if stream.window else 1))
-    return BatchedModel(stream.engine, batch_size, np.dtype(stream.key.dtype), utilisation)
+    find_regions = stream.regions if stream.key.grid > 1 else None
+    return BatchedModel(stream.engine, batch_size, np.dtype(stream.key.dtype), utilisation, find_regions)

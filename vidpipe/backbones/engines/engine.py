@@ -40,4 +40,5 @@ class Engine(Protocol):
 
 
 Finish = Callable[[], tuple[NDArray[np.float32], float]]
-"""Waits for a batch; returns its features (N, D) and the seconds that the device took for them."""
+"""Waits for a batch; returns its features (N, D), or (N, C, D) with C cells of each picture, and the seconds that the
+device took for them."""

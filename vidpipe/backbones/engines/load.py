@@ -30,6 +30,7 @@ def load_engine(
     device: str,
     engine: str,
     precision: str = "full",
+    grid: int = 1,
     num_frames: int,
 ) -> Engine:
     """Make a backbone ready to run.
@@ -42,6 +43,7 @@ def load_engine(
         engine: `torch`, `onnx`, or `auto`: ONNX for convolutional networks on the CPU, where it is installed and the
             export is worth its time.
         precision: `full` or `half`; ONNX runs only in full precision.
+        grid: as for `vidpipe.backbones.image.load_backbone`.
         num_frames: about how many frames it will run on: few are not worth an export.
 
     Returns:
@@ -49,8 +51,8 @@ def load_engine(
 
     Raises:
         WeightsError: the weights belong to another model.
-        UsageError: the device or the engine is not available, the two do not go together, or the pooling does not go
-            with the backbone.
+        UsageError: the device or the engine is not available, the two do not go together, or the pooling or the
+            grid does not go with the backbone.
     """
     pool = spec.resolve_pool(pool)
     if engine == "onnx" and find_spec("onnxruntime") is None:
@@ -62,25 +64,27 @@ def load_engine(
     if engine == "onnx" and spec.window is not None:
         raise UsageError(f"--engine onnx runs image models, and {spec.name} sees windows of frames; use --engine torch")
     may_export = engine == "auto" and precision == "full" and spec.window is None
-    if engine == "onnx" or (may_export and _onnx_pays(spec, weights, pool, device, num_frames)):
+    if engine == "onnx" or (may_export and _onnx_pays(spec, weights, pool, grid, device, num_frames)):
         try:
-            return load_onnx(spec, weights, pool)
+            return load_onnx(spec, weights, pool, grid)
+        except UsageError:
+            raise
         except Exception as error:
             if engine == "onnx":
                 raise VidpipeError(f"--engine onnx: {spec.name} cannot be run with ONNX Runtime ({error})") from error
             logger.info("%s runs with PyTorch: it cannot be run with ONNX Runtime (%s)", spec.name, error)
     from vidpipe.backbones.image import load_backbone
 
-    return TorchEngine(load_backbone(spec, weights=weights, pool=pool, device=device), precision=precision)
+    return TorchEngine(load_backbone(spec, weights=weights, pool=pool, device=device, grid=grid), precision=precision)
 
 
-def _onnx_pays(spec: BackboneSpec, weights: WeightsFile, pool: str, device: str, num_frames: int) -> bool:
+def _onnx_pays(spec: BackboneSpec, weights: WeightsFile, pool: str, grid: int, device: str, num_frames: int) -> bool:
     """Only convolutional networks run faster with ONNX Runtime than with PyTorch: docs/backbones.md."""
     if spec.kind not in ("map", "layer"):
         return False
     if find_spec("onnxruntime") is None or weights.path is None or (device != "cpu" and _has_cuda()):
         return False
-    return export_path(spec, weights, pool).exists() or num_frames >= EXPORT_PAYS_FRAMES
+    return export_path(spec, weights, pool, grid).exists() or num_frames >= EXPORT_PAYS_FRAMES
 
 
 def _has_cuda(devices: Path = Path("/dev")) -> bool:

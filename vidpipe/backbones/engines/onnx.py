@@ -58,10 +58,11 @@ class OnnxEngine:
         return lambda: (features, seconds)
 
 
-def export_path(spec: BackboneSpec, weights: WeightsFile, pool: str) -> Path:
+def export_path(spec: BackboneSpec, weights: WeightsFile, pool: str, grid: int = 1) -> Path:
     """Return the path of a backbone's export, whether it exists or not; its name covers all that the graph depends on.
 
-    These are the weights, the pooling, the preprocessing and the versions of the libraries that build and export it.
+    These are the weights, the pooling, the grid, the preprocessing and the versions of the libraries that build and
+    export it.
     """
     made_from = {
         "backbone": [spec.library, spec.builder, spec.feature_map, spec.kind, spec.dim],
@@ -70,24 +71,27 @@ def export_path(spec: BackboneSpec, weights: WeightsFile, pool: str) -> Path:
     }
     digest = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     name = spec.name.replace("/", "_")
-    return torch_home() / "vidpipe" / f"{name}-{weights.id[:16]}-{pool}-{digest[:16]}.onnx"
+    pooling = pool if grid == 1 else f"{pool}-grid{grid}"
+    return torch_home() / "vidpipe" / f"{name}-{weights.id[:16]}-{pooling}-{digest[:16]}.onnx"
 
 
-def load_onnx(spec: BackboneSpec, weights: WeightsFile, pool: str) -> OnnxEngine:
+def load_onnx(spec: BackboneSpec, weights: WeightsFile, pool: str, grid: int = 1) -> OnnxEngine:
     """Load a backbone's export; make it first where there is none.
 
     Args:
         spec: the backbone.
         weights: its weights.
         pool: one of `spec.poolings`.
+        grid: as for `vidpipe.backbones.image.load_backbone`.
 
     Returns:
         The engine.
 
     Raises:
+        UsageError: the grid does not go with the backbone.
         VidpipeError: the export's features differ from PyTorch's.
     """
-    path = export_path(spec, weights, pool)
+    path = export_path(spec, weights, pool, grid)
     if weights.path is not None and path.exists():
         try:
             return OnnxEngine(path, dim=spec.dim, preprocessing=spec.preprocessing)
@@ -97,7 +101,7 @@ def load_onnx(spec: BackboneSpec, weights: WeightsFile, pool: str) -> OnnxEngine
     with TemporaryDirectory(prefix="vidpipe-") as folder:
         aside = Path(folder) / "backbone.onnx"
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            process.submit(_export, spec, weights, pool, aside).result()
+            process.submit(_export, spec, weights, pool, grid, aside).result()
         engine = OnnxEngine(aside, dim=spec.dim, preprocessing=spec.preprocessing)
         if weights.path is not None:
             _keep(aside, path)
@@ -115,7 +119,7 @@ def _keep(aside: Path, path: Path) -> None:
         logger.debug("%s: the export is not kept (%s)", path, error)
 
 
-def _export(spec: BackboneSpec, weights: WeightsFile, pool: str, path: Path) -> None:
+def _export(spec: BackboneSpec, weights: WeightsFile, pool: str, grid: int, path: Path) -> None:
     """Export a backbone; in a process of its own, because torch's exporter takes much memory."""
     import contextlib
     import warnings
@@ -124,7 +128,7 @@ def _export(spec: BackboneSpec, weights: WeightsFile, pool: str, path: Path) -> 
 
     from vidpipe.backbones.image import load_backbone
 
-    backbone = load_backbone(spec, weights=weights, pool=pool, device="cpu")
+    backbone = load_backbone(spec, weights=weights, pool=pool, device="cpu", grid=grid)
     size = spec.input_size
     frames = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(None), torch.inference_mode():
