@@ -2,9 +2,9 @@
 
     python -m benchmarks.kills 100
 
-Every other kill waits until a shard is being written. After each kill: the store opens, every sealed shard is
-unchanged, no video is in two shards, and no process is left behind. A completed store is compared with a fresh
-extraction, and the next kills use a new one; the last store is completed.
+Each extraction fills two stores, one a backbone. Every other kill waits until a shard is being written. After each
+kill: the stores open, every sealed shard is unchanged, no video is in two shards of a store, and no process is left
+behind. Completed stores are compared with a fresh extraction, and the next kills use new ones; the last are completed.
 """
 
 import os
@@ -24,7 +24,8 @@ from vidpipe.features.maintenance import find_damage
 from vidpipe.features.store import FeatureStore
 
 NUM_VIDEOS = 40
-SETTINGS = ("--backbone", "efficientnet_lite0", "--device", "cpu", "--workers", "1", "--num-frames", "4", "--quiet")
+BACKBONES = ("efficientnet_lite0", "flow")
+SETTINGS = ("--backbone", ",".join(BACKBONES), "--device", "cpu", "--workers", "1", "--num-frames", "4", "--quiet")
 SEAL_VIDEOS = 3
 LATEST = 0.8
 """Of the time that a whole extraction takes."""
@@ -40,7 +41,7 @@ class Outcome:
     num_kills: int = 0
     num_kills_while_writing: int = 0
     num_stores: int = 0
-    """Stores that were completed, and were equal to a fresh extraction."""
+    """Pairs of stores that were completed, and were equal to a fresh extraction."""
     wrong: list[str] = field(default_factory=list)
 
 
@@ -51,7 +52,7 @@ def command(videos: Path, store: Path) -> list[str]:
 
 
 def kill_often(count: int, seed: int, folder: Path, *, num_videos: int = NUM_VIDEOS) -> Outcome:
-    """Kill extractions, and check the store after each."""
+    """Kill extractions, and check the stores after each."""
     dice = random.Random(seed)
     videos = folder / "videos"
     videos.mkdir()
@@ -61,19 +62,19 @@ def kill_often(count: int, seed: int, folder: Path, *, num_videos: int = NUM_VID
     started = time.monotonic()
     subprocess.run(command(videos, folder / "fresh"), check=True, stdout=subprocess.DEVNULL)
     whole_seconds = time.monotonic() - started
-    fresh, outcome, sealed = FeatureStore.open(folder / "fresh"), Outcome(), set[str]()
+    outcome, sealed = Outcome(), set[str]()
     while outcome.num_kills < count:
         path = folder / f"store{outcome.num_stores}"
         finished = _run_and_kill(command(videos, path), path, whole_seconds, dice, outcome)
         sealed = _examine(path, sealed, outcome)
         print(f"{outcome.num_kills} kills, {len(sealed)} videos sealed, wrong: {outcome.wrong}", file=sys.stderr)
         if finished:
-            outcome.wrong += _differences(FeatureStore.open(path), fresh)
+            outcome.wrong += _differences(path, folder / "fresh")
             outcome.num_stores, sealed = outcome.num_stores + 1, set()
     path = folder / f"store{outcome.num_stores}"
     subprocess.run(command(videos, path), check=True, stdout=subprocess.DEVNULL)
     _examine(path, sealed, outcome)
-    outcome.wrong += _differences(FeatureStore.open(path), fresh)
+    outcome.wrong += _differences(path, folder / "fresh")
     outcome.num_stores += 1
     return outcome
 
@@ -88,7 +89,7 @@ def _run_and_kill(
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
         if while_writing:
-            while process.poll() is None and not any((store / "shards").glob("*.writing")):
+            while process.poll() is None and not any(store.glob("*/shards/*.writing")):
                 pass
             time.sleep(dice.uniform(0, MAX_WRITING_SECONDS))
         if process.poll() is not None:
@@ -128,22 +129,30 @@ def processes_of(session: int) -> list[int]:
 
 
 def _examine(path: Path, sealed_before: set[str], outcome: Outcome) -> set[str]:
-    """The videos of a store after a kill."""
-    if not (path / "store.json").exists():
-        return set()
-    store = FeatureStore.open(path)
-    outcome.wrong += map(str, find_damage(store))
-    rows = [row.id for shard in store.shards for row in shard.videos]
-    outcome.wrong += [f"{video_id}: extracted twice" for video_id in set(rows) if rows.count(video_id) > 1]
-    outcome.wrong += [f"{video_id}: lost" for video_id in sealed_before - set(rows)]
-    return set(rows)
+    """The videos of the stores after a kill, `flow/1.mp4`."""
+    sealed: set[str] = set()
+    for name in BACKBONES:
+        if (path / name / "store.json").exists():
+            store = FeatureStore.open(path / name)
+            outcome.wrong += map(str, find_damage(store))
+            rows = [f"{name}/{row.id}" for shard in store.shards for row in shard.videos]
+            outcome.wrong += [f"{video_id}: extracted twice" for video_id in set(rows) if rows.count(video_id) > 1]
+            sealed |= set(rows)
+    outcome.wrong += [f"{video_id}: lost" for video_id in sealed_before - sealed]
+    return sealed
 
 
-def _differences(store: FeatureStore, fresh: FeatureStore) -> list[str]:
+def _differences(path: Path, fresh_path: Path) -> list[str]:
+    """How completed stores differ from those of a fresh extraction."""
+    pairs = [(FeatureStore.open(path / name), FeatureStore.open(fresh_path / name)) for name in BACKBONES]
+    return [difference for store, fresh in pairs for difference in _differences_of_store(store, fresh)]
+
+
+def _differences_of_store(store: FeatureStore, fresh: FeatureStore) -> list[str]:
     if set(store) != set(fresh):
         return [f"{store.path}: {len(store)} of {len(fresh)} videos"]
     return [
-        f"{video_id}: not what a fresh extraction gives"
+        f"{store.path.name}/{video_id}: not what a fresh extraction gives"
         for video_id in store
         if np.abs(store[video_id].features - fresh[video_id].features).max() > TOLERANCE
     ]
@@ -156,9 +165,10 @@ def run(count: int = 20, seed: int = 0) -> str:
     problems = "\n".join(f"- {wrong}" for wrong in outcome.wrong) or "Nothing was wrong."
     return (
         "## Killed at random moments (`benchmarks/kills.py`)\n\n"
-        f"{outcome.num_kills} runs of `vidpipe extract` with {NUM_VIDEOS} videos were killed (seed {seed}), "
+        f"{outcome.num_kills} runs of `vidpipe extract --backbone {','.join(BACKBONES)}` with {NUM_VIDEOS} videos were "
+        f"killed (seed {seed}), "
         f"{outcome.num_kills_while_writing} of them within {1000 * MAX_WRITING_SECONDS:.0f} ms after a shard's "
-        f"writing began; {outcome.num_stores} stores were completed. {problems}"
+        f"writing began; {outcome.num_stores} pairs of stores were completed. {problems}"
     )
 
 

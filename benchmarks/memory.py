@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.clips import write_clip
 from benchmarks.kills import processes_of
 from tests.media import repeat_video
-from vidpipe.features.store import FeatureStore
+from vidpipe.features.streams import find_stores
 
 SECONDS_BETWEEN_LOOKS = 0.25
 FAST = {"preset": "ultrafast", "g": "50"}
@@ -73,7 +73,7 @@ CASES = {
 def measure(case: Case, folder: Path) -> tuple[float, float, int, float]:
     """Return peak RSS and PSS in GB, the rows stored, and the seconds."""
     video = case.write(folder)
-    arguments = ["extract", str(video), "-o", str(folder / "store"), "--backbone", "efficientnet_lite0"]
+    arguments = ["extract", str(video), "-o", str(folder / "store"), "--backbone", "efficientnet_lite0,flow"]
     program = [sys.executable, "-m", "vidpipe", *arguments, "--device", "cpu", *case.options, "--quiet"]
     started, peaks = time.monotonic(), (0, 0)
     with subprocess.Popen(program, start_new_session=True, stdout=subprocess.DEVNULL) as process:
@@ -84,7 +84,7 @@ def measure(case: Case, folder: Path) -> tuple[float, float, int, float]:
     if process.returncode:
         raise RuntimeError(f"{case.description}: exit code {process.returncode}")
     seconds = time.monotonic() - started
-    num_rows = sum(map(len, FeatureStore.open(folder / "store").sequences()))
+    num_rows = sum(len(sequence) for store in find_stores(folder / "store").stores for sequence in store.sequences())
     return peaks[0] / 1e9, peaks[1] / 1e9, num_rows, seconds
 
 
@@ -107,7 +107,7 @@ def run(*names: str) -> str:
         lines.append(f"| {case.description} | {num_rows} | {rss:.2f} | {pss:.2f} | {seconds:.0f} |")
     return (
         "## Peak memory, all processes together (`benchmarks/memory.py`)\n\n"
-        "`vidpipe extract` with efficientnet_lite0 and the defaults.\n\n" + "\n".join(lines)
+        "`vidpipe extract` with efficientnet_lite0 and flow in one decode, and the defaults.\n\n" + "\n".join(lines)
     )
 
 

@@ -48,6 +48,7 @@ HOMES = {
     "decord": {"vidpipe.video.reader_decord"},
     "av": {"vidpipe.video.container", "vidpipe.video.packets", "vidpipe.video.reader_pyav", "vidpipe.demo.videos"},
     "scenedetect": {"vidpipe.video.scenes"},
+    "cv2": {"vidpipe.backbones.flow"},
     "h5py": {"vidpipe.features.shard"},
     "threadpoolctl": {"vidpipe.training.threads"},
     "filelock": {"vidpipe.features.locks", "vidpipe.backbones.downloads"},

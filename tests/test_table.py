@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import normalize
 
 from vidpipe.backbones.engines.load import load_engine
+from vidpipe.backbones.flow import FlowParameters
 from vidpipe.backbones.image import FrozenBackbone, build_network, load_backbone
 from vidpipe.backbones.lenet import DigitClassifier
 from vidpipe.backbones.sizes import count, count_backbone, written_sizes
@@ -220,3 +221,9 @@ def test_counting_a_whole_network_gives_torchvisions_published_sizes(name: str) 
     size = count(network, 3, side, side)
     assert size.num_parameters == published.meta["num_params"]
     assert size.gmacs == pytest.approx(published.meta["_ops"], abs=1e-3)
+
+
+def test_the_parameters_of_flow_are_those_of_its_module() -> None:
+    parameters = FlowParameters()
+    assert BACKBONES["flow"].parameters == parameters.as_dict()
+    assert BACKBONES["flow"].dim == parameters.dim

@@ -203,7 +203,8 @@ def _polar(x: _Float, y: _Float, *, degrees: bool = False) -> tuple[_Float, _Flo
 
 def _gradient(part: _Float) -> tuple[_Float, _Float]:
     """Central differences along x and y."""
-    down, right = np.gradient(part)
+    down: _Float = np.gradient(part, axis=0)
+    right: _Float = np.gradient(part, axis=1)
     return right, down
 
 

@@ -34,7 +34,7 @@ class BackboneSpec:
     """D, the size of a feature."""
     preprocessing: Preprocessing
     library: str
-    """`torchvision`, `timm` or `vidpipe`: what builds it."""
+    """`torchvision`, `timm`, `opencv` or `vidpipe`: what builds it."""
     builder: str
     """The model's name in the library."""
     feature_map: str

@@ -345,6 +345,25 @@ BACKBONES: Mapping[str, BackboneSpec] = {
         _swin3d("swin3d_b",     1024, "swin3d_b_1k-24f7c7c6.pth",  79.427),
         _swin3d("swin3d_b_22k", 1024, "swin3d_b_22k-7c6ae6fa.pth", 81.643,
                 builder="swin3d_b", trained_on="ImageNet-22k, then Kinetics-400"),
+        BackboneSpec(
+            name="flow",
+            dim=243,
+            preprocessing=Preprocessing((120, 160), (120, 160), "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+            library="opencv",
+            builder="DISOpticalFlow",
+            feature_map="",
+            weights="",
+            weights_licence="none are needed",
+            kind="motion",
+            window=Window(2, None, 2),
+            parameters={
+                "preset": "medium",
+                "grid": 3,
+                "num_directions": 8,
+                "still_pixels": 0.25,
+                "still_gradient": 0.1,
+            },
+        ),
     )
 }  # fmt: skip
 

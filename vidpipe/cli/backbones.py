@@ -84,7 +84,7 @@ def _row(spec: "BackboneSpec") -> dict[str, Any]:
         "parameters": size.num_parameters,
         "gmacs": round(size.gmacs, 4),
         "window": None if spec.window is None else dict(spec.window.as_dict()),
-        "input_size": spec.input_size,
+        "input_size": list(spec.preprocessing.size),
         "poolings": list(spec.poolings),
         "top1": spec.top1,
         "top1_dataset": None if spec.top1 is None else spec.top1_dataset,
@@ -105,7 +105,7 @@ def _format_value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(value)
+        return ", ".join(map(str, value))
     if isinstance(value, dict):
         return f"{_format_window(value)}, at least {value['min_frames']}"
     return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
@@ -133,7 +133,7 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
                 f"{row['parameters'] / 1e6:.1f} M",
                 f"{row['gmacs']:.2f}",
                 _format_window(row["window"]),
-                f"{row['input_size']}×{row['input_size']}",
+                "×".join(map(str, row["input_size"])),
                 "–" if row["top1"] is None else f"{row['top1']:.1f}",
                 _format_value(row["top1_dataset"]),
                 _format_value(row["here"]),

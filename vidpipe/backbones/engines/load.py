@@ -55,6 +55,10 @@ def load_engine(
             grid does not go with the backbone.
     """
     pool = spec.resolve_pool(pool)
+    if spec.parameters is not None:
+        from vidpipe.backbones.engines.flow import FlowEngine
+
+        return FlowEngine(spec)
     if engine == "onnx" and find_spec("onnxruntime") is None:
         raise UsageError("--engine onnx needs packages: pip install onnxruntime onnxscript; --engine torch does not")
     if engine == "onnx" and device == "cuda":
