@@ -67,9 +67,9 @@ def opencv_settings() -> Iterator[None]:
     cv2.setUseOptimized(optimised)
 
 
-@pytest.mark.parametrize("preset", ["ultrafast", "fast", "medium"])
-def test_flow_is_the_drawn_motion(preset: str) -> None:
-    flow = compute_flow(moved(0, 0), moved(2, -1), preset=preset)
+@pytest.mark.parametrize("finest_scale", [0, 1])
+def test_flow_is_the_drawn_motion(finest_scale: int) -> None:
+    flow = compute_flow(moved(0, 0), moved(2, -1), FlowParameters(finest_scale=finest_scale))
 
     assert flow.shape == (HEIGHT, WIDTH, 2)
     assert np.median(abs(flow - (2, -1))) < 0.25
@@ -241,7 +241,7 @@ def test_drawing_of_a_still_flow_is_black() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"preset": "slow"}, "unknown preset 'slow'.*ultrafast, fast, medium"),
+        ({"iterations": 0}, "iterations of 1 or more"),
         ({"grid": 0}, "grid of 1 or more"),
         ({"num_directions": 1}, "2 directions or more"),
         ({"still_pixels": 0}, "above 0"),
@@ -264,7 +264,9 @@ def test_tiny_pictures_are_refused() -> None:
 
 def test_key_holds_every_parameter() -> None:
     assert PARAMETERS.as_dict() == {
-        "preset": "medium",
+        "finest_scale": 1,
+        "patch_stride": 4,
+        "iterations": 12,
         "grid": 3,
         "num_directions": 8,
         "still_pixels": 0.25,
