@@ -184,19 +184,20 @@ def _histogram(
     A vector between two directions counts for both, by its angles to them, as one near `still` counts for moving and
     for still: a tiny change of the flow changes a count by little.
     """
-    num_bins = parameters.num_directions + 1
+    num_directions, num_cells = parameters.num_directions, int(cell[-1] + 1)
+    num_bins = num_directions + 2  # an angle of almost 2π lies between bins N and N + 1, which are 0 and 1 again
     length, angle = _polar(x, y)
     moving = np.clip(length / still - 0.5, 0, 1).ravel()
-    position = (angle * np.float32(parameters.num_directions / (2 * np.pi))).ravel()
-    below = np.floor(position)
+    position = (angle * np.float32(num_directions / (2 * np.pi))).ravel()
+    below = position.astype(np.int64)
     after = (position - below) * moving  # the part of the next direction
-    first = below.astype(np.int64) % parameters.num_directions
-    start = cell * num_bins
-    size = int(cell[-1] + 1) * num_bins
-    counts = np.bincount(start + first, moving - after, size)
-    counts += np.bincount(start + (first + 1) % parameters.num_directions, after, size)
-    counts += np.bincount(start + parameters.num_directions, 1 - moving, size)
-    return counts / np.bincount(cell).repeat(num_bins)
+    first = cell * num_bins + below
+    counts = np.bincount(first, moving - after, num_cells * num_bins)
+    counts += np.bincount(first + 1, after, num_cells * num_bins)
+    bins = counts.reshape(num_cells, num_bins) / np.bincount(cell)[:, None]
+    bins[:, :2] += bins[:, num_directions:]
+    bins[:, num_directions] = 1 - bins[:, :num_directions].sum(axis=1)
+    return np.clip(bins[:, : num_directions + 1], 0, 1).ravel()
 
 
 def _cells(height: int, width: int, grid: int) -> NDArray[np.int64]:
