@@ -357,7 +357,9 @@ BACKBONES: Mapping[str, BackboneSpec] = {
             kind="motion",
             window=Window(2, None, 2),
             parameters={
-                "preset": "medium",
+                "finest_scale": 1,
+                "patch_stride": 4,
+                "iterations": 12,
                 "grid": 3,
                 "num_directions": 8,
                 "still_pixels": 0.25,
