@@ -84,7 +84,7 @@ class LabelledSet:
         """Cross-validate one configuration."""
         folds = make_folds(videos or self.videos, NUM_FOLDS.get(self.name, 5), config.val_fraction, seed=config.seed)
         seeded = [(config.seed, split) for split in folds]
-        return cross_validate(self.dataset, seeded, config, [config.head])
+        return cross_validate(self.dataset, seeded, config)
 
 
 def load_sets(folder: Path) -> Iterator[LabelledSet]:

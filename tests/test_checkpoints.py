@@ -13,12 +13,14 @@ from safetensors.torch import load_file, save_file
 from tests.trainings import QUICK, rising_and_falling
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import RunError
+from vidpipe.heads.members import Member
 from vidpipe.runs.tables import Epoch
 from vidpipe.training import checkpoints
 from vidpipe.training.checkpoints import Interrupted, Journal, describe
 from vidpipe.training.fit import Checkpoint
 from vidpipe.training.selection import HeadChoice
 
+MEMBER = Member(("resnet50",), "lstm")
 HISTORY = [Epoch(1, 0.7, 0.5, 0.8, 0.4), Epoch(2, 0.5, 0.75, 0.6, 0.6, member=1)]
 STATE = Checkpoint(
     member=1,
@@ -44,14 +46,15 @@ def _always_due(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(folder: Path, about: dict[str, Any], suffix: str = "") -> None:
     with closing(Journal(folder, suffix, about=about, resume=False, tensorboard=False)) as journal:
+        writer = journal.open_member(MEMBER)
         for epoch in HISTORY:
-            journal.on_epoch(epoch)
-        journal.on_checkpoint(lambda: STATE)
+            writer.on_epoch(epoch)
+        writer.on_checkpoint(lambda: STATE)
 
 
 def resume(folder: Path, about: dict[str, Any], suffix: str = "") -> Checkpoint | None:
     with closing(Journal(folder, suffix, about=about, resume=True, tensorboard=False)) as journal:
-        return journal.resumed
+        return journal.open_member(MEMBER).resumed
 
 
 def test_a_checkpoint_is_read_back_as_it_was_written(tmp_path: Path, about: dict[str, Any]) -> None:

@@ -193,6 +193,6 @@ def test_an_expression_that_does_not_fit_is_reported(pattern: str, error: type[E
 def test_a_single_test_set_has_no_deviation(made: Made) -> None:
     dataset = SequenceDataset(made[0], made[1], ["falling", "rising"])
     split = make_folds(made[1], 4, 0.0, seed=0)[0]
-    estimate = cross_validate(dataset, [(0, split)], LINEAR, ["mean"]).estimate("mean")
+    estimate = cross_validate(dataset, [(0, split)], replace(LINEAR, head="mean")).estimate("mean")
     assert estimate.deviation is None
     assert "±" not in str(estimate)

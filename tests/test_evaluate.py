@@ -10,12 +10,13 @@ import torch
 
 from tests.commands import run
 from tests.stores import KEY, make_sequence, make_store
+from tests.trainings import heads_of
 from vidpipe.config import TrainConfig
 from vidpipe.errors import LabelsError, RunError
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
-from vidpipe.runs.run import Run, check_key
+from vidpipe.runs.run import Run, stores_of
 from vidpipe.stages.evaluate import evaluate
 from vidpipe.stages.train import train
 
@@ -71,7 +72,7 @@ def test_an_error_about_one_backbone_names_the_settings_that_differ(
 ) -> None:
     store = FeatureStore.create(tmp_path / "s", other)
     with pytest.raises(Exception, match="holds") as caught:
-        check_key(Run.open(made / "run"), store)
+        stores_of(Run.open(made / "run"), store)
     held, needed = contrast
     assert (
         f"{tmp_path / 's'} holds resnet50 features, {held}; {made / 'run'} needs resnet50 features, {needed}. Extract"
@@ -107,7 +108,7 @@ def test_scores_agree_with_the_head_applied_to_one_video_at_a_time(made: Path) -
     opened, store = Run.open(made / "run"), FeatureStore.open(made / "store")
     videos = unseen_videos(opened)
     scores = evaluate(opened, store, videos, device="cpu").scores["mean"]
-    head = opened.load_heads(torch.device("cpu"))["mean"]
+    head = heads_of(opened)["mean"]
     for video, row, predicted, correct in zip(videos, scores.rows(), scores.predicted, scores.correct, strict=True):
         features = torch.from_numpy(store[video.video_id].features)[None]
         with torch.inference_mode():

@@ -31,8 +31,10 @@ from vidpipe.config import Sampling, TrainConfig
 from vidpipe.errors import DecodeError, NotAVideoError, RunError, UnreadableFileError, VideoError
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
+from vidpipe.heads.fusion import Fusion, MemberHeads
 from vidpipe.heads.heads import build_head
-from vidpipe.runs.run import BASELINE, Run, save_run
+from vidpipe.heads.members import Member
+from vidpipe.runs.run import Run, RunMember, RunStream, save_run
 from vidpipe.runs.tables import Epoch, SplitRow
 from vidpipe.video.files import find_videos
 from vidpipe.video.reader import open_video
@@ -468,12 +470,17 @@ def untrained_run(path: Path, class_names: tuple[str, ...]) -> Path:
         preprocessing=preprocessing,
         dtype="float32",
     )
-    config = TrainConfig(hidden_size=8)
-    heads = {name: build_head(name, 1280, len(class_names), config) for name in (config.head, BASELINE)}
+    config = TrainConfig(head="statistics", motion="raw")
+    classifiers = []
+    for name in ("statistics", "mean"):
+        head = build_head(name, 1280, len(class_names), config)
+        classifiers.append(Fusion([MemberHeads(Member(("efficientnet_lite0",), name), [head])]))
     splits = [SplitRow("a.mp4", class_names[0], "train", "", 1)]
-    run = Run(path, config, class_names, key, 1280, {}, "none", ("train",))
+    streams = (RunStream("efficientnet_lite0", key, 1280),)
+    members = (RunMember(("efficientnet_lite0",), "statistics", 1.0, ({},)),)
+    run = Run(path, config, class_names, streams, members, {}, "none", ("train",))
     path.mkdir()
-    save_run(run, path, heads=heads, tables={"splits": splits, "history": [Epoch(1, 0.0, 0.0)]})
+    save_run(run, path, classifiers=classifiers, tables={"splits": splits, "history": [Epoch(1, 0.0, 0.0)]})
     return path
 
 
@@ -530,11 +537,12 @@ def test_a_run_whose_model_is_a_program_is_refused_and_not_run(tmp_path: Path) -
     touched = tmp_path / "touched"
     preprocessing = {"resize": 256, "crop": 224}
     key = FeatureKey({"method": "uniform", "num_frames": 4}, "efficientnet_lite0", "x", "avg", preprocessing, "float32")
-    run = Run(tmp_path, TrainConfig(), ("a", "b"), key, 8, {}, "none", ("train",))
+    streams, members = (RunStream("a", key, 8),), (RunMember(("a",), "mean", 1.0, ({},)),)
+    run = Run(tmp_path, TrainConfig(head="mean"), ("a", "b"), streams, members, {}, "none", ("train",))
     for content in (pickle.dumps(_Malicious(touched)), b"PK\x03\x04" + pickle.dumps(_Malicious(touched))):
         (tmp_path / "model.safetensors").write_bytes(content)
         with pytest.raises(RunError, match="cannot be loaded"):
-            run.load_heads(torch.device("cpu"))
+            run.load_classifiers(torch.device("cpu"))
     assert not touched.exists()
 
 

@@ -156,7 +156,7 @@ def test_settings_that_change_a_feature_come_from_the_run(made: Path, trained: R
 
 
 def test_a_store_of_other_features_is_refused(trained: Run, videos: list[VideoFile], tmp_path: Path) -> None:
-    other = FeatureStore.create(tmp_path / "s", replace(trained.key, dtype="float16"))
+    other = FeatureStore.create(tmp_path / "s", replace(trained.streams[0].key, dtype="float16"))
     with pytest.raises(RunError, match="float16"):
         next(predict(trained, videos, store=other, config=CPU))
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from tests.stores import make_sequence, make_store
+from tests.trainings import heads_of
 from vidpipe.config import TrainConfig
 from vidpipe.errors import RunError, UsageError
 from vidpipe.records import LabeledVideo
-from vidpipe.runs.run import Run, check_key, save_run
+from vidpipe.runs.run import Run, save_run, stores_of
 from vidpipe.stages.train import TrainResult, train
 
 CONFIG = TrainConfig(head="statistics", C=3.0, device="cpu")
@@ -148,7 +149,7 @@ def test_a_run_of_version_3_is_read(copied: Path) -> None:
     found = Run.open(copied)
     assert found == expected
     assert (found.config.C, found.learned_subsets) == (3.0, ("train", "val", "test"))
-    assert found.load_heads(torch.device("cpu")).keys() == {"statistics", "mean"}
+    assert heads_of(found).keys() == {"statistics", "mean"}
 
 
 def test_metrics_that_early_versions_wrote_for_a_class_without_videos_are_read_as_none(copied: Path) -> None:
@@ -214,7 +215,7 @@ def test_a_path_without_a_run_is_an_error_with_the_remedy(tmp_path: Path) -> Non
 
 
 def test_heads_are_loaded_with_their_weights(results: dict[str, TrainResult]) -> None:
-    heads = Run.open(results["tested"].run.path).load_heads(torch.device("cpu"))
+    heads = heads_of(Run.open(results["tested"].run.path))
     assert list(heads) == ["statistics", "mean"]
     assert not any(head.training for head in heads.values())
     assert all(torch.isfinite(tensor).all() for head in heads.values() for tensor in head.state_dict().values())
@@ -226,15 +227,15 @@ def test_a_damaged_model_is_an_error(copied: Path, content: bytes | None) -> Non
     if content is not None:
         (copied / "model.safetensors").write_bytes(content)
     with pytest.raises(RunError, match=r"model\.safetensors: cannot be loaded"):
-        Run.open(copied).load_heads(torch.device("cpu"))
+        heads_of(Run.open(copied))
 
 
 def test_a_saved_run_is_opened_as_it_was(results: dict[str, TrainResult], tmp_path: Path) -> None:
     run = Run.open(results["tested"].run.path)
     (tmp_path / "again").mkdir()
-    heads = run.load_heads(torch.device("cpu"))
+    classifiers = run.load_classifiers(torch.device("cpu"))
     tables = {"splits": run.splits, "history": run.history, "predictions": run.predictions, "leaks": run.leaks}
-    save_run(run, tmp_path / "again", heads=heads, tables=tables)
+    save_run(run, tmp_path / "again", classifiers=classifiers, tables=tables)
     for path in (tmp_path / "again").iterdir():
         assert path.read_bytes() == (run.path / path.name).read_bytes()
     assert not (tmp_path / "again/leaks.csv").exists()
@@ -243,13 +244,14 @@ def test_a_saved_run_is_opened_as_it_was(results: dict[str, TrainResult], tmp_pa
 def test_a_folder_that_cannot_be_written_is_an_error(results: dict[str, TrainResult], tmp_path: Path) -> None:
     run = results["tested"].run
     with pytest.raises(RunError, match="the run cannot be written"):
-        save_run(run, tmp_path / "nowhere", heads={}, tables={})
+        save_run(run, tmp_path / "nowhere", classifiers=(), tables={})
 
 
 def test_a_store_of_other_features_is_refused(results: dict[str, TrainResult], tmp_path: Path) -> None:
     run = results["tested"].run
     store = make_store(tmp_path / "store", [make_sequence("a.mp4", 4, dim=4, seed=0)])
-    check_key(run, store)
-    other = replace(run, key=replace(run.key, backbone="efficientnet_lite0"))
+    assert stores_of(run, store) == {"resnet50": store}
+    (stream,) = run.streams
+    other = replace(run, streams=(replace(stream, key=replace(stream.key, backbone="efficientnet_lite0")),))
     with pytest.raises(RunError, match=r"holds .*resnet50.* needs .*efficientnet_lite0"):
-        check_key(other, store)
+        stores_of(other, store)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.stores import make_sequence, make_store
-from tests.trainings import DIM, QUICK, rising_and_falling
+from tests.trainings import DIM, QUICK, heads_of, rising_and_falling
 from vidpipe.config import TrainConfig, load_section
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import SUBSETS
@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_model(trained: Trained, tmp_path: Path) ->
 
 def test_logits_come_in_the_videos_own_order_however_they_are_batched(trained: Trained) -> None:
     run_path, store, videos = trained
-    head = Run.open(run_path).load_heads(torch.device("cpu"))["lstm"]
+    head = heads_of(Run.open(run_path))["lstm"]
     logits = compute_logits(head, SequenceDataset(store, videos, ["falling", "rising"]), batch_size=7)
     for video, row in zip(videos, logits, strict=True):
         features = torch.from_numpy(store[video.video_id].features)[None]
@@ -143,7 +143,7 @@ def test_the_saved_head_has_learned_from_all_videos(trained: Trained, tmp_path: 
     assert len(kept.run.learned) == len(videos)
     dataset = SequenceDataset(store, videos, kept.run.class_names)
     alone, _ = fit_head("statistics", {"train": dataset, "val": dataset.select([])}, config)
-    found = kept.run.load_heads(torch.device("cpu"))["statistics"]
+    found = heads_of(kept.run)["statistics"]
     assert torch.allclose(found.get_parameter("classifier.weight"), alone.get_parameter("classifier.weight"), atol=1e-3)
     assert float(found.temperature) == pytest.approx(float(alone.temperature), rel=1e-2)
     with pytest.raises(RunError, match=f"all of these {len(videos)} videos were used for training or model selection"):
@@ -157,10 +157,10 @@ def test_a_neural_heads_temperature_comes_from_what_the_tested_one_had_not_seen(
     tested = train(store, videos, tmp_path / "run", config=replace(QUICK, refit=False)).run
     splits = {row.video: row.split for row in tested.splits}
     unseen = [video for video in videos if splits[video.video_id] != "train"]
-    before = tested.load_heads(torch.device("cpu"))["lstm"]
+    before = heads_of(tested)["lstm"]
     dataset = SequenceDataset(store, unseen, tested.class_names)
     expected = fit_temperature(compute_uncalibrated_logits(before, dataset), dataset.class_index)
-    kept = Run.open(run_path).load_heads(torch.device("cpu"))["lstm"]
+    kept = heads_of(Run.open(run_path))["lstm"]
     assert float(kept.temperature) == pytest.approx(expected, rel=1e-2)
 
 
@@ -225,7 +225,7 @@ def test_predictions_from_a_store_are_the_models_own(trained: Trained, tmp_path:
     sequence.features[:, 0] = np.linspace(-1, 1, 6)
     store = make_store(tmp_path / "store", [sequence])
     (prediction,) = predict(run, [VideoFile("new.mp4", path)], top=9, store=store)
-    head = run.load_heads(torch.device("cpu"))["lstm"]
+    head = heads_of(run)["lstm"]
     with torch.inference_mode():
         expected = head(torch.from_numpy(sequence.features)[None], torch.tensor([6])).softmax(dim=1)[0]
     assert prediction.labels == ("rising", "falling")
@@ -234,7 +234,7 @@ def test_predictions_from_a_store_are_the_models_own(trained: Trained, tmp_path:
 
 
 def test_the_mean_baseline_is_a_linear_model_of_the_standardised_mean(trained: Trained) -> None:
-    head = Run.open(trained[0]).load_heads(torch.device("cpu"))["mean"]
+    head = heads_of(Run.open(trained[0]))["mean"]
     sequence: FeatureSequence = next(trained[1].sequences())
     features, lengths = torch.from_numpy(sequence.features)[None], torch.tensor([len(sequence)])
     state = head.state_dict()
@@ -278,4 +278,4 @@ def test_a_damaged_run_is_reported(trained: Trained, tmp_path: Path, damage: str
     else:
         (tmp_path / damage).unlink()
     with pytest.raises(RunError, match=str(tmp_path)):
-        Run.open(tmp_path).load_heads(torch.device("cpu"))
+        heads_of(Run.open(tmp_path))

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from tests.stores import make_sequence, make_store
 from vidpipe.config import TrainConfig
 from vidpipe.features.store import FeatureStore
+from vidpipe.heads.heads import Head
 from vidpipe.records import LabeledVideo
+from vidpipe.runs.run import Run
 
 QUICK = TrainConfig(
     head="lstm",
@@ -38,3 +41,12 @@ def rising_and_falling(folder: Path, num_videos: int = 80) -> tuple[FeatureStore
         sequences.append(sequence)
         videos.append(LabeledVideo(sequence.video_id, label, group=f"g{number // 4}"))
     return make_store(folder / "store", sequences), videos
+
+
+def heads_of(run: Run) -> dict[str, Head]:
+    """Load the only head of a run, and the baseline's."""
+    found = {}
+    for fusion in run.load_classifiers(torch.device("cpu")):
+        ((_, member),) = fusion.fitted.items()
+        (found[fusion.name],) = member.heads
+    return found

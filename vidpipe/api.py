@@ -4,7 +4,7 @@
 `num_frames=8`. Each function imports its stage when it is called, so that importing vidpipe stays quick.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,7 +21,6 @@ from vidpipe.config import settings as settings_of
 from vidpipe.errors import UsageError
 
 if TYPE_CHECKING:
-    from vidpipe.features.key import FeatureKey
     from vidpipe.features.store import FeatureStore
     from vidpipe.records import Prediction
     from vidpipe.runs.run import Run
@@ -30,10 +29,12 @@ if TYPE_CHECKING:
     from vidpipe.stages.extract import ExtractProgress, ExtractSummary
     from vidpipe.stages.train import TrainResult
 
-__all__ = ["Inputs", "evaluate", "extract", "predict", "train"]
+__all__ = ["Inputs", "StoreInputs", "evaluate", "extract", "predict", "train"]
 
 Inputs: TypeAlias = str | Path | Sequence[str | Path]
 """A video, a folder of videos or a CSV with a column `video`; or several of them."""
+StoreInputs: TypeAlias = "str | Path | FeatureStore | Mapping[str, FeatureStore] | Sequence[str | Path]"
+"""A store or a folder of stores; or several of them; or opened stores by stream."""
 
 
 def extract(
@@ -92,7 +93,7 @@ def extract(
 
 
 def train(
-    store: "str | Path | FeatureStore",
+    stores: StoreInputs,
     output: str | Path,
     *,
     overwrite: bool = False,
@@ -102,19 +103,19 @@ def train(
     on_epoch: "Callable[[str, Epoch], None]" = lambda head, epoch: None,
     **settings: Any,
 ) -> "TrainResult":
-    """Train a classifier on a store's features, and the baseline on the mean feature beside it.
+    """Train a classifier on the features of one or more streams, and the baseline on the mean feature beside it.
 
-        result = vidpipe.train("features", "run", labels="labels.csv", head="lstm")
-        result.evaluations["test"]["lstm"].top1
+        result = vidpipe.train("features", "run", labels="labels.csv")
+        result.evaluations["test"]["fusion"].top1
 
     Args:
-        store: the features.
+        stores: the features: a store, or a folder of stores with one for each stream; or several of them.
         output: the run's folder.
         overwrite: replace the run, or the interrupted training, in this folder.
         resume: continue an interrupted training.
         tensorboard: also write TensorBoard event files.
         skip_conflicts: leave out videos with identical features and different labels, instead of raising an error.
-        on_epoch: called with the head's name after each epoch.
+        on_epoch: called after each epoch with the name of the member (`flow/lstm`) or of the only head (`lstm`).
         **settings: see `vidpipe train --help`; `labels` is the file with the labels.
 
     Returns:
@@ -122,19 +123,20 @@ def train(
 
     Raises:
         ConfigError: a setting is unknown or has a wrong value.
-        UsageError: the store does not exist, or settings do not fit the videos.
+        UsageError: a store does not exist, a stream is given twice, or settings do not fit the videos.
         StoreError: the folder is not a store.
         LabelsError: the labels do not fit the videos, or cannot be split.
         RunError: the folder contains a run already, or cannot be written.
         TrainingError: a loss is not finite.
     """
     from vidpipe.datasets.store_labels import label_store_splits
+    from vidpipe.datasets.streams import choose_streams
     from vidpipe.datasets.warning_collector import collect_warnings
     from vidpipe.stages import train as stage
 
     check_names(settings, _names("train"))
     config, labels = make_config(TrainConfig, settings), make_config(LabelsConfig, settings)
-    opened = _open_store(store, usage=f"vidpipe train STORE -o {output}")
+    opened = choose_streams(_open_streams(stores, usage=f"vidpipe train STORE -o {output}"), config.stream_names)
     with collect_warnings() as label_warnings:
         videos, *more_splits = label_store_splits(opened, labels)
     return stage.train(
@@ -153,22 +155,22 @@ def train(
 
 
 def evaluate(
-    run: "str | Path | Run", store: "str | Path | FeatureStore", *, device: str = "auto", **settings: Any
+    run: "str | Path | Run", stores: StoreInputs, *, device: str = "auto", **settings: Any
 ) -> "EvaluationReport":
     """Evaluate a run on labelled videos, without those used for its training or model selection.
 
         report = vidpipe.evaluate("run", "other_features", labels="other_labels.csv")
-        report.evaluations["lstm"].macro_f1
+        report.evaluations["fusion"].macro_f1
 
     Args:
         run: the trained run.
-        store: the features of the videos, extracted with the run's settings.
+        stores: the features of the videos, extracted with the run's settings; as for `train`.
         device: `auto`, `cpu` or `cuda`.
         **settings: of the labels, as in `train`: `labels`, `group_by`, `split`, `skip_missing`, `video_column`,
             `label_column`.
 
     Returns:
-        the metrics of the run's head and of its baseline, and the number of videos that were left out.
+        the metrics of the run's classifier, its parts and its baseline, and the number of videos that were left out.
 
     Raises:
         ConfigError: a setting is unknown or has a wrong value.
@@ -184,9 +186,9 @@ def evaluate(
     if labels.split == "all":
         raise UsageError("--split all goes with train; a run is evaluated on one split: 1, 2 or 3")
     opened_run = _open_run(run)
-    opened_store = _open_store(store, usage=f"vidpipe evaluate {opened_run.path} STORE", key=opened_run.key)
-    (videos,) = label_store_splits(opened_store, labels)
-    return stage.evaluate(opened_run, opened_store, videos, device=device)
+    opened = _match_stores(opened_run, stores, usage=f"vidpipe evaluate {opened_run.path} STORE")
+    (videos,) = label_store_splits(opened, labels)
+    return stage.evaluate(opened_run, opened, videos, device=device)
 
 
 def predict(
@@ -195,12 +197,12 @@ def predict(
     *,
     top: int = 5,
     min_confidence: float = 0.0,
-    store: "str | Path | FeatureStore | None" = None,
+    store: "StoreInputs | None" = None,
     prefix: str = "",
     exclude: Sequence[str] = (),
     **settings: Any,
 ) -> "Iterator[Prediction]":
-    """Predict the labels of videos with a trained run. Sampling and backbone are the run's own.
+    """Predict the labels of videos with a trained run. Sampling and backbones are the run's own.
 
         for prediction in vidpipe.predict("run", "new_videos/"):
             print(prediction.video_id, prediction.label, prediction.probability)
@@ -212,7 +214,7 @@ def predict(
         inputs: the videos.
         top: number of most probable classes in each prediction.
         min_confidence: if the most probable class has a lower probability, the label is `none of these`.
-        store: use features from this store where it has them.
+        store: use features from this store, or folder of stores, where it has them.
         prefix: put before each video's id, as a folder.
         exclude: patterns of videos to leave out, such as `rejected/*` and `*.gif`.
         **settings: of extraction, those that do not change features: `weights`, `device`, `engine`, `decoder`,
@@ -237,7 +239,7 @@ def predict(
     opened_store = None
     if store is not None:
         usage = f"vidpipe predict {opened_run.path} … --store STORE"
-        opened_store = _open_store(store, usage=usage, key=opened_run.key)
+        opened_store = _match_stores(opened_run, store, usage=usage)
     videos = find_videos(_paths(inputs), prefix=prefix, exclude=exclude, video_column=config.video_column)
     return stage.predict(opened_run, videos, top=top, min_confidence=min_confidence, store=opened_store, config=config)
 
@@ -254,11 +256,19 @@ def _paths(inputs: Inputs) -> list[Path]:
     return [Path(one) for one in ([inputs] if isinstance(inputs, str | Path) else inputs)]
 
 
-def _open_store(store: "str | Path | FeatureStore", *, usage: str, key: "FeatureKey | None" = None) -> "FeatureStore":
+def _open_streams(stores: StoreInputs, *, usage: str) -> "Mapping[str, FeatureStore]":
+    from vidpipe.datasets.streams import name_stores, open_streams
     from vidpipe.features.store import FeatureStore
-    from vidpipe.features.streams import open_store
 
-    return store if isinstance(store, FeatureStore) else open_store(Path(store), usage=usage, key=key)
+    if isinstance(stores, FeatureStore | Mapping):
+        return name_stores(stores)
+    return open_streams(_paths(stores), usage=usage)
+
+
+def _match_stores(run: "Run", stores: StoreInputs, *, usage: str) -> "FeatureStore | Mapping[str, FeatureStore]":
+    from vidpipe.datasets.streams import match_stores
+
+    return stores if isinstance(stores, Mapping) else match_stores(run.keys, _paths(stores), usage=usage)
 
 
 def _open_run(run: "str | Path | Run") -> "Run":

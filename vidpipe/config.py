@@ -1,8 +1,8 @@
 """Every setting, once: its default, range and help make the options, the `--help` texts and the checks of config files.
 
 [extract]                       [train]
-sampling = "uniform"            head = "statistics"
-num_frames = 16                 motion = "centred,magnitude"
+sampling = "uniform"            head = "statistics,lstm"
+num_frames = 16                 fusion = "late"
 backbone = "resnet50"           labels = "labels.csv"
 """
 
@@ -21,6 +21,7 @@ from vidpipe.errors import ConfigError, UsageError, unknown_name
 
 __all__ = [
     "DEFAULT_DECODER",
+    "DEFAULT_HEAD",
     "HEAD_NAMES",
     "LINEAR_HEADS",
     "PREDICT_SETTINGS",
@@ -44,6 +45,7 @@ DEFAULT_NUM_FRAMES = {"uniform": 16, "scene": 4}
 DEFAULT_FPS = 2.0
 DEFAULT_DECODER = "pyav"
 LINEAR_HEADS = ("mean", "statistics")
+DEFAULT_HEAD = "statistics,lstm"
 HEAD_NAMES = ("auto", "lstm", "bilstm", "gru", "attention", "tcn", "transformer", *LINEAR_HEADS)
 PREDICT_SETTINGS = ("weights", "device", "engine", "decoder", "batch_size", "workers", "timeout", "video_column")
 """Settings of `extract` that `predict` has too. The others change features; `predict` takes them from the run."""
@@ -110,7 +112,7 @@ class Setting:
     def _how_to_write(self) -> str:
         """How to write a value of the type in TOML."""
         if self.several:
-            examples = self.choices[:2] or (self.default,)
+            examples = self.choices[:2] or (self.default or "NAME",)
             return f'names in quotes with commas between them, such as "{",".join(examples)}"'
         if self.type is str:
             return f'text in quotes, such as "{self.choices[0]}"' if self.choices else "text in quotes"
@@ -297,33 +299,48 @@ class TrainConfig(_Checked):
     """Settings of `vidpipe train`."""
 
     head: str = _setting(
-        "statistics",
-        "Classifier over a feature sequence; auto compares several within --budget.",
+        DEFAULT_HEAD,
+        "Classifiers over a feature sequence, one or more; each stream gets one of each, and their predictions are "
+        "fused. auto compares several within --budget.",
         choices=HEAD_NAMES,
+        several=True,
     )
-    motion: str = _setting(
-        "centred,magnitude",
+    streams: str | None = _setting(
+        None, "Streams to use, one or more names of stores. [default: all; image models first]", several=True
+    )
+    fusion: str | None = _setting(
+        None,
+        "How to fuse streams. late: add the log-probabilities of each stream's heads. early: join the streams before "
+        "linear heads; neural heads stay late. [default: late]",
+        choices=("late", "early"),
+    )
+    motion: str | None = _setting(
+        None,
         "Input of the head, one or more of: raw (the features), centred (minus the clip's mean), difference (to the "
-        "previous frame), magnitude (absolute difference).",
+        "previous frame), magnitude (absolute difference). [default: by the stream's backbone]",
         choices=("raw", "centred", "difference", "magnitude"),
         several=True,
     )
-    unit_frames: bool = _setting(True, "First scale each frame's feature to length 1.")
-    scale_sharing: float = _setting(
-        1.0,
-        "0: scale each feature by its own standard deviation; 1: scale a transform by one number.",
+    unit_frames: bool | None = _setting(
+        None, "First scale each frame's feature to length 1. [default: by the stream's backbone]"
+    )
+    scale_sharing: float | None = _setting(
+        None,
+        "0: scale each feature by its own standard deviation; 1: scale a transform by one number. [default: by the "
+        "stream's backbone]",
         low=0,
         high=1,
     )
-    statistics: str = _setting(
-        "deviation,thirds",
-        "Statistics over time for the head `statistics`: one or more of mean, deviation, thirds.",
+    statistics: str | None = _setting(
+        None,
+        "Statistics over time for the head `statistics`: one or more of mean, deviation, thirds. [default: by the "
+        "stream's backbone]",
         choices=("mean", "deviation", "thirds"),
         several=True,
     )
-    C: float = _setting(
-        30.0,
-        "Inverse of the regularisation strength (heads mean and statistics).",
+    C: float | None = _setting(
+        None,
+        "Inverse of the regularisation strength (heads mean and statistics). [default: by the stream's backbone]",
         low=0,
         above=True,
     )
@@ -386,11 +403,17 @@ class TrainConfig(_Checked):
 
     @staticmethod
     def check_together(values: Mapping[str, Any]) -> None:
-        head = values.get("head")
-        if values.get("ensemble", 1) > 1 and head in LINEAR_HEADS:
+        heads = str(values.get("head", DEFAULT_HEAD)).split(",")
+        _check_heads(heads)
+        if values.get("ensemble", 1) > 1 and all(head in LINEAR_HEADS for head in heads):
             raise UsageError(
-                f"--ensemble goes with neural heads: {head} is the same for every seed; "
-                "use --ensemble 1, or another --head"
+                f"--ensemble goes with neural heads: {' and '.join(heads)} {'is' if len(heads) == 1 else 'are'} the "
+                "same for every seed; use --ensemble 1, or another --head"
+            )
+        if values.get("fusion") == "early" and not any(head in (*LINEAR_HEADS, "auto") for head in heads):
+            raise UsageError(
+                f"--fusion early joins the streams of linear heads, and {' and '.join(heads)} "
+                f"{'is' if len(heads) == 1 else 'are'} neural; use --fusion late, or add --head statistics"
             )
         if values.get("folds") is not None and values.get("leave_one_group_out"):
             raise UsageError("--folds and --leave-one-group-out are two protocols; give only one")
@@ -398,20 +421,32 @@ class TrainConfig(_Checked):
     @staticmethod
     def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
         return {
-            *(["ensemble"] if given.get("head") in LINEAR_HEADS else []),
+            *(["ensemble"] if _are_linear(given.get("head")) else []),
             *(["leave_one_group_out"] if given.get("folds") is not None else []),
             *(["folds"] if given.get("leave_one_group_out") else []),
         }
 
     @property
-    def transforms(self) -> tuple[str, ...]:
-        """The transforms named in `motion`."""
-        return tuple(self.motion.split(","))
+    def heads(self) -> tuple[str, ...]:
+        """The heads named in `head`."""
+        return tuple(self.head.split(","))
 
     @property
-    def statistic_names(self) -> tuple[str, ...]:
-        """The statistics named in `statistics`."""
-        return tuple(self.statistics.split(","))
+    def stream_names(self) -> tuple[str, ...]:
+        """The streams named in `streams`; none for all."""
+        return tuple(self.streams.split(",")) if self.streams else ()
+
+
+def _check_heads(heads: list[str]) -> None:
+    twice = next((head for head in heads if heads.count(head) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--head {twice} is given twice; each head is trained once for each stream")
+    if "auto" in heads and len(heads) > 1:
+        raise UsageError("--head auto chooses the heads itself; give it alone")
+
+
+def _are_linear(head: str | None) -> bool:
+    return head is not None and all(name in LINEAR_HEADS for name in head.split(","))
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def _print_result(result: "DemoResult") -> None:
         click.echo(f"{video.video_id:<{width}}  {mark} {ranking}")
     click.echo()
     for name, evaluation in result.trained.evaluations["test"].items():
-        input_ = "features in order" if name == result.trained.run.config.head else "mean feature only"
+        input_ = "features in order" if name == result.trained.run.classifier else "mean feature only"
         click.echo(f"{name:<5} {evaluation.top1:6.1%} of {evaluation.num_videos} test videos correct  ({input_})")
     click.echo(
         f"\n{result.summary.num_stored} videos, {result.summary.num_frames} frames, extracted in "

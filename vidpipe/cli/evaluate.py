@@ -18,6 +18,7 @@ from vidpipe.cli.options import (
 from vidpipe.cli.outputs import check_replaceable, is_own_picture
 from vidpipe.config import EvaluateConfig
 from vidpipe.errors import count_of
+from vidpipe.heads.members import BASELINE
 
 if TYPE_CHECKING:
     from vidpipe.runs.metrics import Evaluation
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 
 @vidpipe_command(name="evaluate", short_help="Evaluate a run on videos that it has not seen.")
 @click.argument("run", type=LocalPath())
-@click.argument("store", type=LocalPath())
+@click.argument("stores", metavar="STORE…", nargs=-1, required=True, type=LocalPath())
 @label_options
 @setting_options(EvaluateConfig, "evaluate")
 def command(
     run: Path,
-    store: Path,
+    stores: tuple[Path, ...],
     device: str,
     plot: Path | None,
     format_: str,
@@ -39,6 +40,9 @@ def command(
     **labels: Any,
 ) -> None:
     """Compare a run's predictions with labels: accuracy, precision, recall and F1 by class, confusion matrix.
+
+    STORE is a store, or a folder of stores with one for each of the run's streams; each stream is found by the features
+    that it holds.
 
     Videos that the run used for training or model selection are excluded. After `train`, these are all videos except a
     test set that the labels give; after `train --no-refit`, all except the run's test set. Macro F1, balanced accuracy
@@ -55,15 +59,17 @@ def command(
     if plot is not None:
         check_replaceable(plot, "a confusion matrix", is_own=is_own_picture)
     opened_run = Run.open(run)
-    report = evaluate(opened_run, store, device=device, split=official_split, **labels)
+    report = evaluate(opened_run, stores, device=device, split=official_split, **labels)
     if report.num_excluded:
         click.echo(f"excluded {count_of(report.num_excluded, 'video')} used for training or model selection", err=True)
-    own = opened_run.config.head
+    own = opened_run.classifier
     if plot is not None:
         from vidpipe.runs.plots import plot_confusion
 
         confusion = report.evaluations[own].confusion
-        plot_confusion(plot, confusion, opened_run.class_names, f"{run.name} on {store.name}")
+        plot_confusion(
+            plot, confusion, opened_run.class_names, f"{run.name} on {', '.join(store.name for store in stores)}"
+        )
     if format_ == "json":
         click.echo(json_line(_as_json(report, own, opened_run.class_names)))
     else:
@@ -71,20 +77,20 @@ def command(
 
 
 def _as_json(report: "EvaluationReport", own: str, class_names: Sequence[str]) -> dict[str, Any]:
-    """The own head's metrics; of the others, those that fit a line."""
+    """The classifier's metrics; of its parts and the baseline, those that fit a line."""
     names = ("top1", "top5", "macro_f1", "balanced_accuracy", "log_loss", "calibration_error")
-    evaluations = report.evaluations
-    baseline = {
-        head: {name: getattr(evaluation, name) for name in names}
-        for head, evaluation in evaluations.items()
-        if head != own
+    others = {
+        name: {metric: getattr(evaluation, metric) for metric in names}
+        for name, evaluation in report.evaluations.items()
+        if name != own
     }
-    more = {"num_excluded": report.num_excluded, "class_names": class_names, "baseline": baseline}
-    return {**evaluations[own].as_dict(), **more}
+    baseline = {name: others.pop(name) for name in (BASELINE,) if name in others}
+    more = {"num_excluded": report.num_excluded, "class_names": class_names, "parts": others, "baseline": baseline}
+    return {**report.evaluations[own].as_dict(), **more}
 
 
 def _print_metrics(evaluations: "Mapping[str, Evaluation]", own: str) -> None:
-    """Print a line for each head, then the own head's other metrics and its classes."""
+    """Print a line for each classifier and part, then the own one's other metrics and its classes."""
     for line in evaluation_lines(evaluations, own=own):
         click.echo(line)
     evaluation = evaluations[own]

@@ -133,5 +133,6 @@ def _run_facts(path: Path) -> dict[str, Any]:
         **({"choice": run.choice} if run.choice else {}),
         **({"warnings": run.warnings} if run.warnings else {}),
         **({f"{evaluation_set}_top1": top1} if evaluation_set else {}),
-        **run.key.as_dict(),
+        **({"weights": {one.member.name: round(one.weight, 4) for one in run.members}} if len(run.members) > 1 else {}),
+        "streams": [{"name": one.name, "dim": one.dim, **one.key.as_dict()} for one in run.streams],
     }

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from vidpipe.config import SECTIONS, Config, LabelsConfig, Setting, load_section, settings
 from vidpipe.csv_files import is_url
 from vidpipe.errors import ConfigError, VidpipeError, count_of
+from vidpipe.heads.members import BASELINE
 
 if TYPE_CHECKING:
     from vidpipe.records import VideoFile
@@ -277,7 +278,9 @@ def _setting_option(setting: Setting) -> Callable[[Function], Function]:
     flag = setting.name.replace("_", "-")
     flags = (f"--{flag}/--no-{flag}" if setting.type is bool else f"--{flag}", *setting.flags)
     several: dict[str, Any] = {"multiple": True, "callback": _joined} if setting.several else {}
-    default = [setting.default] if setting.several else setting.default
+    default = setting.default
+    if setting.several:
+        default = () if setting.default is None else setting.default.split(",")
     return click.option(
         *flags,
         _parameter(setting.name),
@@ -290,9 +293,9 @@ def _setting_option(setting: Setting) -> Callable[[Function], Function]:
     )
 
 
-def _joined(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str:
+def _joined(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
     """An option that is given several times, as one text: `--head lstm --head tcn` is `--head lstm,tcn`."""
-    return ",".join(values)
+    return ",".join(values) or None
 
 
 def _click_type(setting: Setting) -> click.ParamType[Any] | type:
@@ -309,18 +312,20 @@ def _click_type(setting: Setting) -> click.ParamType[Any] | type:
 
 
 def evaluation_lines(evaluations: "Mapping[str, Evaluation]", *, own: str) -> Iterator[str]:
-    """Format metrics, a line for each head: `lstm top-1 0.650 (95 % CI 0.512 to 0.794)  macro F1 0.642  40 videos`.
+    """Format metrics, a line for each classifier or part.
+
+        lstm top-1 0.650 (95 % CI 0.512 to 0.794)  macro F1 0.642  40 videos
 
     Args:
-        evaluations: by head, all on the same videos.
-        own: the run's own head; the others are baselines.
+        evaluations: by classifier or part, all on the same videos.
+        own: the name of the run's classifier.
 
     Yields:
         the lines, aligned.
     """
     width = max(map(len, evaluations))
     for name, evaluation in evaluations.items():
-        yield f"{name:<{width}} {_figures(evaluation)}{'  (baseline)' * (name != own)}"
+        yield f"{name:<{width}} {_figures(evaluation)}{'  (baseline)' * (name == BASELINE != own)}"
 
 
 def _figures(evaluation: "Evaluation") -> str:

@@ -67,7 +67,7 @@ def command(
     format_: str,
     **settings: Any,
 ) -> None:
-    """Label videos with a trained run, using the run's own sampling and image model.
+    """Label videos with a trained run, using the run's own sampling and backbones.
 
     INPUT is a video, a folder (searched to any depth; hidden folders are skipped) or a CSV with a column `video`.
     Predictions come in the order of the inputs. csv has a row for each video that was read:
@@ -82,7 +82,7 @@ def command(
     config = ExtractConfig(**settings)
     format_ = _choose_format(format_, output, uncertain)
 
-    from vidpipe.features.streams import open_store
+    from vidpipe.datasets.streams import match_stores
     from vidpipe.runs.run import Run
     from vidpipe.stages.predict import predict
 
@@ -91,7 +91,7 @@ def command(
     opened_store = None
     if store is not None:
         usage = f"vidpipe predict {run} {inputs[0]} --store STORE"
-        opened_store = open_store(store, usage=usage, key=opened_run.key)
+        opened_store = match_stores(opened_run.keys, [store], usage=usage)
     form = _form(format_, videos, opened_run, top)
     seen = _Seen(opened_run, len(videos), is_table=format_ == "table")
     answer: dict[str, Any] = {"top": top or DEFAULT_TOP, "min_confidence": min_confidence}
@@ -159,7 +159,7 @@ class _Seen:
         self.num_videos = num_videos
         self.num_seen = self.num_failed = 0
         self._is_table = is_table
-        self._has_own_rate = run.key.resolve_sampling().method == "fps"
+        self._has_own_rate = run.streams[0].key.resolve_sampling().method == "fps"
         self._learned: list[str] = []
         self._sparse: list[Prediction] = []
 

@@ -100,9 +100,9 @@ def _row(run: "ComparedRun") -> tuple[str, ...]:
         run.protocol,
         str(len(run.caveats)),
         config.head,
-        config.motion,
-        run.run.key.backbone,
-        str(run.run.key.resolve_sampling()),
+        config.motion or "by stream",
+        "+".join(stream.key.backbone for stream in run.run.streams),
+        str(run.run.streams[0].key.resolve_sampling()),
         str(len(run.run.splits)),
     )
 

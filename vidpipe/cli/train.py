@@ -9,6 +9,7 @@ import click
 from vidpipe.cli.options import LocalPath, evaluation_lines, label_options, printable, setting_options, vidpipe_command
 from vidpipe.config import TrainConfig
 from vidpipe.errors import count_of
+from vidpipe.heads.members import BASELINE
 
 if TYPE_CHECKING:
     from vidpipe.runs.tables import Epoch
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 @vidpipe_command(name="train", short_help="Train a classifier on stored features.")
-@click.argument("store", type=LocalPath())
+@click.argument("stores", metavar="STORE…", nargs=-1, required=True, type=LocalPath())
 @click.option("-o", "--output", "run", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the folder when the new one is complete.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted training (RUN.training/) with the same settings.")
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 @label_options
 @setting_options(TrainConfig, "train")
 def command(
-    store: Path,
+    stores: tuple[Path, ...],
     run: Path,
     overwrite: bool,
     resume: bool,
@@ -39,7 +40,10 @@ def command(
     official_split: str,
     **settings: Any,
 ) -> None:
-    """Train a classifier on a store's features, and the mean-feature baseline beside it.
+    """Train a classifier on the features of one or more streams, and the mean-feature baseline beside it.
+
+    STORE is a store, or a folder of stores with one for each stream; give it several times for several stores. The
+    classifier has a member for each stream and head, and fuses their predictions.
 
     The label of a video is the name of its folder, unless --labels names a file. The model is tested once on the test
     set, then refitted on all videos and saved (--no-refit saves the tested one). It never learns from a test set that
@@ -49,12 +53,12 @@ def command(
     \b
     vidpipe train features -o run
     vidpipe train features -o run --labels labels.csv --folds 5 --group-by camera
-    vidpipe train features -o run --head lstm --motion raw,difference --ensemble 3
+    vidpipe train features -o run --streams flow --head lstm --motion raw,difference --ensemble 3
     """
     from vidpipe.api import train
 
     result = train(
-        store,
+        stores,
         run,
         overwrite=overwrite,
         resume=resume,
@@ -67,12 +71,12 @@ def command(
     _print_result(result)
 
 
-def _log_epoch(head: str, epoch: "Epoch") -> None:
+def _log_epoch(name: str, epoch: "Epoch") -> None:
     if epoch.epoch % 10 == 0 or epoch.epoch == 1:
         validation = f", validation {epoch.val_loss:.3f} ({epoch.val_top1:.0%})" if epoch.val_top1 is not None else ""
         logger.info(
             "%s, epoch %d: loss %.3f (%.0f%%)%s",
-            head,
+            name,
             epoch.epoch,
             epoch.train_loss,
             100 * epoch.train_top1,
@@ -81,7 +85,7 @@ def _log_epoch(head: str, epoch: "Epoch") -> None:
 
 
 def _print_result(result: "TrainResult") -> None:
-    run, head = result.run, result.run.config.head
+    run, own = result.run, result.run.classifier
     num_learned, num_train = len(run.learned), len(result.split.train)
     click.echo(f"{run.path}: trained on {count_of(num_learned, 'video')}, {count_of(len(run.class_names), 'class')}")
     click.echo(f"split: {printable(run.grouping)}")
@@ -91,21 +95,24 @@ def _print_result(result: "TrainResult") -> None:
         )
     if run.choice:
         click.echo(f"head: {run.choice}")
+    if len(run.members) > 1:
+        weights = ", ".join(f"{printable(one.member.name)} {one.weight:.2f}" for one in run.members)
+        click.echo(f"weights: {weights}")
     if result.cross_validation is not None:
-        _print_folds(result.cross_validation, head)
-    for subset, by_head in result.evaluations.items():
-        for line in evaluation_lines(by_head, own=head):
+        _print_folds(result.cross_validation)
+    for subset, by_name in result.evaluations.items():
+        for line in evaluation_lines(by_name, own=own):
             click.echo(f"{subset:<5} {line}")
     for warning in run.warnings:
         click.echo(printable(f"warning: {warning}"), err=True)
 
 
-def _print_folds(found: "CrossValidation", head: str) -> None:
+def _print_folds(found: "CrossValidation") -> None:
     width = max(map(len, found.heads))
     for name in found.heads:
         num_folds, num_videos = len(found.of(name)), len(found.accuracy_by_video(name))
         click.echo(
             f"folds {name:<{width}} top-1 {found.estimate(name)}  {count_of(num_videos, 'video')}, "
             f"{count_of(num_folds, 'test set')}"
-            f"{'  (baseline)' * (name != head)}"
+            f"{'  (baseline)' * (name == BASELINE != found.heads[0])}"
         )

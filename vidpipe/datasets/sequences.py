@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vidpipe.datasets.splits import SUBSETS, Split
-from vidpipe.features.store import FeatureStore
+from vidpipe.datasets.streams import Stores, kind_of, name_stores
 from vidpipe.records import LabeledVideo
 
 __all__ = ["PaddedBatch", "SequenceDataset", "Subsets", "pad", "read_subsets", "select_subsets"]
@@ -43,27 +43,54 @@ def pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class SequenceDataset:
-    """Labelled videos: their records, class indices and feature sequences.
+    """Labelled videos: their records, class indices, and a feature sequence in each stream.
+
+    What concerns sequences (`dim`, `lengths`, `batches` and so on) is of the first stream; `stream` selects another.
 
     Args:
-        store: the features.
-        videos: the videos; each must be in the store, and its label among the classes.
+        stores: by stream, the features; or one store.
+        videos: the videos; each must be in every store, and its label among the classes.
         class_names: K names, in the order of the class indices.
 
     Raises:
         StoreError: a feature is not finite, or too large to compute with.
     """
 
-    def __init__(self, store: FeatureStore, videos: Sequence[LabeledVideo], class_names: Sequence[str]) -> None:
+    def __init__(self, stores: Stores, videos: Sequence[LabeledVideo], class_names: Sequence[str]) -> None:
         self.videos, self.class_names = tuple(videos), tuple(class_names)
         index_of = {name: index for index, name in enumerate(class_names)}
         self.class_index = torch.tensor([index_of[video.label] for video in videos], dtype=torch.int64)
         """(N,) int64"""
-        self._sequences = [torch.from_numpy(rows) for rows in store.features(self.video_ids)]
-        """(T, D) float32 or float16 each, as stored."""
+        named = name_stores(stores)
+        self.kinds = {name: kind_of(store.key) for name, store in named.items()}
+        """By stream, the kind of its backbone: a key of `vidpipe.heads.inputs.HEAD_INPUTS`."""
+        self._by_stream = {
+            name: [torch.from_numpy(rows) for rows in store.features(self.video_ids)] for name, store in named.items()
+        }
+        """By stream, (T, D) float32 or float16 each, as stored."""
 
     def __len__(self) -> int:
         return len(self.videos)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The names of the streams."""
+        return tuple(self._by_stream)
+
+    def stream(self, name: str) -> Self:
+        """Return the same videos with one of the streams, over the same memory."""
+        selected = copy.copy(self)
+        selected.kinds, selected._by_stream = {name: self.kinds[name]}, {name: self._by_stream[name]}
+        return selected
+
+    @property
+    def kind(self) -> str:
+        """The kind of the first stream's backbone."""
+        return next(iter(self.kinds.values()))
+
+    @property
+    def _sequences(self) -> list[Tensor]:
+        return next(iter(self._by_stream.values()))
 
     @property
     def video_ids(self) -> list[str]:
@@ -97,7 +124,9 @@ class SequenceDataset:
         selected = copy.copy(self)
         selected.videos = tuple(self.videos[number] for number in numbers)
         selected.class_index = self.class_index[torch.tensor(numbers, dtype=torch.int64)]
-        selected._sequences = [self._sequences[number] for number in numbers]
+        selected._by_stream = {
+            name: [sequences[number] for number in numbers] for name, sequences in self._by_stream.items()
+        }
         return selected
 
     def concatenate(self, *others: Self) -> Self:
@@ -106,13 +135,18 @@ class SequenceDataset:
         joined = copy.copy(self)
         joined.videos = tuple(chain.from_iterable(dataset.videos for dataset in datasets))
         joined.class_index = torch.cat([dataset.class_index for dataset in datasets])
-        joined._sequences = list(chain.from_iterable(dataset._sequences for dataset in datasets))
+        joined._by_stream = {
+            name: list(chain.from_iterable(dataset._by_stream[name] for dataset in datasets)) for name in self.streams
+        }
         return joined
 
     def averaged(self) -> Self:
-        """Return the same videos, each with the mean of its features as its only row."""
-        averaged = copy.copy(self)
-        averaged._sequences = [sequence.float().mean(dim=0, keepdim=True) for sequence in self._sequences]
+        """Return the same videos with the first stream, each with the mean of its features as its only row."""
+        averaged = self.stream(self.streams[0])
+        averaged._by_stream = {
+            name: [sequence.float().mean(dim=0, keepdim=True) for sequence in sequences]
+            for name, sequences in averaged._by_stream.items()
+        }
         return averaged
 
     def sequence(self, number: int) -> Tensor:
@@ -143,11 +177,11 @@ Subsets = Mapping[str, SequenceDataset]
 """`train`, `val` and `test`, each with its videos; a subset may be empty."""
 
 
-def read_subsets(store: FeatureStore, split: Split) -> dict[str, SequenceDataset]:
+def read_subsets(stores: Stores, split: Split) -> dict[str, SequenceDataset]:
     """Read the features of a split's videos; the classes are those of its train and val, sorted.
 
     Args:
-        store: holds the features of each video.
+        stores: as for `SequenceDataset`; each holds the features of each video.
         split: the videos.
 
     Returns:
@@ -157,7 +191,7 @@ def read_subsets(store: FeatureStore, split: Split) -> dict[str, SequenceDataset
         StoreError: a feature is not finite, or too large to compute with.
     """
     class_names = sorted({video.label for video in (*split.train, *split.val)})
-    return {subset: SequenceDataset(store, split[subset], class_names) for subset in SUBSETS}
+    return {subset: SequenceDataset(stores, split[subset], class_names) for subset in SUBSETS}
 
 
 def select_subsets(dataset: SequenceDataset, split: Split) -> dict[str, SequenceDataset]:

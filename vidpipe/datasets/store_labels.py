@@ -1,11 +1,13 @@
-"""The labels of a feature store's videos."""
+"""The labels of the videos of one or more feature stores."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from vidpipe.config import LabelsConfig
 from vidpipe.datasets.groups import group_by_pattern
 from vidpipe.datasets.labels import labels_from_folders, labels_table, read_labels
+from vidpipe.datasets.streams import Stores, keep_common, name_stores
 from vidpipe.errors import UsageError, count_of, first_few
 from vidpipe.features.inventory import find_gone_in_place
 from vidpipe.features.store import FeatureStore
@@ -48,16 +50,39 @@ def label_store(
         LabelsError: the labels cannot be read, or do not fit the store's videos.
         UsageError: there is no such labels file.
     """
+    return _label_stores(
+        [store],
+        labels,
+        official_split=official_split,
+        skip_missing=skip_missing,
+        group_by=group_by,
+        video_column=video_column,
+        label_column=label_column,
+    )
+
+
+def _label_stores(
+    stores: Sequence[FeatureStore],
+    labels: Path | str | None,
+    *,
+    official_split: int,
+    skip_missing: bool,
+    group_by: str | None,
+    video_column: str | None,
+    label_column: str | None,
+) -> list[LabeledVideo]:
+    """Label the videos that at least one of the stores holds."""
+    video_ids = sorted({video_id for store in stores for video_id in store.ids})
     if labels is None:
-        return _labels_from_folders(store, group_by)
+        return _labels_from_folders(stores, video_ids, group_by)
     table = labels_table(labels)
     group_column = table.named(group_by) if table is not None and group_by is not None else None
     videos = read_labels(
         labels,
-        video_ids=store.ids,
+        video_ids=video_ids,
         official_split=official_split,
         skip_missing=skip_missing,
-        failed_ids=[failure.video_id for failure in store.failures],
+        failed_ids=sorted({failure.video_id for store in stores for failure in store.failures} - set(video_ids)),
         group_column=group_column or "group",
         video_column=video_column,
         label_column=label_column,
@@ -68,37 +93,40 @@ def label_store(
     return group_by_pattern(videos, group_by, no_column=no_column)
 
 
-def _labels_from_folders(store: FeatureStore, group_by: str | None) -> list[LabeledVideo]:
-    if gone := set(find_gone_in_place(store)):
+def _labels_from_folders(
+    stores: Sequence[FeatureStore], video_ids: Sequence[str], group_by: str | None
+) -> list[LabeledVideo]:
+    if gone := {video_id for store in stores for video_id in find_gone_in_place(store)}:
         logger.warning(
             "%s left out: the file is no longer where it was extracted from: %s (`vidpipe store prune STORE INPUT…` "
             "drops it from the store)",
             count_of(len(gone), "video"),
             first_few(sorted(gone)),
         )
-    videos = labels_from_folders(video_id for video_id in store.ids if video_id not in gone)
+    videos = labels_from_folders(video_id for video_id in video_ids if video_id not in gone)
     if group_by is None:
         return videos
     return group_by_pattern(videos, group_by, no_column="labels from folders have no columns")
 
 
-def label_store_splits(store: FeatureStore, config: LabelsConfig) -> list[list[LabeledVideo]]:
-    """Label the videos of a store as the settings ask for, once for each official split.
+def label_store_splits(stores: Stores, config: LabelsConfig) -> list[list[LabeledVideo]]:
+    """Label the videos of one or more streams as the settings ask for, once for each official split.
 
     Args:
-        store: the features.
+        stores: the features; every stream holds the labelled videos, unless `skip_missing` leaves them out.
         config: `labels` and how to read them; `split` is 1, 2, 3 or all.
 
     Returns:
         The labelled videos of each split: three lists for the split `all`, else one.
 
     Raises:
-        LabelsError: the labels cannot be read, or do not fit the store's videos.
+        LabelsError: the labels cannot be read or do not fit the videos, or the streams hold different videos.
         UsageError: there is no such labels file, or it gives no splits for `all`.
     """
+    named = name_stores(stores)
     splits = [
-        label_store(
-            store,
+        _label_stores(
+            list(named.values()),
             config.labels,
             official_split=number,
             skip_missing=config.skip_missing,
@@ -112,4 +140,4 @@ def label_store_splits(store: FeatureStore, config: LabelsConfig) -> list[list[L
         raise UsageError(
             "--split all goes with the official lists of UCF101 or HMDB51; give their folder with --labels"
         )
-    return splits
+    return [keep_common(named, videos, skip_missing=config.skip_missing) for videos in splits]

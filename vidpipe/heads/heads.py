@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from vidpipe.config import TrainConfig
+from vidpipe.config import LINEAR_HEADS, TrainConfig
 from vidpipe.heads.calibration import MIN_CALIBRATION_VIDEOS, fit_temperature
+from vidpipe.heads.inputs import resolve_input
 from vidpipe.heads.motion import Motion, masked_mean, step_mask
 
 __all__ = [
@@ -297,12 +298,14 @@ HEADS: Mapping[str, Callable[[Motion, int, TrainConfig], Head]] = {
     "tcn": TCNHead,
     "transformer": TransformerHead,
     "mean": lambda motion, num_classes, config: MeanHead(motion, num_classes),
-    "statistics": lambda motion, num_classes, config: StatisticsHead(motion, num_classes, config.statistic_names),
+    "statistics": lambda motion, num_classes, config: StatisticsHead(
+        motion, num_classes, str(config.statistics).split(",")
+    ),
 }
 
 
-def build_head(name: str, dim: int, num_classes: int, config: TrainConfig) -> Head:
-    """Build an untrained head, or an `Ensemble` of them.
+def build_head(name: str, dim: int, num_classes: int, config: TrainConfig, *, kind: str = "image") -> Head:
+    """Build an untrained head, or an `Ensemble` of them; a linear head is always alone.
 
     The baseline `mean` uses raw features, each divided by its own deviation, whatever the config says.
 
@@ -311,14 +314,21 @@ def build_head(name: str, dim: int, num_classes: int, config: TrainConfig) -> He
         dim: D, the size of a feature.
         num_classes: K.
         config: the settings.
+        kind: of the stream's backbone, a key of `vidpipe.heads.inputs.HEAD_INPUTS`; it gives the settings that are
+            None.
 
     Returns:
         The head, with random weights from torch's random number generator.
     """
     if name == "mean":
         return HEADS[name](Motion(dim, transforms=["raw"], unit_frames=False, scale_sharing=0.0), num_classes, config)
+    config = resolve_input(config, kind)
     motion = Motion(
-        dim, transforms=config.transforms, unit_frames=config.unit_frames, scale_sharing=config.scale_sharing
+        dim,
+        transforms=str(config.motion).split(","),
+        unit_frames=bool(config.unit_frames),
+        scale_sharing=float(config.scale_sharing or 0),
     )
-    members = [HEADS[name](motion, num_classes, config) for _ in range(config.ensemble)]
+    num_members = 1 if name in LINEAR_HEADS else config.ensemble
+    members = [HEADS[name](motion, num_classes, config) for _ in range(num_members)]
     return members[0] if len(members) == 1 else Ensemble(members)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vidpipe.heads.members import BASELINE
 from vidpipe.report.thumbnails import Thumbnail, read_thumbnails
 from vidpipe.runs.metrics import Evaluation
 from vidpipe.runs.run import Run
@@ -60,7 +61,7 @@ class Score:
     """A key of `EVALUATION_SETS`."""
     head: str
     kind: str
-    """`model`, `baseline` or `majority`: always predicting the most frequent class."""
+    """`model`, `part` of it, `baseline` or `majority`: always predicting the most frequent class."""
     top1: float
     num_videos: int
     evaluation: Evaluation | None = None
@@ -121,9 +122,9 @@ def collect_report(run: Run, *, videos: Sequence[Path] = ()) -> Report:
         InputError: a path of `videos` holds no videos.
     """
     rows = evaluated_rows(run)
-    own = [row for row in rows if row.head == run.config.head]
+    own = [row for row in rows if row.head == run.classifier]
     wrong = sorted((row for row in own if not row.right), key=lambda row: -row.probability)
-    mistakes = tuple(_mistakes(wrong, rows, run.config.head))
+    mistakes = tuple(_mistakes(wrong, rows, run.classifier))
     if videos:
         mistakes = tuple(_with_thumbnails(mistakes, run, videos))
     return Report(
@@ -183,7 +184,7 @@ def find_scores(run: Run) -> Iterator[Score]:
     """Yield the score of each head, then of the majority class, on each evaluation set."""
     for name, evaluations in run.evaluations.items():
         for head, evaluation in evaluations.items():
-            kind = "model" if head == run.config.head else "baseline"
+            kind = "model" if head == run.classifier else "baseline" if head == BASELINE else "part"
             yield Score(name, head, kind, evaluation.top1, evaluation.num_videos, evaluation)
         for evaluation in list(evaluations.values())[:1]:
             yield _majority_score(name, evaluation, Counter(row.label for row in run.splits))
@@ -221,7 +222,7 @@ def _groups(run: Run, own: Sequence[EvaluatedRow]) -> Iterator[Group]:
 
 def _mistakes(wrong: Sequence[EvaluatedRow], rows: Sequence[EvaluatedRow], head: str) -> Iterator[Mistake]:
     """The first wrong predictions, one per video."""
-    baseline = {_video_in_fold(row): row.predicted for row in rows if row.head != head}
+    baseline = {_video_in_fold(row): row.predicted for row in rows if row.head == BASELINE != head}
     first_of: dict[str, EvaluatedRow] = {}
     for row in wrong:
         first_of.setdefault(row.video, row)
@@ -245,7 +246,7 @@ def _with_thumbnails(mistakes: Sequence[Mistake], run: Run, videos: Sequence[Pat
     """The mistakes with frames of their videos, or with the problem of one that cannot be found or decoded."""
     found = {file.id: file for file in find_videos(videos)}
     wanted = [found[mistake.video] for mistake in mistakes if mistake.video in found]
-    thumbnails, problems = read_thumbnails(wanted, run.key.preprocessing)
+    thumbnails, problems = read_thumbnails(wanted, run.streams[0].key.preprocessing)
     size_bytes = {row.video: row.size_bytes for row in run.splits}
     for mistake in mistakes:
         file = found.get(mistake.video)

@@ -107,8 +107,8 @@ def _compared(run: Run, name: str) -> ComparedRun:
 
 
 def _interval(run: Run, model: Score | None) -> tuple[float, float] | None:
-    if run.evaluation_set == "folds" and run.config.head in run.fold_scores:
-        estimate = run.fold_scores[run.config.head].estimate
+    if run.evaluation_set == "folds" and run.classifier in run.fold_scores:
+        estimate = run.fold_scores[run.classifier].estimate
         return estimate.low, estimate.high
     return model.evaluation.top1_interval if model and model.evaluation else None
 
@@ -126,7 +126,7 @@ def _correct(run: Run) -> dict[_TestedVideo, bool]:
     sizes = {row.video: row.size_bytes for row in run.splits}
     found: dict[_TestedVideo, list[bool]] = defaultdict(list)
     for row in evaluated_rows(run):
-        if row.head == run.config.head:
+        if row.head == run.classifier:
             found[_TestedVideo(row.video, sizes.get(row.video, 0), row.label)].append(row.right)
     return {video: 2 * sum(correct) > len(correct) for video, correct in found.items()}
 

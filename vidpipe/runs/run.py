@@ -1,13 +1,13 @@
 """A run folder: what `train` writes. `predict` needs only this folder and the backbone's weights. It holds no pickle.
 
 run/
-  model.safetensors    the head and the baseline
-  run.json             config, class_names, feature key, metrics, versions
+  model.safetensors    the classifier and the baseline
+  run.json             config, class_names, streams, members, metrics, versions
   config.toml          the settings, as --config reads them
   splits.csv           the subset of each video; itself a labels file
   history.csv          a line an epoch; history_refit.csv: of the fit to all videos
-  metrics.json         metrics of the head and the baseline on the validation and test sets
-  predictions.csv      what the head and the baseline predict for each validation and test video
+  metrics.json         metrics of the classifier, its parts and the baseline on the validation and test sets
+  predictions.csv      what the classifier, its members and the baseline predict for each validation and test video
   folds.csv            with --folds: the same for each video, by the fold that tested it
   leaks.csv            videos in two subsets that look alike, if there are any
   history.png  confusion.png
@@ -22,7 +22,7 @@ import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Self
 from vidpipe.config import TrainConfig, save_config
 from vidpipe.errors import ConfigError, RunError, UsageError
 from vidpipe.features.key import FeatureKey
+from vidpipe.heads.members import BASELINE, Member, name_classifier
 from vidpipe.runs.metrics import Evaluation, FoldScores
 from vidpipe.runs.run_folder import RUN_FORMAT, find_training_folder, finish_replacement
 from vidpipe.runs.tables import Epoch, FoldRow, PredictionRow, SplitRow, read_rows, write_rows
@@ -40,16 +41,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vidpipe.datasets.leaks import Leak
+    from vidpipe.datasets.streams import Stores
     from vidpipe.features.store import FeatureStore
-    from vidpipe.heads.heads import Head
+    from vidpipe.heads.fusion import Fusion
 
-__all__ = ["BASELINE", "EVALUATION_SETS", "Run", "check_key", "save_run"]
+__all__ = ["EVALUATION_SETS", "Run", "RunMember", "RunStream", "save_run", "stores_of"]
 
-VERSION = 4
+VERSION, READ_VERSIONS = 5, (3, 4, 5)
 NEW_NAMES = {"learned_parts": "learned_subsets", "inverse_penalty": "C"}
-"""Keys of run.json, and of its config, that have another name since version 4; version 3 is read too."""
-BASELINE = "mean"
-"""The head that is always trained too, and reported beside the one asked for."""
+"""Keys of run.json, and of its config, that have another name since version 4."""
 EVALUATION_SETS = {"test": "the test set", "folds": "the test folds", "val": "the validation set"}
 """What a run may have metrics on, the most reliable first."""
 
@@ -60,8 +60,35 @@ def _installed_versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class RunStream:
+    """A stream that a run was trained on."""
+
+    name: str
+    key: FeatureKey
+    dim: int
+    """D of the features."""
+
+
+@dataclass(frozen=True)
+class RunMember:
+    """A member of a run's classifier."""
+
+    streams: tuple[str, ...]
+    head: str
+    weight: float
+    """Of its log-probabilities in the fusion."""
+    inputs: tuple[Mapping[str, Any], ...]
+    """For each of the streams, what the head sees of it: the settings of `vidpipe.heads.inputs.HeadInput`."""
+
+    @property
+    def member(self) -> Member:
+        """What the member is."""
+        return Member(self.streams, self.head)
+
+
+@dataclass(frozen=True)
 class Run:
-    """A trained head with all that is needed to use it.
+    """A trained classifier with all that is needed to use it.
 
     The tables are read when they are first asked for. One that is missing or damaged raises a `RunError`.
     """
@@ -69,15 +96,16 @@ class Run:
     path: Path
     config: TrainConfig
     class_names: tuple[str, ...]
-    key: FeatureKey
-    dim: int
-    """D of the features."""
+    streams: tuple[RunStream, ...]
+    """At least one; the baseline sees the first."""
+    members: tuple[RunMember, ...]
+    """The members of the classifier, at least one."""
     metrics: Mapping[str, Any]
-    """By evaluation set, then by head, as metrics.json holds them; `evaluations` has them as records."""
+    """By evaluation set, then by classifier or part, as metrics.json holds them; `evaluations` has them as records."""
     grouping: str
     """Where the split comes from and what it keeps together, in a sentence."""
     learned_subsets: tuple[str, ...]
-    """The subsets (train, val, test) that the saved head is fitted to; the metrics are of a head fitted to train."""
+    """The subsets (train, val, test) that the saved classifier is fitted to; the metrics are of one fitted to train."""
     choice: str = ""
     """Why --head auto chose the head."""
     warnings: tuple[str, ...] = ()
@@ -107,8 +135,14 @@ class Run:
                 path=path,
                 config=TrainConfig(**document["config"]),
                 class_names=tuple(document["class_names"]),
-                key=FeatureKey.from_dict(document["feature_key"]),
-                dim=int(document["feature_dim"]),
+                streams=tuple(
+                    RunStream(one["name"], FeatureKey.from_dict(one["key"]), int(one["dim"]))
+                    for one in document["streams"]
+                ),
+                members=tuple(
+                    RunMember(tuple(one["streams"]), one["head"], float(one["weight"]), tuple(one["inputs"]))
+                    for one in document["members"]
+                ),
                 metrics=dict(document["metrics"]),
                 grouping=document["grouping"],
                 learned_subsets=tuple(document["learned_subsets"]),
@@ -118,13 +152,26 @@ class Run:
             )
 
     @property
+    def classifier(self) -> str:
+        """The name of the classifier among the metrics: `fusion`, or the name of its only head."""
+        return name_classifier([member.head for member in self.members])
+
+    @property
+    def keys(self) -> dict[str, FeatureKey]:
+        """The keys of the features by stream."""
+        return {stream.name: stream.key for stream in self.streams}
+
+    @property
     def evaluation_set(self) -> str:
         """The evaluation set of the headline metrics: the first of `EVALUATION_SETS` with metrics; "" without any."""
         return next((name for name in EVALUATION_SETS if name in self.metrics), "")
 
     @cached_property
     def evaluations(self) -> Mapping[str, Mapping[str, Evaluation]]:
-        """The metrics by evaluation set, then by head: `evaluations["test"]["lstm"]`; folds are pooled."""
+        """The metrics by evaluation set, then by classifier or part: `evaluations["test"]["flow/lstm"]`.
+
+        Folds are pooled.
+        """
         with _reading_run_json(self.path):
             return {
                 name: {head: Evaluation.from_dict(values) for head, values in self.metrics[name].items()}
@@ -145,7 +192,7 @@ class Run:
 
     @cached_property
     def history(self) -> tuple[Epoch, ...]:
-        """The epochs of the head that the metrics are of."""
+        """The epochs of the members of the classifier that the metrics are of."""
         return read_rows(self.path / "history.csv", Epoch)
 
     @cached_property
@@ -170,17 +217,17 @@ class Run:
 
     @property
     def learned(self) -> tuple[SplitRow, ...]:
-        """The videos that the saved head is fitted to."""
+        """The videos that the saved classifier is fitted to."""
         return tuple(row for row in self.splits if row.split in self.learned_subsets)
 
-    def load_heads(self, device: "torch.device") -> "dict[str, Head]":
-        """Load the head and the baseline.
+    def load_classifiers(self, device: "torch.device") -> "tuple[Fusion, Fusion]":
+        """Load the classifier and the baseline.
 
         Args:
-            device: where the heads run.
+            device: where they run.
 
         Returns:
-            The heads by name, ready to use: `{"lstm": …, "mean": …}`.
+            The two, ready to use; the baseline has one member.
 
         Raises:
             RunError: the model file is missing or damaged, or does not fit the run.
@@ -188,20 +235,51 @@ class Run:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        from vidpipe.heads.heads import build_head
-
         path = self.path / "model.safetensors"
         try:
-            tensors = load_file(path)
-            heads = {}
-            for name in dict.fromkeys((self.config.head, BASELINE)):
-                head = build_head(name, self.dim, len(self.class_names), self.config)
+            tensors = _current_names(load_file(path), self.members[0].head)
+            fusions = self._build(self.members), self._build(self._baseline)
+            for name, fusion in zip(("fusion", BASELINE), fusions, strict=True):
                 prefix = f"{name}."
-                head.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-                heads[name] = head.to(device).eval()
+                fusion.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         except (OSError, RuntimeError, SafetensorError) as error:
             raise RunError(f"{path}: cannot be loaded ({error})") from error
-        return heads
+        return fusions[0].to(device).eval(), fusions[1].to(device).eval()
+
+    @property
+    def _baseline(self) -> tuple[RunMember, ...]:
+        return (RunMember((self.streams[0].name,), BASELINE, 1.0, ({},)),)
+
+    def _build(self, members: Sequence[RunMember]) -> "Fusion":
+        from vidpipe.heads.fusion import Fusion, MemberHeads
+        from vidpipe.heads.heads import build_head
+
+        dims = {stream.name: stream.dim for stream in self.streams}
+        num_classes = len(self.class_names)
+        built = []
+        for member in members:
+            heads = [
+                build_head(member.head, dims[stream], num_classes, replace(self.config, **inputs))
+                for stream, inputs in zip(member.streams, member.inputs, strict=True)
+            ]
+            built.append(MemberHeads(member.member, heads))
+        return Fusion(built)
+
+
+def _current_names(tensors: "Mapping[str, Tensor]", head: str) -> "dict[str, Tensor]":
+    """The tensors with the names of version 5; before it, a run has those of one head and the baseline."""
+    import torch
+
+    if any(name.startswith("fusion.") for name in tensors):
+        return dict(tensors)
+    renamed: dict[str, Tensor] = {}
+    for its_name, its_head in (("fusion", head), (BASELINE, BASELINE)):
+        its = {
+            name.removeprefix(f"{its_head}."): one for name, one in tensors.items() if name.startswith(f"{its_head}.")
+        }
+        renamed |= {f"{its_name}.member_heads.0.parts.0.{name}": one for name, one in its.items()}
+        renamed |= {f"{its_name}.weights": torch.ones(1), f"{its_name}.temperature": torch.ones(())}
+    return renamed
 
 
 def _read_document(path: Path) -> dict[str, Any]:
@@ -218,13 +296,21 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: run.json is not that of a run; train the run again")
     if document.get("version") == VERSION:
         return document
-    if document.get("version") == VERSION - 1:
+    if document.get("version") in READ_VERSIONS:
         with _reading_run_json(path):
-            return _renamed(document) | {"config": _renamed(document["config"])}
+            return _with_one_stream(_renamed(document) | {"config": _renamed(document["config"])})
     raise RunError(
-        f"{path}: run.json has version {document.get('version')}; this vidpipe reads {VERSION - 1} and {VERSION}. "
+        f"{path}: run.json has version {document.get('version')}; this vidpipe reads {READ_VERSIONS[0]} to {VERSION}. "
         "Train the run again with this vidpipe"
     )
+
+
+def _with_one_stream(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of a run up to version 4, with the stream and the member that it implies."""
+    name = document["feature_key"]["backbone"].replace("/", "_")
+    stream = {"name": name, "key": document["feature_key"], "dim": document["feature_dim"]}
+    member = {"streams": [name], "head": document["config"]["head"], "weight": 1.0, "inputs": [{}]}
+    return {**document, "streams": [stream], "members": [member]}
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,30 +337,45 @@ def _reading_run_json(path: Path) -> Iterator[None]:
         ) from error
 
 
-def check_key(run: Run, store: "FeatureStore") -> None:
-    """Check that the features of a store are of the kind that a run was trained on.
+def stores_of(run: Run, stores: "Stores") -> "dict[str, FeatureStore]":
+    """Return the stores of a run's streams, after a check of their keys.
 
     Args:
         run: the run.
-        store: the store.
+        stores: by stream of the run; or one store, for a run of one stream.
+
+    Returns:
+        The stores by stream, in the run's order.
 
     Raises:
-        RunError: they are not; the message names the backbones or the settings that differ.
+        RunError: one is missing, or its features are not of the kind that the run was trained on; the message names
+            the backbones or the settings that differ.
     """
-    if store.key == run.key:
-        return
-    held, needed = store.key.contrast(run.key)
-    raise RunError(
-        f"{store.path} holds {held}; {run.path} needs {needed}. Extract the videos with the run's settings "
-        f"(`vidpipe info {run.path}`), or give another store; --debug shows all that differs"
-    )
+    from vidpipe.features.store import FeatureStore
+
+    if isinstance(stores, FeatureStore):
+        stores = {run.streams[0].name: stores}
+    for name, key in run.keys.items():
+        if name not in stores:
+            raise RunError(
+                f"{run.path} needs features of {len(run.streams)} streams ({', '.join(run.keys)}), and {name} is "
+                f"missing here; extract the videos with the run's settings (`vidpipe info {run.path}`)"
+            )
+        store = stores[name]
+        if store.key != key:
+            held, needed = store.key.contrast(key)
+            raise RunError(
+                f"{store.path} holds {held}; {run.path} needs {needed}. Extract the videos with the run's settings "
+                f"(`vidpipe info {run.path}`), or give another store; --debug shows all that differs"
+            )
+    return {name: stores[name] for name in run.keys}
 
 
 def save_run(
     run: Run,
     folder: Path,
     *,
-    heads: "Mapping[str, Head]",
+    classifiers: "Sequence[Fusion]",
     tables: Mapping[str, Sequence[Any]],
 ) -> None:
     """Write the files of a run.
@@ -282,7 +383,7 @@ def save_run(
     Args:
         run: the contents of run.json.
         folder: an empty folder.
-        heads: by name, the head and the baseline.
+        classifiers: the run's own and the baseline.
         tables: rows of `vidpipe.runs.tables` by file name: `{"splits": [SplitRow(…), …]}`; a table without rows is
             not written.
 
@@ -294,8 +395,8 @@ def save_run(
 
     tensors: dict[str, Tensor] = {
         f"{name}.{key}": tensor.cpu().clone(memory_format=torch.contiguous_format)  # an ensemble shares some
-        for name, head in heads.items()
-        for key, tensor in head.state_dict().items()
+        for name, fusion in zip(("fusion", BASELINE), classifiers, strict=False)
+        for key, tensor in fusion.state_dict().items()
     }
     try:
         (folder / "model.safetensors").write_bytes(save(tensors))  # save_file's files are their owner's alone
@@ -315,8 +416,8 @@ def _document(run: Run) -> dict[str, Any]:
         "version": VERSION,
         "config": dataclasses.asdict(run.config),
         "class_names": run.class_names,
-        "feature_key": run.key.as_dict(),
-        "feature_dim": run.dim,
+        "streams": [{"name": one.name, "key": one.key.as_dict(), "dim": one.dim} for one in run.streams],
+        "members": [dataclasses.asdict(member) for member in run.members],
         "grouping": run.grouping,
         "learned_subsets": run.learned_subsets,
         "choice": run.choice,

@@ -1,9 +1,10 @@
 """The tables of a run as typed rows: each CSV file is written and read here.
 
 splits.csv         `SplitRow`: the subset of each video; itself a labels file
-history.csv        `Epoch`: a line an epoch
-predictions.csv    `PredictionRow`: what each head predicts for each validation and test video
-folds.csv          `FoldRow`: what each head predicts for each video in cross-validation, trained without it
+history.csv        `Epoch`: a line an epoch of each member
+predictions.csv    `PredictionRow`: what the classifier, each member and the baseline predict for each validation and
+                   test video
+folds.csv          `FoldRow`: the same for each video in cross-validation, trained without it
 leaks.csv          `vidpipe.datasets.leaks.Leak`: pairs of videos in two subsets that look alike
 """
 
@@ -42,6 +43,10 @@ class Epoch:
     val_top1: float | None = None
     member: int = 0
     """Number of the head in an ensemble."""
+    stream: str = ""
+    """What the head sees; several names, joined by `+`, for early fusion."""
+    head: str = ""
+    """The head's name; empty in runs of early versions, which have one head."""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from vidpipe.backbones.image import choose_device
 from vidpipe.datasets.sequences import SequenceDataset
+from vidpipe.datasets.streams import Stores
 from vidpipe.errors import LabelsError, RunError
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
 from vidpipe.runs.metrics import Evaluation
-from vidpipe.runs.run import Run, check_key
-from vidpipe.training.scoring import Scores
+from vidpipe.runs.run import Run, stores_of
+from vidpipe.training.scoring import Scores, score_classifiers
 
 __all__ = ["EvaluationReport", "evaluate"]
 
@@ -20,43 +21,40 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """A run's heads on the same videos."""
+    """A run's classifier, its parts and the baseline on the same videos."""
 
     scores: dict[str, Scores]
-    """By head: the run's own first, then the baseline."""
+    """By name: the run's classifier first, its parts, the baseline."""
     num_excluded: int
     """Videos excluded because they were used for training or model selection."""
 
     @property
     def evaluations(self) -> dict[str, Evaluation]:
-        """The metrics by head, in the same order."""
+        """The metrics by name, in the same order."""
         return {name: scores.evaluation for name, scores in self.scores.items()}
 
 
-def evaluate(
-    run: Run, store: FeatureStore, videos: Sequence[LabeledVideo], *, device: str = "auto"
-) -> EvaluationReport:
+def evaluate(run: Run, stores: Stores, videos: Sequence[LabeledVideo], *, device: str = "auto") -> EvaluationReport:
     """Evaluate a run on labelled videos, excluding those used for training or model selection.
 
     Args:
         run: from `Run.open`.
-        store: features made with the run's own settings.
-        videos: labelled videos, each in the store.
+        stores: features made with the run's own settings, by the run's streams; or one store.
+        videos: labelled videos, each in every store.
         device: `auto`, `cpu` or `cuda`.
 
     Returns:
-        The predictions and metrics of the run's head and of the baseline.
+        The predictions and metrics of the run's classifier, its parts and the baseline.
 
     Raises:
         RunError: the store's features are not those that the run was trained on, or all videos are excluded.
         LabelsError: a label is not a class of the run.
     """
-    check_key(run, store)
+    named = stores_of(run, stores)
     _check_labels(run, videos)
-    unseen = _exclude_seen(run, store, videos)
-    dataset = SequenceDataset(store, unseen, run.class_names)
-    heads = run.load_heads(choose_device(device))
-    scores = {name: Scores.compute(name, head, dataset) for name, head in heads.items()}
+    unseen = _exclude_seen(run, next(iter(named.values())), videos)
+    dataset = SequenceDataset(named, unseen, run.class_names)
+    scores = score_classifiers(run.load_classifiers(choose_device(device)), dataset)
     return EvaluationReport(scores, num_excluded=len(videos) - len(unseen))
 
 

@@ -1,7 +1,7 @@
-"""Stage 4: new videos -> labels, with the run's own sampling and backbone."""
+"""Stage 4: new videos -> labels, with the run's own sampling and backbones."""
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 
 import torch
@@ -10,10 +10,11 @@ from vidpipe.backbones.image import choose_device
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
 from vidpipe.datasets.sequences import pad
+from vidpipe.datasets.streams import Stores
 from vidpipe.errors import RunError
-from vidpipe.features.store import FeatureStore
+from vidpipe.heads.fusion import Padded
 from vidpipe.records import FeatureSequence, Prediction, VideoFailure, VideoFeatures, VideoFile
-from vidpipe.runs.run import Run, check_key
+from vidpipe.runs.run import Run, stores_of
 from vidpipe.runs.tables import SplitRow
 from vidpipe.stages.extract import LoadedStream, iter_features
 
@@ -28,7 +29,7 @@ def predict(
     *,
     top: int = 5,
     min_confidence: float = 0.0,
-    store: FeatureStore | None = None,
+    store: Stores | None = None,
     config: ExtractConfig | None = None,
 ) -> Iterator[Prediction]:
     """Label videos; for a video that cannot be read, give the reason and go on.
@@ -38,7 +39,8 @@ def predict(
         videos: what to label; their ids differ.
         top: how many classes to give, most probable first.
         min_confidence: below this probability of the first class, the answer is none of the classes.
-        store: its features are used where it holds a video; the other videos are extracted, and not added to it.
+        store: by the run's streams, or one store. Their features are used where all of them hold a video; the other
+            videos are decoded, once for all streams, and not added to them.
         config: device, batch size, workers, timeout and weights; the run gives the settings that change a feature.
 
     Yields:
@@ -52,15 +54,14 @@ def predict(
     """
     config = config or ExtractConfig()
     classifier = _Classifier(run, choose_device(config.device), top, min_confidence)
-    if store is not None:
-        check_key(run, store)
-    features = {video.id: store for video in videos if store is not None and store.holds(video)}
-    to_read = [video for video in videos if video.id not in features]
+    named = {} if store is None else stores_of(run, store)
+    stored = {video.id for video in videos if named and all(one.holds(video) for one in named.values())}
+    to_read = [video for video in videos if video.id not in stored]
     waiting: dict[str, Prediction] = {}
     with closing(_read(run, to_read, classifier, config)) as read:
         for video in videos:
-            if video.id in features:
-                yield classifier(features[video.id][video.id])
+            if video.id in stored:
+                yield classifier({name: one[video.id] for name, one in named.items()})
                 continue
             while video.id not in waiting:
                 prediction = next(read)
@@ -71,24 +72,28 @@ def predict(
 def _read(
     run: Run, videos: Sequence[VideoFile], classifier: "_Classifier", config: ExtractConfig
 ) -> Generator[Prediction]:
-    """Decode and label videos, each as soon as it is done."""
+    """Decode and label videos, each as soon as it is done; each is decoded once for all streams."""
     if not videos:
         return
-    stream = Stream.of_key(run.key, weights=config.weights, owner=str(run.path))
-    loaded = LoadedStream.load(stream, config, num_videos=len(videos))
-    with closing(iter_features(videos, {run.key.backbone: loaded}, config=config)) as results:
+    loaded = {
+        name: LoadedStream.load(
+            Stream.of_key(key, weights=config.weights, owner=str(run.path)), config, num_videos=len(videos)
+        )
+        for name, key in run.keys.items()
+    }
+    with closing(iter_features(videos, loaded, config=config)) as results:
         for result in results:
             if isinstance(result, VideoFailure):
                 yield Prediction(result.video_id, error=result.message)
             elif isinstance(result, VideoFeatures):
-                yield classifier(result.streams[run.key.backbone])
+                yield classifier(result.streams)
 
 
 class _Classifier:
-    """A run's head, from a feature sequence to a prediction."""
+    """A run's classifier, from the feature sequences of a video to a prediction."""
 
     def __init__(self, run: Run, device: torch.device, top: int, min_confidence: float) -> None:
-        self._head = run.load_heads(device)[run.config.head]
+        self._fusion, _ = run.load_classifiers(device)
         self._device = device
         self._class_names = run.class_names
         self._top = min(top, len(run.class_names))
@@ -96,9 +101,10 @@ class _Classifier:
         self._learned = {(_file_name(row.video), row.size_bytes) for row in _learned_rows(run)}
 
     @torch.inference_mode()
-    def __call__(self, sequence: FeatureSequence) -> Prediction:
-        features, lengths = pad([torch.from_numpy(sequence.features).float()])  # (1, T, D), (1,)
-        probabilities = self._head(features.to(self._device), lengths).softmax(dim=1)[0].cpu()  # (K,)
+    def __call__(self, streams: Mapping[str, FeatureSequence]) -> Prediction:
+        padded = {name: self._pad(sequence) for name, sequence in streams.items()}
+        probabilities = self._fusion(padded).softmax(dim=1)[0].cpu()  # (1, K) -> (K,)
+        sequence = next(iter(streams.values()))
         best = probabilities.topk(self._top)
         return Prediction(
             video_id=sequence.video_id,
@@ -109,6 +115,10 @@ class _Classifier:
             num_frames=len(sequence),
             duration_seconds=sequence.info.duration_seconds,
         )
+
+    def _pad(self, sequence: FeatureSequence) -> Padded:
+        features, lengths = pad([torch.from_numpy(sequence.features).float()])  # (1, T, D), (1,)
+        return features.to(self._device), lengths
 
 
 def _file_name(video_id: str) -> str:

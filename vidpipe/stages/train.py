@@ -1,4 +1,4 @@
-"""Stage 2: features and labels -> a run. The baseline, on mean features, is trained beside the head."""
+"""Stage 2: features and labels -> a run. The baseline, on mean features, is trained beside the classifier."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,20 +13,25 @@ from vidpipe.datasets.leaks import Leak, exclude_conflicts, find_leaks
 from vidpipe.datasets.protocol import Protocol, draw_protocol
 from vidpipe.datasets.sequences import SequenceDataset, Subsets, read_subsets
 from vidpipe.datasets.splits import SUBSETS, Split, describe_grouping
+from vidpipe.datasets.streams import Stores, choose_streams, name_stores
 from vidpipe.datasets.warning_collector import collect_warnings
 from vidpipe.errors import count_of
 from vidpipe.features.store import FeatureStore
-from vidpipe.heads.heads import Head, LinearHead
+from vidpipe.heads.fusion import Fusion, MemberHeads
+from vidpipe.heads.heads import LinearHead
+from vidpipe.heads.inputs import input_of
+from vidpipe.heads.members import BASELINE, Member, baseline_members
 from vidpipe.records import LabeledVideo
 from vidpipe.runs.metrics import Evaluation
 from vidpipe.runs.plots import plot_confusion, plot_history
-from vidpipe.runs.run import BASELINE, Run, save_run
+from vidpipe.runs.run import Run, RunMember, RunStream, save_run
 from vidpipe.runs.run_folder import check_apart_from_store
 from vidpipe.runs.tables import Epoch, PredictionRow, SplitRow
 from vidpipe.training.caveats import result_caveats, split_caveats
 from vidpipe.training.cross_validation import CrossValidation, cross_validate
-from vidpipe.training.fit import Callbacks, compute_uncalibrated_logits, fit_head
-from vidpipe.training.scoring import Scores
+from vidpipe.training.fit import Callbacks, compute_uncalibrated_logits
+from vidpipe.training.fusion import FittedClassifier, Watched, Weights, fit_classifier
+from vidpipe.training.scoring import Scores, score_classifiers
 from vidpipe.training.selection import HeadChoice, choose_head
 from vidpipe.training.session import TrainingSession, open_session
 
@@ -35,24 +40,24 @@ __all__ = ["TrainResult", "train"]
 logger = logging.getLogger(__name__)
 
 ScoresBySubset = Mapping[str, Mapping[str, Scores]]
-"""By subset, then by head."""
+"""By subset, then by classifier or part of it; see `vidpipe.heads.fusion.Fusion.parts`."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A run, and how well its heads do."""
+    """A run, and how well its classifier does."""
 
     run: Run
     split: Split
     """The videos of each subset: `split["test"]`."""
     scores: ScoresBySubset
-    """Predictions of the heads trained on train alone, on val and test: `scores["test"]["statistics"]`."""
+    """Predictions of the classifiers trained on train alone, on val and test: `scores["test"]["fusion"]`."""
     cross_validation: CrossValidation | None
     leaks: tuple[Leak, ...]
 
     @property
     def evaluations(self) -> dict[str, dict[str, Evaluation]]:
-        """The metrics, by subset and head: `evaluations["test"]["statistics"].top1`."""
+        """The metrics, by subset and classifier or part: `evaluations["test"]["fusion"].top1`."""
         return {
             subset: {name: scores.evaluation for name, scores in by_head.items()}
             for subset, by_head in self.scores.items()
@@ -60,7 +65,7 @@ class TrainResult:
 
 
 def train(
-    store: FeatureStore,
+    stores: Stores,
     videos: Sequence[LabeledVideo],
     run_path: Path,
     *,
@@ -73,14 +78,14 @@ def train(
     label_warnings: Sequence[str] = (),
     on_epoch: Callable[[str, Epoch], None] = lambda head, epoch: None,
 ) -> TrainResult:
-    """Train a head and the baseline on a store's features, test them once, then refit them to all videos.
+    """Train a classifier and the baseline on the features of one or more streams, test them once, then refit them.
 
-    The metrics are those of heads trained on the training set alone. The saved heads are refitted to all videos except
-    a test set that the labels give, unless `config.refit` is off.
+    The metrics are those of classifiers trained on the training set alone. The saved ones are refitted to all videos
+    except a test set that the labels give, unless `config.refit` is off.
 
     Args:
-        store: the features.
-        videos: labelled videos, each in the store.
+        stores: the features by stream, or one store. Leaks and conflicts are looked for in the first stream.
+        videos: labelled videos, each in every store.
         run_path: the folder to write; it is replaced as a whole at the end.
         config: the settings. With `folds` or `leave_one_group_out`, cross-validation tests every video outside a given
             test set; then the run is trained on all of them.
@@ -90,10 +95,10 @@ def train(
         tensorboard: write TensorBoard events beside history.csv.
         skip_conflicts: exclude videos that have identical features but different labels; without it, they are an error.
         label_warnings: the warnings of reading the labels (`collect_warnings`), to save in the run.
-        on_epoch: called with the head's name after each epoch.
+        on_epoch: called after each epoch with the name of the member (`flow/lstm`) or of the only head (`lstm`).
 
     Returns:
-        The run, and how well its heads do.
+        The run, and how well its classifier does.
 
     Raises:
         LabelsError: the labels cannot be split, or two videos have identical features but different labels.
@@ -102,23 +107,26 @@ def train(
         TrainingError: a loss is not finite.
         InterruptedTrainingError: Ctrl-C; the last checkpoint is kept.
     """
-    check_apart_from_store(run_path, store.path)
+    named = choose_streams(name_stores(stores), config.stream_names)
+    for store in named.values():
+        check_apart_from_store(run_path, store.path)
+    first = next(iter(named.values()))
     with collect_warnings() as conflict_warnings:
-        kept = exclude_conflicts(store, videos, skip=skip_conflicts)
+        kept = exclude_conflicts(first, videos, skip=skip_conflicts)
     options = {"resume": resume, "overwrite": overwrite, "tensorboard": tensorboard}
     with open_session(run_path, config, **options, on_epoch=on_epoch) as session:
         with collect_warnings() as split_warnings:
             protocol = draw_protocol(kept, config, more_splits)
-        subsets = read_subsets(store, protocol.split)
-        session.set_head(_choose_head(subsets["train"], session))
-        tested = _fit(subsets, session)
-        scores = _score(tested.heads, subsets)
+        subsets = read_subsets(named, protocol.split)
+        members = session.set_head(_choose_head(subsets["train"], session), tuple(named))
+        tested = _fit(members, subsets, session)
+        scores = _score(tested, subsets)
         cross_validation = _cross_validate(subsets, protocol, session)
         saved = _refit(tested, subsets, session)
         results = _Results(protocol.split, subsets, scores, cross_validation, tuple(find_leaks(subsets)))
         warnings = (*label_warnings, *conflict_warnings, *split_warnings)
-        run = _make_run(store, results, saved.learned_subsets, session, warnings)
-        session.folder.put_in_place(partial(_write_run, store, run, results, saved.heads, tested.history))
+        run = _make_run(named, results, saved, session, warnings)
+        session.folder.put_in_place(partial(_write_run, first, run, results, saved, tested.history))
     return TrainResult(run, results.split, scores, cross_validation, results.leaks)
 
 
@@ -127,19 +135,27 @@ def train(
 
 @dataclass(frozen=True)
 class _Fitted:
-    """The head and the baseline, fitted."""
+    """The classifier and the baseline, fitted."""
 
-    heads: Mapping[str, Head]
-    """By name, the run's own head first."""
-    history: Sequence[Epoch]
-    """The epochs of the run's own head."""
+    own: FittedClassifier
+    baseline: Fusion
     learned_subsets: tuple[str, ...] = ("train",)
-    """The subsets that the heads are fitted to."""
+    """The subsets that they are fitted to."""
+
+    @property
+    def classifiers(self) -> tuple[Fusion, Fusion]:
+        """The classifier, then the baseline."""
+        return self.own.fusion, self.baseline
+
+    @property
+    def history(self) -> Sequence[Epoch]:
+        """The epochs of the classifier's members."""
+        return self.own.history
 
 
 @dataclass(frozen=True)
 class _Results:
-    """All that a training finds out about its heads and its videos."""
+    """All that a training finds out about its classifiers and its videos."""
 
     split: Split
     subsets: Subsets
@@ -149,7 +165,7 @@ class _Results:
 
 
 def _choose_head(training: SequenceDataset, session: TrainingSession) -> HeadChoice:
-    """The head that the config names, that --head auto chooses, or that it chose before the interruption."""
+    """The heads that the config names, that --head auto chooses, or that it chose before the interruption."""
     if session.config.head != "auto":
         return HeadChoice(session.config.head)
     choice = session.choice
@@ -160,53 +176,60 @@ def _choose_head(training: SequenceDataset, session: TrainingSession) -> HeadCho
     return choice
 
 
-def _fit(subsets: Subsets, session: TrainingSession, refit_epochs: int | None = None) -> _Fitted:
-    """Fit the head, then the baseline; `refit_epochs` is the number of epochs of a refit."""
+def _fit(
+    members: Sequence[Member],
+    subsets: Subsets,
+    session: TrainingSession,
+    *,
+    refit_epochs: Mapping[str, int] | None = None,
+    weights: Weights | None = None,
+) -> _Fitted:
+    """Fit the classifier, then the baseline; a refit has numbers of epochs and weights."""
     is_refit, config = refit_epochs is not None, session.config
-
-    def record(name: str, epoch: Epoch) -> None:
-        session.record_epoch(name, epoch, is_refit=is_refit)
-
     with closing(session.open_journal(subsets, refit_epochs)) as journal:
 
-        def on_epoch(epoch: Epoch) -> None:
-            journal.on_epoch(epoch)
-            record(config.head, epoch)
+        def watch(member: Member) -> Watched:
+            name, writer = member.name if len(members) > 1 else member.head, journal.open_member(member)
 
-        callbacks = Callbacks(on_epoch, journal.on_checkpoint)
-        head, history = fit_head(
-            config.head, subsets, config, callbacks=callbacks, resume_from=journal.resumed, max_epochs=refit_epochs
+            def on_epoch(epoch: Epoch) -> None:
+                writer.on_epoch(epoch)
+                session.record_epoch(name, epoch, is_refit=is_refit)
+
+            return Watched(Callbacks(on_epoch, writer.on_checkpoint), writer.resumed, writer.finish)
+
+        own = fit_classifier(
+            members, subsets, config, watch=watch, max_epochs=refit_epochs, weights=weights, on_stage=session.set_stage
         )
-    heads = {config.head: head}
-    if config.head != BASELINE:
-        callbacks = Callbacks(partial(record, BASELINE))
-        heads[BASELINE], _ = fit_head(BASELINE, subsets, replace(config, ensemble=1), callbacks=callbacks)
-    return _Fitted(heads, history)
+    baseline = baseline_members(subsets["train"].streams)
+    if baseline == tuple(members):
+        return _Fitted(own, own.fusion)
+    callbacks = Callbacks(partial(session.record_epoch, BASELINE, is_refit=is_refit))
+    return _Fitted(own, fit_classifier(baseline, subsets, config, watch=lambda member: Watched(callbacks)).fusion)
 
 
-def _score(heads: Mapping[str, Head], subsets: Subsets) -> ScoresBySubset:
-    """Apply the heads to the validation set and the test set, where these have videos."""
+def _score(fitted: _Fitted, subsets: Subsets) -> ScoresBySubset:
+    """Apply the classifiers to the validation set and the test set, where these have videos."""
     return {
-        subset: {name: Scores.compute(name, head, subsets[subset]) for name, head in heads.items()}
+        subset: score_classifiers(fitted.classifiers, subsets[subset])
         for subset in ("val", "test")
         if len(subsets[subset])
     }
 
 
 def _cross_validate(subsets: Subsets, protocol: Protocol, session: TrainingSession) -> CrossValidation | None:
-    """Cross-validate the head and the baseline; None where the protocol has no splits for it."""
+    """Cross-validate the classifier and the baseline; None where the protocol has no splits for it."""
     if not protocol.crossed:
         return None
     session.stage = "during cross-validation"
     videos = subsets["train"].concatenate(subsets["val"], subsets["test"])
-    heads = list(dict.fromkeys((session.config.head, BASELINE)))
-    return cross_validate(videos, protocol.crossed, session.config, heads)
+    return cross_validate(videos, protocol.crossed, session.config, with_baseline=True)
 
 
 def _refit(tested: _Fitted, subsets: Subsets, session: TrainingSession) -> _Fitted:
-    """Fit the heads again, to all videos except a given test set, for the number of epochs that was best.
+    """Fit the classifiers again, to all videos except a given test set, for the numbers of epochs that were best.
 
-    The tested heads know only the training set. A neural head's temperature comes from their logits of the others.
+    The tested members know only the training set. A neural head's temperature comes from their logits of the others;
+    the weights of the fusion stay.
     """
     is_given = any(video.split for video in subsets["test"].videos)
     others = [subset for subset in ("val", "test") if len(subsets[subset]) and not (subset == "test" and is_given)]
@@ -217,17 +240,30 @@ def _refit(tested: _Fitted, subsets: Subsets, session: TrainingSession) -> _Fitt
     logger.info(
         "refitting on all %s for the saved model (--no-refit saves the tested one)", count_of(len(learned), "video")
     )
-    saved = _fit({"train": learned, "val": learned.select([])}, session, refit_epochs=_best_epoch(tested.history))
-    for name, head in saved.heads.items():
-        if session.config.calibrate and not isinstance(head, LinearHead):
-            head.calibrate(compute_uncalibrated_logits(tested.heads[name], unseen), unseen.class_index)
+    fusion = tested.own.fusion
+    epochs = {member.name: _best_epoch(tested.history, member) for member in fusion.members}
+    refitted = {"train": learned, "val": learned.select([])}
+    saved = _fit(fusion.members, refitted, session, refit_epochs=epochs, weights=tested.own.weights)
+    if session.config.calibrate:
+        for name, member in saved.own.fusion.fitted.items():
+            _calibrate_again(member, fusion.fitted[name], unseen)
     return replace(saved, learned_subsets=("train", *others))
 
 
-def _best_epoch(history: Sequence[Epoch]) -> int:
+def _calibrate_again(member: MemberHeads, tested: MemberHeads, unseen: SequenceDataset) -> None:
+    """Calibrate a refitted neural head by the logits of the tested one."""
+    for stream, head, before in zip(member.member.streams, member.heads, tested.heads, strict=True):
+        if not isinstance(head, LinearHead):
+            logits = compute_uncalibrated_logits(before, unseen.stream(stream))
+            head.calibrate(logits, unseen.class_index)
+
+
+def _best_epoch(history: Sequence[Epoch], member: Member) -> int:
     """The epoch of the lowest validation loss, or the last one without validation; of an ensemble, their mean."""
     best: dict[int, Epoch] = {}
     for epoch in history:
+        if (epoch.stream, epoch.head) != ("+".join(member.streams), member.head):
+            continue
         leader = best.setdefault(epoch.member, epoch)
         if epoch.val_loss is None or leader.val_loss is None or epoch.val_loss < leader.val_loss:
             best[epoch.member] = epoch
@@ -238,9 +274,9 @@ def _best_epoch(history: Sequence[Epoch]) -> int:
 
 
 def _make_run(
-    store: FeatureStore,
+    stores: Mapping[str, FeatureStore],
     results: _Results,
-    learned_subsets: tuple[str, ...],
+    saved: _Fitted,
     session: TrainingSession,
     warnings: Sequence[str],
 ) -> Run:
@@ -248,20 +284,26 @@ def _make_run(
     subsets, scores, crossed = results.subsets, results.scores, results.cross_validation
     caveats = (
         *split_caveats(subsets, results.leaks, has_folds=crossed is not None),
-        *result_caveats(subsets, learned_subsets, scores, crossed, session.config.head),
+        *result_caveats(subsets, saved.learned_subsets, scores, crossed, saved.own.fusion),
     )
     return Run(
         path=session.folder.run_path,
         config=session.config,
         class_names=subsets["train"].class_names,
-        key=store.key,
-        dim=subsets["train"].dim,
+        streams=tuple(RunStream(name, store.key, subsets["train"].stream(name).dim) for name, store in stores.items()),
+        members=tuple(_run_members(saved.own.fusion, subsets["train"], session.config)),
         metrics=_metrics(scores, crossed),
         grouping=describe_grouping(results.split),
-        learned_subsets=learned_subsets,
+        learned_subsets=saved.learned_subsets,
         choice=session.reason,
         warnings=tuple(dict.fromkeys((*warnings, *caveats))),
     )
+
+
+def _run_members(fusion: Fusion, training: SequenceDataset, config: TrainConfig) -> Iterator[RunMember]:
+    for member, weight in zip(fusion.members, fusion.weights.tolist(), strict=True):
+        inputs = tuple(input_of(config, training.kinds[stream]) for stream in member.streams)
+        yield RunMember(member.streams, member.head, weight, inputs)
 
 
 def _metrics(scores: ScoresBySubset, cross_validation: CrossValidation | None) -> dict[str, Any]:
@@ -276,7 +318,7 @@ def _write_run(
     store: FeatureStore,
     run: Run,
     results: _Results,
-    heads: Mapping[str, Head],
+    saved: _Fitted,
     history: Sequence[Epoch],
     folder: Path,
 ) -> None:
@@ -284,15 +326,15 @@ def _write_run(
     tables: dict[str, Sequence[Any]] = {
         "splits": list(_split_rows(store, results.split)),
         "history": history,
-        "predictions": list(_prediction_rows(results.scores)),
-        "folds": list(results.cross_validation.rows()) if results.cross_validation else [],
+        "predictions": list(_prediction_rows(results.scores, _listed(saved))),
+        "folds": list(results.cross_validation.rows(_listed(saved))) if results.cross_validation else [],
         "leaks": results.leaks,
     }
-    save_run(run, folder, heads=heads, tables=tables)
+    save_run(run, folder, classifiers=saved.classifiers, tables=tables)
     plot_history(folder / "history.png", history)
     for subset in [subset for subset in ("test", "val") if subset in results.scores][:1]:
-        confusion = results.scores[subset][run.config.head].evaluation.confusion
-        plot_confusion(folder / "confusion.png", confusion, run.class_names, f"{run.config.head}, {subset} videos")
+        confusion = results.scores[subset][run.classifier].evaluation.confusion
+        plot_confusion(folder / "confusion.png", confusion, run.class_names, f"{run.classifier}, {subset} videos")
 
 
 def _split_rows(store: FeatureStore, split: Split) -> Iterator[SplitRow]:
@@ -302,8 +344,14 @@ def _split_rows(store: FeatureStore, split: Split) -> Iterator[SplitRow]:
             yield SplitRow(video.video_id, video.label, subset, video.group or "", size_bytes)
 
 
-def _prediction_rows(scores: ScoresBySubset) -> Iterator[PredictionRow]:
-    for subset, by_head in scores.items():
-        for its_scores in by_head.values():
-            for values in its_scores.rows():
+def _listed(fitted: _Fitted) -> set[str]:
+    """The names in predictions.csv and folds.csv; the other parts are in the metrics only."""
+    fusion = fitted.own.fusion
+    return {fusion.name, *(member.name for member in fusion.members), BASELINE}
+
+
+def _prediction_rows(scores: ScoresBySubset, names: set[str]) -> Iterator[PredictionRow]:
+    for subset, by_name in scores.items():
+        for name, its_scores in by_name.items():
+            for values in its_scores.rows() if name in names else ():
                 yield PredictionRow(split=subset, **values)

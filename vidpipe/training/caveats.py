@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from vidpipe.config import LINEAR_HEADS
 from vidpipe.datasets.leaks import Leak
 from vidpipe.datasets.sequences import SequenceDataset, Subsets
 from vidpipe.errors import count_of
 from vidpipe.heads.calibration import MIN_CALIBRATION_VIDEOS
-from vidpipe.runs.run import BASELINE
+from vidpipe.heads.fusion import Fusion
+from vidpipe.heads.members import BASELINE
 from vidpipe.training.cross_validation import CrossValidation
 from vidpipe.training.scoring import Scores
 
@@ -75,21 +75,23 @@ def result_caveats(
     learned_subsets: Sequence[str],
     scores: Mapping[str, Mapping[str, Scores]],
     cross_validation: CrossValidation | None,
-    head: str,
+    classifier: Fusion,
 ) -> Iterator[str]:
     """Yield caveats about the probabilities, and about a head that is no better than the baseline.
 
     Args:
         subsets: `train`, `val` and `test`.
         learned_subsets: the names of those that the saved head is trained on.
-        scores: by subset, then by head.
+        scores: by subset, then by classifier or part.
         cross_validation: its results, where there are any.
-        head: the name of the run's own head.
+        classifier: the run's own.
 
     Yields:
         A sentence each.
     """
-    calibrated_by = learned_subsets if head in LINEAR_HEADS else {*learned_subsets, "val"} - {"train"}
+    head = classifier.name
+    is_linear = all(member.is_linear for member in classifier.members)
+    calibrated_by = learned_subsets if is_linear else {*learned_subsets, "val"} - {"train"}
     num_videos = sum(len(subsets[subset]) for subset in calibrated_by)
     if 0 < num_videos < MIN_CALIBRATION_VIDEOS:
         yield (

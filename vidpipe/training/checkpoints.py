@@ -1,9 +1,9 @@
 """What a training writes while it runs: history.csv, TensorBoard events, and the checkpoint that --resume continues.
 
 RUN.training/              see `vidpipe.runs.run_folder`
-  history.csv              a line for each epoch
-  checkpoint.safetensors   weights and optimiser; the metadata holds the settings and the epochs so far
-                           written aside and renamed, so that it is always complete
+  history.csv              a line for each epoch of each member
+  checkpoint*.safetensors  one for each member: weights and optimiser; the metadata holds the settings and the epochs
+                           so far; written aside and renamed, so that it is always complete
   *_refit.*                the same for the refit to all videos
   tensorboard/             with --tensorboard
 """
@@ -19,65 +19,88 @@ from typing import TYPE_CHECKING, Any, Self
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import Subsets
 from vidpipe.errors import RunError, UsageError
-from vidpipe.runs.tables import Epoch, RowWriter, row_cells
+from vidpipe.heads.members import Member
+from vidpipe.runs.tables import Epoch, RowWriter
 from vidpipe.training.fit import Checkpoint
+from vidpipe.training.fusion import label_epoch
 from vidpipe.training.selection import HeadChoice
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["SECONDS_BETWEEN", "Interrupted", "Journal", "describe"]
+__all__ = ["SECONDS_BETWEEN", "Interrupted", "Journal", "MemberJournal", "describe"]
 
 SECONDS_BETWEEN = 10.0
 """Time between two checkpoints: a crash loses at most so much training."""
 
 
 class Journal:
-    """Writes the history, the TensorBoard events and the checkpoints of one fit.
+    """Writes the history, the TensorBoard events and the checkpoints of one fit of all members.
 
     Args:
         folder: the training's folder.
         suffix: a part of the files' names: "" or "_refit".
         about: what the training depends on, from `describe`; a checkpoint with another value is refused.
-        resume: read the folder's checkpoint into `resumed`.
+        resume: read the folder's checkpoints.
         tensorboard: write TensorBoard events.
 
     Raises:
         UsageError: TensorBoard is not installed.
-        RunError: the folder cannot be written, or holds the checkpoint of another training.
+        RunError: the folder cannot be written.
     """
-
-    resumed: Checkpoint | None
-    """The checkpoint to continue from, if there is one."""
 
     def __init__(
         self, folder: Path, suffix: str = "", *, about: Mapping[str, Any], resume: bool, tensorboard: bool
     ) -> None:
-        self._path, self._about = folder / f"checkpoint{suffix}.safetensors", json.dumps(about, sort_keys=True)
+        self._folder, self._suffix, self._about, self._resume = folder, suffix, about, resume
         self._last_seconds = time.monotonic()
+        self._num_members = 0
         self._events = _summary_writer(folder / f"tensorboard{suffix}") if tensorboard else None
         try:
-            self.resumed = self._read() if resume else None
             self._stream = (folder / f"history{suffix}.csv").open("w", newline="", encoding="utf-8")
         except OSError as error:
             raise RunError(f"{folder}: the run cannot be written ({error})") from error
         self._rows = RowWriter(self._stream)
-        for epoch in self.resumed.history if self.resumed else ():
-            self._write_row(epoch)
 
-    def on_epoch(self, epoch: Epoch) -> None:
-        """Add an epoch to history.csv and to the TensorBoard events."""
-        self._write_row(epoch)
-        for name, value in row_cells(epoch).items():
-            if self._events is not None and name not in ("epoch", "member"):
-                self._events.add_scalar(f"{name}/{epoch.member}", value, epoch.epoch)
+    def open_member(self, member: Member) -> "MemberJournal":
+        """Begin with the next member.
 
-    def on_checkpoint(self, make: Callable[[], Checkpoint]) -> None:
-        """Write a checkpoint if the last one is ten seconds old."""
-        if time.monotonic() - self._last_seconds >= SECONDS_BETWEEN:
-            self._write(make())
-            self._last_seconds = time.monotonic()
+        Args:
+            member: the member; a training fits its members in the same order each time.
+
+        Returns:
+            Its part of the journal, with its epochs so far in history.csv.
+
+        Raises:
+            RunError: its checkpoint cannot be read, or is of another training.
+        """
+        number = f"_{self._num_members}" if self._num_members else ""
+        self._num_members += 1
+        path = self._folder / f"checkpoint{self._suffix}{number}.safetensors"
+        about = json.dumps({**self._about, "member": member.name}, sort_keys=True)
+        return MemberJournal(self, member, path, about, resume=self._resume)
+
+    def write_row(self, epoch: Epoch) -> None:
+        """Add an epoch to history.csv."""
+        self._rows.write(epoch)
+        self._stream.flush()
+
+    def write_events(self, epoch: Epoch) -> None:
+        """Add an epoch to the TensorBoard events."""
+        for name in ("train_loss", "train_top1", "val_loss", "val_top1"):
+            value = getattr(epoch, name)
+            if self._events is not None and value is not None:
+                self._events.add_scalar(f"{name}/{epoch.stream}/{epoch.head}/{epoch.member}", value, epoch.epoch)
+
+    @property
+    def is_checkpoint_due(self) -> bool:
+        """Whether the last checkpoint is ten seconds old."""
+        return time.monotonic() - self._last_seconds >= SECONDS_BETWEEN
+
+    def note_checkpoint(self) -> None:
+        """Note that a checkpoint is written now."""
+        self._last_seconds = time.monotonic()
 
     def close(self) -> None:
         """Close the files."""
@@ -85,9 +108,40 @@ class Journal:
         if self._events is not None:
             self._events.close()
 
-    def _write_row(self, epoch: Epoch) -> None:
-        self._rows.write(epoch)
-        self._stream.flush()
+
+class MemberJournal:
+    """One member's part of a journal; see `Journal.open_member`."""
+
+    resumed: Checkpoint | None
+    """The checkpoint to continue from, if there is one."""
+
+    def __init__(self, journal: Journal, member: Member, path: Path, about: str, *, resume: bool) -> None:
+        self._journal, self._member, self._path, self._about = journal, member, path, about
+        self._make_last: Callable[[], Checkpoint] | None = None
+        try:
+            self.resumed = self._read() if resume else None
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read ({error})") from error
+        for epoch in self.resumed.history if self.resumed else ():
+            journal.write_row(label_epoch(epoch, member))
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """Add an epoch to history.csv and to the TensorBoard events."""
+        labelled = label_epoch(epoch, self._member)
+        self._journal.write_row(labelled)
+        self._journal.write_events(labelled)
+
+    def on_checkpoint(self, make: Callable[[], Checkpoint]) -> None:
+        """Write a checkpoint if the last one is ten seconds old."""
+        self._make_last = make
+        if self._journal.is_checkpoint_due:
+            self._write(make())
+
+    def finish(self) -> None:
+        """Write the last checkpoint of a finished fit, if the last one written is ten seconds old."""
+        if self._make_last is not None and self._journal.is_checkpoint_due:
+            self._write(self._make_last())
+        self._make_last = None
 
     def _write(self, state: Checkpoint) -> None:
         from safetensors.torch import save
@@ -98,6 +152,7 @@ class Journal:
         aside = self._path.with_suffix(".partial")
         aside.write_bytes(save(tensors, {"about": self._about, "progress": progress}))
         aside.replace(self._path)
+        self._journal.note_checkpoint()
 
     def _read(self) -> Checkpoint | None:
         if not self._path.exists():
@@ -145,10 +200,10 @@ class Interrupted:
         Raises:
             RunError: the checkpoint cannot be read.
         """
-        path = folder / "checkpoint.safetensors"
-        if not path.exists():
+        paths = sorted(folder.glob("checkpoint*.safetensors"))
+        if not paths:
             return None
-        about, _, _ = _read_checkpoint(path)
+        about, _, _ = _read_checkpoint(paths[0])
         return cls(HeadChoice(about["config"]["head"], about["choice"]), about["config"]["threads"])
 
 
@@ -160,14 +215,16 @@ def _summary_writer(folder: Path) -> "SummaryWriter":
     return SummaryWriter(str(folder))
 
 
-def describe(config: TrainConfig, subsets: Subsets, choice: str, refit_epochs: int | None) -> dict[str, Any]:
+def describe(
+    config: TrainConfig, subsets: Subsets, choice: str, refit_epochs: Mapping[str, int] | None
+) -> dict[str, Any]:
     """Describe what a fit depends on, for `Journal`.
 
     Args:
         config: the settings.
         subsets: `train` and `val`.
         choice: the reason for the head that --head auto chose; empty where the user named the head.
-        refit_epochs: number of epochs of a refit; None for the first fit.
+        refit_epochs: by member, the number of epochs of a refit; None for the first fit.
 
     Returns:
         Plain values, for JSON.
@@ -176,6 +233,7 @@ def describe(config: TrainConfig, subsets: Subsets, choice: str, refit_epochs: i
     return {
         "config": dataclasses.asdict(config),
         "videos": video_ids,
+        "streams": subsets["train"].streams,
         "choice": choice,
         "refit_epochs": refit_epochs,
     }

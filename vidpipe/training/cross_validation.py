@@ -1,8 +1,8 @@
-"""Test heads over several splits: k folds, one group left out at a time, repeated seeds, official splits."""
+"""Test a classifier over several splits: k folds, one group left out at a time, repeated seeds, official splits."""
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset, select_subsets
 from vidpipe.datasets.splits import Split
+from vidpipe.heads.members import baseline_members, plan_members
 from vidpipe.records import LabeledVideo
 from vidpipe.runs.metrics import Estimate, Evaluation, bootstrap_interval
 from vidpipe.runs.tables import FoldRow
-from vidpipe.training.fit import fit_head
-from vidpipe.training.scoring import Scores
+from vidpipe.training.fusion import fit_classifier
+from vidpipe.training.scoring import Scores, score_classifiers
 
 __all__ = ["CrossValidation", "FoldScores", "cross_validate"]
 
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FoldScores:
-    """A head on the test set of one split."""
+    """A classifier, or a part of it, on the test set of one split."""
 
     fold: int
     seed: int
@@ -32,19 +33,19 @@ class FoldScores:
 
     @property
     def head(self) -> str:
-        """The head's name."""
+        """The name of the classifier or of the part."""
         return self.scores.head
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """All heads on the test sets of all splits."""
+    """A classifier, its parts and the baseline on the test sets of all splits."""
 
     results: tuple[FoldScores, ...]
 
     @property
     def heads(self) -> list[str]:
-        """The names of the heads."""
+        """The names: the classifier itself first."""
         return list(dict.fromkeys(result.head for result in self.results))
 
     def of(self, head: str) -> list[FoldScores]:
@@ -93,34 +94,42 @@ class CrossValidation:
             for head in self.heads
         }
 
-    def rows(self) -> Iterator[FoldRow]:
-        """Yield the lines of folds.csv."""
+    def rows(self, names: Collection[str]) -> Iterator[FoldRow]:
+        """Yield the lines of folds.csv for the classifiers and parts with these names."""
         for result in self.results:
-            for values in result.scores.rows():
+            for values in result.scores.rows() if result.head in names else ():
                 yield FoldRow(fold=result.fold, seed=result.seed, **values)
 
 
 def cross_validate(
-    dataset: SequenceDataset, splits: Sequence[tuple[int, Split]], config: TrainConfig, heads: Sequence[str]
+    dataset: SequenceDataset,
+    splits: Sequence[tuple[int, Split]],
+    config: TrainConfig,
+    *,
+    with_baseline: bool = False,
 ) -> CrossValidation:
-    """Train each head on each split's training set, and test it on the split's test set.
+    """Train the classifier on each split's training set, and test it and its parts on the split's test set.
 
     Args:
-        dataset: holds the videos of all splits.
+        dataset: holds the videos of all splits, with all streams.
         splits: each with its seed.
         config: the settings.
-        heads: names of `vidpipe.heads.heads.HEADS`.
+        with_baseline: train the baseline, too.
 
     Returns:
-        The results, by split, then by head.
+        The results, by split; the classifier itself is the first of `heads`.
     """
     results = []
+    members = plan_members(dataset.streams, config)
     for fold, (seed, split) in enumerate(splits):
-        subsets = select_subsets(dataset, split)
-        for name in heads:
-            head, _ = fit_head(name, subsets, replace(config, seed=seed))
-            scores = Scores.compute(name, head, subsets["test"])
-            results.append(FoldScores(fold, seed, scores))
-            level = logging.INFO if len(splits) > 1 else logging.DEBUG
-            logger.log(level, "split %d of %d, %s: top-1 %.3f", fold + 1, len(splits), name, scores.evaluation.top1)
+        subsets, seeded = select_subsets(dataset, split), replace(config, seed=seed)
+        classifiers = [fit_classifier(members, subsets, seeded).fusion]
+        if with_baseline:
+            classifiers.append(fit_classifier(baseline_members(dataset.streams), subsets, seeded).fusion)
+        scores = score_classifiers(classifiers, subsets["test"])
+        results += [FoldScores(fold, seed, its_scores) for its_scores in scores.values()]
+        level = logging.INFO if len(splits) > 1 else logging.DEBUG
+        for name in {classifier.name: None for classifier in classifiers}:
+            top1 = scores[name].evaluation.top1
+            logger.log(level, "split %d of %d, %s: top-1 %.3f", fold + 1, len(splits), name, top1)
     return CrossValidation(tuple(results))

@@ -16,6 +16,7 @@ from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset, Subsets
 from vidpipe.errors import TrainingError, first_few
 from vidpipe.heads.heads import Ensemble, Head, LinearHead, build_head
+from vidpipe.heads.inputs import resolve_input
 from vidpipe.runs.tables import Epoch
 from vidpipe.training.augmentation import augment, mix
 from vidpipe.training.linear import fit_linear
@@ -84,7 +85,7 @@ def fit_head(
         TrainingError: the loss is not finite.
     """
     callbacks = callbacks or Callbacks()
-    device = choose_device(config.device)
+    device, config = choose_device(config.device), resolve_input(config, subsets["train"].kind)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         head = build_head(name, subsets["train"].dim, subsets["train"].num_classes, config)

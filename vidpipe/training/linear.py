@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from vidpipe.heads.heads import LinearHead
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
-__all__ = ["fit_linear"]
+__all__ = ["cross_fit_linear", "fit_joined", "fit_linear"]
 
 MAX_CROSS_FITTED_VIDEOS = 2000
 """With more videos, the other folds would only take longer."""
@@ -37,33 +38,102 @@ def fit_linear(head: LinearHead, training: SequenceDataset, config: TrainConfig)
         training: the training set.
         config: `C`, `balance` and `calibrate`.
     """
-    from sklearn.linear_model import LogisticRegression
+    fit_joined([head], [training], config)
 
-    pooled = _pooled(head, training)  # (N, F)
-    centre, scale = pooled.mean(axis=0), _block_scales(pooled, training.dim)
-    pooled -= centre
-    pooled /= scale
-    model = LogisticRegression(C=config.C, class_weight=None if config.balance == "none" else "balanced", max_iter=2000)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The number of unique classes")  # is large compared with the videos
-        warnings.filterwarnings("ignore", "The least populated class")  # has fewer videos than there are folds
-        model.fit(pooled, training.class_index.numpy())
-        if config.calibrate and len(training) >= MIN_CALIBRATION_VIDEOS:
-            _calibrate(head, model, pooled, training)
+
+def fit_joined(heads: Sequence[LinearHead], trainings: Sequence[SequenceDataset], config: TrainConfig) -> None:
+    """Fit one linear classifier to the joined statistics of several streams: each head gets its share of the weights.
+
+    The sum of the heads' logits is the classifier's. The scaled statistics of each stream have the same length.
+
+    Args:
+        heads: one for each stream; its `motion` is fitted already.
+        trainings: the training set in each stream.
+        config: `C`, `balance` and `calibrate`.
+    """
+    pooled, centre, scale = _joined_statistics(heads, trainings)
+    model = _logistic_regression(config)
+    with _quiet():
+        model.fit(pooled, trainings[0].class_index.numpy())
+        if config.calibrate and len(pooled) >= MIN_CALIBRATION_VIDEOS:
+            _calibrate(heads, model, pooled, trainings[0])
     weight = model.coef_ / scale  # (K, F), or (1, F) for two classes
     bias = model.intercept_ - weight @ centre
     if len(weight) == 1:
         weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.stack([-bias[0], bias[0]]) / 2
     present = torch.from_numpy(model.classes_)
+    stops = np.cumsum([head.classifier.in_features for head in heads])
     with torch.no_grad():
-        head.classifier.weight.zero_()[present] = torch.from_numpy(weight).float()
-        head.classifier.bias.fill_(NEVER)[present] = torch.from_numpy(bias).float()
+        for number, (head, part) in enumerate(zip(heads, np.split(weight, stops[:-1], axis=1), strict=True)):
+            head.classifier.weight.zero_()[present] = torch.from_numpy(part).float()
+            head.classifier.bias.zero_()
+            if number == 0:
+                head.classifier.bias.fill_(NEVER)[present] = torch.from_numpy(bias).float()
+
+
+def cross_fit_linear(
+    heads: Sequence[LinearHead],
+    trainings: Sequence[SequenceDataset],
+    folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    config: TrainConfig,
+) -> NDArray[np.float64]:
+    """Return the log-probabilities (N, K) of each training video, by the classifier fitted to the other folds.
+
+    Args:
+        heads: as for `fit_joined`.
+        trainings: as for `fit_joined`.
+        folds: of each the numbers of the other videos, and of its own.
+        config: `C` and `balance`.
+
+    Returns:
+        The log-probabilities, not calibrated; NaN for a video that is in no fold.
+    """
+    pooled, _, _ = _joined_statistics(heads, trainings)
+    logits = np.full((len(pooled), trainings[0].num_classes), np.nan)
+    with _quiet():
+        for others, own in folds:
+            logits[own] = _fold_logits(_logistic_regression(config), pooled, trainings[0], others, own)
+    return logits
+
+
+def _logistic_regression(config: TrainConfig) -> "LogisticRegression":
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=config.C, class_weight=None if config.balance == "none" else "balanced", max_iter=2000)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ignore scikit-learn's warnings about many classes with few videos."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes")  # is large compared with the videos
+        warnings.filterwarnings("ignore", "The least populated class")  # has fewer videos than there are folds
+        yield
+
+
+def _joined_statistics(
+    heads: Sequence[LinearHead], trainings: Sequence[SequenceDataset]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """The statistics of all streams (N, ΣF), centred and scaled, and the centre and scale (ΣF,)."""
+    columns = []
+    for head, training in zip(heads, trainings, strict=True):
+        pooled = _pooled(head, training)  # (N, F)
+        centre, scale = pooled.mean(axis=0), _block_scales(pooled, training.dim)
+        if len(heads) > 1:
+            scale = scale * np.float32(math.sqrt(len(heads)))
+        pooled -= centre
+        pooled /= scale
+        columns.append((pooled, centre, scale))
+    if len(columns) == 1:
+        return columns[0]
+    rows, centres, scales = zip(*columns, strict=True)
+    return np.concatenate(rows, axis=1), np.concatenate(centres), np.concatenate(scales)
 
 
 def _calibrate(
-    head: LinearHead, model: "LogisticRegression", pooled: NDArray[np.float32], training: SequenceDataset
+    heads: Sequence[LinearHead], model: "LogisticRegression", pooled: NDArray[np.float32], training: SequenceDataset
 ) -> None:
-    """Calibrate a head on the folds of the training set, by group, each predicted by a model fitted to the others.
+    """Calibrate heads on the folds of the training set, by group, each predicted by a model fitted to the others.
 
     A validation set of a few groups says less: on fight clips its temperature was 1.6 to 7.1, depending on the draw,
     and this one 1.5 to 2.3 (`python -m benchmarks.heads calibration`).
@@ -75,7 +145,8 @@ def _calibrate(
             break
     if folds:
         logits, truth = (torch.from_numpy(np.concatenate(columns)) for columns in zip(*folds, strict=True))
-        head.calibrate(logits, truth)
+        for head in heads:
+            head.calibrate(logits, truth)
 
 
 def _cross_fitted(
@@ -85,7 +156,6 @@ def _cross_fitted(
 
     scikit-learn's `cross_val_predict` cannot leave such videos out, nor stop early.
     """
-    from sklearn.base import clone
     from sklearn.model_selection import StratifiedGroupKFold
 
     truth = training.class_index.numpy()
@@ -97,9 +167,24 @@ def _cross_fitted(
         known = np.unique(truth[others])
         fold = fold[np.isin(truth[fold], known)]
         if len(known) > 1 and len(fold):
-            logits = np.full((len(fold), training.num_classes), NEVER)
-            logits[:, known] = clone(model).fit(pooled[others], truth[others]).predict_log_proba(pooled[fold])
-            yield logits, truth[fold]
+            yield _fold_logits(model, pooled, training, others, fold), truth[fold]
+
+
+def _fold_logits(
+    model: "LogisticRegression",
+    pooled: NDArray[np.float32],
+    training: SequenceDataset,
+    others: NDArray[np.int64],
+    own: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Logits (n, K) of a fold's videos, by a model fitted to the others."""
+    from sklearn.base import clone
+
+    truth = training.class_index.numpy()
+    logits = np.full((len(own), training.num_classes), NEVER)
+    fitted = clone(model).fit(pooled[others], truth[others])
+    logits[:, np.unique(truth[others])] = fitted.predict_log_proba(pooled[own])
+    return logits
 
 
 @torch.inference_mode()

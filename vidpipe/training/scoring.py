@@ -1,36 +1,32 @@
-"""What a head predicts for labelled videos, and how correct it is."""
+"""What a classifier predicts for labelled videos, and how correct it is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vidpipe.datasets.sequences import SequenceDataset
-from vidpipe.heads.heads import Head
+from vidpipe.heads.fusion import Fusion
 from vidpipe.runs.metrics import Evaluation, evaluate_logits
-from vidpipe.training.fit import compute_logits
+from vidpipe.training.fusion import compute_member_logits
 
-__all__ = ["Scores"]
+__all__ = ["Scores", "score_classifiers"]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """A head's logits for labelled videos: predicted classes, correctness, table rows and metrics follow from them."""
+    """Logits for labelled videos: predicted classes, correctness, table rows and metrics follow from them."""
 
     head: str
-    """The head's name."""
+    """The name of the classifier or of a part of it; see `vidpipe.heads.fusion.Fusion.parts`."""
     dataset: SequenceDataset
     """The N videos."""
     logits: NDArray[np.float32]
     """(N, K)"""
-
-    @classmethod
-    def compute(cls, name: str, head: Head, dataset: SequenceDataset) -> Self:
-        """Apply a head to each video of a dataset."""
-        return cls(name, dataset, compute_logits(head, dataset).numpy())
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -67,3 +63,22 @@ class Scores:
                 "probability": float(probability),
                 "right": bool(correct),
             }
+
+
+def score_classifiers(classifiers: Sequence[Fusion], dataset: SequenceDataset) -> dict[str, Scores]:
+    """Apply classifiers and their parts to each video of a dataset.
+
+    Args:
+        classifiers: the run's own, then the baseline.
+        dataset: N videos, at least 1, with all streams.
+
+    Returns:
+        The scores by name: the run's classifier first; its members and other parts; the baseline.
+    """
+    found: dict[str, Scores] = {}
+    for fusion in classifiers:
+        logits_of = {name: compute_member_logits(member, dataset) for name, member in fusion.fitted.items()}
+        for name, part in fusion.parts().items():
+            logits = torch.stack([logits_of[member.name] for member in part.members])  # (M, N, K)
+            found.setdefault(name, Scores(name, dataset, part.fuse(logits).numpy()))
+    return found

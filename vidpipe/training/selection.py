@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vidpipe.config import LINEAR_HEADS, TrainConfig
+from vidpipe.config import DEFAULT_HEAD, LINEAR_HEADS, TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import Split, make_folds
 from vidpipe.errors import UsageError, count_of
+from vidpipe.heads.members import plan_members, with_heads
 from vidpipe.training.cross_validation import CrossValidation, cross_validate
 
 __all__ = ["CANDIDATES", "HeadChoice", "choose_head"]
 
 logger = logging.getLogger(__name__)
 
-CANDIDATES = ("statistics", "gru", "lstm", "tcn", "attention")
+CANDIDATES = (DEFAULT_HEAD, "statistics", "gru", "lstm", "tcn", "attention")
 """In the order of comparison. A later head has to lead by more than the deviation of its lead."""
 NUM_FOLDS = 3
 
@@ -49,7 +50,7 @@ def choose_head(training: SequenceDataset, config: TrainConfig) -> HeadChoice:
     if (num_groups := len(set(training.units))) < NUM_FOLDS:
         raise UsageError(
             f"--head auto compares heads by {NUM_FOLDS} folds over the groups, and the training set has "
-            f"{count_of(num_groups, 'group')}; choose a head with --head, such as {CANDIDATES[0]}"
+            f"{count_of(num_groups, 'group')}; choose a head with --head, such as {LINEAR_HEADS[-1]}"
         )
     end = time.monotonic() + config.budget
     folds = make_folds(training.videos, NUM_FOLDS, config.val_fraction, seed=config.seed)
@@ -57,13 +58,15 @@ def choose_head(training: SequenceDataset, config: TrainConfig) -> HeadChoice:
     best, compared = candidates[0], dict[str, CrossValidation]()
     for name in candidates:
         # The first one always gets the time it needs: one head has to be chosen.
-        settings = replace(config, head=name, calibrate=False)
+        settings = with_heads(config, name, len(training.streams))
+        is_fused = len(plan_members(training.streams, settings)) > 1
+        settings = replace(settings, calibrate=config.calibrate and is_fused)
         found = _cross_validate_until(end if compared else math.inf, training, folds, settings)
         if found is None:
             break
         compared[name] = found
-        logger.info("comparing heads: %s, top-1 %s", name, found.estimate(name).short)
-        if _wins(name, found, best, compared[best]):
+        logger.info("comparing heads: %s, top-1 %s", name, _top1(found))
+        if _wins(found, compared[best]):
             best = name
     skipped = [name for name in candidates if name not in compared]
     return HeadChoice(best, _describe_choice(best, compared, skipped, len(training)))
@@ -77,14 +80,14 @@ def _cross_validate_until(
     for number, fold in enumerate(folds):
         if time.monotonic() >= end:
             return None
-        (result,) = cross_validate(training, [(config.seed, fold)], config, [config.head]).results
-        results.append(replace(result, fold=number))
+        found = cross_validate(training, [(config.seed, fold)], config)
+        results += [replace(result, fold=number) for result in found.of(found.heads[0])]
     return CrossValidation(tuple(results))
 
 
-def _wins(name: str, found: CrossValidation, best: str, found_of_best: CrossValidation) -> bool:
+def _wins(found: CrossValidation, best: CrossValidation) -> bool:
     """Whether a head leads the best one so far by more than one deviation of the mean lead over the groups."""
-    accuracy, accuracy_of_best = found.accuracy_by_video(name), found_of_best.accuracy_by_video(best)
+    accuracy, accuracy_of_best = (one.accuracy_by_video(one.heads[0]) for one in (found, best))
     leads_of: dict[str, list[float]] = defaultdict(list)
     for video, share in accuracy.items():
         leads_of[video.unit].append(share - accuracy_of_best[video])
@@ -96,10 +99,14 @@ def _wins(name: str, found: CrossValidation, best: str, found_of_best: CrossVali
     return bool(mean > deviation)
 
 
+def _top1(found: CrossValidation) -> str:
+    return found.estimate(found.heads[0]).short
+
+
 def _describe_choice(
     best: str, compared: Mapping[str, CrossValidation], skipped: Sequence[str], num_videos: int
 ) -> str:
-    tops = ", ".join(f"{name} {found.estimate(name).short}" for name, found in compared.items())
+    tops = ", ".join(f"{name} {_top1(found)}" for name, found in compared.items())
     return (
         f"{best}, by {NUM_FOLDS} folds over the groups of {num_videos} training videos: top-1 {tops}; "
         "a later head has to lead by more than the deviation of its lead"

@@ -1,6 +1,6 @@
 """A training while it runs: its folder, its threads, its progress, and what Ctrl-C leaves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import Subsets
 from vidpipe.errors import InterruptedTrainingError
+from vidpipe.heads.members import Member, plan_members, with_heads
 from vidpipe.runs.run_folder import TrainingFolder, open_training_folder
 from vidpipe.runs.tables import Epoch
 from vidpipe.training.checkpoints import SECONDS_BETWEEN, Interrupted, Journal, describe
@@ -27,7 +28,7 @@ class TrainingSession:
     resume: bool
     tensorboard: bool
     on_epoch: Callable[[str, Epoch], None]
-    """Called with the head's name after each epoch."""
+    """Called with the name of the member, or of the only head, after each epoch."""
     choice: HeadChoice | None = None
     """The head, and the reason for it; from the start where a training is resumed."""
     stage: str = "before the first epoch"
@@ -38,18 +39,26 @@ class TrainingSession:
         """Why --head auto chose the head; empty where the user named it."""
         return self.choice.reason if self.choice else ""
 
-    def set_head(self, choice: HeadChoice) -> None:
-        """Set the head to train."""
-        self.choice, self.config = choice, replace(self.config, head=choice.head)
+    def set_head(self, choice: HeadChoice, streams: Sequence[str]) -> tuple[Member, ...]:
+        """Set the heads to train on the streams; return the members of the classifier."""
+        self.choice, self.config = (
+            choice,
+            with_heads(self.config, choice.head, len(streams)) if choice.reason else self.config,
+        )
+        return plan_members(streams, self.config)
 
-    def open_journal(self, subsets: Subsets, refit_epochs: int | None) -> Journal:
-        """Open the history and the checkpoint of a fit; `refit_epochs` is None for the first one."""
+    def open_journal(self, subsets: Subsets, refit_epochs: Mapping[str, int] | None) -> Journal:
+        """Open the history and the checkpoints of a fit; `refit_epochs` is None for the first one."""
         suffix = "" if refit_epochs is None else "_refit"
         about = describe(self.config, subsets, self.reason, refit_epochs)
         return Journal(self.folder.path, suffix, about=about, resume=self.resume, tensorboard=self.tensorboard)
 
+    def set_stage(self, stage: str) -> None:
+        """Note how far the training is."""
+        self.stage = stage
+
     def record_epoch(self, head: str, epoch: Epoch, *, is_refit: bool) -> None:
-        """Note an epoch, and pass it to `on_epoch`."""
+        """Note an epoch of a member or of the only head, and pass it to `on_epoch`."""
         self.stage = f"after epoch {epoch.epoch} of {head}{', refitted on all videos' * is_refit}"
         self.on_epoch(head, epoch)
 
@@ -72,7 +81,7 @@ def open_session(
         resume: continue an interrupted training from its checkpoint.
         overwrite: replace the run, or the interrupted training, that is there.
         tensorboard: write TensorBoard events.
-        on_epoch: called with the head's name after each epoch.
+        on_epoch: called with the name of the member, or of the only head, after each epoch.
 
     Yields:
         The session.
