@@ -146,10 +146,8 @@ def test_a_run_on_whole_pictures_predicts_from_them(made: Path, tmp_path: Path) 
     fresh, stored = run(*command), run(*command, "--store", tmp_path / "features")
     assert fresh.exit_code == stored.exit_code == 0, fresh.output
     assert fresh.stdout == stored.stdout
-    assert Stream.of_key(Run.open(tmp_path / "run").key, weights="default", owner="run").spec.preprocessing.resize == (
-        32,
-        32,
-    )
+    (key,) = Run.open(tmp_path / "run").keys.values()
+    assert Stream.of_key(key, weights="default", owner="run").spec.preprocessing.resize == (32, 32)
 
 
 def test_thumbnails_show_what_the_model_sees(tmp_path: Path) -> None:
