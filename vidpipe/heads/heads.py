@@ -3,6 +3,7 @@
 Padding never changes a prediction; a test checks this for every head.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from vidpipe.heads.motion import Motion, masked_mean, step_mask
 
 __all__ = [
     "HEADS",
+    "SEE_CELLS",
     "STATISTICS",
     "AttentionHead",
     "Ensemble",
@@ -58,7 +60,8 @@ class Head(nn.Module, ABC):
         """Classify padded sequences.
 
         Args:
-            features: (N, T, D) float; rows after a sequence's end are ignored.
+            features: (N, T, D) float; rows after a sequence's end are ignored. Where pictures have C cells,
+                (N, T, C · D), the whole picture first.
             lengths: (N,) int64, on the CPU, each at least 1.
 
         Returns:
@@ -78,7 +81,7 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
-        """Classify the output of `motion`: (N, T, M · D) -> logits (N, K)"""
+        """Classify the output of `motion`: (N, T, M · D), or (N, T · C, M · D) of cells -> logits (N, K)"""
 
 
 class RecurrentHead(Head):
@@ -117,21 +120,31 @@ class RecurrentHead(Head):
 
 
 class AttentionHead(Head):
-    """Attention pooling: a weighted mean of the steps, with weights from a step's features and position."""
+    """Attention pooling: a weighted mean of the steps, with weights from a step's features and position.
+
+    Where pictures have cells, each cell of each frame is a step, and its position is its time and its place.
+    """
 
     def __init__(self, motion: Motion, num_classes: int, config: TrainConfig) -> None:
         super().__init__(motion, num_classes)
         self.project = nn.Linear(motion.dim, config.hidden_size)
         self.position = nn.Linear(2 * NUM_WAVES, config.hidden_size)
+        if motion.num_cells > 1:
+            self.place = nn.Linear(4 * NUM_WAVES, config.hidden_size)
+            self.register_buffer("places", _places(motion.num_cells), persistent=False)
         self.score = nn.Linear(config.hidden_size, 1)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.hidden_size, num_classes)
 
     def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
         """See `Head.classify`."""
-        steps = torch.tanh(self.project(self.dropout(seen)) + self.position(_positions(seen, lengths)))  # (N, T, H)
-        scores = self.score(steps).masked_fill(~step_mask(seen, lengths)[:, :, None], -torch.inf)
-        pooled = (scores.softmax(dim=1) * steps).sum(dim=1)  # (N, T, H) -> (N, H)
+        num_cells = self.motion.num_cells  # C
+        where = self.position(_positions(seen[:, ::num_cells], lengths))  # (N, T, H)
+        if num_cells > 1:
+            where = (where[:, :, None] + self.place(self.get_buffer("places"))).flatten(1, 2)  # -> (N, T · C, H)
+        steps = torch.tanh(self.project(self.dropout(seen)) + where)  # (N, T · C, H)
+        scores = self.score(steps).masked_fill(~step_mask(seen, lengths * num_cells)[:, :, None], -torch.inf)
+        pooled = (scores.softmax(dim=1) * steps).sum(dim=1)  # (N, T · C, H) -> (N, H)
         logits: Tensor = self.classifier(self.dropout(pooled))
         return logits
 
@@ -246,9 +259,21 @@ NUM_WAVES = 4
 def _positions(sequences: Tensor, lengths: Tensor) -> Tensor:
     """Encode each step's position in its sequence, from 0 to 1, as sines and cosines: (N, T, 2 · NUM_WAVES)."""
     steps = torch.arange(sequences.shape[1], device=sequences.device)[None, :]  # (1, T)
-    share = steps / (lengths.to(sequences)[:, None] - 1).clamp_min(1)  # (N, T)
-    angles = share[:, :, None] * torch.pi * torch.arange(1, NUM_WAVES + 1, device=sequences.device)
-    return torch.cat([angles.sin(), angles.cos()], dim=2)
+    return _waves(steps / (lengths.to(sequences)[:, None] - 1).clamp_min(1))  # (N, T) -> (N, T, 2 · NUM_WAVES)
+
+
+def _waves(share: Tensor) -> Tensor:
+    """Encode numbers from 0 to 1 as sines and cosines: (…) -> (…, 2 · NUM_WAVES)"""
+    angles = share[..., None] * torch.pi * torch.arange(1, NUM_WAVES + 1, device=share.device)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def _places(num_cells: int) -> Tensor:
+    """Encode the centres of the whole picture (zeros) and of its cells, row by row: (C, 4 · NUM_WAVES)"""
+    grid = math.isqrt(num_cells - 1)
+    centres = (torch.arange(grid) + 0.5) / grid
+    cells = _waves(torch.cartesian_prod(centres, centres)).flatten(1)  # (G², 2) y and x -> (G², 4 · NUM_WAVES)
+    return torch.cat([torch.zeros_like(cells[:1]), cells])
 
 
 def time_thirds(sequences: Tensor, lengths: Tensor) -> Tensor:
@@ -304,7 +329,13 @@ HEADS: Mapping[str, Callable[[Motion, int, TrainConfig], Head]] = {
 }
 
 
-def build_head(name: str, dim: int, num_classes: int, config: TrainConfig, *, kind: str = "image") -> Head:
+SEE_CELLS = ("attention",)
+"""The heads that see the cells of pictures; all others see the whole pictures only."""
+
+
+def build_head(
+    name: str, dim: int, num_classes: int, config: TrainConfig, *, kind: str = "image", num_cells: int = 1
+) -> Head:
     """Build an untrained head, or an `Ensemble` of them; a linear head is always alone.
 
     The baseline `mean` uses raw features, each divided by its own deviation, whatever the config says.
@@ -316,6 +347,7 @@ def build_head(name: str, dim: int, num_classes: int, config: TrainConfig, *, ki
         config: the settings.
         kind: of the stream's backbone, a key of `vidpipe.heads.inputs.HEAD_INPUTS`; it gives the settings that are
             None.
+        num_cells: C, the features of each frame: of the whole picture and of its cells.
 
     Returns:
         The head, with random weights from torch's random number generator.
@@ -328,6 +360,7 @@ def build_head(name: str, dim: int, num_classes: int, config: TrainConfig, *, ki
         transforms=str(config.motion).split(","),
         unit_frames=bool(config.unit_frames),
         scale_sharing=float(config.scale_sharing or 0),
+        num_cells=num_cells if name in SEE_CELLS else 1,
     )
     num_members = 1 if name in LINEAR_HEADS else config.ensemble
     members = [HEADS[name](motion, num_classes, config) for _ in range(num_members)]

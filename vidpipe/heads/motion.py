@@ -54,6 +54,9 @@ TRANSFORMS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 class Motion(nn.Module):
     """Turns features into M normalised transforms, (N, T, D) -> (N, T, M · D); rows after a sequence's end are zero.
 
+    Where pictures have cells, the features of a frame are those of its C cells, (N, T, C · D). Each cell is a sequence
+    of its own: it is compared with itself over time. The output is (N, T · C, M · D), the cells of a frame together.
+
     Args:
         dim: D.
         transforms: names of `TRANSFORMS`, in order.
@@ -61,21 +64,32 @@ class Motion(nn.Module):
         scale_sharing: 0 divides each feature by its own deviation; 1 divides all features of a transform by one
             number. A feature that hardly varies in the training scenes may vary much in another scene, where dividing
             by its own small deviation would amplify it.
+        num_cells: C, the first cells of each frame that are used; the first one is the whole picture.
     """
 
-    def __init__(self, dim: int, *, transforms: Sequence[str], unit_frames: bool, scale_sharing: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        transforms: Sequence[str],
+        unit_frames: bool,
+        scale_sharing: float,
+        num_cells: int = 1,
+    ) -> None:
         super().__init__()
+        self.num_cells, self._feature_dim = num_cells, dim
         self._transforms, self._unit_frames, self._scale_sharing = tuple(transforms), unit_frames, scale_sharing
         self.dim = dim * len(self._transforms)
         self.register_buffer("mean", torch.zeros(self.dim))
         self.register_buffer("scale", torch.ones(self.dim))
 
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Compute mean and scale over the training set: batches of padded sequences (N, T, D) and lengths (N,)."""
+        """Compute mean and scale over the training set: batches of padded sequences (N, T, C · D) and lengths (N,)."""
         total, squares = torch.zeros(2, self.dim, dtype=torch.float64)
         num_rows = 0
         for features, lengths in batches:
-            rows = self._transformed(features, lengths)[step_mask(features, lengths)].double()  # (ΣT, M · D)
+            cells, cell_lengths = self._by_cell(features, lengths)
+            rows = self._transformed(cells, cell_lengths)[step_mask(cells, cell_lengths)].double()  # (ΣT · C, M · D)
             total += rows.sum(dim=0)
             squares += rows.square_().sum(dim=0)
             num_rows += len(rows)
@@ -87,10 +101,22 @@ class Motion(nn.Module):
         self.scale = torch.where(scale < MIN_SCALE, torch.ones_like(scale), scale).float()
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Apply the transforms and normalise them; `lengths` (N,) int64."""
-        normalised = (self._transformed(features, lengths) - self.mean) / self.scale
-        seen: Tensor = normalised.masked_fill(~step_mask(features, lengths)[:, :, None], 0)
-        return seen
+        """Apply the transforms and normalise them; `lengths` (N,) int64, in frames."""
+        cells, cell_lengths = self._by_cell(features, lengths)
+        normalised = (self._transformed(cells, cell_lengths) - self.mean) / self.scale
+        seen: Tensor = normalised.masked_fill(~step_mask(cells, cell_lengths)[:, :, None], 0)
+        if self.num_cells == 1:
+            return seen
+        by_video = seen.reshape(len(features), self.num_cells, -1, self.dim)  # (N · C, T, M · D) -> (N, C, T, M · D)
+        return by_video.transpose(1, 2).flatten(1, 2)  # -> (N, T · C, M · D)
+
+    def _by_cell(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, T, at least C · D) -> (N · C, T, D) and the lengths (N · C,)"""
+        features = features[:, :, : self.num_cells * self._feature_dim]
+        if self.num_cells == 1:
+            return features, lengths
+        cells = features.reshape(*features.shape[:2], self.num_cells, self._feature_dim)  # (N, T, C, D)
+        return cells.transpose(1, 2).flatten(0, 1), lengths.repeat_interleave(self.num_cells)
 
     def _transformed(self, features: Tensor, lengths: Tensor) -> Tensor:
         features = features.masked_fill(~step_mask(features, lengths)[:, :, None], 0)
