@@ -26,7 +26,7 @@ class PaddedBatch:
     """Some sequences, padded to the longest."""
 
     features: Tensor
-    """(N, T, D) float32, zeros after a sequence's end."""
+    """(N, T, D) float32, zeros after a sequence's end; (N, T, C · D) where pictures have cells."""
     lengths: Tensor
     """(N,) int64, on the CPU."""
     class_index: Tensor
@@ -64,10 +64,15 @@ class SequenceDataset:
         named = name_stores(stores)
         self.kinds = {name: kind_of(store.key) for name, store in named.items()}
         """By stream, the kind of its backbone: a key of `vidpipe.heads.inputs.HEAD_INPUTS`."""
+        self._num_cells = {name: store.key.num_cells for name, store in named.items()}
         self._by_stream = {
-            name: [torch.from_numpy(rows) for rows in store.features(self.video_ids)] for name, store in named.items()
+            name: [
+                torch.from_numpy(rows).reshape(-1, self._num_cells[name] * rows.shape[1])
+                for rows in store.features(self.video_ids)
+            ]
+            for name, store in named.items()
         }
-        """By stream, (T, D) float32 or float16 each, as stored."""
+        """By stream, (T, C · D) float32 or float16 each, as stored."""
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -80,13 +85,19 @@ class SequenceDataset:
     def stream(self, name: str) -> Self:
         """Return the same videos with one of the streams, over the same memory."""
         selected = copy.copy(self)
-        selected.kinds, selected._by_stream = {name: self.kinds[name]}, {name: self._by_stream[name]}
+        selected.kinds, selected._num_cells = {name: self.kinds[name]}, {name: self._num_cells[name]}
+        selected._by_stream = {name: self._by_stream[name]}
         return selected
 
     @property
     def kind(self) -> str:
         """The kind of the first stream's backbone."""
         return next(iter(self.kinds.values()))
+
+    @property
+    def num_cells(self) -> int:
+        """C, the features of each frame of the first stream: of the whole picture, then of its cells."""
+        return next(iter(self._num_cells.values()))
 
     @property
     def _sequences(self) -> list[Tensor]:
@@ -110,7 +121,7 @@ class SequenceDataset:
     @property
     def dim(self) -> int:
         """D; 0 where there are no videos."""
-        return self._sequences[0].shape[1] if self._sequences else 0
+        return self._sequences[0].shape[1] // self.num_cells if self._sequences else 0
 
     @property
     def lengths(self) -> Tensor:
@@ -150,8 +161,8 @@ class SequenceDataset:
         return averaged
 
     def sequence(self, number: int) -> Tensor:
-        """Return the features of one video, (T, D)."""
-        return self._sequences[number]
+        """Return the features of one video's whole pictures, (T, D)."""
+        return self._sequences[number][:, : self.dim]
 
     def batches(self, batch_size: int, *, order: Tensor | None = None) -> Iterator[PaddedBatch]:
         """Yield the videos in batches, in the order of their numbers in `order`, (N,) int64."""
