@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.commands import LITE0, run
 from tests.media import write_frames
-from tests.stores import assert_same
+from tests.stores import KEY, assert_same
 from vidpipe.backbones.batching import BatchedModel, Utilisation
 from vidpipe.backbones.engines.engine import Finish
 from vidpipe.backbones.engines.load import load_engine
@@ -20,12 +20,28 @@ from vidpipe.backbones.image import FrozenBackbone, TokenBackbone, load_backbone
 from vidpipe.backbones.spec import BackboneSpec
 from vidpipe.backbones.table import BACKBONES, find_backbone
 from vidpipe.backbones.weights import find_weights
-from vidpipe.config import ExtractConfig
+from vidpipe.config import ExtractConfig, TrainConfig
+from vidpipe.datasets.sequences import SequenceDataset, pad
 from vidpipe.errors import UsageError
 from vidpipe.features.maintenance import find_damage, merge
 from vidpipe.features.store import FeatureStore
-from vidpipe.records import FeatureSequence, FrameBatch, FramePlan, Preprocessing, Rows, VideoFile, VideoInfo, VideoPlan
+from vidpipe.heads.heads import HEADS, SEE_CELLS, Head, build_head
+from vidpipe.heads.motion import TRANSFORMS, Motion
+from vidpipe.records import (
+    FeatureSequence,
+    FrameBatch,
+    FramePlan,
+    LabeledVideo,
+    Preprocessing,
+    Rows,
+    VideoFile,
+    VideoInfo,
+    VideoPlan,
+)
+from vidpipe.runs.run import Run
 from vidpipe.stages.extract import extract
+from vidpipe.stages.predict import predict
+from vidpipe.training.fit import compute_logits, fit_head
 from vidpipe.video.crop import MAX_ASPECT_RATIO, cell_regions
 from vidpipe.video.files import find_videos
 from vidpipe.video.resize import resize_and_crop
@@ -217,6 +233,138 @@ def test_cells_are_refused_by_a_store_without_them(folder: Path) -> None:
     refused = run("extract", folder / "in", "-o", folder / "cells", *LITE0, "--num-frames", 4)
     assert refused.exit_code == 1
     assert "2 × 2 cells of each picture; you asked for efficientnet_lite0 features, no cells" in refused.stderr
+
+
+# Heads
+
+DIM, NUM_CELLS = 6, 5
+LENGTHS = (5, 1, 9, 3)
+
+
+def make_head(name: str, *, num_cells: int = NUM_CELLS) -> Head:
+    torch.manual_seed(0)
+    head = build_head(name, DIM, 3, TrainConfig(head=name, hidden_size=12), num_cells=num_cells)
+    head.motion.fit([(torch.randn(5, 10, NUM_CELLS * DIM) * 3 + 1, torch.full((5,), 10))])
+    return head.eval()
+
+
+def make_sequences() -> list[Tensor]:
+    torch.manual_seed(1)
+    return [torch.randn(length, NUM_CELLS * DIM) for length in LENGTHS]
+
+
+@pytest.mark.parametrize("name", HEADS)
+@torch.inference_mode()
+def test_padding_never_changes_a_prediction_from_cells(name: str) -> None:
+    head, sequences = make_head(name), make_sequences()
+    alone = torch.cat([head(sequence[None], torch.tensor([len(sequence)])) for sequence in sequences])
+    rubbish = torch.full((len(sequences), 20, NUM_CELLS * DIM), 1e6)
+    for row, sequence in zip(rubbish, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    assert torch.allclose(head(*pad(sequences)), alone, atol=1e-5)
+    assert torch.allclose(head(rubbish, torch.tensor(LENGTHS)), alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", HEADS)
+@torch.inference_mode()
+def test_only_attention_sees_the_cells(name: str) -> None:
+    head = make_head(name)
+    features, lengths = pad(make_sequences())
+    others = features.clone()
+    others[:, :, DIM:] += 1 + torch.randn_like(others[:, :, DIM:])
+    assert torch.equal(head(features, lengths), head(others, lengths)) == (name not in SEE_CELLS)
+    if name not in SEE_CELLS:
+        plain = make_head(name, num_cells=1)
+        assert torch.equal(plain(features[:, :, :DIM], lengths), head(features, lengths))
+
+
+@torch.inference_mode()
+def test_a_cell_is_compared_with_itself_over_time() -> None:
+    motion = Motion(DIM, transforms=list(TRANSFORMS), unit_frames=True, scale_sharing=0.5, num_cells=NUM_CELLS)
+    motion.mean, motion.scale = torch.randn_like(motion.mean), torch.rand_like(motion.scale) + 0.5
+    one = Motion(DIM, transforms=list(TRANSFORMS), unit_frames=True, scale_sharing=0.5)
+    one.load_state_dict(motion.state_dict())
+    features, lengths = pad(make_sequences())
+    seen = motion(features, lengths).reshape(4, 9, NUM_CELLS, 4 * DIM)
+    for cell in range(NUM_CELLS):
+        expected = one(features[:, :, cell * DIM : (cell + 1) * DIM], lengths)
+        assert torch.allclose(seen[:, :, cell], expected, atol=1e-6)
+
+
+def placed(number: int) -> FeatureSequence:
+    """Four frames of 1 + 2 × 2 cells; the same feature is in one cell of every frame, in another for each class."""
+    random = np.random.default_rng(number)
+    features = random.normal(0, 0.1, (4, NUM_CELLS, DIM)).astype(np.float32)
+    features[:, :, 1] += 1
+    features[:, 1 + number % 4, 0] += 2
+    frames = np.arange(4).repeat(NUM_CELLS)
+    regions = np.tile(cell_regions(96, 128, RESNET.preprocessing, 2), (4, 1))
+    rows = Rows(frames / 25, frames, np.zeros(len(frames), np.int32), region=regions)
+    return FeatureSequence(f"{number}.mp4", features.reshape(-1, DIM), rows, INFO)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> SequenceDataset:
+    """Videos whose class is where in the picture something is; the whole picture does not tell."""
+    store = FeatureStore.create(tmp_path_factory.mktemp("places") / "store", replace(KEY, grid=2))
+    with store.writer() as writer:
+        for number in range(80):
+            writer.add(placed(number))
+    videos = [LabeledVideo(f"{number}.mp4", "abcd"[number % 4]) for number in range(80)]
+    return SequenceDataset(FeatureStore.open(store.path), videos, "abcd")
+
+
+def test_a_dataset_gives_the_cells_of_each_frame_together(places: SequenceDataset) -> None:
+    assert (places.dim, places.num_cells, set(places.lengths.tolist())) == (DIM, NUM_CELLS, {4})
+    batch = next(places.batches(3))
+    assert np.array_equal(batch.features[2].reshape(20, DIM), placed(2).features)
+    assert np.array_equal(places.sequence(2), placed(2).features[::5])
+
+
+def test_attention_over_cells_learns_where_something_is(places: SequenceDataset) -> None:
+    names = places.video_ids
+    subsets = {"train": places.select(names[:40]), "val": places.select([])}
+    test = places.select(names[40:])
+    correct = {}
+    for name in ("attention", "statistics"):
+        config = TrainConfig(head=name, motion="raw", statistics="mean", lr=0.05, dropout=0.3, epochs=60, device="cpu")
+        head, _ = fit_head(name, subsets, config)
+        correct[name] = (compute_logits(head, test).argmax(dim=1) == test.class_index).float().mean()
+    assert correct["attention"] > 0.9
+    assert correct["statistics"] < 0.5
+
+
+def test_a_run_of_cells_predicts_the_same_from_videos_and_from_their_store(folder: Path, tmp_path: Path) -> None:
+    merge([FeatureStore.open(folder / "cells")], tmp_path / "cells")
+    store, random = FeatureStore.open(tmp_path / "cells"), np.random.default_rng(0)
+    with store.writer() as writer:
+        for number in range(6):
+            features = random.random(store["grey.mp4"].features.shape, np.float32)
+            writer.add(replace(store["grey.mp4"], video_id=f"{number}.mp4", features=features))
+    names = ["grey.mp4", "bright.mp4", *(f"{number}.mp4" for number in range(6))]
+    labels = [f"{name},{'ab'[number % 2]}" for number, name in enumerate(names)]
+    (tmp_path / "labels.csv").write_text("\n".join(["video,label", *labels]))
+    options = (
+        "--labels",
+        tmp_path / "labels.csv",
+        "--head",
+        "attention",
+        "--epochs",
+        2,
+        "--no-refit",
+        "--device",
+        "cpu",
+    )
+    trained = run("train", tmp_path / "cells", "-o", tmp_path / "run", *options)
+    assert trained.exit_code == 0, trained.output
+    command = ("predict", tmp_path / "run", folder / "in", "--device", "cpu", "--format", "json")
+    fresh, stored = run(*command), run(*command, "--store", tmp_path / "cells")
+    assert fresh.exit_code == stored.exit_code == 0, fresh.output
+    assert fresh.stdout == stored.stdout
+    first = next(predict(Run.open(tmp_path / "run"), find_videos([folder / "in"]), config=ExtractConfig(device="cpu")))
+    assert first.num_frames == 4
+    evaluated = run("evaluate", tmp_path / "run", tmp_path / "cells", "--labels", tmp_path / "labels.csv")
+    assert evaluated.exit_code == 0, evaluated.output
 
 
 # Backbones without a map

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vidpipe.datasets.streams import Stores
     from vidpipe.features.store import FeatureStore
     from vidpipe.heads.fusion import Fusion
+    from vidpipe.heads.heads import Head
 
 __all__ = ["EVALUATION_SETS", "Run", "RunMember", "RunStream", "save_run", "stores_of"]
 
@@ -254,15 +255,17 @@ class Run:
         from vidpipe.heads.fusion import Fusion, MemberHeads
         from vidpipe.heads.heads import build_head
 
-        dims = {stream.name: stream.dim for stream in self.streams}
-        num_classes = len(self.class_names)
+        streams = {stream.name: stream for stream in self.streams}
+
+        def build(member: RunMember, name: str, inputs: Mapping[str, Any]) -> "Head":
+            dim, num_cells = streams[name].dim, streams[name].key.num_cells
+            config = replace(self.config, **inputs)
+            return build_head(member.head, dim, len(self.class_names), config, num_cells=num_cells)
+
         built = []
         for member in members:
-            heads = [
-                build_head(member.head, dims[stream], num_classes, replace(self.config, **inputs))
-                for stream, inputs in zip(member.streams, member.inputs, strict=True)
-            ]
-            built.append(MemberHeads(member.member, heads))
+            named = zip(member.streams, member.inputs, strict=True)
+            built.append(MemberHeads(member.member, [build(member, name, inputs) for name, inputs in named]))
         return Fusion(built)
 
 

@@ -94,6 +94,7 @@ class _Classifier:
 
     def __init__(self, run: Run, device: torch.device, top: int, min_confidence: float) -> None:
         self._fusion, _ = run.load_classifiers(device)
+        self._num_cells = {name: key.num_cells for name, key in run.keys.items()}
         self._device = device
         self._class_names = run.class_names
         self._top = min(top, len(run.class_names))
@@ -102,9 +103,9 @@ class _Classifier:
 
     @torch.inference_mode()
     def __call__(self, streams: Mapping[str, FeatureSequence]) -> Prediction:
-        padded = {name: self._pad(sequence) for name, sequence in streams.items()}
+        padded = {name: self._pad(name, sequence) for name, sequence in streams.items()}
         probabilities = self._fusion(padded).softmax(dim=1)[0].cpu()  # (1, K) -> (K,)
-        sequence = next(iter(streams.values()))
+        name, sequence = next(iter(streams.items()))
         best = probabilities.topk(self._top)
         return Prediction(
             video_id=sequence.video_id,
@@ -112,12 +113,14 @@ class _Classifier:
             probabilities=tuple(best.values.tolist()),
             is_unknown=float(best.values[0]) < self._min_confidence,
             is_learned=(_file_name(sequence.video_id), sequence.info.size_bytes) in self._learned,
-            num_frames=len(sequence),
+            num_frames=len(sequence) // self._num_cells[name],
             duration_seconds=sequence.info.duration_seconds,
         )
 
-    def _pad(self, sequence: FeatureSequence) -> Padded:
-        features, lengths = pad([torch.from_numpy(sequence.features).float()])  # (1, T, D), (1,)
+    def _pad(self, stream: str, sequence: FeatureSequence) -> Padded:
+        num_frames = len(sequence) // self._num_cells[stream]
+        cells = torch.from_numpy(sequence.features).float().reshape(num_frames, -1)  # (T · C, D) -> (T, C · D)
+        features, lengths = pad([cells])  # (1, T, C · D), (1,)
         return features.to(self._device), lengths
 
 

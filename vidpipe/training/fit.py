@@ -88,7 +88,8 @@ def fit_head(
     device, config = choose_device(config.device), resolve_input(config, subsets["train"].kind)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        head = build_head(name, subsets["train"].dim, subsets["train"].num_classes, config)
+        training = subsets["train"]
+        head = build_head(name, training.dim, training.num_classes, config, num_cells=training.num_cells)
         head.motion.fit((batch.features, batch.lengths) for batch in subsets["train"].batches(32))
         subsets = {subset: _reduced(head, subsets[subset]) for subset in ("train", "val")}
         if isinstance(head, LinearHead):
