@@ -18,6 +18,7 @@ from vidpipe.backbones.engines.engine import Finish
 from vidpipe.backbones.engines.load import load_engine
 from vidpipe.backbones.image import FrozenBackbone, TokenBackbone, load_backbone
 from vidpipe.backbones.spec import BackboneSpec
+from vidpipe.backbones.stream import resolve_streams
 from vidpipe.backbones.table import BACKBONES, find_backbone
 from vidpipe.backbones.weights import find_weights
 from vidpipe.config import ExtractConfig, TrainConfig
@@ -378,7 +379,8 @@ def test_a_run_of_cells_predicts_the_same_from_videos_and_from_their_store(folde
             "--grid 2 needs a feature map, and the feature of lenet5 is a whole layer",
         ),
         (("--backbone", "siglip_b16"), "does not go with --pool attention"),
-        (("--backbone", "r3d_18"), "--grid 2 goes with image models, and r3d_18 sees windows of frames"),
+        (("--backbone", "r3d_18"), "--grid 2 goes with image models, and r3d_18 sees windows of frames; leave"),
+        (("--backbone", "flow"), "--grid 2 goes with image models, and flow sees windows of frames; leave"),
     ],
 )
 def test_a_backbone_without_a_map_has_no_cells(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
@@ -387,6 +389,11 @@ def test_a_backbone_without_a_map_has_no_cells(options: tuple[str, ...], message
     assert result.exit_code == 2
     assert message in result.stderr
     assert not (tmp_path / "s").exists()
+
+
+def test_a_stream_of_windows_beside_an_image_model_has_no_cells() -> None:
+    streams = resolve_streams(ExtractConfig(backbone="efficientnet_lite0,flow", grid=3))
+    assert {name: stream.key.grid for name, stream in streams.items()} == {"efficientnet_lite0": 3, "flow": 1}
 
 
 def test_a_grid_finer_than_the_map_is_refused() -> None:

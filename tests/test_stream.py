@@ -162,7 +162,8 @@ def test_thumbnails_show_what_the_model_sees(tmp_path: Path) -> None:
         assert picture[:, picture.shape[1] // 2].mean() == pytest.approx(128, abs=8)
 
 
-def test_whole_pictures_of_a_model_that_sees_windows_are_refused(made: Path, tmp_path: Path) -> None:
-    refused = run("extract", made / "new", "-o", tmp_path / "s", "--backbone", "r3d_18", "--crop", "whole")
+@pytest.mark.parametrize("backbone", ["r3d_18", "flow"])
+def test_whole_pictures_of_a_model_that_sees_windows_are_refused(backbone: str, made: Path, tmp_path: Path) -> None:
+    refused = run("extract", made / "new", "-o", tmp_path / "s", "--backbone", backbone, "--crop", "whole")
     assert refused.exit_code == 2
-    assert "--crop whole goes with image models, and r3d_18 sees windows of frames" in refused.stderr
+    assert f"--crop whole goes with image models, and {backbone} sees windows of frames; leave" in refused.stderr

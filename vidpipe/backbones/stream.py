@@ -158,10 +158,12 @@ def _check_goes_with(config: ExtractConfig, specs: list[BackboneSpec]) -> None:
             f"--weights {config.weights} is for one backbone with weights, and there are {len(learned)} "
             f"({', '.join(learned) or 'flow has none'}); extract one backbone at a time into the same folder"
         )
-    if config.crop == "whole" and all(spec.window for spec in specs):
-        raise UsageError(f"--crop whole goes with image models, and {specs[0].name} sees windows of frames")
-    if config.grid > 1 and all(spec.window for spec in specs):
-        raise UsageError(f"--grid {config.grid} goes with image models, and {specs[0].name} sees windows of frames")
+    for option, is_given in (("--crop whole", config.crop == "whole"), (f"--grid {config.grid}", config.grid > 1)):
+        if is_given and all(spec.window for spec in specs):
+            raise UsageError(
+                f"{option} goes with image models, and {specs[0].name} sees windows of frames; leave the option out, "
+                "or add an image model"
+            )
     if config.window_stride is not None and not any(spec.window for spec in specs):
         raise UsageError(
             f"--window-stride goes with models that see windows of frames, and {specs[0].name} sees single frames; "
