@@ -82,7 +82,9 @@ class LabelledSet:
 
     def validate(self, config: TrainConfig, videos: Sequence[LabeledVideo] | None = None) -> CrossValidation:
         """Cross-validate one configuration."""
-        folds = make_folds(videos or self.videos, NUM_FOLDS.get(self.name, 5), config.val_fraction, seed=config.seed)
+        folds = make_folds(
+            videos or self.videos, NUM_FOLDS.get(self.name, 5), config.val_fraction or 0.0, seed=config.seed
+        )
         seeded = [(config.seed, split) for split in folds]
         return cross_validate(self.dataset, seeded, config)
 

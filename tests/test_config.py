@@ -46,7 +46,7 @@ def test_there_are_configs() -> None:
         ("[train]\nlr = '0.1'", 'lr = "0.1": write a number without quotes'),
         ("[train]\nbidirectional = 1", "bidirectional = 1: write true or false"),
         ("[train]\nbidirectional = 'yes'", 'bidirectional = "yes": write true or false'),
-        ("[train]\nhead = 3", 'head = 3: write names in quotes with commas between them'),
+        ("[train]\nhead = 3", "head = 3: write names in quotes with commas between them"),
         ("[train]\nlabels = ['a.csv', 'b.csv']", r'labels = \["a.csv", "b.csv"\]: write text in quotes$'),
         (
             "[train]\nmotion = [1, 2]",

@@ -344,18 +344,26 @@ class TrainConfig(_Checked):
         low=0,
         above=True,
     )
-    hidden_size: int = _setting(256, "Hidden size of a neural head.", low=1)
+    components: int = _setting(
+        64,
+        "Project what a recurrent head sees on its first principal components, where it has more than 512 numbers; 0: "
+        "do not.",
+        low=0,
+    )
+    hidden_size: int = _setting(128, "Hidden size of a neural head.", low=1)
     num_layers: int = _setting(1, "Number of layers (lstm, bilstm, gru, transformer).", low=1)
-    bidirectional: bool = _setting(False, "Read the sequence in both directions (lstm, gru).")
+    bidirectional: bool = _setting(True, "Read the sequence in both directions (lstm, gru).")
     dropout: float = _setting(0.5, "Dropout on the input, before the classifier and between layers.", low=0, high=0.95)
     ensemble: int = _setting(1, "Number of neural heads, with different seeds, in one model.", low=1)
     budget: float = _setting(300.0, "Time limit in seconds for comparing heads (--head auto).", low=0)
-    epochs: int = _setting(100, "Maximum number of epochs of a neural head.", low=1)
-    batch_size: int = _setting(32, "Videos in a batch.", low=1)
-    lr: float = _setting(1e-3, "Learning rate of AdamW.", low=0, above=True)
-    schedule: str = _setting("constant", "Learning rate schedule.", choices=("constant", "cosine"))
+    epochs: int | None = _setting(
+        None, "Maximum number of epochs of a neural head (default 60; fewer for many videos).", low=1
+    )
+    batch_size: int | None = _setting(None, "Videos in a batch (default: a twelfth of them, 16 to 64).", low=1)
+    lr: float = _setting(3e-3, "Learning rate of AdamW.", low=0, above=True)
+    schedule: str = _setting("cosine", "Learning rate schedule.", choices=("constant", "cosine"))
     weight_decay: float = _setting(1e-2, "Weight decay of AdamW.", low=0)
-    label_smoothing: float = _setting(0.0, "Label smoothing: the probability spread over all classes.", low=0, high=0.9)
+    label_smoothing: float = _setting(0.1, "Label smoothing: the probability spread over all classes.", low=0, high=0.9)
     balance: str = _setting(
         "none",
         "Balance classes of unequal size: weights in the loss, or sampling rare classes more often.",
@@ -366,8 +374,14 @@ class TrainConfig(_Checked):
     shift_frames: int = _setting(
         0, "Skip a random number of frames at the beginning in training, at most this one.", low=0
     )
+    jitter: float = _setting(
+        0.5,
+        "Training of recurrent heads: scale a clip, and add a row to all its steps, at random with this deviation, as "
+        "another scene would.",
+        low=0,
+    )
     subsequence: float = _setting(
-        1.0,
+        0.5,
         "Train on a random contiguous subsequence of at least this fraction of a clip's frames.",
         low=0,
         high=1,
@@ -375,7 +389,13 @@ class TrainConfig(_Checked):
     )
     reverse: bool = _setting(False, "Also train on reversed clips. Use it only if no action is the reverse of another.")
     patience: int = _setting(20, "Stop after this number of epochs without a lower validation loss.", low=1)
-    val_fraction: float = _setting(0.15, "Fraction of the training videos used for validation.", low=0, high=0.9)
+    val_fraction: float | None = _setting(
+        None,
+        "Fraction of the training videos used for validation (default 0.15; 0 for several heads or streams, which "
+        "are fused by folds).",
+        low=0,
+        high=0.9,
+    )
     test_fraction: float = _setting(
         0.2, "Fraction of the videos used as the test set, where the labels have no split.", low=0, high=0.9
     )

@@ -47,7 +47,7 @@ def draw_protocol(
 def _draw_split(videos: Sequence[LabeledVideo], config: TrainConfig) -> Split:
     """Draw one split: without a test set in cross-validation, where each video is in the test set of a fold."""
     test_fraction = 0.0 if _uses_folds(config) else config.test_fraction
-    return make_split(videos, val_fraction=config.val_fraction, test_fraction=test_fraction, seed=config.seed)
+    return make_split(videos, val_fraction=config.val_fraction or 0.0, test_fraction=test_fraction, seed=config.seed)
 
 
 def _uses_folds(config: TrainConfig) -> bool:
@@ -66,7 +66,7 @@ def _crossed_splits(
     for seed in range(config.seed, config.seed + config.repeats):
         if _uses_folds(config):
             kept = [video for video in videos if video.split != "test"]
-            splits += [(seed, fold) for fold in make_folds(kept, config.folds, config.val_fraction, seed=seed)]
+            splits += [(seed, fold) for fold in make_folds(kept, config.folds, config.val_fraction or 0.0, seed=seed)]
         else:
             splits += [(seed, _draw_split(labels, replace(config, seed=seed))) for labels in labellings]
     return splits

@@ -5,7 +5,7 @@ what does not fit into memory is read again when a batch needs it.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Self
@@ -159,6 +159,24 @@ class SequenceDataset:
             for name, sequences in averaged._by_stream.items()
         }
         return averaged
+
+    def mapped(self, compute: Callable[[Tensor, Tensor], Tensor], *, batch_size: int = 256) -> Self:
+        """Return the same videos with other rows.
+
+        Args:
+            compute: padded sequences (N, T, C · D) and lengths (N,) -> (N, T, P).
+            batch_size: videos at a time.
+
+        Returns:
+            The dataset with one stream, without cells.
+        """
+        sequences: list[Tensor] = []
+        for batch in self.batches(batch_size):
+            rows = compute(batch.features, batch.lengths)
+            sequences += [its[:length].clone() for its, length in zip(rows, batch.lengths.tolist(), strict=True)]
+        mapped, (name,) = copy.copy(self), self.streams
+        mapped._by_stream, mapped._num_cells = {name: sequences}, {name: 1}
+        return mapped
 
     def sequence(self, number: int) -> Tensor:
         """Return the features of one video's whole pictures, (T, D)."""

@@ -23,10 +23,12 @@ __all__ = [
     "SEE_CELLS",
     "STATISTICS",
     "AttentionHead",
+    "Components",
     "Ensemble",
     "Head",
     "LinearHead",
     "MeanHead",
+    "ProjectedHead",
     "RecurrentHead",
     "StatisticsHead",
     "TCNHead",
@@ -36,6 +38,10 @@ __all__ = [
 ]
 
 _Cell = type[nn.LSTM] | type[nn.GRU]
+
+MIN_DIM_TO_PROJECT = 512
+"""What a recurrent head sees is projected where it has more numbers: flow's 486 are not."""
+MIN_SCALE = 1e-6
 
 
 class Head(nn.Module, ABC):
@@ -84,10 +90,39 @@ class Head(nn.Module, ABC):
         """Classify the output of `motion`: (N, T, M · D), or (N, T · C, M · D) of cells -> logits (N, K)"""
 
 
+class Components(nn.Module):
+    """The first P principal components of the rows that a head sees, all divided by one number.
+
+    Args:
+        dim: D of these rows.
+        num_components: P.
+    """
+
+    weight: Tensor
+    """(D, P)"""
+
+    def __init__(self, dim: int, num_components: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(dim, num_components))
+
+    def fit(self, rows: Tensor) -> None:
+        """Find the components of rows (n, D) of mean 0; torch's random number generator is used."""
+        size = min(self.weight.shape[1], *rows.shape)
+        _, singular, basis = torch.svd_lowrank(rows, size, niter=3)
+        self.weight.zero_()[:, :size] = basis / (singular.square().mean() / len(rows)).sqrt().clamp_min(MIN_SCALE)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Project rows, (…, D) -> (…, P)"""
+        projected: Tensor = rows @ self.weight
+        return projected
+
+
 class RecurrentHead(Head):
     """An LSTM or GRU over the packed sequence; it classifies the mean output.
 
-    Hochreiter & Schmidhuber 1997; Cho et al. 2014; over frozen image features: Donahue et al. 2015, Ng et al. 2015.
+    What it sees of a large feature is projected on principal components first: 60 clips do not determine 2,560 weights
+    for each unit. Hochreiter & Schmidhuber 1997; Cho et al. 2014; over frozen image features: Donahue et al. 2015, Ng
+    et al. 2015.
     """
 
     def __init__(
@@ -100,8 +135,11 @@ class RecurrentHead(Head):
         bidirectional: bool,
     ) -> None:
         super().__init__(motion, num_classes)
+        is_projected = motion.dim > MIN_DIM_TO_PROJECT and config.components > 0
+        self.components = Components(motion.dim, config.components) if is_projected else None
+        self._jitter = config.jitter
         self.recurrent = cell(
-            motion.dim,
+            config.components if is_projected else motion.dim,
             config.hidden_size,
             config.num_layers,
             batch_first=True,
@@ -111,12 +149,49 @@ class RecurrentHead(Head):
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.hidden_size * (1 + bidirectional), num_classes)
 
+    def project(self, seen: Tensor) -> Tensor:
+        """Project the output of `motion` on the components, (N, T, M · D) -> (N, T, P); without them, as it is."""
+        return seen if self.components is None else self.components(seen)
+
     def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
         """See `Head.classify`."""
-        packed = pack_padded_sequence(self.dropout(seen), lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return self.classify_projected(self.project(seen), lengths)
+
+    def classify_projected(self, projected: Tensor, lengths: Tensor) -> Tensor:
+        """Classify the output of `project`: (N, T, P) -> logits (N, K)"""
+        if self.training and self._jitter:
+            projected = _jittered(projected, self._jitter)
+        packed = pack_padded_sequence(self.dropout(projected), lengths.cpu(), batch_first=True, enforce_sorted=False)
         outputs, _ = pad_packed_sequence(self.recurrent(packed)[0], batch_first=True)  # (N, T, H)
         logits: Tensor = self.classifier(self.dropout(masked_mean(outputs, lengths)))  # (N, H) -> (N, K)
         return logits
+
+
+class ProjectedHead(Head):
+    """A recurrent head that is given what it sees: in training, features are transformed and projected only once.
+
+    Args:
+        head: the head, whose parameters these are.
+    """
+
+    def __init__(self, head: RecurrentHead) -> None:
+        super().__init__(head.motion, head.num_classes)
+        self.head = head
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Classify the output of `RecurrentHead.project`, (N, T, P); see `Head.forward`."""
+        return self.classify(features, lengths) / self.head.temperature
+
+    def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
+        """See `RecurrentHead.classify_projected`."""
+        return self.head.classify_projected(seen, lengths)
+
+
+def _jittered(sequences: Tensor, strength: float) -> Tensor:
+    """Scale each sequence (N, T, P) by a random number, and add a random row to all its steps."""
+    num_sequences, _, dim = sequences.shape
+    gain = (strength * torch.randn(num_sequences, 1, 1)).exp().to(sequences.device)
+    return sequences * gain + strength * torch.randn(num_sequences, 1, dim).to(sequences.device)
 
 
 class AttentionHead(Head):

@@ -23,7 +23,7 @@ class HeadInput:
 HEAD_INPUTS: Mapping[str, HeadInput] = {
     "image": HeadInput("centred,magnitude", "deviation,thirds", unit_frames=True, scale_sharing=1.0, C=30.0),
     "clip": HeadInput("raw,centred", "mean,thirds", unit_frames=True, scale_sharing=1.0, C=30.0),
-    "motion": HeadInput("raw", "mean,deviation,thirds", unit_frames=False, scale_sharing=1.0, C=30.0),
+    "motion": HeadInput("raw,magnitude", "mean,deviation,thirds", unit_frames=False, scale_sharing=0.5, C=10.0),
 }
 """By the kind of the backbone: one that sees single frames, one that sees windows of frames, and optical flow."""
 

@@ -6,10 +6,20 @@ from dataclasses import dataclass, replace
 from vidpipe.config import LINEAR_HEADS, TrainConfig
 from vidpipe.errors import UsageError
 
-__all__ = ["BASELINE", "FUSED", "Member", "baseline_members", "name_classifier", "plan_members", "with_heads"]
+__all__ = [
+    "BASELINE",
+    "FUSED",
+    "Member",
+    "baseline_members",
+    "name_classifier",
+    "plan_members",
+    "resolve_val_fraction",
+    "with_heads",
+]
 
 BASELINE = "mean"
 """The head that is always trained too, and reported beside those asked for."""
+VAL_FRACTION = 0.15
 FUSED = "fusion"
 """The name of a classifier with several members."""
 
@@ -66,6 +76,24 @@ def with_heads(config: TrainConfig, head: str, num_streams: int) -> TrainConfig:
     has_several = num_streams > 1 or len(heads) > 1
     can_join = config.fusion != "early" or any(name in LINEAR_HEADS for name in heads)
     return replace(config, head=head, fusion=config.fusion if has_several and can_join else None)
+
+
+def resolve_val_fraction(config: TrainConfig, num_streams: int) -> TrainConfig:
+    """Return the config with a fraction for validation.
+
+    Several members are trained for a fixed number of epochs and calibrated on folds, and need no validation set.
+
+    Args:
+        config: its own fraction, if it has one, stays.
+        num_streams: of the training.
+
+    Returns:
+        The config.
+    """
+    if config.val_fraction is not None:
+        return config
+    is_fused = config.head != "auto" and (num_streams > 1 or len(config.heads) > 1)
+    return replace(config, val_fraction=0.0 if is_fused else VAL_FRACTION)
 
 
 def baseline_members(streams: Sequence[str]) -> tuple[Member, ...]:

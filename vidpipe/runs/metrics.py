@@ -18,6 +18,7 @@ __all__ = [
     "ReliabilityBin",
     "bootstrap_interval",
     "evaluate_logits",
+    "mean_and_deviation",
 ]
 
 NUM_BINS = 10
@@ -269,6 +270,23 @@ class FoldScores:
         names = [field.name for field in fields(FoldScore)]
         folds = tuple(FoldScore(**{name: fold[name] for name in names}) for fold in values["folds"])
         return cls(Estimate(**values["estimate"]), folds)
+
+
+def mean_and_deviation(values: NDArray[np.float64], units: Sequence[str]) -> tuple[float, float]:
+    """Return the mean of values, and the standard deviation of that mean where whole groups vary.
+
+    Args:
+        values: (N,) numbers.
+        units: N names; values of the same name vary together.
+
+    Returns:
+        The mean and its deviation.
+    """
+    _, unit_of = np.unique(np.asarray(units), return_inverse=True)
+    sums, counts = np.bincount(unit_of, values), np.bincount(unit_of)
+    mean = sums.sum() / len(values)
+    unbiased = len(sums) / max(len(sums) - 1, 1)
+    return float(mean), float(np.sqrt(unbiased * np.square(sums - mean * counts).sum()) / len(values))
 
 
 def bootstrap_interval(

@@ -20,7 +20,7 @@ from vidpipe.features.store import FeatureStore
 from vidpipe.heads.fusion import Fusion, MemberHeads
 from vidpipe.heads.heads import LinearHead
 from vidpipe.heads.inputs import input_of
-from vidpipe.heads.members import BASELINE, Member, baseline_members
+from vidpipe.heads.members import BASELINE, Member, baseline_members, resolve_val_fraction
 from vidpipe.records import LabeledVideo
 from vidpipe.runs.metrics import Evaluation
 from vidpipe.runs.plots import plot_confusion, plot_history
@@ -30,7 +30,8 @@ from vidpipe.runs.tables import Epoch, PredictionRow, SplitRow
 from vidpipe.training.caveats import result_caveats, split_caveats
 from vidpipe.training.cross_validation import CrossValidation, cross_validate
 from vidpipe.training.fit import Callbacks, compute_uncalibrated_logits
-from vidpipe.training.fusion import FittedClassifier, Watched, Weights, fit_classifier
+from vidpipe.training.fusion import FittedClassifier, Watched, fit_classifier
+from vidpipe.training.fusion_weights import FusionWeights
 from vidpipe.training.scoring import Scores, score_classifiers
 from vidpipe.training.selection import HeadChoice, choose_head
 from vidpipe.training.session import TrainingSession, open_session
@@ -114,6 +115,7 @@ def train(
     with collect_warnings() as conflict_warnings:
         kept = exclude_conflicts(first, videos, skip=skip_conflicts)
     options = {"resume": resume, "overwrite": overwrite, "tensorboard": tensorboard}
+    config = resolve_val_fraction(config, len(named))
     with open_session(run_path, config, **options, on_epoch=on_epoch) as session:
         with collect_warnings() as split_warnings:
             protocol = draw_protocol(kept, config, more_splits)
@@ -182,7 +184,7 @@ def _fit(
     session: TrainingSession,
     *,
     refit_epochs: Mapping[str, int] | None = None,
-    weights: Weights | None = None,
+    weights: FusionWeights | None = None,
 ) -> _Fitted:
     """Fit the classifier, then the baseline; a refit has numbers of epochs and weights."""
     is_refit, config = refit_epochs is not None, session.config
@@ -228,8 +230,8 @@ def _cross_validate(subsets: Subsets, protocol: Protocol, session: TrainingSessi
 def _refit(tested: _Fitted, subsets: Subsets, session: TrainingSession) -> _Fitted:
     """Fit the classifiers again, to all videos except a given test set, for the numbers of epochs that were best.
 
-    The tested members know only the training set. A neural head's temperature comes from their logits of the others;
-    the weights of the fusion stay.
+    The tested members know only the training set. The temperature of a single neural head comes from its logits of the
+    others; the weights and temperatures of a fusion stay.
     """
     is_given = any(video.split for video in subsets["test"].videos)
     others = [subset for subset in ("val", "test") if len(subsets[subset]) and not (subset == "test" and is_given)]
@@ -244,7 +246,7 @@ def _refit(tested: _Fitted, subsets: Subsets, session: TrainingSession) -> _Fitt
     epochs = {member.name: _best_epoch(tested.history, member) for member in fusion.members}
     refitted = {"train": learned, "val": learned.select([])}
     saved = _fit(fusion.members, refitted, session, refit_epochs=epochs, weights=tested.own.weights)
-    if session.config.calibrate:
+    if session.config.calibrate and len(fusion.members) == 1:
         for name, member in saved.own.fusion.fitted.items():
             _calibrate_again(member, fusion.fitted[name], unseen)
     return replace(saved, learned_subsets=("train", *others))

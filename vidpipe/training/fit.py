@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -15,8 +15,9 @@ from vidpipe.backbones.image import choose_device
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset, Subsets
 from vidpipe.errors import TrainingError, first_few
-from vidpipe.heads.heads import Ensemble, Head, LinearHead, build_head
+from vidpipe.heads.heads import Ensemble, Head, LinearHead, ProjectedHead, RecurrentHead, build_head
 from vidpipe.heads.inputs import resolve_input
+from vidpipe.heads.motion import step_mask
 from vidpipe.runs.tables import Epoch
 from vidpipe.training.augmentation import augment, mix
 from vidpipe.training.linear import fit_linear
@@ -28,8 +29,18 @@ __all__ = [
     "compute_uncalibrated_logits",
     "fit_head",
     "make_optimiser",
+    "resolve_steps",
     "train_epoch",
 ]
+
+
+BATCH_SIZES = (16, 64)
+"""The smallest and the largest by default, a twelfth of the videos in between."""
+BATCHES_PER_EPOCH = 12
+MAX_EPOCHS, MIN_EPOCHS, MAX_STEPS = 60, 10, 6000
+"""By default 60 epochs; fewer where they would take more than 6,000 steps, but at least 10."""
+MAX_COMPONENT_ROWS = 4000
+"""Enough for 64 components."""
 
 
 @dataclass
@@ -86,6 +97,7 @@ def fit_head(
     """
     callbacks = callbacks or Callbacks()
     device, config = choose_device(config.device), resolve_input(config, subsets["train"].kind)
+    config = resolve_steps(config, len(subsets["train"]))
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         training = subsets["train"]
@@ -97,11 +109,64 @@ def fit_head(
             history = [Epoch(1, *_loss_and_top1(head, subsets["train"]), *_validate(head, subsets["val"]))]
             callbacks.on_epoch(history[0])
         else:
-            state, num_epochs = resume_from or Checkpoint(), max_epochs or config.epochs
+            _fit_components(head, subsets["train"])
+            state, num_epochs = resume_from or Checkpoint(), max_epochs or config.epochs or MAX_EPOCHS
             history = _fit_members(head.to(device), subsets, config, callbacks, state, num_epochs)
             if config.calibrate and len(subsets["val"]):
                 head.calibrate(compute_uncalibrated_logits(head, subsets["val"]), subsets["val"].class_index)
     return head.to(device).eval(), history
+
+
+def resolve_steps(config: TrainConfig, num_videos: int) -> TrainConfig:
+    """Return a config with a batch size and a number of epochs.
+
+    Args:
+        config: its own numbers, if it has them, stay.
+        num_videos: of the training set.
+
+    Returns:
+        The config; many videos have larger batches and fewer epochs.
+    """
+    smallest, largest = BATCH_SIZES
+    batch_size = config.batch_size or min(largest, max(smallest, num_videos // BATCHES_PER_EPOCH))
+    epochs = config.epochs or min(MAX_EPOCHS, max(MIN_EPOCHS, MAX_STEPS * batch_size // max(1, num_videos)))
+    return replace(config, batch_size=batch_size, epochs=epochs)
+
+
+def _recurrent(head: Head) -> list[RecurrentHead]:
+    """The recurrent heads that project what they see: the head itself, or the members of an ensemble."""
+    heads = head.heads if isinstance(head, Ensemble) else [head]
+    return [one for one in heads if isinstance(one, RecurrentHead) and one.components is not None]
+
+
+@torch.no_grad()
+def _fit_components(head: Head, training: SequenceDataset) -> None:
+    """Fit the components of recurrent heads, on some rows of the training set."""
+    recurrent = _recurrent(head)
+    if not recurrent:
+        return
+    rows: list[Tensor] = []
+    for batch in training.batches(32, order=torch.randperm(len(training))):
+        rows.append(head.motion(batch.features, batch.lengths)[step_mask(batch.features, batch.lengths)])
+        if sum(map(len, rows)) >= MAX_COMPONENT_ROWS:
+            break
+    for one in recurrent:
+        assert one.components is not None
+        one.components.fit(torch.cat(rows)[:MAX_COMPONENT_ROWS])
+
+
+@torch.no_grad()
+def _projected(head: Head, subsets: Subsets) -> tuple[Head, Subsets]:
+    """The head as it is trained and what it is given: where it projects features, these are projected once."""
+    if not _recurrent(head):
+        return head, subsets
+    (recurrent,) = _recurrent(head)
+    device = next(head.parameters()).device
+
+    def project(features: Tensor, lengths: Tensor) -> Tensor:
+        return recurrent.project(recurrent.motion(features.to(device), lengths)).cpu()
+
+    return ProjectedHead(recurrent), {name: subset.mapped(project) for name, subset in subsets.items()}
 
 
 def _reduced(head: Head, dataset: SequenceDataset) -> SequenceDataset:
@@ -137,6 +202,7 @@ def _fit_member(
     An epoch's random numbers depend on the seed, the member and the epoch only, so a resumed training gives the same
     model as an uninterrupted one.
     """
+    trained, subsets = _projected(head, subsets)
     training, validation = subsets["train"], subsets["val"]
     optimiser = make_optimiser(head, config)
     best = _unprefixed(state.tensors, "best.") or copy.deepcopy(head.state_dict())
@@ -148,8 +214,8 @@ def _fit_member(
         shuffle = np.random.default_rng((config.seed, state.member, number))
         torch.manual_seed(int(shuffle.integers(2**62)))
         _set_lr(optimiser, config, number)
-        loss, top1 = train_epoch(head, training, optimiser, config, _order(training, config, shuffle))
-        val_loss, val_top1 = _validate(head, validation)
+        loss, top1 = train_epoch(trained, training, optimiser, config, _order(training, config, shuffle))
+        val_loss, val_top1 = _validate(trained, validation)
         epoch = Epoch(number, loss, top1, val_loss, val_top1, state.member)
         state.history.append(epoch)
         if epoch.val_loss is None or epoch.val_loss < state.best_loss:
@@ -190,7 +256,8 @@ def make_optimiser(head: Head, config: TrainConfig) -> torch.optim.Optimizer:
 
 def _set_lr(optimiser: torch.optim.Optimizer, config: TrainConfig, epoch: int) -> None:
     """Set an epoch's learning rate; `cosine` falls from lr to 0 over the epochs. Loshchilov & Hutter 2017."""
-    share = (1 + math.cos(math.pi * (epoch - 1) / config.epochs)) / 2 if config.schedule == "cosine" else 1.0
+    num_epochs = config.epochs or MAX_EPOCHS
+    share = (1 + math.cos(math.pi * (epoch - 1) / num_epochs)) / 2 if config.schedule == "cosine" else 1.0
     for group in optimiser.param_groups:
         group["lr"] = config.lr * share
 
@@ -225,7 +292,8 @@ def train_epoch(
     device = next(head.parameters()).device
     weights = training.class_weights().to(device) if config.balance == "weights" else None
     total_loss, num_correct = torch.zeros(2, dtype=torch.float64, device=device)
-    for number, batch in enumerate(training.batches(config.batch_size, order=order)):
+    batch_size = resolve_steps(config, len(training)).batch_size or 1
+    for number, batch in enumerate(training.batches(batch_size, order=order)):
         batch = augment(batch.to(device), config)
         targets = one_hot(batch.class_index, head.num_classes).float()  # (N,) -> (N, K)
         batch, targets = mix(batch, targets, config.mixup)
@@ -235,7 +303,7 @@ def train_epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         if not torch.isfinite(loss + norm):
-            raise _not_finite(training, order[number * config.batch_size :][: config.batch_size], head)
+            raise _not_finite(training, order[number * batch_size :][:batch_size], head)
         optimiser.step()
         total_loss += loss.detach() * len(logits)
         num_correct += (logits.argmax(dim=1) == batch.class_index).sum()

@@ -1,8 +1,9 @@
 """Fit the classifier of a run: its members, then the weights with which they are fused."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -10,35 +11,27 @@ from torch.nn.functional import cross_entropy
 from vidpipe.backbones.image import choose_device
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset, Subsets
+from vidpipe.heads.calibration import MIN_CALIBRATION_VIDEOS
 from vidpipe.heads.fusion import Fusion, MemberHeads
 from vidpipe.heads.heads import Head, LinearHead, build_head
 from vidpipe.heads.inputs import resolve_input
 from vidpipe.heads.members import Member
 from vidpipe.runs.tables import Epoch
 from vidpipe.training.fit import Callbacks, Checkpoint, compute_logits, fit_head
-from vidpipe.training.linear import fit_joined
+from vidpipe.training.fusion_weights import SINGLE, CrossFitted, FusionWeights, find_weights
+from vidpipe.training.linear import MAX_CROSS_FITTED_VIDEOS, fit_joined, quiet_about_few_videos
 
 __all__ = [
     "FittedClassifier",
     "Watched",
-    "Weights",
     "compute_member_logits",
+    "cross_fit",
     "fit_classifier",
     "fit_member",
     "label_epoch",
 ]
 
-NEURAL_WEIGHT = 0.3
-"""The weight of a neural member's log-probabilities; that of a linear member is 1."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """How the members of a classifier are fused."""
-
-    values: tuple[float, ...]
-    """One for each member."""
-    temperature: float
+NUM_FOLDS = 3
 
 
 @dataclass(frozen=True)
@@ -49,10 +42,8 @@ class FittedClassifier:
     history: tuple[Epoch, ...]
     """Of all members, with their names."""
 
-    @property
-    def weights(self) -> Weights:
-        """How its members are fused."""
-        return Weights(tuple(self.fusion.weights.tolist()), float(self.fusion.temperature))
+    weights: FusionWeights
+    """How its members are fused."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +64,7 @@ def fit_classifier(
     *,
     watch: Callable[[Member], Watched] = lambda member: Watched(),
     max_epochs: Mapping[str, int] | None = None,
-    weights: Weights | None = None,
+    weights: FusionWeights | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> FittedClassifier:
     """Fit each member to the training set, then find the weights of their fusion.
@@ -84,7 +75,7 @@ def fit_classifier(
         config: the settings.
         watch: called with each member before its fit.
         max_epochs: by name of a member, the number of epochs after which its fit ends; None for early stopping.
-        weights: how to fuse the members; None finds it on the training set.
+        weights: how to fuse the members; None finds it on folds of the training set.
         on_stage: called with what is done beside the fits of the members.
 
     Returns:
@@ -93,13 +84,17 @@ def fit_classifier(
     Raises:
         TrainingError: a loss is not finite.
     """
+    is_fused = len(members) > 1
+    if is_fused and weights is None:
+        on_stage("while finding the weights of the fusion")
+        weights = find_weights(cross_fit(members, subsets["train"], config), members=members)
     fitted, history = list[MemberHeads](), list[Epoch]()
     for member in members:
         watched = watch(member)
         heads, epochs = fit_member(
             member,
             subsets,
-            config,
+            replace(config, calibrate=False) if is_fused else config,
             callbacks=watched.callbacks,
             resume_from=watched.resumed,
             max_epochs=None if max_epochs is None else max_epochs[member.name],
@@ -107,17 +102,65 @@ def fit_classifier(
         watched.finish()
         fitted.append(heads)
         history += [label_epoch(epoch, member) for epoch in epochs]
-    found = weights or find_weights(members)
-    fusion = Fusion(fitted, found.values, found.temperature)
-    return FittedClassifier(fusion.to(choose_device(config.device)).eval(), tuple(history))
+    weights = weights or SINGLE
+    if is_fused:
+        _set_temperatures(fitted, weights)
+    fusion = Fusion(fitted, weights.values, 1 / weights.scale)
+    return FittedClassifier(fusion.to(choose_device(config.device)).eval(), tuple(history), weights)
 
 
-def find_weights(members: Sequence[Member]) -> Weights:
-    """Return the weights of the members' log-probabilities."""
-    if len(members) == 1:
-        return Weights((1.0,), 1.0)
-    values = tuple(1.0 if member.is_linear else NEURAL_WEIGHT for member in members)
-    return Weights(values, sum(values))
+def _set_temperatures(members: Sequence[MemberHeads], weights: FusionWeights) -> None:
+    for member, temperature in zip(members, weights.temperatures, strict=True):
+        for head in member.heads:
+            head.temperature.fill_(temperature)
+
+
+def cross_fit(members: Sequence[Member], training: SequenceDataset, config: TrainConfig) -> CrossFitted:
+    """Fit each member on folds of the training set by group, and apply it to the videos that it has not learned from.
+
+    With more than 2,000 videos there is one fold, a third of them.
+
+    Args:
+        members: M members.
+        training: the training set, with all streams.
+        config: the settings.
+
+    Returns:
+        The logits of these videos.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    names, logits, folds = list[int](), list[Tensor](), list[int]()
+    uncalibrated = replace(config, calibrate=False)
+    ids = training.video_ids
+    for number, (others, inside) in enumerate(_folds(training)):
+        learned, unseen = (training.select(ids[index] for index in indices) for indices in (others, inside))
+        subsets = {"train": learned, "val": training.select([])}
+        fitted = [fit_member(member, subsets, uncalibrated)[0] for member in members]
+        logits.append(torch.stack([compute_member_logits(one, unseen) for one in fitted], dim=1))  # (n, M, K)
+        names += inside
+        folds += [number] * len(inside)
+    chosen = training.select(ids[index] for index in names)
+    none = torch.empty(0, len(members), training.num_classes)
+    return CrossFitted(torch.cat([none, *logits]), chosen.class_index, chosen.units, torch.tensor(folds))
+
+
+def _folds(training: SequenceDataset) -> Iterator[tuple[list[int], list[int]]]:
+    """The numbers of the other videos and of its own, for each fold; without videos whose class is in no other fold."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    truth, units = training.class_index.numpy(), training.units
+    num_folds = min(NUM_FOLDS, len(set(units)))
+    if num_folds < 2 or len(training) < MIN_CALIBRATION_VIDEOS:
+        return
+    splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=0)
+    with quiet_about_few_videos():
+        folds = list(splitter.split(truth, truth, units))
+    for others, inside in folds[:1] if len(training) > MAX_CROSS_FITTED_VIDEOS else folds:
+        known = inside[np.isin(truth[inside], truth[others])]
+        if len(known) and len(np.unique(truth[others])) > 1:
+            yield others.tolist(), known.tolist()
 
 
 def fit_member(

@@ -18,7 +18,7 @@ from vidpipe.heads.heads import LinearHead
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
-__all__ = ["cross_fit_linear", "fit_joined", "fit_linear"]
+__all__ = ["MAX_CROSS_FITTED_VIDEOS", "fit_joined", "fit_linear", "quiet_about_few_videos"]
 
 MAX_CROSS_FITTED_VIDEOS = 2000
 """With more videos, the other folds would only take longer."""
@@ -53,7 +53,7 @@ def fit_joined(heads: Sequence[LinearHead], trainings: Sequence[SequenceDataset]
     """
     pooled, centre, scale = _joined_statistics(heads, trainings)
     model = _logistic_regression(config)
-    with _quiet():
+    with quiet_about_few_videos():
         model.fit(pooled, trainings[0].class_index.numpy())
         if config.calibrate and len(pooled) >= MIN_CALIBRATION_VIDEOS:
             _calibrate(heads, model, pooled, trainings[0])
@@ -71,31 +71,6 @@ def fit_joined(heads: Sequence[LinearHead], trainings: Sequence[SequenceDataset]
                 head.classifier.bias.fill_(NEVER)[present] = torch.from_numpy(bias).float()
 
 
-def cross_fit_linear(
-    heads: Sequence[LinearHead],
-    trainings: Sequence[SequenceDataset],
-    folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    config: TrainConfig,
-) -> NDArray[np.float64]:
-    """Return the log-probabilities (N, K) of each training video, by the classifier fitted to the other folds.
-
-    Args:
-        heads: as for `fit_joined`.
-        trainings: as for `fit_joined`.
-        folds: of each the numbers of the other videos, and of its own.
-        config: `C` and `balance`.
-
-    Returns:
-        The log-probabilities, not calibrated; NaN for a video that is in no fold.
-    """
-    pooled, _, _ = _joined_statistics(heads, trainings)
-    logits = np.full((len(pooled), trainings[0].num_classes), np.nan)
-    with _quiet():
-        for others, own in folds:
-            logits[own] = _fold_logits(_logistic_regression(config), pooled, trainings[0], others, own)
-    return logits
-
-
 def _logistic_regression(config: TrainConfig) -> "LogisticRegression":
     from sklearn.linear_model import LogisticRegression
 
@@ -103,7 +78,7 @@ def _logistic_regression(config: TrainConfig) -> "LogisticRegression":
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_about_few_videos() -> Iterator[None]:
     """Ignore scikit-learn's warnings about many classes with few videos."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The number of unique classes")  # is large compared with the videos

@@ -3,7 +3,6 @@
 import logging
 import math
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +13,7 @@ from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import Split, make_folds
 from vidpipe.errors import UsageError, count_of
 from vidpipe.heads.members import plan_members, with_heads
+from vidpipe.runs.metrics import mean_and_deviation
 from vidpipe.training.cross_validation import CrossValidation, cross_validate
 
 __all__ = ["CANDIDATES", "HeadChoice", "choose_head"]
@@ -53,7 +53,7 @@ def choose_head(training: SequenceDataset, config: TrainConfig) -> HeadChoice:
             f"{count_of(num_groups, 'group')}; choose a head with --head, such as {LINEAR_HEADS[-1]}"
         )
     end = time.monotonic() + config.budget
-    folds = make_folds(training.videos, NUM_FOLDS, config.val_fraction, seed=config.seed)
+    folds = make_folds(training.videos, NUM_FOLDS, config.val_fraction or 0.0, seed=config.seed)
     candidates = [name for name in CANDIDATES if config.ensemble == 1 or name not in LINEAR_HEADS]
     best, compared = candidates[0], dict[str, CrossValidation]()
     for name in candidates:
@@ -88,15 +88,9 @@ def _cross_validate_until(
 def _wins(found: CrossValidation, best: CrossValidation) -> bool:
     """Whether a head leads the best one so far by more than one deviation of the mean lead over the groups."""
     accuracy, accuracy_of_best = (one.accuracy_by_video(one.heads[0]) for one in (found, best))
-    leads_of: dict[str, list[float]] = defaultdict(list)
-    for video, share in accuracy.items():
-        leads_of[video.unit].append(share - accuracy_of_best[video])
-    sums = np.array([sum(leads) for leads in leads_of.values()])
-    mean = sums.sum() / len(accuracy)
-    counts = np.array([len(leads) for leads in leads_of.values()])
-    unbiased = len(sums) / max(len(sums) - 1, 1)
-    deviation = np.sqrt(unbiased * np.square(sums - mean * counts).sum()) / len(accuracy)
-    return bool(mean > deviation)
+    leads = np.array([share - accuracy_of_best[video] for video, share in accuracy.items()])
+    mean, deviation = mean_and_deviation(leads, [video.unit for video in accuracy])
+    return mean > deviation
 
 
 def _top1(found: CrossValidation) -> str:
