@@ -13,7 +13,7 @@ import torch
 from tests.trainings import QUICK, rising_and_falling
 from vidpipe.runs.run import Run
 from vidpipe.stages.train import train
-from vidpipe.training.threads import default_num_threads, use_threads
+from vidpipe.training.threads import DEFAULT_NUM_THREADS, use_threads
 
 PROGRAM = """
 import hashlib, json, sys
@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_model_whatever_ran_before(tmp_path: Path, 
 def test_the_number_of_threads_is_saved_in_the_run_and_restored_afterwards(tmp_path: Path) -> None:
     store, videos = rising_and_falling(tmp_path)
     before = torch.get_num_threads()
-    for asked, expected in ((0, default_num_threads()), (3, 3)):
+    for asked, expected in ((0, DEFAULT_NUM_THREADS), (3, 3)):
         seen: list[int] = []
         train(
             store,

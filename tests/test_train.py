@@ -22,7 +22,7 @@ from vidpipe.stages.evaluate import evaluate
 from vidpipe.stages.predict import predict
 from vidpipe.stages.train import train
 from vidpipe.training.fit import compute_logits, compute_uncalibrated_logits, fit_head
-from vidpipe.training.threads import default_num_threads
+from vidpipe.training.threads import DEFAULT_NUM_THREADS
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_run_folder_is_complete_and_holds_no_pickle(trained: Trained) -> None:
     assert document["feature_key"] == store.key.as_dict()
     assert torch.__version__.startswith(document["versions"]["torch"])
     assert TrainConfig(**load_section(run_path / "config.toml", "train")) == Run.open(run_path).config
-    assert Run.open(run_path).config == replace(QUICK, threads=default_num_threads())
+    assert Run.open(run_path).config == replace(QUICK, threads=DEFAULT_NUM_THREADS)
     assert (run_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
     with (run_path / "history.csv").open() as stream:
         history = list(csv.DictReader(stream))

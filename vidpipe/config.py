@@ -416,7 +416,7 @@ class TrainConfig(_Checked):
     device: str = _setting("auto", "Device that trains the head.", choices=("auto", "cpu", "cuda"))
     threads: int = _setting(
         0,
-        "Number of CPU threads; 0 uses one for each available core, up to 16. Another number may give a slightly "
+        "Number of CPU threads; 0 uses one, which is fastest for small heads. Another number may give a slightly "
         "different model.",
         low=0,
     )

@@ -13,7 +13,7 @@ from vidpipe.runs.run_folder import TrainingFolder, open_training_folder
 from vidpipe.runs.tables import Epoch
 from vidpipe.training.checkpoints import SECONDS_BETWEEN, Interrupted, Journal, describe
 from vidpipe.training.selection import HeadChoice
-from vidpipe.training.threads import default_num_threads, use_threads
+from vidpipe.training.threads import DEFAULT_NUM_THREADS, use_threads
 
 __all__ = ["TrainingSession", "open_session"]
 
@@ -93,7 +93,7 @@ def open_session(
     """
     with open_training_folder(run_path, resume=resume, overwrite=overwrite) as folder:
         before = Interrupted.find(folder.path) if resume else None
-        threads = config.threads or (before.threads if before else default_num_threads())
+        threads = config.threads or (before.threads if before else DEFAULT_NUM_THREADS)
         choice = before.choice if before else None
         session = TrainingSession(folder, replace(config, threads=threads), resume, tensorboard, on_epoch, choice)
         try:
