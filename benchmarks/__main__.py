@@ -26,6 +26,7 @@ NAMES = (
     "fuzz",
     "kills",
     "run_kills",
+    "streams",
     "accuracy",
 )
 PACKAGES = ("vidpipe", "torch", "torchvision", "timm", "onnxruntime", "decord2", "av", "scikit-learn")

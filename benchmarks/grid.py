@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.clips import labelled_sets
-from benchmarks.heads import NEURAL, LabelledSet
+from benchmarks.heads import NEURAL, STREAMS, LabelledSet
 from vidpipe.config import ExtractConfig, TrainConfig
 from vidpipe.features.store import FeatureStore
 from vidpipe.stages.extract import extract
@@ -44,7 +44,7 @@ def load_sets(folder: Path, config: ExtractConfig) -> list[LabelledSet]:
     sets = []
     for name, labels in labelled_sets(folder).items():
         extract(find_videos([labels.parent]), folder / name, config=config)
-        sets.append(LabelledSet(name, FeatureStore.open(folder / name), labels))
+        sets.append(LabelledSet(name, {STREAMS[0]: FeatureStore.open(folder / name)}, labels))
     return sets
 
 
