@@ -38,9 +38,8 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def one_core() -> Iterator[None]:
-    """Use one thread, and one decoding process unless a test sets more: tests run in parallel on all cores."""
+    """Use one thread in torch, and one decoding process unless a test sets more: tests run in parallel on all cores."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vidpipe.training.threads.MAX_THREADS", 1)
         patch.setattr("vidpipe.stages.extract.default_workers", lambda device: 1)
         yield
