@@ -36,10 +36,10 @@ MAY_IMPORT = {
     "training": "errors records config features datasets heads backbones runs",
     "stages": "errors records config video backbones features datasets heads runs training",
     "api": "errors records config video features datasets runs stages",
-    "report": "errors version records config features datasets video runs",
+    "report": "errors version records config features datasets heads video runs",
     "demo": "errors records config features datasets video runs stages",
-    "cli": "errors version records config csv_files video backbones features datasets runs training stages api report"
-    " demo",
+    "cli": "errors version records config csv_files video backbones features datasets heads runs training stages api"
+    " report demo",
     "": "version api features runs",
     "__main__": "cli",
 }

@@ -47,13 +47,13 @@ def test_curves_are_those_of_the_history_in_a_fixed_order() -> None:
     assert [(curve.quantity, curve.subset, curve.member) for curve in curves] == [
         (quantity, subset, member) for quantity in ("loss", "top1") for subset in ("train", "val") for member in (0, 1)
     ]
-    assert curves[0] == Curve("loss", "train", 0, ((1, 1.0), (2, 0.5), (3, 1 / 3)))
-    assert curves[7] == Curve("top1", "val", 1, ((1, 1 / 9), (2, 2 / 9)))
+    assert curves[0] == Curve("loss", "train", "", 0, ((1, 1.0), (2, 0.5), (3, 1 / 3)))
+    assert curves[7] == Curve("top1", "val", "", 1, ((1, 1 / 9), (2, 2 / 9)))
 
 
 def test_there_is_no_curve_without_validation_or_of_values_that_are_not_finite() -> None:
     history = [Epoch(1, float("nan"), 0.5), Epoch(2, float("inf"), 0.75)]
-    assert learning_curves(history) == (Curve("top1", "train", 0, ((1, 0.5), (2, 0.75))),)
+    assert learning_curves(history) == (Curve("top1", "train", "", 0, ((1, 0.5), (2, 0.75))),)
     assert learning_curves([]) == ()
 
 

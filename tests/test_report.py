@@ -216,7 +216,7 @@ def test_each_caveat_is_shown_once_before_the_metrics(hostile: Path) -> None:
 def test_the_page_describes_the_training(hostile: Path) -> None:
     page = report(hostile)
     document = json.loads((hostile / "run.json").read_text())
-    key = document["feature_key"]
+    key = document["streams"][0]["key"]
     for fact in (key["backbone"], key["weights"], document["versions"]["torch"], document["grouping"], "hidden_size"):
         assert fact in page.text
     parts = {line[0]: line[1:3] for table in page.tables.values() for line in table if line[0] in ("train", "test")}

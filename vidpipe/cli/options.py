@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from vidpipe.config import SECTIONS, Config, LabelsConfig, Setting, load_section, settings
 from vidpipe.csv_files import is_url
 from vidpipe.errors import ConfigError, VidpipeError, count_of
-from vidpipe.heads.members import BASELINE
+from vidpipe.heads.members import BASELINE, headline_names
 
 if TYPE_CHECKING:
     from vidpipe.records import VideoFile
@@ -312,7 +312,7 @@ def _click_type(setting: Setting) -> click.ParamType[Any] | type:
 
 
 def evaluation_lines(evaluations: "Mapping[str, Evaluation]", *, own: str) -> Iterator[str]:
-    """Format metrics, a line for each classifier or part.
+    """Format metrics, a line for the classifier, for each stream alone and for the baseline.
 
         lstm top-1 0.650 (95 % CI 0.512 to 0.794)  macro F1 0.642  40 videos
 
@@ -323,9 +323,10 @@ def evaluation_lines(evaluations: "Mapping[str, Evaluation]", *, own: str) -> It
     Yields:
         the lines, aligned.
     """
-    width = max(map(len, evaluations))
-    for name, evaluation in evaluations.items():
-        yield f"{name:<{width}} {_figures(evaluation)}{'  (baseline)' * (name == BASELINE != own)}"
+    names = headline_names(evaluations)
+    width = max(map(len, names))
+    for name in names:
+        yield f"{name:<{width}} {_figures(evaluations[name])}{'  (baseline)' * (name == BASELINE != own)}"
 
 
 def _figures(evaluation: "Evaluation") -> str:

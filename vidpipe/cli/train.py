@@ -9,7 +9,7 @@ import click
 from vidpipe.cli.options import LocalPath, evaluation_lines, label_options, printable, setting_options, vidpipe_command
 from vidpipe.config import TrainConfig
 from vidpipe.errors import count_of
-from vidpipe.heads.members import BASELINE
+from vidpipe.heads.members import BASELINE, headline_names
 
 if TYPE_CHECKING:
     from vidpipe.runs.tables import Epoch
@@ -97,7 +97,8 @@ def _print_result(result: "TrainResult") -> None:
         click.echo(f"head: {run.choice}")
     if len(run.members) > 1:
         weights = ", ".join(f"{printable(one.member.name)} {one.weight:.2f}" for one in run.members)
-        click.echo(f"weights: {weights}")
+        source = "found on folds of the training set" if run.has_found_weights else "the default ones"
+        click.echo(f"weights: {weights} ({source})")
     if result.cross_validation is not None:
         _print_folds(result.cross_validation)
     for subset, by_name in result.evaluations.items():
@@ -108,8 +109,9 @@ def _print_result(result: "TrainResult") -> None:
 
 
 def _print_folds(found: "CrossValidation") -> None:
-    width = max(map(len, found.heads))
-    for name in found.heads:
+    names = headline_names(found.heads)
+    width = max(map(len, names))
+    for name in names:
         num_folds, num_videos = len(found.of(name)), len(found.accuracy_by_video(name))
         click.echo(
             f"folds {name:<{width}} top-1 {found.estimate(name)}  {count_of(num_videos, 'video')}, "

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vidpipe.heads.heads import Head
-from vidpipe.heads.members import Member, name_classifier
+from vidpipe.heads.members import WITHOUT, Member, name_classifier
 
 __all__ = ["Fusion", "MemberHeads", "Padded"]
 
@@ -123,7 +123,8 @@ class Fusion(nn.Module):
     def parts(self) -> "dict[str, Fusion]":
         """Return the classifiers to report: the fusion, each member, each stream alone, and without each stream.
 
-        A classifier of one member has itself only. A stream alone is the members that see no other stream.
+        A classifier of one member has itself only. A stream alone is the members that see no other stream. Of two
+        streams, the one that is left is the other one alone.
         """
         found: dict[str, list[Member]] = {self.name: list(self.members)}
         if len(self.members) > 1:
@@ -131,5 +132,6 @@ class Fusion(nn.Module):
         streams = dict.fromkeys(stream for member in self.members for stream in member.streams)
         if len(streams) > 1:
             found |= {name: [one for one in self.members if one.streams == (name,)] for name in streams}
-            found |= {f"without {name}": [one for one in self.members if name not in one.streams] for name in streams}
+        if len(streams) > 2:
+            found |= {f"{WITHOUT}{name}": [one for one in self.members if name not in one.streams] for name in streams}
         return {name: self.select(members) for name, members in found.items() if members}

@@ -1,6 +1,6 @@
 """The members of a run's classifier: which head sees which stream. Without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from vidpipe.config import LINEAR_HEADS, TrainConfig
@@ -9,8 +9,10 @@ from vidpipe.errors import UsageError
 __all__ = [
     "BASELINE",
     "FUSED",
+    "WITHOUT",
     "Member",
     "baseline_members",
+    "headline_names",
     "name_classifier",
     "plan_members",
     "resolve_val_fraction",
@@ -22,6 +24,10 @@ BASELINE = "mean"
 VAL_FRACTION = 0.15
 FUSED = "fusion"
 """The name of a classifier with several members."""
+
+
+WITHOUT = "without "
+"""Begins the name of a classifier that leaves a stream out."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,18 @@ def resolve_val_fraction(config: TrainConfig, num_streams: int) -> TrainConfig:
 def baseline_members(streams: Sequence[str]) -> tuple[Member, ...]:
     """Return the only member of the baseline: the head `mean` on the first stream."""
     return (Member((streams[0],), BASELINE),)
+
+
+def headline_names(names: Iterable[str]) -> list[str]:
+    """Return the names to print in a few lines: of the classifier, of each stream alone, and of the baseline.
+
+    Args:
+        names: of all that has metrics.
+
+    Returns:
+        These names without the members' and those with a stream left out.
+    """
+    return [name for name in names if "/" not in name and not name.startswith(WITHOUT)]
 
 
 def name_classifier(heads: Sequence[str]) -> str:

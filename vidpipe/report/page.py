@@ -9,7 +9,7 @@ direction, a control character) is shown as its escape sequence.
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -22,14 +22,15 @@ from markupsafe import Markup
 
 from vidpipe.config import TrainConfig, settings
 from vidpipe.errors import RunError
+from vidpipe.heads.members import BASELINE
 from vidpipe.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, axis_over
-from vidpipe.report.collect import Report
+from vidpipe.report.collect import Report, Score
 from vidpipe.report.compare import Comparison
 from vidpipe.report.thumbnails import THUMBNAIL_PIXELS
 from vidpipe.runs.confusion import ConfusionMatrix
 from vidpipe.runs.curves import learning_curves
-from vidpipe.runs.metrics import Evaluation
-from vidpipe.runs.run import EVALUATION_SETS
+from vidpipe.runs.metrics import Evaluation, FoldScores
+from vidpipe.runs.run import EVALUATION_SETS, Run
 from vidpipe.runs.tables import Epoch, row_cells
 from vidpipe.version import __version__
 
@@ -115,6 +116,7 @@ def _curve_charts(history: Sequence[Epoch]) -> list[Chart]:
     """Loss and top-1 by epoch; nothing for a head that is fitted in one step."""
     if len({epoch.epoch for epoch in history}) < 2:
         return []
+    several = len({curve.name for curve in learning_curves(history)}) > 1
     epochs = axis_over("epoch", [epoch.epoch for epoch in history], whole=True)
     curves = learning_curves(history)
     charts = []
@@ -123,9 +125,17 @@ def _curve_charts(history: Sequence[Epoch]) -> list[Chart]:
         if own:
             values = [value for curve in own for _, value in curve.points]
             axis = Axis("top-1", 0, 1, UNIT) if quantity == "top1" else axis_over(quantity, values, low=0)
-            lines = tuple(Line(SUBSET_NAMES[curve.subset], curve.subset, curve.points) for curve in own)
+            lines = tuple(
+                Line(SUBSET_NAMES[curve.subset] + f", {curve.name}" * several, curve.subset, curve.points)
+                for curve in own
+            )
             charts.append(Chart(title, epochs, axis, lines))
     return charts
+
+
+def _last_epochs(history: Sequence[Epoch]) -> list[Epoch]:
+    """The last epoch of each head."""
+    return list({(epoch.name, epoch.member): epoch for epoch in history}.values())
 
 
 def _reliability(evaluation: Evaluation) -> Chart:
@@ -209,8 +219,11 @@ def _report_values(report: Report) -> dict[str, Any]:
         "majority": report.score_of("majority"),
         "evaluation": evaluation,
         "shows_top5": any(score.evaluation and score.evaluation.top5 is not None for score in report.scores),
+        "parts": [score for score in report.scores if _is_listed_part(report.run, score)],
+        "weights": {member.member.name: member.weight for member in report.run.members},
+        "fold_scores": _drawn_folds(report.run),
         "curves": _curve_charts(history),
-        "last_epoch": row_cells(history[-1]) if history else {},
+        "last_epochs": [row_cells(epoch) for epoch in _last_epochs(history)],
         "folds_chart": _top1_chart(),
         "settings": _settings(report.run.config),
         "caveats": _caveats(report),
@@ -221,6 +234,18 @@ def _report_values(report: Report) -> dict[str, Any]:
         **_baseline_values(report),
         **(_evaluation_values(evaluation) if evaluation else {}),
     }
+
+
+def _is_listed_part(run: Run, score: Score) -> bool:
+    """Whether a score belongs into the table of streams and heads: the classifier and its parts, where it has parts."""
+    is_own = score.kind in ("part", "model") and score.evaluation_set == run.evaluation_set
+    return is_own and len(run.members) > 1
+
+
+def _drawn_folds(run: Run) -> Mapping[str, FoldScores]:
+    """The scores to draw by fold: of the classifier, of each stream alone, and of the baseline."""
+    names = {run.classifier, BASELINE, *run.keys}
+    return {name: scores for name, scores in run.fold_scores.items() if name in names}
 
 
 def _group_values(report: Report) -> dict[str, Any]:

@@ -26,10 +26,12 @@ def plot_history(path: Path, history: Sequence[Epoch]) -> None:
     """Plot loss and accuracy by epoch as PNG, of the first member of an ensemble; a single epoch is a point."""
     figure = matplotlib.figure.Figure(figsize=(8, 3.2), layout="constrained")
     curves = [curve for curve in learning_curves(history) if curve.member == 0]
+    several = len({curve.name for curve in curves}) > 1
     for axes, (quantity, title) in zip(figure.subplots(1, 2), TITLES.items(), strict=True):
         for curve in (curve for curve in curves if curve.quantity == quantity):
             marker = "o" if len(curve.points) == 1 else None
-            axes.plot(*zip(*curve.points, strict=True), label=curve.subset, marker=marker)
+            label = f"{curve.name}, {curve.subset}" if several else curve.subset
+            axes.plot(*zip(*curve.points, strict=True), label=label, marker=marker)
         axes.set(xlabel="epoch", title=title)
         axes.grid(alpha=0.3)
         axes.legend()

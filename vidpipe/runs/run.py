@@ -107,6 +107,8 @@ class Run:
     """Where the split comes from and what it keeps together, in a sentence."""
     learned_subsets: tuple[str, ...]
     """The subsets (train, val, test) that the saved classifier is fitted to; the metrics are of one fitted to train."""
+    has_found_weights: bool = False
+    """Whether the members' weights were found on folds of the training set; otherwise they are the default ones."""
     choice: str = ""
     """Why --head auto chose the head."""
     warnings: tuple[str, ...] = ()
@@ -147,6 +149,7 @@ class Run:
                 metrics=dict(document["metrics"]),
                 grouping=document["grouping"],
                 learned_subsets=tuple(document["learned_subsets"]),
+                has_found_weights=bool(document["has_found_weights"]),
                 choice=document["choice"],
                 warnings=tuple(document["warnings"]),
                 versions=dict(document["versions"]),
@@ -313,7 +316,9 @@ def _with_one_stream(document: Mapping[str, Any]) -> dict[str, Any]:
     name = document["feature_key"]["backbone"].replace("/", "_")
     stream = {"name": name, "key": document["feature_key"], "dim": document["feature_dim"]}
     member = {"streams": [name], "head": document["config"]["head"], "weight": 1.0, "inputs": [{}]}
-    return {**document, "streams": [stream], "members": [member]}
+    config = {"components": 0, "jitter": 0.0} | document["config"]  # settings that these versions do not have
+    its = {"streams": [stream], "members": [member], "has_found_weights": False, "config": config}
+    return {**document, **its}
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -423,6 +428,7 @@ def _document(run: Run) -> dict[str, Any]:
         "members": [dataclasses.asdict(member) for member in run.members],
         "grouping": run.grouping,
         "learned_subsets": run.learned_subsets,
+        "has_found_weights": run.has_found_weights,
         "choice": run.choice,
         "warnings": run.warnings,
         "metrics": run.metrics,

@@ -48,6 +48,11 @@ class Epoch:
     head: str = ""
     """The head's name; empty in runs of early versions, which have one head."""
 
+    @property
+    def name(self) -> str:
+        """`flow/lstm`, as the member is named in the metrics; the head's name alone where there is no stream."""
+        return f"{self.stream}/{self.head}" if self.stream else self.head
+
 
 @dataclass(frozen=True)
 class PredictionRow:

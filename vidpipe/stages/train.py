@@ -297,6 +297,7 @@ def _make_run(
         metrics=_metrics(scores, crossed),
         grouping=describe_grouping(results.split),
         learned_subsets=saved.learned_subsets,
+        has_found_weights=saved.own.weights.is_found,
         choice=session.reason,
         warnings=tuple(dict.fromkeys((*warnings, *caveats))),
     )
