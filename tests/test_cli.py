@@ -82,8 +82,9 @@ def test_train_says_what_it_did_and_reports_the_baseline(trained: tuple[Path, Re
     assert result.exit_code == 0, result.output
     assert "2 classes" in result.stdout
     assert "no groups: each video is its own group" in result.stdout
-    assert "test  statistics top-1" in result.stdout
-    assert "test  mean       top-1" in result.stdout
+    assert "test  fusion top-1" in result.stdout
+    assert "test  mean   top-1" in result.stdout
+    assert "weights: efficientnet_lite0/statistics 1.33, efficientnet_lite0/lstm 0.67 (the default ones)" in result.stdout
     assert (run_path / "run.json").exists()
 
 
@@ -91,7 +92,7 @@ def test_train_over_folds_prints_the_estimate_and_warns(extracted: tuple[Path, R
     folds = ("--folds", 2, "--group-by", r"(\d+)\.mp4", "--device", "cpu")
     result = run("train", extracted[0], "-o", tmp_path / "run", *folds)
     assert result.exit_code == 0, result.output
-    assert "folds statistics top-1" in result.stdout
+    assert "folds fusion top-1" in result.stdout
     assert "(95 % CI " in result.stdout
     assert "\ntest " not in result.stdout
     assert "are too few to calibrate" in result.stderr
@@ -106,7 +107,7 @@ def test_train_says_what_does_not_go_together(extracted: tuple[Path, Result], tm
             ("--group-by", "camera"),
             "labels from folders have no columns, and as a regular expression it matches nothing",
         ),
-        (("--ensemble", 2), "the same for every seed"),
+        (("--ensemble", 2, "--head", "statistics"), "the same for every seed"),
     ):
         result = run("train", extracted[0], "-o", tmp_path / "run", *arguments)
         assert result.exit_code != 0

@@ -99,7 +99,7 @@ def test_what_info_tells_is_as_described(made: Path, half_tested: Path, tmp_path
         (
             ((), ["test_top1"]),
             (("--folds", 2, "--head", "auto", "--budget", 0), ["folds_top1"]),
-            (("--test-fraction", 0), ["val_top1"]),
+            (("--test-fraction", 0, "--val-fraction", 0.2), ["val_top1"]),
             (("--test-fraction", 0, "--val-fraction", 0), []),
         )
     ):

@@ -90,9 +90,7 @@ def result_caveats(
         A sentence each.
     """
     head = classifier.name
-    is_linear = all(member.is_linear for member in classifier.members)
-    calibrated_by = learned_subsets if is_linear else {*learned_subsets, "val"} - {"train"}
-    num_videos = sum(len(subsets[subset]) for subset in calibrated_by)
+    num_videos = sum(len(subsets[subset]) for subset in _calibrated_by(classifier, learned_subsets))
     if 0 < num_videos < MIN_CALIBRATION_VIDEOS:
         yield (
             f"{count_of(num_videos, 'video')} to calibrate probabilities on, which are too few to calibrate them well "
@@ -107,3 +105,16 @@ def result_caveats(
         yield f"the baseline ({tops[BASELINE]:.3f}) beats {head} ({tops[head]:.3f}): do not rely on this model"
     elif tops[BASELINE] == tops[head]:
         yield f"the baseline does as well as {head} ({tops[head]:.3f}): the mean feature alone is enough"
+
+
+def _calibrated_by(classifier: Fusion, learned_subsets: Sequence[str]) -> set[str]:
+    """The subsets whose videos calibrate the saved classifier.
+
+    Several members are calibrated on folds of the training set, before the refit; a linear head on folds of all that
+    it learns from; another head on the videos that the tested one has not learned from.
+    """
+    if len(classifier.members) > 1:
+        return {"train"}
+    if classifier.members[0].is_linear:
+        return set(learned_subsets)
+    return {*learned_subsets, "val"} - {"train"}
