@@ -93,7 +93,9 @@ def test_training_takes_labels_and_settings_by_name(store: Path, tmp_path: Path)
     (tmp_path / "labels.csv").write_text("\n".join(["video,label", *rows]))
     labels: dict[str, Any] = {"labels": tmp_path / "labels.csv", "group_by": "cam[0-9]"}
     opened = vidpipe.FeatureStore.open(store)
-    result = vidpipe.train(opened, tmp_path / "run", motion=["raw", "centred"], refit=False, device="cpu", **labels)
+    result = vidpipe.train(
+        opened, tmp_path / "run", head="statistics", motion=["raw", "centred"], refit=False, device="cpu", **labels
+    )
     assert result.run.class_names == ("GO", "STOP")
     assert result.run.config.motion == "raw,centred"
     report = vidpipe.evaluate(vidpipe.Run.open(tmp_path / "run"), opened, device="cpu", **labels)

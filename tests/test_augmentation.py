@@ -9,7 +9,7 @@ from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import PaddedBatch
 from vidpipe.training.augmentation import augment, mix, selected_steps
 
-NONE = TrainConfig()
+NONE = TrainConfig(subsequence=1.0)
 LENGTHS = torch.tensor([9, 1, 4, 12] * 50)
 
 

@@ -84,7 +84,9 @@ def test_train_says_what_it_did_and_reports_the_baseline(trained: tuple[Path, Re
     assert "no groups: each video is its own group" in result.stdout
     assert "test  fusion top-1" in result.stdout
     assert "test  mean   top-1" in result.stdout
-    assert "weights: efficientnet_lite0/statistics 1.33, efficientnet_lite0/lstm 0.67 (the default ones)" in result.stdout
+    assert (
+        "weights: efficientnet_lite0/statistics 1.33, efficientnet_lite0/lstm 0.67 (the default ones)" in result.stdout
+    )
     assert (run_path / "run.json").exists()
 
 

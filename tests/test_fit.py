@@ -27,7 +27,7 @@ from vidpipe.training import checkpoints
 from vidpipe.training.fit import compute_logits, fit_head, train_epoch
 
 CLASSES = ["falling", "rising"]
-LINEAR = TrainConfig(head="statistics", device="cpu", calibrate=False)
+LINEAR = TrainConfig(head="statistics", C=30.0, device="cpu", calibrate=False)
 Made = tuple[FeatureStore, list[LabeledVideo]]
 
 
@@ -187,13 +187,13 @@ def test_a_resumed_training_does_not_choose_its_head_again(
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
     config = replace(QUICK, head="auto", budget=0.0, epochs=3, ensemble=2)
     with pytest.raises(BrokenOffError):
-        train(*made, tmp_path / "run", config=config, on_epoch=break_off_after(2))
+        train(*made, tmp_path / "run", config=config, on_epoch=break_off_after(3))
     with pytest.raises(RunError, match="other settings or videos"):
         train(*made, tmp_path / "run", config=replace(config, head="gru"), resume=True)
     monkeypatch.delattr("vidpipe.stages.train.choose_head")
     run = train(*made, tmp_path / "run", config=config, resume=True).run
-    assert run.config.head == "gru"
-    assert run.choice.startswith("gru, by 3 folds over the groups of")
+    assert run.config.head == "statistics,lstm"
+    assert run.choice.startswith("statistics,lstm, by 3 folds over the groups of")
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_video_named(tmp_path: Path) -> None:

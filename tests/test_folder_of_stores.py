@@ -11,6 +11,7 @@ from tests.commands import LENET, run
 from tests.stores import make_sequence, make_store
 from vidpipe.features.store import FeatureStore
 from vidpipe.features.streams import find_stores, open_store
+from vidpipe.runs.run import Run
 
 NAMES = ["a_lenet5", "b_resnet50"]
 
@@ -132,17 +133,25 @@ def test_where_several_stores_fit_the_run_the_command_wants_one(made: Path, stre
     assert f"`vidpipe evaluate {made / 'run'} {streams / 'b_resnet50'}`" not in result.stderr
 
 
-def test_train_and_merge_want_one_store_and_name_the_commands(streams: Path, tmp_path: Path) -> None:
-    result = run("train", streams, "-o", tmp_path / "run")
-    assert result.exit_code == 2
-    assert f"{streams}: a folder of stores (a_lenet5, b_resnet50), where one store is needed" in result.stderr
-    for name in NAMES:
-        assert f"`vidpipe train {streams / name} -o {tmp_path / 'run'}`" in result.stderr
+def test_merge_wants_one_store_and_names_the_commands(streams: Path, tmp_path: Path) -> None:
     result = run("store", "merge", streams, "-o", tmp_path / "merged")
     assert result.exit_code == 2
     assert f"`vidpipe store merge {streams / 'a_lenet5'} … -o OUT`" in result.stderr
-    assert not (tmp_path / "run").exists()
     assert not (tmp_path / "merged").exists()
+
+
+def test_train_takes_every_store_of_a_folder(streams: Path, tmp_path: Path) -> None:
+    shutil.rmtree(streams / "b_resnet50")
+    shutil.copytree(streams / "a_lenet5", streams / "again")
+    result = run("train", streams, "-o", tmp_path / "run", "--head", "statistics", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert list(Run.open(tmp_path / "run").keys) == ["a_lenet5", "again"]
+
+
+def test_streams_of_other_files_are_refused(streams: Path, tmp_path: Path) -> None:
+    result = run("train", streams, "-o", tmp_path / "run", "--head", "statistics", "--device", "cpu")
+    assert result.exit_code == 1
+    assert "extract both streams from the same videos" in result.stderr
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
@@ -170,12 +179,9 @@ def names_of(streams: Path) -> list[str]:
 
 def test_the_only_store_in_a_folder_of_stores_needs_no_naming(streams: Path, tmp_path: Path) -> None:
     shutil.rmtree(streams / "b_resnet50")
-    result = run("train", streams, "-o", tmp_path / "run", "--device", "cpu")
+    result = run("train", streams, "-o", tmp_path / "run", "--head", "statistics", "--device", "cpu")
     assert result.exit_code == 0, result.output
-    (streams / "videos").mkdir()
-    result = run("train", streams, "-o", tmp_path / "other", "--device", "cpu")
-    assert result.exit_code == 2
-    assert f"`vidpipe train {streams / 'a_lenet5'} -o {tmp_path / 'other'}`" in result.stderr
+    assert list(Run.open(tmp_path / "run").keys) == ["a_lenet5"]
 
 
 @pytest.mark.parametrize("command", [("info",), ("store", "verify"), ("store", "repair"), ("store", "compact")])
@@ -203,8 +209,9 @@ def test_a_store_that_cannot_be_opened_is_reported_where_one_is_needed(
     break_store(streams)
     shutil.rmtree(streams / "b_resnet50")
     refused = run("train", streams, "-o", tmp_path / "run")
-    assert refused.exit_code == 2
+    assert refused.exit_code == 1
     assert "store.json cannot be read" in refused.stderr
+    assert f"To leave this stream out: `vidpipe train {streams / 'a_lenet5'} -o {tmp_path / 'run'}`" in refused.stderr
     predicted = run("predict", made / "run", made / "videos", "--store", streams)
     assert predicted.exit_code == 0, predicted.output
     assert "broken: store.json cannot be read" in caplog.text

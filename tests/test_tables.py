@@ -44,7 +44,7 @@ def test_a_file_has_a_column_for_each_field_and_short_numbers(tmp_path: Path) ->
 
 def test_a_history_without_validation_has_no_such_columns(tmp_path: Path) -> None:
     write_rows(tmp_path / "history.csv", ROWS["history without validation"])
-    assert (tmp_path / "history.csv").read_text().splitlines()[0] == "epoch,train_loss,train_top1,member"
+    assert (tmp_path / "history.csv").read_text().splitlines()[0] == "epoch,train_loss,train_top1,member,stream,head"
 
 
 def test_rows_written_one_at_a_time_make_the_same_file(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_run_folder_is_complete_and_holds_no_pickle(trained: Trained) -> None:
     assert sorted(path.name for path in run_path.iterdir()) == sorted(names.split())
     document = json.loads((run_path / "run.json").read_text())
     assert document["class_names"] == ["falling", "rising"]
-    assert document["feature_key"] == store.key.as_dict()
+    assert document["streams"][0]["key"] == store.key.as_dict()
     assert torch.__version__.startswith(document["versions"]["torch"])
     assert TrainConfig(**load_section(run_path / "config.toml", "train")) == Run.open(run_path).config
     assert Run.open(run_path).config == replace(QUICK, threads=DEFAULT_NUM_THREADS)
@@ -259,7 +259,7 @@ def test_below_the_confidence_asked_for_the_answer_is_none_of_these(trained: Tra
 def test_a_run_of_the_first_format_is_refused_with_the_remedy(trained: Trained, tmp_path: Path) -> None:
     document = json.loads((trained[0] / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps({**document, "version": 1}))
-    with pytest.raises(RunError, match=r"run.json has version 1; this vidpipe reads 3 and 4"):
+    with pytest.raises(RunError, match=r"run.json has version 1; this vidpipe reads 3 to 5"):
         Run.open(tmp_path)
 
 

@@ -115,10 +115,9 @@ def train(
     with collect_warnings() as conflict_warnings:
         kept = exclude_conflicts(first, videos, skip=skip_conflicts)
     options = {"resume": resume, "overwrite": overwrite, "tensorboard": tensorboard}
-    config = resolve_val_fraction(config, len(named))
     with open_session(run_path, config, **options, on_epoch=on_epoch) as session:
         with collect_warnings() as split_warnings:
-            protocol = draw_protocol(kept, config, more_splits)
+            protocol = draw_protocol(kept, resolve_val_fraction(config, len(named)), more_splits)
         subsets = read_subsets(named, protocol.split)
         members = session.set_head(_choose_head(subsets["train"], session), tuple(named))
         tested = _fit(members, subsets, session)

@@ -12,7 +12,7 @@ from vidpipe.config import DEFAULT_HEAD, LINEAR_HEADS, TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.datasets.splits import Split, make_folds
 from vidpipe.errors import UsageError, count_of
-from vidpipe.heads.members import plan_members, with_heads
+from vidpipe.heads.members import plan_members, resolve_val_fraction, with_heads
 from vidpipe.runs.metrics import mean_and_deviation
 from vidpipe.training.cross_validation import CrossValidation, cross_validate
 
@@ -53,7 +53,8 @@ def choose_head(training: SequenceDataset, config: TrainConfig) -> HeadChoice:
             f"{count_of(num_groups, 'group')}; choose a head with --head, such as {LINEAR_HEADS[-1]}"
         )
     end = time.monotonic() + config.budget
-    folds = make_folds(training.videos, NUM_FOLDS, config.val_fraction or 0.0, seed=config.seed)
+    val_fraction = resolve_val_fraction(config, len(training.streams)).val_fraction or 0.0
+    folds = make_folds(training.videos, NUM_FOLDS, val_fraction, seed=config.seed)
     candidates = [name for name in CANDIDATES if config.ensemble == 1 or name not in LINEAR_HEADS]
     best, compared = candidates[0], dict[str, CrossValidation]()
     for name in candidates:
