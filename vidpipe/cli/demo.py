@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vidpipe.cli.options import vidpipe_command
+from vidpipe.heads.members import BASELINE
 
 if TYPE_CHECKING:
     from vidpipe.demo.stage import DemoResult
@@ -52,13 +53,16 @@ def _print_result(result: "DemoResult") -> None:
         )
         click.echo(f"{video.video_id:<{width}}  {mark} {ranking}")
     click.echo()
-    for name, evaluation in result.trained.evaluations["test"].items():
-        input_ = "features in order" if name == result.trained.run.classifier else "mean feature only"
-        click.echo(f"{name:<5} {evaluation.top1:6.1%} of {evaluation.num_videos} test videos correct  ({input_})")
+    evaluations = result.trained.evaluations["test"]
+    width = max(map(len, evaluations))
+    for name, evaluation in evaluations.items():
+        about = {result.trained.run.classifier: "  (the classifier)", BASELINE: "  (ignores order: the baseline)"}
+        correct = f"{evaluation.top1:6.1%} of {evaluation.num_videos} test videos correct"
+        click.echo(f"{name:<{width}} {correct}{about.get(name, '')}")
     click.echo(
         f"\n{result.summary.num_stored} videos, {result.summary.num_frames} frames, extracted in "
         f"{result.summary.seconds:.0f} s. Picture: {result.picture}. Now your own videos:\n"
-        f"  vidpipe extract VIDEOS -o features --backbone efficientnet_lite0\n"
+        f"  vidpipe extract VIDEOS -o features --backbone efficientnet_lite0 --backbone flow\n"
         f"  vidpipe train features -o run\n"
         f"  vidpipe predict run MORE_VIDEOS"
     )

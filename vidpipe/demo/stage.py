@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vidpipe.config import ExtractConfig, TrainConfig
 from vidpipe.datasets.store_labels import label_store
+from vidpipe.datasets.streams import open_streams
 from vidpipe.demo.videos import write_demo_videos
-from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo, Prediction
 from vidpipe.runs.plots import Filmstrip, plot_filmstrips
 from vidpipe.stages.extract import ExtractProgress, ExtractSummary, extract
@@ -23,9 +23,9 @@ __all__ = ["DemoResult", "run_demo"]
 
 logger = logging.getLogger(__name__)
 
-EXTRACT = ExtractConfig(backbone="efficientnet_lite0")
-TRAIN = TrainConfig(head="lstm", motion="raw", unit_frames=False, scale_sharing=0.0, hidden_size=128, refit=False)
-"""Without a second fit, so that the metrics and the predictions shown are of the same head."""
+EXTRACT = ExtractConfig(backbone="efficientnet_lite0,flow")
+TRAIN = TrainConfig(refit=False)
+"""The default; without a second fit, so that the metrics and the predictions shown are of the same classifier."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,15 @@ def run_demo(
     labels = write_demo_videos(folder / "videos", num_groups=num_groups)
     logger.info("2. extracting features")
     summary = extract(find_videos([folder / "videos"]), folder / "features", config=EXTRACT, on_progress=on_progress)
-    logger.info("3. training the LSTM, and the baseline that ignores the order of frames")
-    store = FeatureStore.open(folder / "features")
-    trained = train(store, label_store(store, labels), folder / "run", config=TRAIN, overwrite=True)
+    logger.info("3. training the classifier, and the baseline that ignores the order of frames")
+    stores = open_streams([folder / "features"], usage="vidpipe train STORE")
+    videos = label_store(next(iter(stores.values())), labels)
+    trained = train(stores, videos, folder / "run", config=TRAIN, overwrite=True)
     logger.info("4. predicting the test videos")
     test = trained.split.test
     test_ids = {video.video_id for video in test}
     files = [video for video in find_videos([folder / "videos"]) if video.id in test_ids]
-    predictions = {p.video_id: p for p in predict(trained.run, files, top=3, store=store)}
+    predictions = {p.video_id: p for p in predict(trained.run, files, top=3, store=stores)}
     picture = folder / "demo.png"
     plot_filmstrips(picture, list(_filmstrips(folder / "videos", test, predictions)))
     return DemoResult(summary, trained, test, predictions, picture)

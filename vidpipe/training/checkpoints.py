@@ -56,12 +56,22 @@ class Journal:
         self._folder, self._suffix, self._about, self._resume = folder, suffix, about, resume
         self._last_seconds = time.monotonic()
         self._num_members = 0
+        if resume:
+            self._check_all()
         self._events = _summary_writer(folder / f"tensorboard{suffix}") if tensorboard else None
         try:
             self._stream = (folder / f"history{suffix}.csv").open("w", newline="", encoding="utf-8")
         except OSError as error:
             raise RunError(f"{folder}: the run cannot be written ({error})") from error
         self._rows = RowWriter(self._stream)
+
+    def _check_all(self) -> None:
+        """Check that every checkpoint of the fit is of this training, whatever member it is of."""
+        first = f"checkpoint{self._suffix}"
+        for path in sorted(self._folder.glob(f"checkpoint{self._suffix}*.safetensors")):
+            if path.stem.removeprefix(f"checkpoint{self._suffix}").strip("_").isdigit() or path.stem == first:
+                about, _, _ = _read_checkpoint(path)
+                _check_about(path, about, {**self._about, "member": about.get("member")})
 
     def open_member(self, member: Member) -> "MemberJournal":
         """Begin with the next member.
@@ -158,13 +168,17 @@ class MemberJournal:
         if not self._path.exists():
             return None
         about, progress, tensors = _read_checkpoint(self._path)
-        if about != json.loads(self._about):
-            raise RunError(
-                f"{self._path}: left by a training with other settings or videos; "
-                "give the same settings and labels, or start over with --overwrite"
-            )
+        _check_about(self._path, about, json.loads(self._about))
         history = [Epoch(**row) for row in progress["history"]]
         return Checkpoint(**{**progress, "history": history}, tensors=tensors)
+
+
+def _check_about(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    if found != json.loads(json.dumps(expected)):
+        raise RunError(
+            f"{path}: left by a training with other settings or videos; "
+            "give the same settings and labels, or start over with --overwrite"
+        )
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, "Tensor"]]:

@@ -1,0 +1,153 @@
+"""Training, evaluating and predicting over several streams, from drawn videos."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.commands import run
+from tests.media import moving_square, write_frames
+from vidpipe.features.maintenance import drop
+from vidpipe.features.store import FeatureStore
+from vidpipe.runs.run import Run
+from vidpipe.training import checkpoints
+
+CPU = ("--device", "cpu")
+TINY = ("--hidden-size", 4, "--epochs", 2, *CPU)
+STREAMS = ["lenet5", "flow"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 videos of a square that moves right or left, their stores, and a run with the default heads."""
+    folder = tmp_path_factory.mktemp("streams")
+    for number in range(12):
+        for label in ("left", "right"):
+            frames = moving_square(number, to_the_right=label == "right")
+            write_frames(folder / "videos" / label / f"{number}.mp4", frames)
+    backbones = ("--backbone", ",".join(STREAMS), "--num-frames", 4, "--workers", 1, *CPU)
+    assert run("extract", folder / "videos", "-o", folder / "features", *backbones).exit_code == 0
+    trained = run("train", folder / "features", "-o", folder / "run", "--no-refit", *TINY)
+    assert trained.exit_code == 0, trained.output
+    return folder
+
+
+@pytest.fixture
+def features(folder: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(folder / "features", tmp_path / "features")
+
+
+def test_a_folder_of_stores_is_trained_on_as_a_whole(folder: Path) -> None:
+    found = Run.open(folder / "run")
+    assert list(found.keys) == STREAMS
+    names = [member.member.name for member in found.members]
+    assert names == ["lenet5/statistics", "flow/statistics", "lenet5/lstm", "flow/lstm"]
+    assert [member.weight for member in found.members] == pytest.approx([4 / 3, 4 / 3, 2 / 3, 2 / 3])
+    assert set(found.evaluations["test"]) == {"fusion", *names, *STREAMS, "mean"}
+    assert {(row.stream, row.head) for row in found.history} == {
+        (n, h) for n in STREAMS for h in ("statistics", "lstm")
+    }
+
+
+def test_streams_can_be_chosen_and_given_one_by_one(folder: Path, tmp_path: Path) -> None:
+    options = ("--head", "statistics", *CPU)
+    chosen = run("train", folder / "features", "-o", tmp_path / "a", "--streams", "flow", *options)
+    assert chosen.exit_code == 0, chosen.output
+    given = run("train", folder / "features/flow", folder / "features/lenet5", "-o", tmp_path / "b", *options)
+    assert given.exit_code == 0, given.output
+    assert (list(Run.open(tmp_path / "a").keys), list(Run.open(tmp_path / "b").keys)) == (["flow"], STREAMS)
+
+
+def test_a_prediction_from_a_file_is_that_from_the_stores(folder: Path) -> None:
+    command = ("predict", folder / "run", folder / "videos", "--format", "json", "--top", 2, *CPU)
+    fresh, stored = (
+        [json.loads(line) for line in run(*command, *more).stdout.splitlines()]
+        for more in ((), ("--store", folder / "features"))
+    )
+    assert len(fresh) == len(stored) == 24
+    for one, other in zip(fresh, stored, strict=True):
+        assert (one["video"], one["label"]) == (other["video"], other["label"])
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
+
+
+def test_an_evaluation_is_of_all_streams(folder: Path) -> None:
+    result = run("evaluate", folder / "run", folder / "features", "--format", "json", *CPU)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["top1"] == Run.open(folder / "run").evaluations["test"]["fusion"].top1
+    assert set(found["parts"]) == {f"{n}/{h}" for n in STREAMS for h in ("statistics", "lstm")} | set(STREAMS)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--streams", "flw"), "unknown stream 'flw'; did you mean 'flow'?"),
+        (("--fusion", "late", "--streams", "flow", "--head", "lstm"), "leave --fusion out, or train on another stream"),
+        (("--fusion", "early", "--head", "lstm"), "use --fusion late, or add --head statistics"),
+    ],
+)
+def test_what_does_not_go_together_is_named_with_the_remedy(
+    folder: Path, tmp_path: Path, more: tuple[str, ...], message: str
+) -> None:
+    result = run("train", folder / "features", "-o", tmp_path / "run", *more, *CPU)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stream_given_twice_is_refused(folder: Path, tmp_path: Path) -> None:
+    result = run("train", folder / "features", folder / "features/flow", "-o", tmp_path / "run", *CPU)
+    assert result.exit_code == 2
+    assert "the stream flow is given twice" in result.stderr
+
+
+def test_a_video_that_one_stream_lacks_is_named_and_can_be_left_out(features: Path, tmp_path: Path) -> None:
+    drop(FeatureStore.open(features / "flow"), ["left/3.mp4"])
+    options = ("-o", tmp_path / "run", "--head", "statistics", *CPU)
+    refused = run("train", features, *options)
+    assert refused.exit_code != 0
+    assert "left/3.mp4" in refused.stderr
+    assert "flow" in refused.stderr
+    assert "--skip-missing" in refused.stderr
+    taken = run("train", features, *options, "--skip-missing")
+    assert taken.exit_code == 0, taken.output
+    assert len(Run.open(tmp_path / "run").splits) == 23
+
+
+def test_an_interrupted_training_of_several_members_continues_to_the_same_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
+    command = ("train", folder / "features", *TINY)
+    assert run(*command, "-o", tmp_path / "whole").exit_code == 0
+    real, written = checkpoints.MemberJournal._write, list[str]()
+
+    def interrupted(journal: checkpoints.MemberJournal, state: object) -> None:
+        real(journal, state)  # type: ignore[arg-type]
+        written.append(journal._member.name)
+        if written.count("flow/lstm") == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.MemberJournal, "_write", interrupted)
+        stopped = run(*command, "-o", tmp_path / "parts")
+    assert stopped.exit_code != 0
+    assert {"lenet5/lstm", "flow/lstm"} <= set(written)
+    resumed = run(*command, "-o", tmp_path / "parts", "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    for name in ("model.safetensors", "history.csv"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_direction_of_motion_is_in_the_flow(folder: Path) -> None:
+    """A square that moves right and one that moves left differ in flow, whatever the frames show."""
+    store = FeatureStore.open(folder / "features/flow")
+    means = {
+        label: np.stack([store[i].features.mean(0) for i in store if i.startswith(label)])
+        for label in ("left", "right")
+    }
+    between = np.linalg.norm(means["left"].mean(0) - means["right"].mean(0))
+    within = max(np.linalg.norm(one - one.mean(0), axis=1).mean() for one in means.values())
+    assert between > within
