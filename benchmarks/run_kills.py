@@ -34,8 +34,9 @@ SHARED = ("--device", "cpu", "--threads", "1", "--epochs", "8", "--hidden-size",
 SETTINGS = {
     "lstm": (*SHARED, "--head", "lstm", "--motion", "raw", "--schedule", "cosine"),
     "gru": (*SHARED, "--head", "gru", "--motion", "centred", "--test-fraction", "0", "--no-refit", "--folds", "2"),
+    "default": SHARED,
 }
-"""One has a test set and a refit, the other has folds: each writes files that the other does not."""
+"""One has a test set and a refit, one has folds, and one several members: each writes files that others do not."""
 NUM_VIDEOS, DIM = 24, 4
 LATEST = 0.95
 """Of the time that a whole training takes."""
