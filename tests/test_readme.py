@@ -21,6 +21,7 @@ PAGES = {
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
 TEXT = "\n".join(PAGES.values())
+LONG_PAGES = ("docs/extracting.md", "docs/backbones.md")
 IN_EVERY_COMMAND = {"--help", "--quiet", "--debug", "--version"}
 OPTION = re.compile(r"(?<![\w-])--[A-Za-z][A-Za-z-]*")
 
@@ -82,7 +83,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in ("README.md", "docs/ucf101.md")])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if page in LONG_PAGES else ())
+        for page in PAGES
+        if page not in ("README.md", "docs/ucf101.md")
+    ],
+)
 def test_every_command_of_a_page_runs_after_those_of_the_readme(page: str, folder: Path) -> None:
     for arguments in commands(page):
         run(arguments)
