@@ -103,6 +103,15 @@ def test_a_stream_given_twice_is_refused(folder: Path, tmp_path: Path) -> None:
     assert "the stream flow is given twice" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["fusion", "mean", "without flow"])
+def test_a_stream_with_a_name_of_the_metrics_is_refused(features: Path, tmp_path: Path, name: str) -> None:
+    (features / "lenet5").rename(features / name)
+    result = run("train", features, "-o", tmp_path / "run", *CPU)
+    assert result.exit_code == 2
+    assert f"a stream cannot be called {name}" in result.stderr
+    assert "rename the folder, for example to lenet5" in result.stderr
+
+
 def test_a_video_that_one_stream_lacks_is_named_and_can_be_left_out(features: Path, tmp_path: Path) -> None:
     drop(FeatureStore.open(features / "flow"), ["left/3.mp4"])
     options = ("-o", tmp_path / "run", "--head", "statistics", *CPU)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from vidpipe.config import HEAD_NAMES
 from vidpipe.errors import KeyMismatchError, LabelsError, StoreError, UsageError, count_of, first_few, unknown_name
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 Stores: TypeAlias = FeatureStore | Mapping[str, FeatureStore]
 """The stores by stream, or one store, whose stream has the name of its backbone."""
+RESERVED_NAMES = ("fusion", *HEAD_NAMES)
 KINDS = ("image", "clip", "motion")
 """In the order of the streams."""
 
@@ -58,7 +60,7 @@ def open_streams(paths: Sequence[Path], *, usage: str) -> dict[str, FeatureStore
         The stores by stream: image models first, then by name.
 
     Raises:
-        UsageError: a path does not exist, or a stream is there twice.
+        UsageError: a path does not exist, a stream is there twice, or it has a name that the metrics use.
         StoreError: a store cannot be opened.
     """
     streams: dict[str, FeatureStore] = {}
@@ -70,6 +72,11 @@ def open_streams(paths: Sequence[Path], *, usage: str) -> dict[str, FeatureStore
             raise StoreError(f"{error}. To leave this stream out: `{usage.replace('STORE', kept)}`")
         for store in found.stores:
             name = store.path.name if found.is_folder else stream_name(store.key)
+            if name in RESERVED_NAMES or name.startswith("without "):
+                raise UsageError(
+                    f"{store.path}: a stream cannot be called {name}, which names something else among the metrics; "
+                    f"rename the folder, for example to {stream_name(store.key)}"
+                )
             if name in streams:
                 raise UsageError(
                     f"{store.path}: the stream {name} is given twice, here and in {streams[name].path}; give each "
