@@ -34,12 +34,13 @@ MAY_IMPORT = {
     "datasets": "errors records config csv_files features",
     "runs": "errors version records config features datasets heads",
     "training": "errors records config features datasets heads backbones runs",
-    "stages": "errors records config video backbones features datasets heads runs training",
+    "timeline": "errors version records config csv_files features datasets runs",
+    "stages": "errors records config video backbones features datasets heads runs training timeline",
     "api": "errors records config video features datasets runs stages",
     "report": "errors version records config features datasets heads video runs",
     "demo": "errors records config features datasets video runs stages",
-    "cli": "errors version records config csv_files video backbones features datasets heads runs training stages api"
-    " report demo",
+    "cli": "errors version records config csv_files video backbones features datasets heads runs training timeline stages"
+    " api report demo",
     "": "version api features runs",
     "__main__": "cli",
 }

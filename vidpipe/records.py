@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 __all__ = [
     "NONE_OF_THESE",
     "UNKNOWN_SOURCE",
+    "Curve",
     "DecodeProgress",
     "FeatureSequence",
     "FrameBatch",
@@ -20,6 +21,8 @@ __all__ = [
     "Prediction",
     "Preprocessing",
     "Rows",
+    "Segment",
+    "Timeline",
     "VideoFailure",
     "VideoFeatures",
     "VideoFile",
@@ -465,6 +468,68 @@ class Prediction:
     def seconds_between_frames(self) -> float | None:
         """The video's duration divided by `num_frames`; None where the video failed."""
         return self.duration_seconds / self.num_frames if self.num_frames else None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """An interval `[start_seconds, stop_seconds)` of a video, with a label.
+
+    Raises:
+        ValueError: a time or the probability is not a finite number.
+    """
+
+    start_seconds: float
+    stop_seconds: float
+    """An interval that does not stop after its start is empty: files may hold such ones."""
+    label: str
+    probability: float | None = None
+    """None where a person set the label."""
+
+    def __post_init__(self) -> None:
+        if not np.isfinite([self.start_seconds, self.stop_seconds, self.probability or 0.0]).all():
+            raise ValueError(f"a segment needs finite numbers: {self}")
+
+    @property
+    def duration_seconds(self) -> float:
+        """From start to stop."""
+        return self.stop_seconds - self.start_seconds
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The probability of each class over the time of a video.
+
+    Raises:
+        ValueError: the shapes do not fit, or the times are not in order.
+    """
+
+    class_names: tuple[str, ...]
+    """K names."""
+    pts_seconds: NDArray[np.float64]
+    """(T,) increasing."""
+    probabilities: NDArray[np.float32]
+    """(T, K)"""
+
+    def __post_init__(self) -> None:
+        if self.probabilities.shape != (len(self.pts_seconds), len(self.class_names)):
+            raise ValueError(f"a curve's probabilities are (T, K), got {self.probabilities.shape}")
+        if np.any(np.diff(self.pts_seconds) <= 0):
+            raise ValueError("a curve's times are not increasing")
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The segments of one video."""
+
+    video_id: str
+    segments: tuple[Segment, ...] = ()
+    """In order of start."""
+    duration_seconds: float | None = None
+    """Of the video; None where it is not known."""
+    curve: Curve | None = None
+    """What the segments were read off; None for segments that a person set."""
+    error: str | None = None
+    """Why there are no segments, where the video could not be read."""
 
 
 @dataclass(frozen=True)
