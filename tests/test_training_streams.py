@@ -2,13 +2,18 @@
 
 import json
 import shutil
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from tests.commands import run
 from tests.media import moving_square, write_frames
+from tests.pages import Page
 from vidpipe.features.maintenance import drop
 from vidpipe.features.store import FeatureStore
 from vidpipe.runs.run import Run
@@ -148,6 +153,51 @@ def test_an_interrupted_training_of_several_members_continues_to_the_same_model(
     assert resumed.exit_code == 0, resumed.output
     for name in ("model.safetensors", "history.csv"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_early_fusion_of_mean_features_has_a_baseline_beside_it(folder: Path, tmp_path: Path) -> None:
+    options = ("--head", "mean", "--fusion", "early", "--test-fraction", 0.3, *CPU)
+    result = run("train", folder / "features", "-o", tmp_path / "run", *options)
+    assert result.exit_code == 0, result.output
+    found = Run.open(tmp_path / "run")
+    assert (found.classifier, set(found.evaluations["test"])) == ("fusion", {"fusion", "mean"})
+    both, alone = (
+        len(member.heads) for fusion in found.load_classifiers(torch.device("cpu")) for member in fusion.fitted.values()
+    )
+    assert (both, alone) == (2, 1)
+
+
+@pytest.mark.parametrize(("is_found", "sentence"), [(False, "These are the default"), (True, "The weights were found")])
+def test_the_report_shows_streams_heads_and_their_weights(
+    folder: Path, tmp_path: Path, is_found: bool, sentence: str
+) -> None:
+    copied = shutil.copytree(folder / "run", tmp_path / "run")
+    document = json.loads((copied / "run.json").read_text())
+    (copied / "run.json").write_text(json.dumps(document | {"has_found_weights": is_found}))
+    result = run("report", copied, "--videos", folder / "videos", "-o", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    page, found = Page(tmp_path / "page.html"), Run.open(copied)
+    rows = {line[0]: line[1:3] for line in page.tables["parts"][1:]}
+    weights = {one.member.name: f"{one.weight:.3f}" for one in found.members}
+    tested = found.evaluations["test"]
+    assert rows == {name: [weights.get(name, "–"), f"{tested[name].top1:.3f}"] for name in tested if name != "mean"}
+    assert sentence in page.text
+    assert all(f"backbone of {name}" in page.text for name in STREAMS)
+
+
+def test_frames_in_the_report_of_motion_alone_have_the_pictures_proportions(folder: Path, tmp_path: Path) -> None:
+    ids = [f"{label}/{number}.mp4" for number in range(12) for label in ("left", "right")]
+    wrong = "".join(f"{video},{'ab'[number // 2 % 2]}\n" for number, video in enumerate(ids))
+    (tmp_path / "labels.csv").write_text(f"video,label\n{wrong}")
+    options = ("--labels", tmp_path / "labels.csv", "--streams", "flow", "--head", "mean", "--folds", 2, *CPU)
+    assert run("train", folder / "features", "-o", tmp_path / "run", *options).exit_code == 0
+    assert run("report", tmp_path / "run", "--videos", folder / "videos", "-o", tmp_path / "page.html").exit_code == 0
+    attributes = Page(tmp_path / "page.html").attributes
+    uris = [value for tag, name, value in attributes if (tag, name) == ("img", "src")]
+    frame = np.asarray(Image.open(BytesIO(b64decode(uris[2].partition(",")[2]))).convert("L"))
+    bright = frame > (int(frame.min()) + int(frame.max())) / 2
+    height, width = bright.any(axis=1).sum(), bright.any(axis=0).sum()
+    assert height == pytest.approx(width, abs=3)
 
 
 def test_the_direction_of_motion_is_in_the_flow(folder: Path) -> None:

@@ -83,8 +83,8 @@ class Fusion(nn.Module):
 
     @property
     def name(self) -> str:
-        """`fusion`, or the name of the only head."""
-        return name_classifier([member.head for member in self.members])
+        """`fusion`, or the name of the only head where it sees one stream."""
+        return name_classifier(self.members)
 
     def forward(self, sequences: Mapping[str, Padded]) -> Tensor:
         """Classify padded sequences.

@@ -119,6 +119,6 @@ def headline_names(names: Iterable[str]) -> list[str]:
     return [name for name in names if "/" not in name and not name.startswith(WITHOUT)]
 
 
-def name_classifier(heads: Sequence[str]) -> str:
-    """Return the name of a classifier whose members have these heads: `fusion`, or the name of the only head."""
-    return heads[0] if len(heads) == 1 else FUSED
+def name_classifier(members: Sequence[Member]) -> str:
+    """Return the name of a classifier: `fusion`, or the name of the only head where it sees one stream."""
+    return members[0].head if len(members) == 1 and len(members[0].streams) == 1 else FUSED

@@ -5,9 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from vidpipe.datasets.streams import kind_of
 from vidpipe.heads.members import BASELINE
-from vidpipe.report.thumbnails import Thumbnail, read_thumbnails
+from vidpipe.report.thumbnails import THUMBNAIL_PIXELS, Thumbnail, read_thumbnails
 from vidpipe.runs.metrics import Evaluation
 from vidpipe.runs.run import Run
 from vidpipe.runs.tables import FoldRow, PredictionRow
@@ -242,11 +244,17 @@ def _video_in_fold(row: EvaluatedRow) -> tuple[str, int | None, int | None]:
     return (row.video, row.fold, row.seed) if isinstance(row, FoldRow) else (row.video, None, None)
 
 
+def _shown_part(run: Run) -> Mapping[str, Any]:
+    """The preprocessing of the first stream that sees pictures; the centre of the picture where all see motion."""
+    seen = [key.preprocessing for key in run.keys.values() if kind_of(key) != "motion"]
+    return seen[0] if seen else {"resize": THUMBNAIL_PIXELS, "crop": THUMBNAIL_PIXELS}
+
+
 def _with_thumbnails(mistakes: Sequence[Mistake], run: Run, videos: Sequence[Path]) -> Iterator[Mistake]:
     """The mistakes with frames of their videos, or with the problem of one that cannot be found or decoded."""
     found = {file.id: file for file in find_videos(videos)}
     wanted = [found[mistake.video] for mistake in mistakes if mistake.video in found]
-    thumbnails, problems = read_thumbnails(wanted, run.streams[0].key.preprocessing)
+    thumbnails, problems = read_thumbnails(wanted, _shown_part(run))
     size_bytes = {row.video: row.size_bytes for row in run.splits}
     for mistake in mistakes:
         file = found.get(mistake.video)

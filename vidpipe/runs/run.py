@@ -158,7 +158,7 @@ class Run:
     @property
     def classifier(self) -> str:
         """The name of the classifier among the metrics: `fusion`, or the name of its only head."""
-        return name_classifier([member.head for member in self.members])
+        return name_classifier([member.member for member in self.members])
 
     @property
     def keys(self) -> dict[str, FeatureKey]:
