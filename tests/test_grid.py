@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.commands import LITE0, run
 from tests.media import write_frames
-from tests.stores import KEY, assert_same
+from tests.stores import KEY, assert_same, make_sequence
 from vidpipe.backbones.batching import BatchedModel, Utilisation
 from vidpipe.backbones.engines.engine import Finish
 from vidpipe.backbones.engines.load import load_engine
@@ -23,7 +23,7 @@ from vidpipe.backbones.table import BACKBONES, find_backbone
 from vidpipe.backbones.weights import find_weights
 from vidpipe.config import ExtractConfig, TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset, pad
-from vidpipe.errors import UsageError
+from vidpipe.errors import StoreError, UsageError
 from vidpipe.features.maintenance import find_damage, merge
 from vidpipe.features.store import FeatureStore
 from vidpipe.heads.heads import HEADS, SEE_CELLS, Head, build_head
@@ -368,6 +368,15 @@ def test_a_run_of_cells_predicts_the_same_from_videos_and_from_their_store(folde
     assert evaluated.exit_code == 0, evaluated.output
 
 
+def test_rows_that_are_no_whole_number_of_pictures_are_named(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "cells", replace(KEY, grid=2))
+    with store.writer() as writer:
+        writer.add(make_sequence("a/odd.mp4", length=7, dim=3))
+    store = FeatureStore.open(tmp_path / "cells")
+    with pytest.raises(StoreError, match=r"cells: a/odd.mp4: 7 rows are not a whole number of pictures of 5 cells"):
+        SequenceDataset(store, [LabeledVideo("a/odd.mp4", "a")], ["a"])
+
+
 # Backbones without a map
 
 
@@ -379,6 +388,7 @@ def test_a_run_of_cells_predicts_the_same_from_videos_and_from_their_store(folde
             "--grid 2 needs a feature map, and the feature of lenet5 is a whole layer",
         ),
         (("--backbone", "siglip_b16"), "does not go with --pool attention"),
+        (("--backbone", "alexnet", "--grid", "7"), "--grid 7 is finer than its feature map of 6 × 6; take a smaller"),
         (("--backbone", "r3d_18"), "--grid 2 goes with image models, and r3d_18 sees windows of frames; leave"),
         (("--backbone", "flow"), "--grid 2 goes with image models, and flow sees windows of frames; leave"),
     ],

@@ -81,13 +81,27 @@ class FrozenBackbone(FrozenNetwork):
         Raises:
             UsageError: the backbone has no feature map, or a smaller one.
         """
-        size = self.preprocessing.size
-        height, width = self.feature_map(torch.zeros(1, 3, *size, dtype=torch.uint8)).shape[2:]
-        if grid > min(height, width):
-            raise UsageError(f"--grid {grid} is finer than its feature map of {height} × {width}; take a smaller one")
+        height, width = self.check_grid(grid)
         self.grid = grid
         weights = torch.from_numpy(area_weights(height, width, grid))
         self.register_buffer("cell_weights", weights, persistent=False)
+
+    def check_grid(self, grid: int) -> tuple[int, int]:
+        """Return the height and width of the feature map.
+
+        Args:
+            grid: cells along each side.
+
+        Returns:
+            The two; neither is below `grid`.
+
+        Raises:
+            UsageError: the backbone has no feature map, or a smaller one.
+        """
+        height, width = self.feature_map(torch.zeros(1, 3, *self.preprocessing.size, dtype=torch.uint8)).shape[2:]
+        if grid > min(height, width):
+            raise UsageError(f"--grid {grid} is finer than its feature map of {height} × {width}; take a smaller one")
+        return height, width
 
     def forward(self, frames: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 RGB -> (N, D) float32; with a grid (N, 1 + G², D), the whole picture first"""

@@ -8,17 +8,20 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vidpipe.datasets.splits import SUBSETS, Split
 from vidpipe.datasets.streams import Stores, kind_of, name_stores
+from vidpipe.errors import StoreError
 from vidpipe.records import LabeledVideo
 
-__all__ = ["PaddedBatch", "SequenceDataset", "Subsets", "pad", "read_subsets", "select_subsets"]
+__all__ = ["PaddedBatch", "SequenceDataset", "Subsets", "join_cells", "pad", "read_subsets", "select_subsets"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,28 @@ class PaddedBatch:
 def pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return sequences (T_i, D) padded to the longest, (N, T, D), and their lengths (N,)."""
     return pad_sequence(list(sequences), batch_first=True), torch.tensor([len(sequence) for sequence in sequences])
+
+
+def join_cells(features: NDArray[np.floating[Any]], num_cells: int, *, owner: str) -> Tensor:
+    """Return the rows of each picture as one: (T · C, D) -> (T, C · D).
+
+    Args:
+        features: the rows.
+        num_cells: C, the rows of each picture.
+        owner: the store and the video, for the message.
+
+    Returns:
+        The rows, over the same memory.
+
+    Raises:
+        StoreError: the rows are not a whole number of pictures.
+    """
+    if len(features) % num_cells:
+        raise StoreError(
+            f"{owner}: {len(features)} rows are not a whole number of pictures of {num_cells} cells; "
+            "extract the videos into a new store"
+        )
+    return torch.from_numpy(features).reshape(-1, num_cells * features.shape[1])
 
 
 class SequenceDataset:
@@ -67,8 +92,8 @@ class SequenceDataset:
         self._num_cells = {name: store.key.num_cells for name, store in named.items()}
         self._by_stream = {
             name: [
-                torch.from_numpy(rows).reshape(-1, self._num_cells[name] * rows.shape[1])
-                for rows in store.features(self.video_ids)
+                join_cells(rows, self._num_cells[name], owner=f"{store.path}: {video_id}")
+                for video_id, rows in zip(self.video_ids, store.features(self.video_ids), strict=True)
             ]
             for name, store in named.items()
         }

@@ -9,7 +9,7 @@ import torch
 from vidpipe.backbones.image import choose_device
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
-from vidpipe.datasets.sequences import pad
+from vidpipe.datasets.sequences import join_cells, pad
 from vidpipe.datasets.streams import Stores
 from vidpipe.errors import RunError
 from vidpipe.heads.fusion import Padded
@@ -118,9 +118,8 @@ class _Classifier:
         )
 
     def _pad(self, stream: str, sequence: FeatureSequence) -> Padded:
-        num_frames = len(sequence) // self._num_cells[stream]
-        cells = torch.from_numpy(sequence.features).float().reshape(num_frames, -1)  # (T · C, D) -> (T, C · D)
-        features, lengths = pad([cells])  # (1, T, C · D), (1,)
+        cells = join_cells(sequence.features, self._num_cells[stream], owner=sequence.video_id)
+        features, lengths = pad([cells.float()])  # (1, T, C · D), (1,)
         return features.to(self._device), lengths
 
 
