@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vidpipe.config import Sampling
-from vidpipe.video.sampling import fps_indices, plan_frames, uniform_indices
+from vidpipe.video.sampling import clip_indices, fps_indices, frames_per_clip, plan_frames, uniform_indices
 
 
 def brute_force_fps(ticks: list[int], end: int, time_base: Fraction, fps: Fraction) -> list[int]:
@@ -67,3 +67,38 @@ def test_a_plan_carries_the_times_of_its_frames() -> None:
     assert plan.frame_index.tolist() == [1, 3]
     assert plan.rows.frame_index.tolist() == [1, 3]
     assert plan.rows.pts_seconds.tolist() == [5.1, 9.0]
+
+
+@pytest.mark.parametrize(("num_frames", "per_clip"), [(16, 48), (16, 52), (16, 50 // 4 * 4), (4, 100), (8, 12)])
+def test_a_long_video_has_the_frames_of_each_clip_that_begins_a_quarter_later(num_frames: int, per_clip: int) -> None:
+    total = 10 * per_clip + 7
+    index = clip_indices(total, num_frames, per_clip)
+    for quarter in range(4 * 9):
+        cut = quarter * per_clip // 4 + uniform_indices(per_clip, num_frames)
+        assert index[quarter * num_frames // 4 :][:num_frames].tolist() == cut.tolist()
+    assert total - per_clip / num_frames <= index[-1] < total
+
+
+@pytest.mark.parametrize("total", [3, 16, 47, 48])
+def test_a_video_no_longer_than_a_clip_is_sampled_as_one(total: int) -> None:
+    assert clip_indices(total, 16, 48).tolist() == uniform_indices(total, 16).tolist()
+
+
+def test_a_clip_with_fewer_frames_than_asked_for_gives_each_once() -> None:
+    assert clip_indices(100, 16, 12).tolist() == list(range(100))
+
+
+def test_clips_are_measured_in_seconds_of_each_video() -> None:
+    sampling = Sampling("uniform", num_frames=16, clip_seconds=2.0)
+    for fps in (12.5, 25.0, 30.0):
+        times = np.arange(int(60 * fps)) / fps
+        rows = plan_frames(sampling, times, len(times) / fps).rows
+        assert len(rows) == pytest.approx(60 / 2 * 16, rel=0.05)
+        assert np.diff(rows.pts_seconds).mean() == pytest.approx(frames_per_clip(fps, 2.0) / fps / 16, rel=0.01)
+
+
+@pytest.mark.parametrize("num_frames", [47, 49, 50])
+def test_a_video_as_long_as_the_clip_is_one_clip(num_frames: int) -> None:
+    times = np.arange(num_frames) / 25
+    rows = plan_frames(Sampling("uniform", num_frames=16, clip_seconds=2.0), times, num_frames / 25).rows
+    assert rows.frame_index.tolist() == uniform_indices(num_frames, 16).tolist()

@@ -182,6 +182,8 @@ class Sampling:
     """Frames of the video (uniform) or of each scene (scene)."""
     fps: float | None = None
     """Frames per second (fps)."""
+    clip_seconds: float | None = None
+    """`num_frames` are of every clip of this length, not of the whole video (uniform)."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the method and its parameter, as in a feature store's key."""
@@ -191,7 +193,8 @@ class Sampling:
         parameter = f"{self.fps:g} fps" if self.method == "fps" else f"{self.num_frames} frames"
         if self.method == "fps":
             return parameter
-        return f"{self.method}, {parameter}{' a scene' * (self.method == 'scene')}"
+        each = "" if self.clip_seconds is None else f" every {self.clip_seconds:g} s"
+        return f"{self.method}, {parameter}{' a scene' * (self.method == 'scene')}{each}"
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,13 @@ class ExtractConfig(_Checked):
         None, "Frames of each video (uniform; default 16) or of each scene (scene; default 4).", low=1
     )
     fps: float | None = _setting(None, "Frames to sample per second of video (fps; default 2).", low=0, above=True)
+    clip_seconds: float | None = _setting(
+        None,
+        "Take --num-frames of every CLIP_SECONDS of a video, not of the whole video: a long video is sampled as "
+        "clips of this length would be (uniform). For timelines.",
+        low=0,
+        above=True,
+    )
     backbone: str = _setting(
         "resnet50",
         "Frozen model, one or more of: a name that `vidpipe backbones` lists, timm/NAME, torchvision/NAME. Each "
@@ -272,6 +282,8 @@ class ExtractConfig(_Checked):
             raise UsageError(f"--fps goes with --sampling fps, not with --sampling {sampling}")
         if values.get("num_frames") is not None and sampling == "fps":
             raise UsageError("--num-frames goes with --sampling uniform or scene; with --sampling fps, give --fps")
+        if values.get("clip_seconds") is not None and sampling != "uniform":
+            raise UsageError(f"--clip-seconds goes with --sampling uniform, not with --sampling {sampling}")
 
     @staticmethod
     def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
@@ -279,8 +291,8 @@ class ExtractConfig(_Checked):
         if sampling is None or sampling == from_file.get("sampling"):
             return set()
         if "sampling" in from_file:
-            return {"num_frames", "fps"}
-        return {"num_frames"} if sampling == "fps" else {"fps"}
+            return {"num_frames", "fps", "clip_seconds"}
+        return {"num_frames", "clip_seconds"} if sampling == "fps" else {"fps"}
 
     @property
     def backbones(self) -> tuple[str, ...]:
@@ -291,7 +303,8 @@ class ExtractConfig(_Checked):
         """Return the sampling method with its parameter, or the parameter's default."""
         if self.sampling == "fps":
             return Sampling("fps", fps=self.fps or DEFAULT_FPS)
-        return Sampling(self.sampling, num_frames=self.num_frames or DEFAULT_NUM_FRAMES[self.sampling])
+        num_frames = self.num_frames or DEFAULT_NUM_FRAMES[self.sampling]
+        return Sampling(self.sampling, num_frames=num_frames, clip_seconds=self.clip_seconds)
 
 
 @dataclass(frozen=True)

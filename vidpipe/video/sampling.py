@@ -1,6 +1,7 @@
 """Which frames to sample: index arithmetic over presentation times. No file is opened here.
 
 uniform, N = 3      ..x....x....x..      the middle of each of N equal intervals
+of clips, N = 2     .x..x..|.x..x..|.x   the uniform rule for clips of a given length, one after the other
 fps, 2 a second     x.....x.....x..      the frame on screen at 0, 0.5, 1 s …
 scene, N = 1        ..x..|...x...|x.      the uniform rule, scene by scene
 """
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from vidpipe.config import Sampling
 from vidpipe.records import FramePlan, Rows
 
-__all__ = ["ROUNDING_SECONDS", "fps_indices", "plan_frames", "uniform_indices"]
+__all__ = ["ROUNDING_SECONDS", "clip_indices", "fps_indices", "frames_per_clip", "plan_frames", "uniform_indices"]
 
 ROUNDING_SECONDS = 1e-6
 """Shorter than a tick of any common container. Added to k / fps, so that a rounding error does not put it before its
@@ -29,6 +30,42 @@ def uniform_indices(num_frames_in_video: int, num_frames: int) -> NDArray[np.int
         return np.arange(num_frames_in_video, dtype=np.int64)
     interval = np.arange(num_frames, dtype=np.int64)
     return (2 * interval + 1) * num_frames_in_video // (2 * num_frames)
+
+
+def clip_indices(num_frames_in_video: int, num_frames: int, frames_per_clip: int) -> NDArray[np.int64]:
+    """Return the frames that `uniform_indices` takes of each clip, where a video is cut into clips of equal length.
+
+    The intervals continue past the last whole clip: floor((j + 0.5) · C / N) for j = 0, 1, … A video no longer than a
+    clip is one clip.
+
+    Args:
+        num_frames_in_video: F.
+        num_frames: N, the frames of each clip.
+        frames_per_clip: C, from `frames_per_clip`.
+
+    Returns:
+        (T,) frame indices, strictly increasing.
+    """
+    if num_frames_in_video <= frames_per_clip:
+        return uniform_indices(num_frames_in_video, num_frames)
+    if num_frames >= frames_per_clip:
+        return np.arange(num_frames_in_video, dtype=np.int64)
+    num_intervals = -(-num_frames_in_video * num_frames // frames_per_clip)
+    index = (2 * np.arange(num_intervals, dtype=np.int64) + 1) * frames_per_clip // (2 * num_frames)
+    return index[index < num_frames_in_video]
+
+
+def frames_per_clip(fps: float, clip_seconds: float) -> int:
+    """Return the number of frames of a clip: a multiple of 4, so that clips that begin a quarter later share frames.
+
+    Args:
+        fps: frames per second of the video, on average.
+        clip_seconds: the clip's length.
+
+    Returns:
+        C, at least 4.
+    """
+    return 4 * max(1, round(fps * clip_seconds / 4))
 
 
 def fps_indices(pts_seconds: NDArray[np.float64], end_seconds: float, fps: float) -> NDArray[np.int64]:
@@ -71,11 +108,26 @@ def plan_frames(
         index = fps_indices(pts_seconds, end_seconds, sampling.fps)
         return _plan(pts_seconds, index, np.zeros(len(index), np.int32))
     assert sampling.num_frames is not None
+    if sampling.clip_seconds is not None:
+        index = _indices_of_clips(sampling.num_frames, sampling.clip_seconds, pts_seconds, end_seconds)
+        return _plan(pts_seconds, index, np.zeros(len(index), np.int32))
     if sampling.method == "uniform":
         scenes = [(0, len(pts_seconds))]
     by_scene = [start + uniform_indices(stop - start, sampling.num_frames) for start, stop in scenes]
     scene_index = np.repeat(np.arange(len(by_scene), dtype=np.int32), [len(index) for index in by_scene])
     return _plan(pts_seconds, np.concatenate(by_scene), scene_index)
+
+
+def _indices_of_clips(
+    num_frames: int, clip_seconds: float, pts_seconds: NDArray[np.float64], end_seconds: float
+) -> NDArray[np.int64]:
+    """The frames of clips; a video that is no longer than a clip in seconds is one clip."""
+    duration_seconds = end_seconds - float(pts_seconds[0])
+    if duration_seconds <= clip_seconds + ROUNDING_SECONDS:
+        return uniform_indices(len(pts_seconds), num_frames)
+    return clip_indices(
+        len(pts_seconds), num_frames, frames_per_clip(len(pts_seconds) / duration_seconds, clip_seconds)
+    )
 
 
 def _plan(pts_seconds: NDArray[np.float64], index: NDArray[np.int64], scene_index: NDArray[np.int32]) -> FramePlan:
