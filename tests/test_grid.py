@@ -211,7 +211,7 @@ def test_the_row_of_the_picture_is_that_of_an_extraction_without_cells(folder: P
     extract(find_videos([folder / "in"]), tmp_path / "plain", config=config)
     plain, cells = (FeatureStore.open(path) for path in (tmp_path / "plain", folder / "cells"))
     for video_id in plain.ids:
-        assert np.allclose(cells[video_id].features[::5], plain[video_id].features, atol=1e-5)
+        assert np.allclose(cells[video_id].features[::5], plain[video_id].features, rtol=1e-4, atol=1e-4)
     assert replace(cells.key, grid=1) == plain.key
 
 

@@ -59,7 +59,7 @@ def videos(made: Path) -> list[VideoFile]:
 @pytest.fixture
 def decoder(made: Path, monkeypatch: pytest.MonkeyPatch) -> Decoder:
     decoder = Decoder(FeatureStore.open(made / "features"))
-    monkeypatch.setattr("vidpipe.stages.predict.iter_features", decoder)
+    monkeypatch.setattr("vidpipe.stages.apply.iter_features", decoder)
     not_loaded = Mock(side_effect=lambda stream, config, num_videos: LoadedStream(Mock(), stream.key))
     monkeypatch.setattr(LoadedStream, "load", not_loaded)
     return decoder

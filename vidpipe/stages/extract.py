@@ -44,6 +44,7 @@ __all__ = [
     "Extracted",
     "LoadedStream",
     "StreamSummary",
+    "add_to_stores",
     "extract",
     "extract_into",
     "iter_features",
@@ -369,7 +370,7 @@ def extract_into(
                     writers[name].fail(result, by_id[result.video_id])
                 progress = replace(progress, num_failed=progress.num_failed + 1, failure=result)
             else:
-                _add(writers, result, by_id[result.video_id], sources[result.video_id])
+                add_to_stores(writers, result, by_id[result.video_id], sources[result.video_id])
                 num_frames = progress.num_frames + _count_frames(result, streams)
                 progress = replace(progress, num_done=progress.num_done + 1, num_frames=num_frames)
             for writer in writers.values():
@@ -382,10 +383,21 @@ def _count_frames(features: VideoFeatures, streams: Mapping[str, LoadedStream]) 
     return sum(len(sequence) // streams[name].key.num_cells for name, sequence in features.streams.items())
 
 
-def _add(writers: Mapping[str, StoreWriter], features: VideoFeatures, video: VideoFile, source: VideoSource) -> None:
+def add_to_stores(
+    writers: Mapping[str, StoreWriter], features: VideoFeatures, video: VideoFile, source: VideoSource
+) -> None:
     """Give each stream's sequence to its store, with the place of the file.
 
     The file's fingerprint is added unless the file has changed since it was decoded.
+
+    Args:
+        writers: by stream.
+        features: of the video.
+        video: its file.
+        source: where the file is.
+
+    Raises:
+        StoreError: a shard cannot be written.
     """
     first = next(iter(features.streams.values()))
     is_as_decoded = stamp_of(video) == (first.info.size_bytes, first.info.mtime_ns)

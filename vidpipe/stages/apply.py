@@ -1,0 +1,170 @@
+"""Apply a run to videos: their features from stores or files, an answer for each video, in the order of the videos."""
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from vidpipe.backbones.stream import Stream
+from vidpipe.config import ExtractConfig
+from vidpipe.datasets.sequences import join_cells, pad
+from vidpipe.features.key import FeatureKey
+from vidpipe.features.sources import sources_of
+from vidpipe.features.store import FeatureStore
+from vidpipe.records import FeatureSequence, VideoFailure, VideoFeatures, VideoFile
+from vidpipe.runs.run import Run
+from vidpipe.stages.extract import LoadedStream, add_to_stores, iter_features
+
+__all__ = ["RunClassifier", "answer_each"]
+
+Answer = TypeVar("Answer")
+
+
+def answer_each(
+    videos: Sequence[VideoFile],
+    keys: Mapping[str, FeatureKey],
+    answer: Callable[[VideoFeatures | VideoFailure], Answer],
+    *,
+    stores: Mapping[str, FeatureStore] | None = None,
+    keep: bool = False,
+    config: ExtractConfig,
+    owner: str,
+) -> Iterator[Answer]:
+    """Answer each video from its features in all streams.
+
+    A video that all stores hold is not decoded. The others are, once for all streams that lack them.
+
+    Args:
+        videos: their ids differ.
+        keys: by stream, the key of the features.
+        answer: called with the features or the failure of each video, once each, in any order.
+        stores: by stream; None or empty without stores.
+        keep: store the features that are computed.
+        config: device, batch size, workers, timeout and weights.
+        owner: the path of the run, for messages.
+
+    Yields:
+        The answers in the order of `videos`, each as soon as it and all before it are there.
+
+    Raises:
+        RunError: the weights are not those of the keys, or this version of vidpipe does not have the backbone.
+        UsageError: the device or a weights file is not available.
+        WeightsError: the backbone's weights cannot be downloaded or read.
+        StoreError: the features cannot be stored.
+    """
+    stores = stores or {}
+    lacking = {
+        video.id: tuple(name for name in keys if name not in stores or not stores[name].holds(video))
+        for video in videos
+    }
+    to_read = [video for video in videos if lacking[video.id]]
+    with ExitStack() as stack:
+        if keep and to_read:
+            for store in stores.values():
+                stack.enter_context(store.lock())
+        writing = stores if keep else {}
+        read = stack.enter_context(closing(_read(to_read, keys, lacking, stores, writing, config, owner)))
+        waiting: dict[str, Answer] = {}
+        for video in videos:
+            while lacking[video.id] and video.id not in waiting:
+                result = next(read)
+                waiting[result.video_id] = answer(result)
+            yield waiting.pop(video.id) if lacking[video.id] else answer(_stored(video.id, stores))
+
+
+def _stored(video_id: str, stores: Mapping[str, FeatureStore]) -> VideoFeatures:
+    return VideoFeatures(video_id, {name: store[video_id] for name, store in stores.items()})
+
+
+def _read(
+    videos: Sequence[VideoFile],
+    keys: Mapping[str, FeatureKey],
+    lacking: Mapping[str, Sequence[str]],
+    stores: Mapping[str, FeatureStore],
+    writing: Mapping[str, FeatureStore],
+    config: ExtractConfig,
+    owner: str,
+) -> Generator[VideoFeatures | VideoFailure]:
+    """Decode videos for the streams that lack them, and add what the stores have of the others."""
+    if not videos:
+        return
+    loaded = {
+        name: LoadedStream.load(Stream.of_key(key, weights=config.weights, owner=owner), config, num_videos=len(videos))
+        for name, key in keys.items()
+        if any(name in lacking[video.id] for video in videos)
+    }
+    by_id, sources = {video.id: video for video in videos}, sources_of(videos) if writing else {}
+    with ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(store.writer(max_videos=config.seal_videos, max_seconds=config.seal_seconds))
+            for name, store in writing.items()
+        }
+        for result in stack.enter_context(closing(iter_features(videos, loaded, config=config, wanted=lacking))):
+            if isinstance(result, VideoFailure):
+                for name in lacking[result.video_id] if writers else ():
+                    writers[name].fail(result, by_id[result.video_id])
+                yield result
+            elif isinstance(result, VideoFeatures):
+                if writers:
+                    add_to_stores(writers, result, by_id[result.video_id], sources[result.video_id])
+                yield VideoFeatures(result.video_id, _in_order(keys, result, stores))
+
+
+def _in_order(
+    keys: Mapping[str, FeatureKey], read: VideoFeatures, stores: Mapping[str, FeatureStore]
+) -> dict[str, FeatureSequence]:
+    """A video's sequences in all streams: those that were read, and the stored ones."""
+    return {name: read.streams[name] if name in read.streams else stores[name][read.video_id] for name in keys}
+
+
+class RunClassifier:
+    """A run's classifier over the rows of a video, or of parts of it.
+
+    Args:
+        run: the run.
+        device: where it runs.
+
+    Raises:
+        RunError: the run's model cannot be loaded.
+    """
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self._fusion, _ = run.load_classifiers(device)
+        self._num_cells = {name: key.num_cells for name, key in run.keys.items()}
+        self._device = device
+
+    def rows(self, streams: Mapping[str, FeatureSequence]) -> dict[str, Tensor]:
+        """Return what the heads see of a video in each stream, (T, C · D) each, as stored.
+
+        Args:
+            streams: the video's features.
+
+        Returns:
+            The rows by stream.
+
+        Raises:
+            StoreError: the rows of a stream are not a whole number of pictures.
+        """
+        return {
+            name: join_cells(sequence.features, self._num_cells[name], owner=sequence.video_id)
+            for name, sequence in streams.items()
+        }
+
+    @torch.inference_mode()
+    def probabilities(self, parts: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """Classify some videos, or parts of one, at once.
+
+        Args:
+            parts: N of them, each with its rows (T, C · D) by stream.
+
+        Returns:
+            (N, K) calibrated probabilities, on the CPU.
+        """
+        padded = {}
+        for name in self._num_cells:
+            features, lengths = pad([part[name].float() for part in parts])  # (N, T, C · D), (N,)
+            padded[name] = features.to(self._device), lengths
+        probabilities: Tensor = self._fusion(padded).softmax(dim=1)
+        return probabilities.cpu()
