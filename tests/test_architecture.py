@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "datasets": "errors records config csv_files features",
     "runs": "errors version records config features datasets heads",
     "training": "errors records config features datasets heads backbones runs",
-    "timeline": "errors version records config csv_files features datasets runs",
+    "timeline": "errors version records config csv_files video features datasets runs",
     "stages": "errors records config video backbones features datasets heads runs training timeline",
     "api": "errors records config video features datasets runs stages",
     "report": "errors version records config features datasets heads video runs",

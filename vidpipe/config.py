@@ -33,6 +33,7 @@ __all__ = [
     "PredictConfig",
     "Sampling",
     "Setting",
+    "TimelineConfig",
     "TrainConfig",
     "check_names",
     "load_section",
@@ -550,14 +551,46 @@ class PredictConfig(_Checked):
     format: str = _setting("table", "Output format; json: one JSON object a line.", choices=("table", "json", "csv"))
 
 
-Config = ExtractConfig | TrainConfig | LabelsConfig | EvaluateConfig | PredictConfig
-AnyConfig = TypeVar("AnyConfig", ExtractConfig, TrainConfig, LabelsConfig, EvaluateConfig, PredictConfig)
+@dataclass(frozen=True)
+class TimelineConfig(_Checked):
+    """Settings of `vidpipe predict --timeline`."""
+
+    window: float | None = _setting(
+        None,
+        "Length of a window in seconds. [default: the median length of what the run learned from]",
+        low=0,
+        above=True,
+    )
+    stride: float | None = _setting(
+        None,
+        "Seconds from the start of a window to the start of the next. [default: a quarter of the window]",
+        low=0.01,
+    )
+    method: str = _setting(
+        "viterbi",
+        "How segments are read off the classes' probabilities over time. viterbi: one label at a time, with a cost for "
+        "each change. threshold: each class for itself, so that segments may overlap.",
+        choices=("viterbi", "threshold"),
+    )
+    change_cost: float = _setting(
+        1.0, "viterbi: cost of a change of label, in nats of the evidence of one window.", low=0
+    )
+    high: float = _setting(0.5, "threshold: a segment has this probability somewhere.", low=0, high=1)
+    low: float = _setting(0.3, "threshold: a segment lasts while its class has this probability.", low=0, high=1)
+    min_segment: float = _setting(0.0, "Leave out segments that are shorter than this, in seconds.", low=0)
+    curves: bool = _setting(False, "json: give the probability of each class over time too.")
+
+
+Config = ExtractConfig | TrainConfig | LabelsConfig | EvaluateConfig | PredictConfig | TimelineConfig
+AnyConfig = TypeVar(
+    "AnyConfig", ExtractConfig, TrainConfig, LabelsConfig, EvaluateConfig, PredictConfig, TimelineConfig
+)
 
 SECTIONS: Mapping[str, tuple[type[Config], ...]] = {
     "extract": (ExtractConfig,),
     "train": (TrainConfig, LabelsConfig),
     "evaluate": (EvaluateConfig, LabelsConfig),
-    "predict": (PredictConfig,),
+    "predict": (PredictConfig, TimelineConfig),
 }
 """The tables of a config file, and the configs whose settings each may contain."""
 

@@ -109,6 +109,10 @@ class Run:
     """The subsets (train, val, test) that the saved classifier is fitted to; the metrics are of one fitted to train."""
     has_found_weights: bool = False
     """Whether the members' weights were found on folds of the training set; otherwise they are the default ones."""
+    clip_seconds: float | None = None
+    """The median length of what it learned from: videos, or windows of them. None in a run of an older vidpipe."""
+    background: str = ""
+    """The class of the time that no interval of the labels covers; empty where labels are of whole videos."""
     choice: str = ""
     """Why --head auto chose the head."""
     warnings: tuple[str, ...] = ()
@@ -150,6 +154,8 @@ class Run:
                 grouping=document["grouping"],
                 learned_subsets=tuple(document["learned_subsets"]),
                 has_found_weights=bool(document["has_found_weights"]),
+                clip_seconds=document.get("clip_seconds"),
+                background=document.get("background", ""),
                 choice=document["choice"],
                 warnings=tuple(document["warnings"]),
                 versions=dict(document["versions"]),
@@ -429,6 +435,8 @@ def _document(run: Run) -> dict[str, Any]:
         "grouping": run.grouping,
         "learned_subsets": run.learned_subsets,
         "has_found_weights": run.has_found_weights,
+        "clip_seconds": run.clip_seconds,
+        "background": run.background,
         "choice": run.choice,
         "warnings": run.warnings,
         "metrics": run.metrics,

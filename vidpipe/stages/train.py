@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from vidpipe.config import TrainConfig
@@ -297,9 +298,15 @@ def _make_run(
         grouping=describe_grouping(results.split),
         learned_subsets=saved.learned_subsets,
         has_found_weights=saved.own.weights.is_found,
+        clip_seconds=_median_seconds(next(iter(stores.values())), results.split),
         choice=session.reason,
         warnings=tuple(dict.fromkeys((*warnings, *caveats))),
     )
+
+
+def _median_seconds(store: FeatureStore, split: Split) -> float:
+    """The median length of the videos of the training set."""
+    return median(store.info(video.video_id).duration_seconds for video in split.train)
 
 
 def _run_members(fusion: Fusion, training: SequenceDataset, config: TrainConfig) -> Iterator[RunMember]:

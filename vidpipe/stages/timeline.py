@@ -1,0 +1,205 @@
+"""Long videos -> segments: windows over features that are computed once, a curve for each class, segments."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vidpipe.backbones.image import choose_device
+from vidpipe.config import ExtractConfig, Sampling, TimelineConfig
+from vidpipe.errors import UsageError
+from vidpipe.features.key import FeatureKey
+from vidpipe.features.store import FeatureStore
+from vidpipe.features.streams import place_stores
+from vidpipe.records import Curve, FeatureSequence, Timeline, VideoFailure, VideoFeatures, VideoFile
+from vidpipe.runs.run import Run
+from vidpipe.stages.apply import RunClassifier, answer_each
+from vidpipe.timeline.curves import join_windows, thin
+from vidpipe.timeline.decoding import Decoding, decode_segments
+from vidpipe.timeline.windows import Windows, cut_windows, grid_of, rows_between
+
+__all__ = ["TimelineClassifier", "WindowPlan", "predict_timelines"]
+
+logger = logging.getLogger(__name__)
+
+WINDOWS_AT_ONCE = 64
+STRIDES_PER_WINDOW = 4
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """The windows of a run's timelines, and the features that they are cut from."""
+
+    keys: Mapping[str, FeatureKey]
+    """By stream."""
+    window_seconds: float
+    stride_seconds: float
+
+    @classmethod
+    def of(cls, run: Run, config: TimelineConfig) -> "WindowPlan":
+        """Plan the windows of a run.
+
+        Args:
+            run: the run.
+            config: `window` and `stride`.
+
+        Returns:
+            The plan.
+
+        Raises:
+            UsageError: the run does not say what length it learned from, or was trained on frames of scenes.
+        """
+        window_seconds = config.window or run.clip_seconds
+        if not window_seconds:
+            raise UsageError(
+                f"{run.path}: a run of an older vidpipe, which does not say how long its videos are; give the length "
+                "of a window in seconds, such as --window 5"
+            )
+        stride_seconds = config.stride or window_seconds / STRIDES_PER_WINDOW
+        if stride_seconds > window_seconds:
+            raise UsageError(
+                f"--stride {stride_seconds:g} is longer than the window of {window_seconds:g} s, so some of the video "
+                "would be in no window; give a smaller stride"
+            )
+        return cls(
+            {name: _dense(key, window_seconds) for name, key in run.keys.items()}, window_seconds, stride_seconds
+        )
+
+    @property
+    def sampling(self) -> Sampling:
+        """Of the first stream."""
+        return next(iter(self.keys.values())).resolve_sampling()
+
+
+def _dense(key: FeatureKey, window_seconds: float) -> FeatureKey:
+    """The key of features whose windows have the frames of a clip that is sampled as the key says."""
+    sampling = key.resolve_sampling()
+    if sampling.method == "scene":
+        raise UsageError(
+            "the run was trained on frames of each scene, and a timeline needs frames at even distances; extract and "
+            "train with --sampling uniform or fps"
+        )
+    if sampling.method == "fps":
+        return key
+    return replace(key, sampling=replace(sampling, clip_seconds=window_seconds).as_dict())
+
+
+def predict_timelines(
+    run: Run,
+    videos: Sequence[VideoFile],
+    *,
+    timeline: TimelineConfig | None = None,
+    min_confidence: float = 0.0,
+    store_path: Path | None = None,
+    config: ExtractConfig | None = None,
+) -> Iterator[Timeline]:
+    """Find the segments of long videos; for a video that cannot be read, give the reason and go on.
+
+    Args:
+        run: from `Run.open`.
+        videos: their ids differ.
+        timeline: the windows, and how segments are read off the curves.
+        min_confidence: segments with a lower probability are left out.
+        store_path: a store, or a folder of stores, to keep the features in; it is made if it does not exist, and what
+            it holds is not computed again. None keeps none.
+        config: device, batch size, workers, timeout and weights; the run gives the settings that change a feature.
+
+    Returns:
+        An iterator over the timelines in the order of `videos`, each as soon as it and all before it are done.
+
+    Raises:
+        UsageError: the windows do not go with the run, or the device or a weights file is not available.
+        RunError: the weights are not those of the run, or this version of vidpipe does not have the backbone.
+        StoreError: the store has other features, or cannot be written.
+        WeightsError: the backbone's weights cannot be downloaded or read.
+    """
+    timeline, config = timeline or TimelineConfig(), config or ExtractConfig()
+    plan = WindowPlan.of(run, timeline)
+    classifier = TimelineClassifier(run, plan, timeline, min_confidence=min_confidence, device=config.device)
+    stores = {} if store_path is None else _open_or_make(store_path, plan.keys)
+    return answer_each(
+        videos, plan.keys, classifier.answer, stores=stores, keep=True, config=config, owner=str(run.path)
+    )
+
+
+def _open_or_make(path: Path, keys: Mapping[str, FeatureKey]) -> dict[str, FeatureStore]:
+    paths = place_stores(path, keys)
+    return {name: FeatureStore.create(paths[name], key) for name, key in keys.items()}
+
+
+class TimelineClassifier:
+    """From the features of a video to its timeline.
+
+    Args:
+        run: the run.
+        plan: its windows.
+        config: how segments are read off the curves.
+        min_confidence: segments with a lower probability are left out.
+        device: where the classifier runs.
+    """
+
+    def __init__(
+        self, run: Run, plan: WindowPlan, config: TimelineConfig, *, min_confidence: float = 0.0, device: str = "auto"
+    ) -> None:
+        self._classifier = RunClassifier(run, choose_device(device))
+        self._run, self._plan = run, plan
+        self._decoding = Decoding(
+            config.method, config.change_cost, config.high, config.low, config.min_segment, min_confidence
+        )
+
+    def answer(self, found: VideoFeatures | VideoFailure) -> Timeline:
+        """Return the timeline of a video, or why there is none."""
+        if isinstance(found, VideoFailure):
+            return Timeline(found.video_id, error=found.message)
+        first = next(iter(found.streams))
+        sequence, key = found.streams[first], self._plan.keys[first]
+        grid = grid_of(sequence, key.resolve_sampling(), self._plan.window_seconds, num_cells=key.num_cells)
+        windows = cut_windows(grid, self._plan.stride_seconds)
+        curve = join_windows(windows, self.classify(found.streams, windows))
+        segments = decode_segments(
+            curve,
+            grid.edges_seconds,
+            self._run.class_names,
+            self._decoding,
+            rows_per_window=grid.rows_per_window,
+            background=self._run.background,
+        )
+        times, values = thin(curve, grid.edges_seconds, self._plan.stride_seconds)
+        duration_seconds = sequence.info.duration_seconds
+        return Timeline(found.video_id, segments, duration_seconds, Curve(self._run.class_names, times, values))
+
+    def classify(self, streams: Mapping[str, FeatureSequence], windows: Windows) -> NDArray[np.float32]:
+        """Return the probabilities of each window, (W, K).
+
+        Args:
+            streams: the video's features.
+            windows: cut from those of the first stream.
+
+        Returns:
+            The probabilities, calibrated.
+        """
+        rows = self._classifier.rows(streams)
+        spans = {name: self._rows_of(name, streams, windows) for name in streams}
+        found = []
+        for start in range(0, len(windows), WINDOWS_AT_ONCE):
+            numbers = range(start, min(start + WINDOWS_AT_ONCE, len(windows)))
+            parts = [_cut(rows, spans, number) for number in numbers]
+            found.append(self._classifier.probabilities(parts).numpy())
+        return np.concatenate(found)
+
+    def _rows_of(
+        self, name: str, streams: Mapping[str, FeatureSequence], windows: Windows
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if name == next(iter(streams)):
+            return windows.first_row, windows.stop_row
+        return rows_between(streams[name].pts_seconds[:: self._plan.keys[name].num_cells], windows)
+
+
+def _cut(
+    rows: Mapping[str, Tensor], spans: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]], number: int
+) -> dict[str, Tensor]:
+    return {name: rows[name][int(spans[name][0][number]) : int(spans[name][1][number])] for name in rows}

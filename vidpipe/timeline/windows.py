@@ -1,0 +1,135 @@
+"""Windows of a long video: consecutive rows of a feature sequence, as many as a clip of the window's length would give.
+
+rows      ··0···1···2···3···4···5···6···7··     each an equal part of the video
+window 0   [──────────────)
+window 1           [──────────────)             the next one, a stride later
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.config import Sampling
+from vidpipe.errors import UsageError
+from vidpipe.records import FeatureSequence
+from vidpipe.video.sampling import frames_per_clip
+
+__all__ = ["RowGrid", "Windows", "cut_windows", "grid_of", "rows_between"]
+
+ROUNDING_SECONDS = 1e-6
+
+
+@dataclass(frozen=True)
+class RowGrid:
+    """The time of each row of a video that is sampled at even distances."""
+
+    edges_seconds: NDArray[np.float64]
+    """(T + 1,) row i stands for `[edges_seconds[i], edges_seconds[i + 1])`; together they are the whole video."""
+    rows_per_window: int
+    """Of a window, at least 1."""
+
+    @property
+    def num_rows(self) -> int:
+        """T"""
+        return len(self.edges_seconds) - 1
+
+
+@dataclass(frozen=True)
+class Windows:
+    """W windows of a video, in order of time."""
+
+    first_row: NDArray[np.int64]
+    """(W,)"""
+    stop_row: NDArray[np.int64]
+    """(W,) the row after the last one."""
+    edges_seconds: NDArray[np.float64]
+    """(T + 1,) of the rows."""
+
+    def __len__(self) -> int:
+        return len(self.first_row)
+
+    @property
+    def start_seconds(self) -> NDArray[np.float64]:
+        """(W,)"""
+        return self.edges_seconds[self.first_row]
+
+    @property
+    def stop_seconds(self) -> NDArray[np.float64]:
+        """(W,)"""
+        return self.edges_seconds[self.stop_row]
+
+
+def grid_of(sequence: FeatureSequence, sampling: Sampling, window_seconds: float, *, num_cells: int = 1) -> RowGrid:
+    """Find the time of each row of a sequence, and the number of rows of a window.
+
+    Args:
+        sequence: the features of a video.
+        sampling: how its frames were sampled: at a rate, or uniformly in clips of the window's length. A video that
+            was sampled as a whole is one window.
+        window_seconds: the length of a window.
+        num_cells: rows of each picture.
+
+    Returns:
+        The grid.
+
+    Raises:
+        UsageError: the sampling is by scene.
+    """
+    if sampling.method == "scene":
+        raise UsageError(
+            "frames of each scene are at uneven distances, so windows of a long video have no fixed length; extract "
+            "and train with --sampling uniform or fps"
+        )
+    pts_seconds, frame_index = sequence.pts_seconds[::num_cells], sequence.rows.frame_index[::num_cells]
+    fps, duration_seconds = sequence.info.fps, sequence.info.duration_seconds
+    start_seconds = float(pts_seconds[0]) - (int(frame_index[0]) / fps if fps > 0 else 0.0)
+    stop_seconds = max(start_seconds + duration_seconds, float(pts_seconds[-1]) + ROUNDING_SECONDS)
+    if sampling.method == "fps":
+        assert sampling.fps is not None
+        edges = np.append(pts_seconds, stop_seconds)
+        return RowGrid(edges, max(1, round(window_seconds * sampling.fps)))
+    assert sampling.num_frames is not None
+    num_rows = len(pts_seconds)
+    if sampling.clip_seconds is None or duration_seconds <= sampling.clip_seconds + ROUNDING_SECONDS:
+        return RowGrid(np.linspace(start_seconds, stop_seconds, num_rows + 1), num_rows)
+    per_clip = frames_per_clip(fps, sampling.clip_seconds)
+    frames_of_row = max(1.0, per_clip / sampling.num_frames)
+    inner = np.interp(np.arange(1, num_rows) * frames_of_row, frame_index, pts_seconds)
+    edges = np.concatenate([[start_seconds], inner, [stop_seconds]])
+    return RowGrid(edges, min(sampling.num_frames, per_clip, num_rows))
+
+
+def cut_windows(grid: RowGrid, stride_seconds: float) -> Windows:
+    """Cut a video into windows that overlap; the last one is moved inward, so that the end of the video is seen.
+
+    Args:
+        grid: of the video's rows.
+        stride_seconds: from the start of a window to the start of the next; at least one row.
+
+    Returns:
+        The windows; one for a video that is no longer than a window.
+    """
+    num_rows = grid.num_rows
+    if num_rows <= grid.rows_per_window:
+        return Windows(np.array([0]), np.array([num_rows]), grid.edges_seconds)
+    row_seconds = float(grid.edges_seconds[-1] - grid.edges_seconds[0]) / num_rows
+    step, latest = max(1, round(stride_seconds / row_seconds)), num_rows - grid.rows_per_window
+    first = np.unique(np.append(np.arange(0, latest, step), latest))
+    return Windows(first, first + grid.rows_per_window, grid.edges_seconds)
+
+
+def rows_between(pts_seconds: NDArray[np.float64], windows: Windows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the rows of another stream that lie in the windows.
+
+    Args:
+        pts_seconds: (T',) centres of the stream's rows, increasing.
+        windows: of the video.
+
+    Returns:
+        (W,) the first row of each window, and (W,) the row after its last one; each window has at least one row.
+    """
+    num_rows = len(pts_seconds)
+    first = np.searchsorted(pts_seconds, windows.start_seconds - ROUNDING_SECONDS).clip(max=num_rows - 1)
+    stop = np.searchsorted(pts_seconds, windows.stop_seconds - ROUNDING_SECONDS)
+    return first, np.maximum(stop, first + 1)
