@@ -39,8 +39,8 @@ MAY_IMPORT = {
     "api": "errors records config video features datasets runs stages",
     "report": "errors version records config features datasets heads video runs",
     "demo": "errors records config features datasets video runs stages",
-    "cli": "errors version records config csv_files video backbones features datasets heads runs training timeline stages"
-    " api report demo",
+    "cli": "errors version records config csv_files video backbones features datasets heads runs training timeline"
+    " stages api report demo",
     "": "version api features runs",
     "__main__": "cli",
 }
@@ -57,6 +57,8 @@ HOMES = {
     "pebble": {"vidpipe.video.decoding"},
     "matplotlib": {"vidpipe.runs.plots"},
     "jinja2": {"vidpipe.report.page"},
+    "pysubs2": {"vidpipe.timeline.formats.subtitles"},
+    "pympi": {"vidpipe.timeline.formats.elan"},
 }
 
 
