@@ -15,7 +15,7 @@ from vidpipe.datasets.splits import SUBSETS
 from vidpipe.errors import LabelsError, UsageError, unknown_name
 from vidpipe.records import Segment
 
-__all__ = ["LabeledInterval", "has_intervals", "read_intervals"]
+__all__ = ["LabeledInterval", "as_subset", "has_intervals", "read_intervals"]
 
 _ACTIVITYNET_SUBSETS = {**OTHER_SPELLINGS, "training": "train", "testing": "test"}
 
@@ -37,6 +37,11 @@ class LabeledInterval:
     """Of the video, where the file states it."""
     split_source: str = "the labels"
     """Where the split comes from, for messages."""
+
+
+def as_subset(name: str) -> str:
+    """Return a subset's name as vidpipe spells it: `Validation` -> `val`. Unknown ones are in lower case."""
+    return _ACTIVITYNET_SUBSETS.get(name.lower(), name.lower())
 
 
 def has_intervals(path: Path | str) -> bool:
@@ -196,7 +201,7 @@ def _database_intervals(path: Path, video_id: str, video: Any, strict: bool) -> 
 def _subset(subset: Any, place: str, strict: bool) -> str | None:
     if not subset:
         return None
-    split = _ACTIVITYNET_SUBSETS.get(str(subset).lower(), str(subset).lower())
+    split = as_subset(str(subset))
     if strict and split not in SUBSETS:
         raise LabelsError(f"{place}: {unknown_name('subset', str(subset), ('training', 'validation', 'testing'))}")
     return split
