@@ -57,6 +57,8 @@ HOMES = {
     "pebble": {"vidpipe.video.decoding"},
     "matplotlib": {"vidpipe.runs.plots"},
     "jinja2": {"vidpipe.report.page"},
+    "pysubs2": {"vidpipe.timeline.formats.subtitles"},
+    "pympi": {"vidpipe.timeline.formats.elan"},
 }
 
 
