@@ -555,6 +555,9 @@ class PredictConfig(_Checked):
 class TimelineConfig(_Checked):
     """Settings of `vidpipe predict --timeline`."""
 
+    timeline: bool = _setting(
+        False, "Find segments of long videos, each with start, stop and label, instead of one label for each video."
+    )
     window: float | None = _setting(
         None,
         "Length of a window in seconds. [default: the median length of what the run learned from]",

@@ -25,7 +25,10 @@ from vidpipe.cli.options import (
     vidpipe_command,
 )
 from vidpipe.cli.outputs import OutputLines, check_replaceable
-from vidpipe.config import PREDICT_SETTINGS, ExtractConfig, PredictConfig
+from vidpipe.cli.predict_timeline import CSV_COLUMNS as TIMELINE_COLUMNS
+from vidpipe.cli.predict_timeline import print_timelines
+from vidpipe.config import PREDICT_SETTINGS, ExtractConfig, PredictConfig, TimelineConfig, make_config
+from vidpipe.config import settings as settings_of
 from vidpipe.errors import InterruptedExtractionError, UsageError, count_of, first_few
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 @prefix_option
 @exclude_option
 @setting_options(PredictConfig)
+@setting_options(TimelineConfig)
 @setting_options(ExtractConfig, "extract", "predict", only=PREDICT_SETTINGS)
 def command(
     run: Path,
@@ -67,7 +71,7 @@ def command(
     format_: str,
     **settings: Any,
 ) -> None:
-    """Label videos with a trained run, using the run's own sampling and backbones.
+    """Label videos with a trained run, using the run's own sampling and backbones; --timeline finds segments in them.
 
     INPUT is a video, a folder (searched to any depth; hidden folders are skipped) or a CSV with a column `video`.
     Predictions come in the order of the inputs. csv has a row for each video that was read:
@@ -78,9 +82,11 @@ def command(
     vidpipe predict run new_videos/ --format csv > labels.csv
     vidpipe predict run new_videos/ --min-confidence 0.6
     vidpipe predict run new_videos/ --uncertain 20 -o to_correct.csv
+    vidpipe predict run long.mp4 --timeline --store dense_features
     """
-    config = ExtractConfig(**settings)
-    format_ = _choose_format(format_, output, uncertain)
+    config, timeline = make_config(ExtractConfig, settings), make_config(TimelineConfig, settings)
+    _check_options(timeline, top=top, uncertain=uncertain)
+    format_ = _choose_format(format_, output, uncertain, columns=TIMELINE_COLUMNS if timeline.timeline else CSV_COLUMNS)
 
     from vidpipe.datasets.streams import match_stores
     from vidpipe.runs.run import Run
@@ -88,6 +94,19 @@ def command(
 
     opened_run = Run.open(run)
     videos, unreadable = find_inputs(inputs, prefix=prefix, exclude=exclude, video_column=config.video_column)
+    if timeline.timeline:
+        num_failed = print_timelines(
+            opened_run,
+            videos,
+            timeline,
+            min_confidence=min_confidence,
+            store=store,
+            output=output,
+            format_=format_,
+            config=config,
+        )
+        _exit(num_failed, unreadable)
+        return
     opened_store = None
     if store is not None:
         usage = f"vidpipe predict {run} {inputs[0]} --store STORE"
@@ -98,32 +117,49 @@ def command(
     predictions = seen.watch(predict(opened_run, videos, **answer, store=opened_store, config=config))
     _write(output, form, _least_certain(predictions, uncertain) if uncertain else predictions, seen)
     seen.report()
+    _exit(seen.num_failed, unreadable)
+
+
+def _exit(num_failed: int, unreadable: Sequence[str]) -> None:
+    """Print which folders cannot be read; end with the exit code for what failed."""
     for line in unreadable:
         click.echo(line, err=True)
-    if seen.num_failed or unreadable:
+    if num_failed or unreadable:
         click.get_current_context().exit(SOME_VIDEOS_FAILED)
 
 
-def _choose_format(format_: str, output: Path | None, uncertain: int | None) -> str:
+def _check_options(timeline: TimelineConfig, *, top: int | None, uncertain: int | None) -> None:
+    """Check that the options go together."""
+    if timeline.timeline:
+        for option, value in (("--top", top), ("--uncertain", uncertain)):
+            if value is not None:
+                raise UsageError(f"{option} does not go with --timeline, which gives one label for each segment")
+    elif timeline != TimelineConfig():
+        given = [one.name for one in settings_of(TimelineConfig) if getattr(timeline, one.name) != one.default]
+        raise UsageError(f"--{given[0].replace('_', '-')} goes with --timeline")
+
+
+def _choose_format(format_: str, output: Path | None, uncertain: int | None, *, columns: Sequence[str]) -> str:
     """The format that is asked for, else the one of the output file's name; check that the file can be written."""
     if click.get_current_context().get_parameter_source("format_") is ParameterSource.DEFAULT:
         by_default = "table" if uncertain is None else "csv"
         format_ = FORMAT_OF_SUFFIX.get(output.suffix.lower(), by_default) if output else by_default
     if output is not None:
-        _check_output(output, format_, uncertain)
+        _check_output(output, format_, uncertain, columns)
     return format_
 
 
-def _check_output(output: Path, format_: str, uncertain: int | None) -> None:
+def _check_output(output: Path, format_: str, uncertain: int | None, columns: Sequence[str]) -> None:
     """Check that the output file replaces at most older predictions."""
     if format_ == "table":
         raise UsageError(f"-o {output}: a file holds csv or json; add --format csv")
     if uncertain is not None and output.is_file() and output.stat().st_size:
         raise UsageError(f"{output}: exists, and may hold your corrections; choose another file")
-    first_columns, first_key = ",".join(CSV_COLUMNS).encode(), b'{"video": '
+    first_columns, first_key = ",".join(columns).encode(), b'{"video": '
+    own_key = b'"segments": ' if columns == TIMELINE_COLUMNS else b'"seconds_between_frames": '
     is_own = {
         "csv": lambda first: first.startswith(first_columns),
-        "json": lambda first: first.startswith(first_key) and b'"seconds_between_frames": ' in first,
+        "json": lambda first: first.startswith(first_key) and own_key in first,
     }
     check_replaceable(output, f"predictions as {format_}", is_own=is_own[format_])
 

@@ -14,6 +14,9 @@ from vidpipe.records import Segment
 
 __all__ = ["METHODS", "Decoding", "decode_segments", "viterbi"]
 
+MIN_PROBABILITY = 1e-6
+"""Bounds the evidence of one row."""
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -34,7 +37,7 @@ class Decoding:
 
 
 def decode_segments(
-    log_probabilities: NDArray[np.float64],
+    probabilities: NDArray[np.float64],
     edges_seconds: NDArray[np.float64],
     class_names: Sequence[str],
     decoding: Decoding,
@@ -45,7 +48,7 @@ def decode_segments(
     """Read segments off a curve.
 
     Args:
-        log_probabilities: (T, K) of each row.
+        probabilities: (T, K) of each row.
         edges_seconds: (T + 1,) the time of the rows.
         class_names: K names.
         decoding: the settings.
@@ -55,9 +58,8 @@ def decode_segments(
     Returns:
         The segments in order of start, each with the mean probability of its class over its rows.
     """
-    probabilities = np.exp(log_probabilities)
     found = []
-    for index, first, stop in METHODS[decoding.method](log_probabilities, decoding, rows_per_window):
+    for index, first, stop in METHODS[decoding.method](probabilities, decoding, rows_per_window):
         probability = float(probabilities[first:stop, index].mean())
         segment = Segment(float(edges_seconds[first]), float(edges_seconds[stop]), class_names[index], probability)
         is_long = segment.duration_seconds >= decoding.min_seconds
@@ -70,8 +72,9 @@ Run = tuple[int, int, int]
 """A class, its first row, and the row after its last one."""
 
 
-def _by_viterbi(log_probabilities: NDArray[np.float64], decoding: Decoding, rows_per_window: int) -> Iterator[Run]:
-    path = viterbi(log_probabilities / rows_per_window, decoding.change_cost)
+def _by_viterbi(probabilities: NDArray[np.float64], decoding: Decoding, rows_per_window: int) -> Iterator[Run]:
+    logs = np.log(np.maximum(probabilities, MIN_PROBABILITY))
+    path = viterbi(logs / rows_per_window, decoding.change_cost)
     changes = np.flatnonzero(np.diff(path)) + 1
     for first, stop in zip([0, *changes.tolist()], [*changes.tolist(), len(path)], strict=True):
         yield int(path[first]), first, stop
@@ -105,8 +108,8 @@ def viterbi(scores: NDArray[np.float64], change_cost: float) -> NDArray[np.int64
     return path
 
 
-def _by_threshold(log_probabilities: NDArray[np.float64], decoding: Decoding, rows_per_window: int) -> Iterator[Run]:
-    for index, curve in enumerate(np.exp(log_probabilities).T):
+def _by_threshold(probabilities: NDArray[np.float64], decoding: Decoding, rows_per_window: int) -> Iterator[Run]:
+    for index, curve in enumerate(probabilities.T):
         padded = np.concatenate([[False], curve >= decoding.low, [False]])
         for first, stop in np.flatnonzero(np.diff(padded)).reshape(-1, 2).tolist():
             if curve[first:stop].max() >= decoding.high:

@@ -1,0 +1,117 @@
+"""vidpipe predict --timeline"""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vidpipe.cli.options import json_line, printable
+from vidpipe.cli.outputs import OutputLines
+from vidpipe.config import ExtractConfig, TimelineConfig
+from vidpipe.errors import InterruptedExtractionError, count_of
+
+if TYPE_CHECKING:
+    from vidpipe.records import Segment, Timeline, VideoFile
+    from vidpipe.runs.run import Run
+
+__all__ = ["CSV_COLUMNS", "print_timelines"]
+
+CSV_COLUMNS = ("video", "start_seconds", "stop_seconds", "label", "probability")
+
+
+def print_timelines(
+    run: "Run",
+    videos: "Sequence[VideoFile]",
+    timeline: TimelineConfig,
+    *,
+    min_confidence: float,
+    store: Path | None,
+    output: Path | None,
+    format_: str,
+    config: ExtractConfig,
+) -> int:
+    """Print the segments of each video as soon as they are known.
+
+    Args:
+        run: the run.
+        videos: what to read.
+        timeline: the windows, and how segments are read off.
+        min_confidence: segments with a lower probability are left out.
+        store: where features are kept; None keeps none.
+        output: the file to write; None for stdout.
+        format_: `table`, `json` or `csv`.
+        config: how to extract.
+
+    Returns:
+        The number of videos that failed.
+
+    Raises:
+        VidpipeError: as `vidpipe.stages.timeline.predict_timelines`.
+    """
+    from vidpipe.stages.timeline import predict_timelines
+
+    found = predict_timelines(
+        run, videos, timeline=timeline, min_confidence=min_confidence, store_path=store, config=config
+    )
+    num_failed = num_done = 0
+    paths = {video.id: str(video.path) for video in videos}
+    with OutputLines(output, ",".join(CSV_COLUMNS) if format_ == "csv" else None) as lines:
+        try:
+            for one in found:
+                num_done += 1
+                if one.error is not None:
+                    num_failed += 1
+                    click.echo(printable(f"failed: {one.video_id}: {one.error}"), err=True)
+                for line in _lines(one, format_, paths, has_curves=timeline.curves):
+                    lines.write(line)
+        except KeyboardInterrupt:
+            raise InterruptedExtractionError(_where_it_stands(num_done, len(videos), lines, store)) from None
+    return num_failed
+
+
+def _where_it_stands(num_done: int, num_videos: int, lines: OutputLines, store: Path | None) -> str:
+    kept = f" Those written so far are in {lines.partial}." if lines.partial and lines.num_lines else ""
+    remedy = "computes only what is missing" if store else "starts over; with --store FOLDER it would keep the features"
+    return f"stopped after {num_done} of {count_of(num_videos, 'video')}.{kept} The same command {remedy}"
+
+
+def _lines(timeline: "Timeline", format_: str, paths: Mapping[str, str], *, has_curves: bool) -> Iterator[str]:
+    if format_ == "json":
+        from vidpipe.timeline.formats.json_lines import to_object
+
+        kept = timeline if has_curves else replace(timeline, curve=None)
+        yield json_line(to_object(replace(kept, path=paths[timeline.video_id])))
+    elif format_ == "csv":
+        yield from (_csv_line(timeline.video_id, segment) for segment in timeline.segments)
+    elif timeline.error is None:
+        yield from _table(timeline)
+
+
+def _table(timeline: "Timeline") -> Iterator[str]:
+    """`long.mp4   10:12.3, 2 segments`, then a line for each."""
+    assert timeline.duration_seconds is not None
+    num_segments = count_of(len(timeline.segments), "segment")
+    yield f"{printable(timeline.video_id)}   {_clock(timeline.duration_seconds)}, {num_segments}"
+    for one in timeline.segments:
+        probability = f"{100 * (one.probability or 0):.1f} %"
+        yield f"  {_clock(one.start_seconds)} – {_clock(one.stop_seconds)}   {printable(one.label)} {probability}"
+
+
+def _csv_line(video_id: str, segment: "Segment") -> str:
+    text = io.StringIO()
+    times = f"{segment.start_seconds:.3f}", f"{segment.stop_seconds:.3f}"
+    csv.writer(text, lineterminator="").writerow([video_id, *times, segment.label, f"{segment.probability:.6f}"])
+    return text.getvalue()
+
+
+def _clock(seconds: float) -> str:
+    """`1:02:03.4`, `02:03.4`"""
+    tenths = round(seconds * 10)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{minutes:02}:{tenths // 10:02}.{tenths % 10}"
+    return f"{hours}:{text}" if hours else text
