@@ -7,20 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from tests.commands import run
 from tests.media import moving_square, write_frames
 from vidpipe.config import ExtractConfig, TimelineConfig
+from vidpipe.datasets.windows import RowGrid, Windows, cut_windows, find_cuts
 from vidpipe.errors import UsageError
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import Timeline
+from vidpipe.runs.classifier import SequenceClassifier
 from vidpipe.runs.run import Run
 from vidpipe.stages.predict import predict
-from vidpipe.stages.timeline import TimelineClassifier, WindowPlan, predict_timelines
+from vidpipe.stages.timeline import WindowPlan, predict_timelines
+from vidpipe.timeline.classifier import RowCurve, WindowClassifier
 from vidpipe.timeline.curves import join_windows, thin
 from vidpipe.timeline.decoding import Decoding, decode_segments, viterbi
-from vidpipe.timeline.windows import RowGrid, Windows, cut_windows
 from vidpipe.video.files import find_videos
 
 CPU = ("--device", "cpu")
@@ -73,7 +76,7 @@ def test_a_window_has_the_probabilities_of_the_clip_cut_out_of_the_video(folder:
     streams = {name: FeatureStore.open(stores / name)["long.mkv"] for name in plan.keys}
     first_row = np.arange(len(ORDER)) * 4
     edges = np.linspace(0, len(ORDER) * NUM_FRAMES / FPS, len(ORDER) * 4 + 1)
-    classifier = TimelineClassifier(trained, plan, TimelineConfig(), device="cpu")
+    classifier = WindowClassifier(SequenceClassifier.of_run(trained, torch.device("cpu")), 0.48, 0.12)
     found = classifier.classify(streams, Windows(first_row, first_row + 4, edges))
     alone = list(predict(trained, find_videos([folder / "cut"]), config=CONFIG))
     for probabilities, prediction in zip(found, alone, strict=True):
@@ -96,7 +99,7 @@ def test_a_clip_is_a_timeline_of_one_window_with_the_probabilities_of_predict(fo
 
 
 def test_the_segments_of_joined_clips_are_the_clips(folder: Path) -> None:
-    (timeline,) = timelines_of(folder, change_cost=0.2)
+    (timeline,) = timelines_of(folder, change_cost=0.0)
     found = [
         (segment.label, segment.start_seconds * FPS / NUM_FRAMES, segment.stop_seconds * FPS / NUM_FRAMES)
         for segment in timeline.segments
@@ -158,6 +161,33 @@ def test_a_curve_is_the_mean_of_the_windows_weighted_by_the_distance_from_their_
         assert found[row] == pytest.approx(total / weights, abs=1e-6)
 
 
+def test_a_row_in_shots_of_different_lengths_is_averaged_within_its_shot() -> None:
+    windows = cut_windows(RowGrid(np.arange(13.0), rows_per_window=4), 2, np.array([3, 9]))
+    assert list(zip(windows.first_row, windows.stop_row, strict=True)) == [(0, 3), (3, 7), (5, 9), (9, 12)]
+    values = np.eye(4, dtype=np.float32)
+    found = join_windows(windows, values)
+    assert found[:3].tolist() == [[1, 0, 0, 0]] * 3
+    assert found[9:].tolist() == [[0, 0, 0, 1]] * 3
+    assert (found[5] > 0).tolist() == [False, True, True, False]
+
+
+def test_cuts_are_where_neighbouring_rows_differ_much_more_than_those_around_them() -> None:
+    random = np.random.default_rng(0)
+    shots = [random.standard_normal(64) + 0.1 * random.standard_normal((length, 64)) for length in (9, 5, 20)]
+    assert find_cuts(np.concatenate(shots)).tolist() == [9, 14]
+    assert find_cuts(random.standard_normal((30, 64))).tolist() == []  # each row is far from the next
+    assert find_cuts(shots[0][:1]).tolist() == []
+
+
+def test_a_label_changes_at_a_cut_at_no_cost() -> None:
+    values = np.array([[0.6, 0.4]] * 6 + [[0.4, 0.6]] * 4)
+    grid = RowGrid(np.arange(11.0), 1)
+    for cuts, labels in (([], ["a"]), ([6], ["a", "b"])):
+        curve = RowCurve(values, grid, np.array(cuts, np.int64))
+        found = decode_segments(curve, ("a", "b"), Decoding(change_cost=10))
+        assert [one.label for one in found] == labels
+
+
 def test_a_thinned_curve_keeps_the_mean_and_has_a_point_for_each_stride() -> None:
     values = np.random.default_rng(0).dirichlet([1, 1], 30)
     centres, means = thin(values, np.arange(31) / 10, 0.5)
@@ -175,17 +205,15 @@ def test_viterbi_finds_the_best_of_all_sequences(seed: int, change_cost: float) 
         return float(sum(scores[row, label] for row, label in enumerate(path))) - change_cost * changes
 
     best = max(itertools.product(range(3), repeat=7), key=worth)
-    assert viterbi(scores, change_cost).tolist() == list(best)
+    assert viterbi(scores, np.full(7, change_cost)).tolist() == list(best)
 
 
 def test_a_threshold_begins_high_and_ends_low() -> None:
     curve = np.array([0.1, 0.4, 0.7, 0.4, 0.2, 0.4, 0.4, 0.1, 0.9])
     found = decode_segments(
-        np.stack([curve, 1 - curve], axis=1),
-        np.arange(10.0),
+        RowCurve(np.stack([curve, 1 - curve], axis=1), RowGrid(np.arange(10.0), 1)),
         ("walk", "background"),
         Decoding("threshold", high=0.6, low=0.3),
-        rows_per_window=1,
         background="background",
     )
     assert [(one.start_seconds, one.stop_seconds, one.label) for one in found] == [(1, 4, "walk"), (8, 9, "walk")]
@@ -200,7 +228,7 @@ def test_short_and_doubtful_segments_are_left_out() -> None:
         (Decoding(change_cost=0, min_seconds=2), all_of_them[:2]),
         (Decoding(change_cost=0, min_confidence=0.7), [("a", 5), ("a", 1)]),
     ):
-        found = decode_segments(values, np.arange(12.0), ("a", "b"), decoding, rows_per_window=1)
+        found = decode_segments(RowCurve(values, RowGrid(np.arange(12.0), 1)), ("a", "b"), decoding)
         assert [(one.label, one.duration_seconds) for one in found] == kept
 
 
@@ -208,7 +236,7 @@ def test_short_and_doubtful_segments_are_left_out() -> None:
 
 
 def test_segments_are_printed_as_a_table_and_as_csv(folder: Path) -> None:
-    command = ("predict", folder / "run", folder / "long", "--timeline", "--change-cost", 0.2, *CPU)
+    command = ("predict", folder / "run", folder / "long", "--timeline", "--change-cost", 0, *CPU)
     table, as_csv = run(*command), run(*command, "--format", "csv")
     assert table.exit_code == as_csv.exit_code == 0, table.output
     head, *lines = table.stdout.splitlines()

@@ -576,11 +576,14 @@ class TimelineConfig(_Checked):
         choices=("viterbi", "threshold"),
     )
     change_cost: float = _setting(
-        1.0, "viterbi: cost of a change of label, in nats of the evidence of one window.", low=0
+        0.25, "viterbi: cost of a change of label within a shot, in nats of the evidence of one window.", low=0
     )
     high: float = _setting(0.5, "threshold: a segment has this probability somewhere.", low=0, high=1)
     low: float = _setting(0.3, "threshold: a segment lasts while its class has this probability.", low=0, high=1)
     min_segment: float = _setting(0.0, "Leave out segments that are shorter than this, in seconds.", low=0)
+    cuts: bool = _setting(
+        True, "End windows at cuts, found where the features of neighbouring frames of an image model differ most."
+    )
     curves: bool = _setting(False, "json: give the probability of each class over time too.")
 
 

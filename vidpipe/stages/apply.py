@@ -4,20 +4,15 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import TypeVar
 
-import torch
-from torch import Tensor
-
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
-from vidpipe.datasets.sequences import join_cells, pad
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.sources import sources_of
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence, VideoFailure, VideoFeatures, VideoFile
-from vidpipe.runs.run import Run
 from vidpipe.stages.extract import LoadedStream, add_to_stores, iter_features
 
-__all__ = ["RunClassifier", "answer_each"]
+__all__ = ["answer_each"]
 
 Answer = TypeVar("Answer")
 
@@ -117,54 +112,3 @@ def _in_order(
 ) -> dict[str, FeatureSequence]:
     """A video's sequences in all streams: those that were read, and the stored ones."""
     return {name: read.streams[name] if name in read.streams else stores[name][read.video_id] for name in keys}
-
-
-class RunClassifier:
-    """A run's classifier over the rows of a video, or of parts of it.
-
-    Args:
-        run: the run.
-        device: where it runs.
-
-    Raises:
-        RunError: the run's model cannot be loaded.
-    """
-
-    def __init__(self, run: Run, device: torch.device) -> None:
-        self._fusion, _ = run.load_classifiers(device)
-        self._num_cells = {name: key.num_cells for name, key in run.keys.items()}
-        self._device = device
-
-    def rows(self, streams: Mapping[str, FeatureSequence]) -> dict[str, Tensor]:
-        """Return what the heads see of a video in each stream, (T, C · D) each, as stored.
-
-        Args:
-            streams: the video's features.
-
-        Returns:
-            The rows by stream.
-
-        Raises:
-            StoreError: the rows of a stream are not a whole number of pictures.
-        """
-        return {
-            name: join_cells(sequence.features, self._num_cells[name], owner=sequence.video_id)
-            for name, sequence in streams.items()
-        }
-
-    @torch.inference_mode()
-    def probabilities(self, parts: Sequence[Mapping[str, Tensor]]) -> Tensor:
-        """Classify some videos, or parts of one, at once.
-
-        Args:
-            parts: N of them, each with its rows (T, C · D) by stream.
-
-        Returns:
-            (N, K) calibrated probabilities, on the CPU.
-        """
-        padded = {}
-        for name in self._num_cells:
-            features, lengths = pad([part[name].float() for part in parts])  # (N, T, C · D), (N,)
-            padded[name] = features.to(self._device), lengths
-        probabilities: Tensor = self._fusion(padded).softmax(dim=1)
-        return probabilities.cpu()

@@ -10,9 +10,10 @@ from vidpipe.config import ExtractConfig
 from vidpipe.datasets.streams import Stores
 from vidpipe.errors import RunError
 from vidpipe.records import FeatureSequence, Prediction, VideoFailure, VideoFeatures, VideoFile
+from vidpipe.runs.classifier import SequenceClassifier
 from vidpipe.runs.run import Run, stores_of
 from vidpipe.runs.tables import SplitRow
-from vidpipe.stages.apply import RunClassifier, answer_each
+from vidpipe.stages.apply import answer_each
 
 __all__ = ["predict"]
 
@@ -58,7 +59,7 @@ class _Classifier:
     """A run's classifier, from the feature sequences of a video to a prediction."""
 
     def __init__(self, run: Run, device: torch.device, top: int, min_confidence: float) -> None:
-        self._classifier = RunClassifier(run, device)
+        self._classifier = SequenceClassifier.of_run(run, device)
         self._class_names = run.class_names
         self._top = min(top, len(run.class_names))
         self._min_confidence = min_confidence

@@ -5,28 +5,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
-
 from vidpipe.backbones.image import choose_device
 from vidpipe.config import ExtractConfig, Sampling, TimelineConfig
 from vidpipe.errors import UsageError
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
 from vidpipe.features.streams import place_stores
-from vidpipe.records import Curve, FeatureSequence, Timeline, VideoFailure, VideoFeatures, VideoFile
+from vidpipe.records import Curve, Timeline, VideoFailure, VideoFeatures, VideoFile
+from vidpipe.runs.classifier import SequenceClassifier
 from vidpipe.runs.run import Run
-from vidpipe.stages.apply import RunClassifier, answer_each
-from vidpipe.timeline.curves import join_windows, thin
+from vidpipe.stages.apply import answer_each
+from vidpipe.timeline.classifier import WindowClassifier
+from vidpipe.timeline.curves import thin
 from vidpipe.timeline.decoding import Decoding, decode_segments
-from vidpipe.timeline.windows import Windows, cut_windows, grid_of, rows_between
 
-__all__ = ["TimelineClassifier", "WindowPlan", "predict_timelines"]
+__all__ = ["WindowPlan", "predict_timelines"]
 
 logger = logging.getLogger(__name__)
 
-WINDOWS_AT_ONCE = 64
 STRIDES_PER_WINDOW = 4
 
 
@@ -119,11 +115,9 @@ def predict_timelines(
     """
     timeline, config = timeline or TimelineConfig(), config or ExtractConfig()
     plan = WindowPlan.of(run, timeline)
-    classifier = TimelineClassifier(run, plan, timeline, min_confidence=min_confidence, device=config.device)
+    answerer = _Answerer(run, plan, timeline, min_confidence, config.device)
     stores = {} if store_path is None else _open_or_make(store_path, plan.keys)
-    return answer_each(
-        videos, plan.keys, classifier.answer, stores=stores, keep=True, config=config, owner=str(run.path)
-    )
+    return answer_each(videos, plan.keys, answerer.answer, stores=stores, keep=True, config=config, owner=str(run.path))
 
 
 def _open_or_make(path: Path, keys: Mapping[str, FeatureKey]) -> dict[str, FeatureStore]:
@@ -131,21 +125,12 @@ def _open_or_make(path: Path, keys: Mapping[str, FeatureKey]) -> dict[str, Featu
     return {name: FeatureStore.create(paths[name], key) for name, key in keys.items()}
 
 
-class TimelineClassifier:
-    """From the features of a video to its timeline.
+class _Answerer:
+    """From the features of a video to its timeline."""
 
-    Args:
-        run: the run.
-        plan: its windows.
-        config: how segments are read off the curves.
-        min_confidence: segments with a lower probability are left out.
-        device: where the classifier runs.
-    """
-
-    def __init__(
-        self, run: Run, plan: WindowPlan, config: TimelineConfig, *, min_confidence: float = 0.0, device: str = "auto"
-    ) -> None:
-        self._classifier = RunClassifier(run, choose_device(device))
+    def __init__(self, run: Run, plan: WindowPlan, config: TimelineConfig, min_confidence: float, device: str) -> None:
+        classifier = SequenceClassifier.of_run(run, choose_device(device))
+        self._windows = WindowClassifier(classifier, plan.window_seconds, plan.stride_seconds, has_cuts=config.cuts)
         self._run, self._plan = run, plan
         self._decoding = Decoding(
             config.method, config.change_cost, config.high, config.low, config.min_segment, min_confidence
@@ -155,51 +140,8 @@ class TimelineClassifier:
         """Return the timeline of a video, or why there is none."""
         if isinstance(found, VideoFailure):
             return Timeline(found.video_id, error=found.message)
-        first = next(iter(found.streams))
-        sequence, key = found.streams[first], self._plan.keys[first]
-        grid = grid_of(sequence, key.resolve_sampling(), self._plan.window_seconds, num_cells=key.num_cells)
-        windows = cut_windows(grid, self._plan.stride_seconds)
-        curve = join_windows(windows, self.classify(found.streams, windows))
-        segments = decode_segments(
-            curve,
-            grid.edges_seconds,
-            self._run.class_names,
-            self._decoding,
-            rows_per_window=grid.rows_per_window,
-            background=self._run.background,
-        )
-        times, values = thin(curve, grid.edges_seconds, self._plan.stride_seconds)
-        duration_seconds = sequence.info.duration_seconds
+        curve = self._windows.curve(found.streams)
+        segments = decode_segments(curve, self._run.class_names, self._decoding, background=self._run.background)
+        times, values = thin(curve.probabilities, curve.grid.edges_seconds, self._plan.stride_seconds)
+        duration_seconds = next(iter(found.streams.values())).info.duration_seconds
         return Timeline(found.video_id, segments, duration_seconds, Curve(self._run.class_names, times, values))
-
-    def classify(self, streams: Mapping[str, FeatureSequence], windows: Windows) -> NDArray[np.float32]:
-        """Return the probabilities of each window, (W, K).
-
-        Args:
-            streams: the video's features.
-            windows: cut from those of the first stream.
-
-        Returns:
-            The probabilities, calibrated.
-        """
-        rows = self._classifier.rows(streams)
-        spans = {name: self._rows_of(name, streams, windows) for name in streams}
-        found = []
-        for start in range(0, len(windows), WINDOWS_AT_ONCE):
-            numbers = range(start, min(start + WINDOWS_AT_ONCE, len(windows)))
-            parts = [_cut(rows, spans, number) for number in numbers]
-            found.append(self._classifier.probabilities(parts).numpy())
-        return np.concatenate(found)
-
-    def _rows_of(
-        self, name: str, streams: Mapping[str, FeatureSequence], windows: Windows
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        if name == next(iter(streams)):
-            return windows.first_row, windows.stop_row
-        return rows_between(streams[name].pts_seconds[:: self._plan.keys[name].num_cells], windows)
-
-
-def _cut(
-    rows: Mapping[str, Tensor], spans: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]], number: int
-) -> dict[str, Tensor]:
-    return {name: rows[name][int(spans[name][0][number]) : int(spans[name][1][number])] for name in rows}

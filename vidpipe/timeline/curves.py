@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.timeline.windows import Windows
+from vidpipe.datasets.windows import Windows
 
 __all__ = ["join_windows", "thin"]
 
@@ -14,19 +14,21 @@ def join_windows(windows: Windows, probabilities: NDArray[np.float32]) -> NDArra
     A window's weight falls linearly from its middle to its ends, so that a curve changes smoothly.
 
     Args:
-        windows: W windows of a video with T rows, all of the same length.
+        windows: W windows of a video with T rows; each row is in one at least.
         probabilities: (W, K)
 
     Returns:
         (T, K) probabilities of each row.
     """
-    length = int(windows.stop_row[0] - windows.first_row[0])
+    lengths = windows.stop_row - windows.first_row
     total = np.zeros((len(windows.edges_seconds) - 1, probabilities.shape[1]))
     weight = np.zeros((len(total), 1))
-    for position, share in enumerate(_triangle(length)):
-        rows = windows.first_row + position  # those of different windows differ
-        total[rows] += share * probabilities
-        weight[rows] += share
+    for length in np.unique(lengths):
+        alike = lengths == length
+        for position, share in enumerate(_triangle(int(length))):
+            rows = windows.first_row[alike] + position  # those of different windows differ
+            total[rows] += share * probabilities[alike]
+            weight[rows] += share
     return total / weight
 
 

@@ -1,6 +1,6 @@
 """Class probabilities over time -> segments.
 
-viterbi     one label at a time: the sequence of labels of highest probability, less a cost for each change
+viterbi     one label at a time: the labels of highest probability, less a cost for each change that is not at a cut
 threshold   each class for itself: from where its probability exceeds `high` as far as it stays above `low`
 """
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.records import Segment
+from vidpipe.timeline.classifier import RowCurve
 
 __all__ = ["METHODS", "Decoding", "decode_segments", "viterbi"]
 
@@ -24,8 +25,8 @@ class Decoding:
 
     method: str = "viterbi"
     """One of `METHODS`."""
-    change_cost: float = 1.0
-    """What a change of label costs, in nats of evidence of a whole window (viterbi)."""
+    change_cost: float = 0.25
+    """What a change of label within a shot costs, in nats of evidence of a whole window (viterbi)."""
     high: float = 0.5
     """A segment has this probability somewhere (threshold)."""
     low: float = 0.3
@@ -37,29 +38,26 @@ class Decoding:
 
 
 def decode_segments(
-    probabilities: NDArray[np.float64],
-    edges_seconds: NDArray[np.float64],
+    curve: RowCurve,
     class_names: Sequence[str],
     decoding: Decoding,
     *,
-    rows_per_window: int,
     background: str = "",
 ) -> tuple[Segment, ...]:
     """Read segments off a curve.
 
     Args:
-        probabilities: (T, K) of each row.
-        edges_seconds: (T + 1,) the time of the rows.
+        curve: the probabilities of T rows; the evidence of as many rows as a window has counts as one.
         class_names: K names.
         decoding: the settings.
-        rows_per_window: rows that one window sees; their evidence counts as one.
         background: the class of time without any other; it gives no segments.
 
     Returns:
         The segments in order of start, each with the mean probability of its class over its rows.
     """
+    probabilities, edges_seconds = curve.probabilities, curve.grid.edges_seconds
     found = []
-    for index, first, stop in METHODS[decoding.method](probabilities, decoding, rows_per_window):
+    for index, first, stop in METHODS[decoding.method](curve, decoding):
         probability = float(probabilities[first:stop, index].mean())
         segment = Segment(float(edges_seconds[first]), float(edges_seconds[stop]), class_names[index], probability)
         is_long = segment.duration_seconds >= decoding.min_seconds
@@ -72,22 +70,24 @@ Run = tuple[int, int, int]
 """A class, its first row, and the row after its last one."""
 
 
-def _by_viterbi(probabilities: NDArray[np.float64], decoding: Decoding, rows_per_window: int) -> Iterator[Run]:
-    logs = np.log(np.maximum(probabilities, MIN_PROBABILITY))
-    path = viterbi(logs / rows_per_window, decoding.change_cost)
+def _by_viterbi(curve: RowCurve, decoding: Decoding) -> Iterator[Run]:
+    logs = np.log(np.maximum(curve.probabilities, MIN_PROBABILITY))
+    costs = np.full(len(logs), decoding.change_cost)
+    costs[curve.cuts] = 0.0
+    path = viterbi(logs / curve.grid.rows_per_window, costs)
     changes = np.flatnonzero(np.diff(path)) + 1
     for first, stop in zip([0, *changes.tolist()], [*changes.tolist(), len(path)], strict=True):
         yield int(path[first]), first, stop
 
 
-def viterbi(scores: NDArray[np.float64], change_cost: float) -> NDArray[np.int64]:
+def viterbi(scores: NDArray[np.float64], change_costs: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the sequence of classes with the highest sum of scores, less a cost for each change.
 
-    With equal costs of all changes a step takes O(K): the best class before it either stays or is left.
+    As all changes into a row cost the same, a step takes O(K): the best class before it either stays or is left.
 
     Args:
         scores: (T, K), additive.
-        change_cost: not negative.
+        change_costs: (T,) of a change from the row before; not negative.
 
     Returns:
         (T,) class indices. Viterbi, IEEE Transactions on Information Theory 1967.
@@ -98,9 +98,10 @@ def viterbi(scores: NDArray[np.float64], change_cost: float) -> NDArray[np.int64
     stay = np.arange(num_classes)
     for row in range(1, num_rows):
         leader = int(best.argmax())
-        is_left = best[leader] - change_cost > best
+        after_change = best[leader] - change_costs[row]
+        is_left = after_change > best
         came_from[row] = np.where(is_left, leader, stay)
-        best = np.where(is_left, best[leader] - change_cost, best) + scores[row]
+        best = np.where(is_left, after_change, best) + scores[row]
     path = np.empty(num_rows, np.int64)
     path[-1] = best.argmax()
     for row in range(num_rows - 1, 0, -1):
@@ -108,15 +109,15 @@ def viterbi(scores: NDArray[np.float64], change_cost: float) -> NDArray[np.int64
     return path
 
 
-def _by_threshold(probabilities: NDArray[np.float64], decoding: Decoding, rows_per_window: int) -> Iterator[Run]:
-    for index, curve in enumerate(probabilities.T):
-        padded = np.concatenate([[False], curve >= decoding.low, [False]])
+def _by_threshold(curve: RowCurve, decoding: Decoding) -> Iterator[Run]:
+    for index, values in enumerate(curve.probabilities.T):
+        padded = np.concatenate([[False], values >= decoding.low, [False]])
         for first, stop in np.flatnonzero(np.diff(padded)).reshape(-1, 2).tolist():
-            if curve[first:stop].max() >= decoding.high:
+            if values[first:stop].max() >= decoding.high:
                 yield index, first, stop
 
 
-METHODS: Mapping[str, Callable[[NDArray[np.float64], Decoding, int], Iterator[Run]]] = {
+METHODS: Mapping[str, Callable[[RowCurve, Decoding], Iterator[Run]]] = {
     "viterbi": _by_viterbi,
     "threshold": _by_threshold,
 }

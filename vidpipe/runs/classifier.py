@@ -1,0 +1,79 @@
+"""A run's classifier, applied to the feature sequences of videos, or to parts of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from vidpipe.datasets.sequences import join_cells, pad
+from vidpipe.features.key import FeatureKey
+from vidpipe.heads.fusion import Fusion
+from vidpipe.records import FeatureSequence
+from vidpipe.runs.run import Run
+
+__all__ = ["SequenceClassifier"]
+
+
+class SequenceClassifier:
+    """A classifier over the rows of a video, or of parts of it.
+
+    Args:
+        fusion: fitted.
+        keys: by stream, the key of its features.
+        device: where it runs.
+    """
+
+    def __init__(self, fusion: Fusion, keys: Mapping[str, FeatureKey], device: torch.device) -> None:
+        self.fusion, self.keys = fusion.to(device).eval(), keys
+        self._device = device
+
+    @classmethod
+    def of_run(cls, run: Run, device: torch.device) -> Self:
+        """Load the classifier of a run.
+
+        Args:
+            run: the run.
+            device: where it runs.
+
+        Returns:
+            The classifier.
+
+        Raises:
+            RunError: the run's model cannot be loaded.
+        """
+        return cls(run.load_classifiers(device)[0], run.keys, device)
+
+    def rows(self, streams: Mapping[str, FeatureSequence]) -> dict[str, Tensor]:
+        """Return what the heads see of a video in each stream, (T, C · D) each, as stored.
+
+        Args:
+            streams: the video's features.
+
+        Returns:
+            The rows by stream.
+
+        Raises:
+            StoreError: the rows of a stream are not a whole number of pictures.
+        """
+        return {
+            name: join_cells(sequence.features, self.keys[name].num_cells, owner=sequence.video_id)
+            for name, sequence in streams.items()
+        }
+
+    @torch.inference_mode()
+    def probabilities(self, parts: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """Classify some videos, or parts of one, at once.
+
+        Args:
+            parts: N of them, each with its rows (T, C · D) by stream.
+
+        Returns:
+            (N, K) calibrated probabilities, on the CPU.
+        """
+        padded = {}
+        for name in self.keys:
+            features, lengths = pad([part[name].float() for part in parts])  # (N, T, C · D), (N,)
+            padded[name] = features.to(self._device), lengths
+        probabilities: Tensor = self.fusion(padded).softmax(dim=1)
+        return probabilities.cpu()

@@ -1,0 +1,109 @@
+"""The features of a long video -> the probability of each class over its time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vidpipe.datasets.streams import kind_of
+from vidpipe.datasets.windows import RowGrid, Windows, cut_windows, find_cuts, grid_of, rows_between
+from vidpipe.records import FeatureSequence
+from vidpipe.runs.classifier import SequenceClassifier
+from vidpipe.timeline.curves import join_windows
+
+__all__ = ["RowCurve", "WindowClassifier"]
+
+WINDOWS_AT_ONCE = 64
+Spans = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""(W,) the first row of each window, and (W,) the row after its last one."""
+
+
+@dataclass(frozen=True)
+class RowCurve:
+    """The probability of each class in each row of a video."""
+
+    probabilities: NDArray[np.float64]
+    """(T, K)"""
+    grid: RowGrid
+    """The time of the rows."""
+    cuts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """The first row of each shot but the first one."""
+
+
+class WindowClassifier:
+    """Classifies the windows of a video, and joins them into a curve.
+
+    Args:
+        classifier: of clips as long as a window.
+        window_seconds: the length of a window.
+        stride_seconds: from the start of a window to the start of the next.
+        has_cuts: whether windows end at cuts. They are found in the first stream of an image backbone.
+    """
+
+    def __init__(
+        self, classifier: SequenceClassifier, window_seconds: float, stride_seconds: float, *, has_cuts: bool = True
+    ) -> None:
+        self._classifier = classifier
+        self._window_seconds, self._stride_seconds = window_seconds, stride_seconds
+        images = [name for name, key in classifier.keys.items() if kind_of(key) == "image"]
+        self._seen_by = images[0] if images and has_cuts else None
+
+    def curve(self, streams: Mapping[str, FeatureSequence]) -> RowCurve:
+        """Return the curve of a video.
+
+        Args:
+            streams: its features; the windows are cut from the rows of the first stream.
+
+        Returns:
+            The curve.
+
+        Raises:
+            UsageError: the features are of frames of scenes.
+        """
+        name = next(iter(streams))
+        key = self._classifier.keys[name]
+        sampling = key.resolve_sampling()
+        grid = grid_of(streams[name], sampling, self._window_seconds, num_cells=key.num_cells)
+        cuts = self._find_cuts(streams, grid)
+        windows = cut_windows(grid, self._stride_seconds, cuts)
+        return RowCurve(join_windows(windows, self.classify(streams, windows)), grid, cuts)
+
+    def _find_cuts(self, streams: Mapping[str, FeatureSequence], grid: RowGrid) -> NDArray[np.int64]:
+        """The cuts of a video that is longer than a window."""
+        if self._seen_by is None or grid.num_rows <= grid.rows_per_window:
+            return np.empty(0, np.int64)
+        cuts = find_cuts(streams[self._seen_by].features[:: self._classifier.keys[self._seen_by].num_cells])
+        if self._seen_by == next(iter(streams)):
+            return cuts
+        seconds = streams[self._seen_by].pts_seconds[:: self._classifier.keys[self._seen_by].num_cells][cuts]
+        rows = np.unique(np.searchsorted(grid.edges_seconds, seconds, side="right") - 1)
+        return rows[(rows > 0) & (rows < grid.num_rows)]
+
+    def classify(self, streams: Mapping[str, FeatureSequence], windows: Windows) -> NDArray[np.float32]:
+        """Return the probabilities of each window, (W, K).
+
+        Args:
+            streams: the video's features.
+            windows: of the first stream's rows.
+
+        Returns:
+            The probabilities, calibrated.
+        """
+        rows = self._classifier.rows(streams)
+        spans = {name: self._spans_in(name, streams, windows) for name in streams}
+        found = []
+        for start in range(0, len(windows), WINDOWS_AT_ONCE):
+            numbers = range(start, min(start + WINDOWS_AT_ONCE, len(windows)))
+            found.append(self._classifier.probabilities([_cut(rows, spans, number) for number in numbers]).numpy())
+        return np.concatenate(found)
+
+    def _spans_in(self, name: str, streams: Mapping[str, FeatureSequence], windows: Windows) -> Spans:
+        if name == next(iter(streams)):
+            return windows.first_row, windows.stop_row
+        return rows_between(streams[name].pts_seconds[:: self._classifier.keys[name].num_cells], windows)
+
+
+def _cut(rows: Mapping[str, Tensor], spans: Mapping[str, Spans], number: int) -> dict[str, Tensor]:
+    return {name: rows[name][int(first[number]) : int(stop[number])] for name, (first, stop) in spans.items()}
