@@ -12,6 +12,7 @@ from vidpipe.datasets.intervals import read_intervals
 from vidpipe.errors import InputError, LabelsError, UsageError, VidpipeError
 from vidpipe.records import Curve, Segment, Timeline
 from vidpipe.timeline.exchange import FORMATS, read_timelines, write_timelines
+from vidpipe.timeline.formats.json_lines import from_object, to_object
 
 A_FILE_A_VIDEO = ("vtt", "srt", "elan", "mstcn")
 TWO = [
@@ -74,6 +75,13 @@ def test_json_lines_with_few_keys_are_read_under_json_too(tmp_path: Path) -> Non
     lines = [{"video": "a", "segments": [segment]}, {"video": "b", "segments": []}]
     (tmp_path / "t.json").write_text("\n".join(map(json.dumps, lines)))
     assert read_timelines(tmp_path / "t.json") == [Timeline("a", (Segment(1.0, 2.0, "x"),)), Timeline("b")]
+
+
+def test_an_object_has_the_keys_that_predict_prints() -> None:
+    found = to_object(scored(TWO[1]))
+    assert list(found) == ["video", "path", "status", "duration_seconds", "segments", "curve", "error"]
+    assert from_object({"video": "a", "segments": []}, "line 1") == Timeline("a")
+    assert to_object(Timeline("a", error="no video"))["status"] == "failed"
 
 
 @pytest.mark.parametrize(
@@ -254,3 +262,14 @@ def test_an_unclear_format_is_asked_for(tmp_path: Path) -> None:
         write_timelines(tmp_path / "x.doc", [])
     with pytest.raises(UsageError, match="is a folder; give a file name for csv"):
         write_timelines(tmp_path, [], form="csv")
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "vtt", "srt", "elan"])
+@pytest.mark.parametrize("label", ["a --> b", "\x1b[31m\u202e 'x', \"y\"", "=1+1", "<i>x</i> &amp;", "00:00:01,000"])
+def test_labels_that_look_like_syntax_are_read_back(tmp_path: Path, form: str, label: str) -> None:
+    written = [Timeline("a.mp4", (Segment(0.0, 1.0, label), Segment(1.0, 2.0, "x")))]
+    path = tmp_path / ("out" if form in A_FILE_A_VIDEO else f"out{FORMATS[form]}")
+    write_timelines(path, written, form=form)
+    expected = label.replace("\x1b", "?") if form == "elan" else label  # XML has no escape character
+    (found,) = read_timelines(path)
+    assert [one.label for one in found.segments] == [expected, "x"]
