@@ -205,7 +205,8 @@ class ExtractConfig(_Checked):
     fps: float | None = _setting(None, "Frames to sample per second of video (fps; default 2).", low=0, above=True)
     backbone: str = _setting(
         "resnet50",
-        "Frozen model, one or more of: a name that `vidpipe backbones` lists, timm/NAME, torchvision/NAME. Each "
+        "Frozen model, one or more of: a name that `vidpipe backbones` lists, timm/NAME, torchvision/NAME, "
+        "transformers/NAME. Each "
         "video is decoded once for all of them.",
         several=True,
     )
