@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import center_crop
 
 from tests.commands import run
-from tests.media import moving_square, write_frames
+from tests.media import moving_square, write_frames, write_video
 from vidpipe.backbones.downloads import sha256
 from vidpipe.backbones.engines.load import load_engine
 from vidpipe.backbones.frozen import FrozenNetwork
@@ -105,7 +106,7 @@ def save(folder: Path, name: str, *, processor: bool = True, **changes: Any) -> 
     return model
 
 
-def video_of(num_frames: int, height: int = 48, width: int = 65) -> NDArray[np.uint8]:
+def video_of(num_frames: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
     """(T, H, W, 3) smooth noise that drifts."""
     random = np.random.default_rng(0)
     scene = random.integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
@@ -113,10 +114,11 @@ def video_of(num_frames: int, height: int = 48, width: int = 65) -> NDArray[np.u
     return np.stack([np.roll(scene, 3 * number, axis=1) for number in range(num_frames)])
 
 
-def pixels_of(name: str, video: NDArray[np.uint8]) -> Tensor:
+def pixels_of(name: str, video: NDArray[np.uint8], **settings: Any) -> Tensor:
     """(1, T, 3, H, W) what the library's own processor makes of a video."""
     processor = PROCESSORS[family_of(name)]()
-    result = processor([list(video)] if family_of(name) == "VideoMAE" else video, return_tensors="pt")
+    frames = [list(video)] if family_of(name) == "VideoMAE" else video
+    result = processor(frames, return_tensors="pt", **settings)
     pixels: Tensor = next(iter(result.values()))
     return pixels
 
@@ -187,13 +189,25 @@ def test_v_jepa_2_sees_windows_that_are_shorter(num_frames: int, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", CLASSES)
-@pytest.mark.parametrize("size", [(48, 64), (64, 48), (90, 160), (33, 40)])
+@pytest.mark.parametrize("size", [(48, 64), (64, 48), (90, 160), (24, 30)])
 def test_frames_are_prepared_as_the_librarys_processor_does(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     save(tmp_path, name)
     backbone = load(tmp_path)
     video = video_of(2, *size)
     ours = backbone.normalise(windows_of(backbone, video))
     assert (ours - pixels_of(name, video)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["VideoMAEModel", "VJEPA2Model"])
+def test_where_a_crop_cannot_be_central_it_starts_at_the_pixel_of_torchvision(name: str, tmp_path: Path) -> None:
+    """The library rounds 5.5 down to 5; torchvision, and the code of V-JEPA 2's authors, round it to 6."""
+    save(tmp_path, name)
+    backbone = load(tmp_path)
+    video = video_of(2, 36 if name == "VJEPA2Model" else 32, 43)
+    resized = pixels_of(name, video, do_center_crop=False)
+    assert resized.shape[-1] - backbone.input_size == 11
+    ours = backbone.normalise(windows_of(backbone, video))
+    assert (ours - center_crop(resized, [32, 32])).abs().max() < 1e-5
 
 
 # descriptions
@@ -243,9 +257,7 @@ def test_the_listing_has_the_poolings_the_window_and_the_size(tmp_path: Path) ->
     model = save(tmp_path, "VJEPA2ForVideoClassification")
     spec = find_backbone(f"transformers/{tmp_path}")
     used = [one for name, one in model.named_parameters() if "predictor" not in name and "classifier" not in name]
-    unused_in_tokens = [one for name, one in model.named_parameters() if name.startswith("pooler")]
     assert count_backbone(spec).num_parameters == sum(one.numel() for one in used)
-    assert unused_in_tokens
     shown = run("backbones", spec.name).stdout
     for line in ("attention, tokens", "8 at 4 fps, at least 2", f"file:{tmp_path}/model.safetensors"):
         assert line in shown
@@ -304,9 +316,9 @@ def in_cache(cache: Path, source: Path, repository: str, *files: str) -> None:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    yield tmp_path / "hub"
+    return tmp_path / "hub"
 
 
 def test_a_model_of_the_hub_is_read_from_the_hubs_cache(cache: Path, tmp_path: Path) -> None:
@@ -431,6 +443,19 @@ def test_a_run_on_such_features_predicts_and_names_a_folder_that_was_moved(name:
     assert "put the saved model back there, or link it there" in moved.stderr
     (tmp_path / "model").symlink_to(tmp_path / "elsewhere")
     assert run(*predict, "--format", "json").stdout == predicted.stdout
+
+
+def test_a_short_video_repeats_its_last_frame_as_often_as_the_model_needs(tmp_path: Path) -> None:
+    save(tmp_path / "videomae", "VideoMAEModel")
+    save(tmp_path / "vjepa2", "VJEPA2Model")
+    write_video(tmp_path / "videos" / "a.mp4", 6, fps=10)  # 0.6 s: 5 frames at 7.5 fps, 3 at 4 fps
+    write_video(tmp_path / "videos" / "b.mp4", 3, fps=10)  # 0.3 s: 3 frames at 7.5 fps, 2 at 4 fps
+    for name, expected in {"videomae": [0, 1], "vjepa2": [1, 0]}.items():
+        options = ("--backbone", f"transformers/{tmp_path}/{name}", "--device", "cpu", "--workers", 1)
+        assert run("extract", tmp_path / "videos", "-o", tmp_path / f"s_{name}", *options).exit_code == 0
+        store = FeatureStore.open(tmp_path / f"s_{name}")
+        repeated = [store[video].rows.num_repeated for video in ("a.mp4", "b.mp4")]
+        assert [0 if one is None else int(one.max()) for one in repeated] == expected
 
 
 def test_nothing_of_the_library_reaches_the_user(tmp_path: Path) -> None:

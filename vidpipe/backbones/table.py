@@ -408,5 +408,5 @@ def _unknown(name: str) -> str:
         return f"unknown backbone {name!r}, but {who} it: --backbone {' or --backbone '.join(names)}"
     nearest = get_close_matches(name, BACKBONES, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    rest = "`vidpipe backbones` lists them; timm/NAME and torchvision/NAME name any other model, transformers/NAME a video encoder"
+    rest = "`vidpipe backbones` lists them; timm/NAME, torchvision/NAME and transformers/NAME name others"
     return f"unknown backbone {name!r}; {hint}{rest}"
