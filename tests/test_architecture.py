@@ -54,6 +54,7 @@ HOMES = {
     "threadpoolctl": {"vidpipe.training.threads"},
     "filelock": {"vidpipe.features.locks", "vidpipe.backbones.downloads"},
     "huggingface_hub": {"vidpipe.backbones.downloads"},
+    "transformers": {"vidpipe.backbones.video_transformers"},
     "pebble": {"vidpipe.video.decoding"},
     "matplotlib": {"vidpipe.runs.plots"},
     "jinja2": {"vidpipe.report.page"},
@@ -182,7 +183,8 @@ from vidpipe.cli import main
 try:
     main()
 finally:
-    assert not {{"torch", "torchvision", "timm", "numpy", "h5py"}} & set(sys.modules), "a heavy library was imported"
+    heavy = {{"torch", "torchvision", "timm", "transformers", "numpy", "h5py"}}
+    assert not heavy & set(sys.modules), "a heavy library was imported"
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 

@@ -48,6 +48,7 @@ class Server:
                 if self.path.endswith(server.missing or "?"):
                     self.send_response(404)
                     self.send_header("X-Error-Code", "EntryNotFound")
+                    self.send_header("X-Repo-Commit", "0" * 40)
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
@@ -201,6 +202,22 @@ def test_without_the_hub_the_error_says_what_to_fetch_and_where_to_put_it(
     ):
         assert message in result.stderr
     assert len([line for line in result.stderr.splitlines() if line.startswith("Error")]) == 1
+
+
+def test_a_video_encoder_of_transformers_comes_through_the_hubs_cache(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.content = json.dumps({"model_type": "vjepa2", "num_hidden_layers": 1}).encode()
+    server.num_bytes_sent = len(server.content)
+    server.etag = hashlib.sha256(server.content).hexdigest()
+    server.missing = ("/preprocessor_config.json", "/video_preprocessor_config.json")
+    result = with_hub(server, tmp_path, "--download", "transformers/owner/model")
+    assert result.returncode == 0, result.stderr
+    assert "/owner/model/resolve/main/config.json" in server.gets
+    assert Path(result.stdout.strip().removeprefix("transformers/owner/model: ")).name == "model.safetensors"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # that a file is missing is remembered, too
+    row = json.loads(with_hub(server, tmp_path, "transformers/owner/model", "--format", "json").stdout)
+    assert (row["here"], row["dim"]) == (True, 1024)
 
 
 def test_download_needs_names(server: Server, tmp_path: Path) -> None:

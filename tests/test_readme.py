@@ -10,6 +10,7 @@ import click
 import pytest
 import torch
 import torchvision
+import transformers
 from click.testing import CliRunner
 
 from tests.media import moving_square, write_frames
@@ -60,6 +61,14 @@ def write_timelines(folder: Path) -> None:
     (folder / "intervals.csv").write_text("\n".join([header, *rows]))
 
 
+def write_videomae(folder: Path) -> None:
+    """A tiny model, with random weights, as transformers saves one."""
+    config = transformers.VideoMAEConfig(
+        num_frames=4, hidden_size=24, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32
+    )
+    transformers.VideoMAEModel(config).save_pretrained(folder / "videomae")
+
+
 def write_ucf101(folder: Path) -> None:
     """A few videos, the official lists and a weights file, with the names and formats of UCF101 and torch."""
     lists: dict[str, list[str]] = {"train": [], "test": []}
@@ -87,6 +96,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the videos and labels that the pages name, after the README's commands."""
     folder = tmp_path_factory.mktemp("readme")
     write_labelled_videos(folder)
+    write_videomae(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("TORCH_HOME", str(folder / "torch"))

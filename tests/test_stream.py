@@ -89,7 +89,7 @@ def test_a_run_of_other_weights_or_of_an_unknown_backbone_is_refused_by_its_path
     key = Stream.of(LENET).key
     with pytest.raises(RunError, match=r"^my_run: .* other weights of lenet5 .* give that file with --weights"):
         Stream.of_key(replace(key, weights="0" * 64), weights="default", owner="my_run")
-    with pytest.raises(RunError, match=r"^my_run: this vidpipe does not know its backbone: unknown backbone 'new_net'"):
+    with pytest.raises(RunError, match=r"^my_run: its backbone is not available: unknown backbone 'new_net'"):
         Stream.of_key(replace(key, backbone="new_net"), weights="default", owner="my_run")
 
 

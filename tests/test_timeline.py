@@ -99,7 +99,7 @@ def test_a_clip_is_a_timeline_of_one_window_with_the_probabilities_of_predict(fo
 
 
 def test_the_segments_of_joined_clips_are_the_clips(folder: Path) -> None:
-    (timeline,) = timelines_of(folder, change_cost=0.0)
+    (timeline,) = timelines_of(folder, change_cost=0.0, stride=NUM_FRAMES / FPS)
     found = [
         (segment.label, segment.start_seconds * FPS / NUM_FRAMES, segment.stop_seconds * FPS / NUM_FRAMES)
         for segment in timeline.segments
@@ -236,7 +236,7 @@ def test_short_and_doubtful_segments_are_left_out() -> None:
 
 
 def test_segments_are_printed_as_a_table_and_as_csv(folder: Path) -> None:
-    command = ("predict", folder / "run", folder / "long", "--timeline", "--change-cost", 0, *CPU)
+    command = ("predict", folder / "run", folder / "long", "--timeline", "--change-cost", 0, "--stride", 0.48, *CPU)
     table, as_csv = run(*command), run(*command, "--format", "csv")
     assert table.exit_code == as_csv.exit_code == 0, table.output
     head, *lines = table.stdout.splitlines()

@@ -106,6 +106,24 @@ def test_a_video_shorter_than_the_networks_minimum_repeats_its_last_frame_and_sa
 
 
 @both_decoders
+@pytest.mark.parametrize(("num_frames", "expected"), [(12, [0, 5, 10, 10]), (6, [0, 5]), (2, [0, 0])])
+def test_a_window_is_a_multiple_of_frames_and_the_last_one_is_repeated_for_it(
+    tmp_path: Path, decoder: str, num_frames: int, expected: list[int]
+) -> None:
+    path = write_video(tmp_path / "a.mp4", num_frames)
+    windows, rows = seen(path, Window(4, 5, min_frames=2, multiple=2), decoder=decoder)
+    assert windows == [expected]
+    repeated = 0 if rows.num_repeated is None else rows.num_repeated.item()
+    assert repeated == len(expected) - len(set(expected))
+
+
+@pytest.mark.parametrize("counts", [(5, 2), (4, 1)])
+def test_a_window_of_another_number_than_a_multiple_is_refused(counts: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="not a window of frames"):
+        Window(counts[0], 5, min_frames=counts[1], multiple=2)
+
+
+@both_decoders
 @pytest.mark.parametrize(("min_frames", "expected"), [(1, [0]), (4, [0, 0, 0, 0])])
 def test_a_video_of_one_frame_makes_one_window(
     tmp_path: Path, decoder: str, min_frames: int, expected: list[int]

@@ -216,8 +216,8 @@ class ExtractConfig(_Checked):
     )
     backbone: str = _setting(
         "resnet50",
-        "Frozen model, one or more of: a name that `vidpipe backbones` lists, timm/NAME, torchvision/NAME. Each "
-        "video is decoded once for all of them.",
+        "Frozen model, one or more of: a name that `vidpipe backbones` lists, timm/NAME, torchvision/NAME, "
+        "transformers/NAME. Each video is decoded once for all of them.",
         several=True,
     )
     weights: str = _setting("default", "`default`, `random` (for tests), or a .pth, .pt or .safetensors file.")

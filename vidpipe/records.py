@@ -583,7 +583,7 @@ class Window:
     """The frames that a clip backbone sees together.
 
     Raises:
-        ValueError: a number is not positive, or the minimum exceeds the window.
+        ValueError: a number is not positive, the minimum exceeds the window, or one of the two is not a multiple.
     """
 
     num_frames: int
@@ -595,13 +595,19 @@ class Window:
     stride_seconds: float | None = None
     """Seconds of video from the start of a window to the start of the next; None for a window around each sampled
     frame."""
+    multiple: int = 1
+    """The network sees a multiple of so many frames: it embeds so many together."""
 
     def __post_init__(self) -> None:
         rates = [rate for rate in (self.fps, self.stride_seconds) if rate is not None]
+        counts = (self.num_frames, self.min_frames)
         if not 1 <= self.min_frames <= self.num_frames or any(rate <= 0 for rate in rates):
+            raise ValueError(f"not a window of frames: {self}")
+        if self.multiple < 1 or any(count % self.multiple for count in counts):
             raise ValueError(f"not a window of frames: {self}")
 
     def as_dict(self) -> Mapping[str, Any]:
         """The window as it stands in a feature store's key."""
         stride = {} if self.stride_seconds is None else {"stride_seconds": self.stride_seconds}
-        return {"num_frames": self.num_frames, "fps": self.fps, "min_frames": self.min_frames, **stride}
+        multiple = {} if self.multiple == 1 else {"multiple": self.multiple}
+        return {"num_frames": self.num_frames, "fps": self.fps, "min_frames": self.min_frames, **stride, **multiple}

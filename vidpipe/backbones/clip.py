@@ -49,7 +49,7 @@ class ClipBackbone(FrozenNetwork):
 class TokenClipBackbone(ClipBackbone):
     """A video transformer: (N, T, D) tokens, first the class token where it has one.
 
-    Its pooling is `token` (the class token) or `tokens` (the mean over all others).
+    Its pooling is `token` (the class token), `tokens` (the mean over all others) or `attention` (a layer of its own).
     """
 
     features: "_Tokens"  # type: ignore[assignment]
@@ -60,7 +60,13 @@ class TokenClipBackbone(ClipBackbone):
 
     def _pooled(self, output: Tensor) -> Tensor:
         """(N, T, D) -> (N, D)"""
-        return output[:, 0] if self.pooling == "token" else output[:, self.features.num_prefix_tokens :].mean(dim=1)
+        if self.pooling == "token":
+            return output[:, 0]
+        if self.pooling == "attention":
+            attended: Tensor = self.features.attention(output)
+            return attended
+        pooled: Tensor = self.features.after_pooling(output[:, self.features.num_prefix_tokens :].mean(dim=1))
+        return pooled
 
 
 class _Maps(nn.Module):
@@ -80,10 +86,18 @@ class _Maps(nn.Module):
 
 
 class _Tokens(nn.Module):
-    """A network whose output is its tokens, (N, T, D)."""
+    """A network whose output is its tokens, (N, T, D), and the layers that its library applies to them."""
 
     num_prefix_tokens = 0
     """Tokens that stand for no patch, before all others."""
+
+    def __init__(
+        self, model: nn.Module, *, attention: nn.Module | None = None, after_pooling: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.attention = attention or nn.Identity()
+        self.after_pooling = after_pooling or nn.Identity()
 
 
 class _MViTTokens(_Tokens):
@@ -92,8 +106,7 @@ class _MViTTokens(_Tokens):
     num_prefix_tokens = 1
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self.model.head = nn.Identity()
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -106,6 +119,36 @@ class _MViTTokens(_Tokens):
             tokens, shape = block(tokens, shape)
         normed: Tensor = model.norm(tokens)  # type: ignore[operator]
         return normed
+
+
+class _VideoMAETokens(_Tokens):
+    """VideoMAE of transformers: the mean of its tokens is normalised where it was fine-tuned."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(getattr(model, "videomae", model), after_pooling=getattr(model, "fc_norm", None))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        tokens: Tensor = self.model(pixels.transpose(1, 2)).last_hidden_state  # (N, 3, W, H, W) -> (N, T, D)
+        return tokens
+
+
+class _VJEPA2Tokens(_Tokens):
+    """V-JEPA 2 of transformers: its classifier has an attentive pooler over the tokens."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(getattr(model, "vjepa2", model), attention=getattr(model, "pooler", None))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        output = self.model(pixels.transpose(1, 2), skip_predictor=True)  # (N, 3, W, H, W) -> (N, T, D)
+        tokens: Tensor = output.last_hidden_state
+        return tokens
+
+
+def _features(spec: BackboneSpec, model: nn.Module) -> _Maps | _Tokens:
+    """A network up to what is pooled."""
+    if spec.library == "transformers":
+        return _VJEPA2Tokens(model) if model.base_model_prefix == "vjepa2" else _VideoMAETokens(model)
+    return _Maps(model, spec.feature_map) if spec.kind == "map" else _MViTTokens(model)
 
 
 def freeze_clip(spec: BackboneSpec, model: nn.Module, *, pooling: str, weights_id: str) -> ClipBackbone:
@@ -121,5 +164,6 @@ def freeze_clip(spec: BackboneSpec, model: nn.Module, *, pooling: str, weights_i
         The frozen backbone.
     """
     kind = ClipBackbone if spec.kind == "map" else TokenClipBackbone
-    features = _Maps(model, spec.feature_map) if spec.kind == "map" else _MViTTokens(model)
-    return kind(features, dim=spec.dim, pool=pooling, preprocessing=spec.preprocessing, weights_id=weights_id)
+    return kind(
+        _features(spec, model), dim=spec.dim, pool=pooling, preprocessing=spec.preprocessing, weights_id=weights_id
+    )

@@ -10,7 +10,16 @@ from pathlib import Path
 
 from filelock import FileLock
 
-__all__ = ["HUB", "download_file", "download_from_hub", "find_in_hub_cache", "hub_cache", "sha256", "sha256_prefix"]
+__all__ = [
+    "HUB",
+    "download_file",
+    "download_from_hub",
+    "fetch_from_hub",
+    "find_in_hub_cache",
+    "hub_cache",
+    "sha256",
+    "sha256_prefix",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +99,7 @@ def download_from_hub(address: str) -> Path:
         Exception: one of huggingface_hub's, where the file cannot be downloaded.
         RuntimeError: its sha256 differs from the hub's.
     """
-    from huggingface_hub import logging as hub_logging
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # it would report every try
-    if not sys.stderr.isatty():
-        disable_progress_bars()
+    _quiet_hub()
     repository, files = _parts(address)
     logger.info("downloading %s", address)
     path = _first_there(repository, files)
@@ -104,6 +108,43 @@ def download_from_hub(address: str) -> Path:
         path.resolve().unlink()
         raise RuntimeError(f"the file does not have the sha256 {named[:12]}… that the hub gives")
     return path
+
+
+def fetch_from_hub(repository: str, files: Sequence[str]) -> Path | None:
+    """Find a small file of a repository of the hub in the hub's cache, or download it.
+
+    Args:
+        repository: `OWNER/NAME`
+        files: names for the file, the most likely one first.
+
+    Returns:
+        The path in the hub's cache; None where the repository has no file of these names.
+
+    Raises:
+        Exception: one of huggingface_hub's, where the file is not in the cache and cannot be downloaded.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    _quiet_hub()
+    cached = {file: try_to_load_from_cache(repository, file, cache_dir=hub_cache()) for file in files}
+    for found in cached.values():
+        if isinstance(found, str):
+            return Path(found)
+    for file in (file for file, found in cached.items() if found is None):  # otherwise it is known to be missing
+        with suppress(RemoteEntryNotFoundError):
+            return Path(hf_hub_download(repository, file, cache_dir=hub_cache()))
+    return None
+
+
+def _quiet_hub() -> None:
+    """Let huggingface_hub report only errors, and show progress only on a terminal."""
+    from huggingface_hub import logging as hub_logging
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # it would report every try
+    if not sys.stderr.isatty():
+        disable_progress_bars()
 
 
 def _first_there(repository: str, files: Sequence[str]) -> Path:

@@ -281,6 +281,10 @@ def build_network(spec: BackboneSpec) -> nn.Module:
             return LeNet5()
         if spec.library == "timm":
             return timm.create_model(spec.builder, pretrained=False)
+        if spec.library == "transformers":
+            from vidpipe.backbones.video_transformers import build_encoder
+
+            return build_encoder(spec.builder)
         return get_model(spec.builder, weights=None, **BUILT_FOR_WEIGHTS.get(spec.builder, {}))  # type: ignore[no-any-return]
 
 
@@ -334,6 +338,10 @@ def _classifiers(model: nn.Module) -> tuple[str, ...]:
 
 def _renamed(model: nn.Module, tensors: Mapping[str, Tensor], needed: set[str]) -> Mapping[str, Tensor]:
     """Rename tensors of published checkpoints whose names are older than those of the library's model."""
+    if hasattr(model, "base_model_prefix"):  # a model of transformers
+        from vidpipe.backbones.video_transformers import encoder_tensors
+
+        return encoder_tensors(model, tensors)
     if needed <= tensors.keys():
         return tensors
     if type(model).__name__ == "DenseNet":  # torchvision's: `denselayer1.norm.1.weight`

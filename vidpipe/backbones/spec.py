@@ -34,13 +34,14 @@ class BackboneSpec:
     """D, the size of a feature."""
     preprocessing: Preprocessing
     library: str
-    """`torchvision`, `timm`, `opencv` or `vidpipe`: what builds it."""
+    """`torchvision`, `timm`, `transformers`, `opencv` or `vidpipe`: what builds it."""
     builder: str
     """The model's name in the library."""
     feature_map: str
     """The node whose output is pooled, (N, D, h, w) or (N, T, D); `forward_features` for timm."""
     weights: str
-    """Where the default weights come from: a URL, `package:NAME` or `shipped:FILE`; empty where there are none."""
+    """Where the default weights come from: a URL, `package:NAME`, `shipped:FILE` or `file:PATH`; empty where there are
+    none."""
     weights_licence: str
     kind: str = "map"
     """What a feature is made from: a key of `POOLINGS`."""

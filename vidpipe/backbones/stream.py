@@ -91,7 +91,7 @@ class Stream:
         try:
             spec = find_backbone(key.backbone)
         except UsageError as error:
-            raise RunError(f"{owner}: this vidpipe does not know its backbone: {error}") from error
+            raise RunError(f"{owner}: its backbone is not available: {error}") from error
         spec = _seen_whole(spec, whole=key.preprocessing == spec.preprocessing.whole.as_dict())
         spec = _with_window_of(spec, key, owner)
         found = find_weights(spec, "random" if key.weights == "random" else weights)

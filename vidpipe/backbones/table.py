@@ -374,13 +374,15 @@ def find_backbone(name: str) -> BackboneSpec:
     """Find a backbone by its name.
 
     Args:
-        name: from the table, or `timm/NAME` or `torchvision/NAME` for any other model of these libraries.
+        name: from the table; `timm/NAME` or `torchvision/NAME` for any other model of these libraries;
+            `transformers/NAME` for a video encoder of the Hugging Face hub, or of a folder.
 
     Returns:
         Its description.
 
     Raises:
         UsageError: there is no such backbone; the message offers the nearest name, or the library that has it.
+        WeightsError: the configuration of a model of the hub cannot be downloaded or read.
     """
     if name in BACKBONES:
         return BACKBONES[name]
@@ -389,6 +391,10 @@ def find_backbone(name: str) -> BackboneSpec:
         from vidpipe.backbones.external import find_external
 
         return find_external(library, model)
+    if model and library == "transformers":
+        from vidpipe.backbones.video_transformers import find_transformer
+
+        return find_transformer(model)
     raise UsageError(_unknown(name))
 
 
@@ -402,5 +408,5 @@ def _unknown(name: str) -> str:
         return f"unknown backbone {name!r}, but {who} it: --backbone {' or --backbone '.join(names)}"
     nearest = get_close_matches(name, BACKBONES, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    rest = "`vidpipe backbones` lists them; timm/NAME and torchvision/NAME name any other model"
+    rest = "`vidpipe backbones` lists them; timm/NAME, torchvision/NAME and transformers/NAME name others"
     return f"unknown backbone {name!r}; {hint}{rest}"

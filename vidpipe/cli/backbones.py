@@ -33,7 +33,8 @@ def command(names: tuple[str, ...], kind: str | None, download: bool, format_: s
     Parameters and GMACs (billions of multiply-accumulate operations for one frame, or for one window of frames) do not
     include the classifier. top-1 is the published accuracy in percent, and `on` the dataset: ImageNet-1k for images,
     Kinetics-400 for videos; do not compare the two. With NAME, its source is shown. timm/NAME and torchvision/NAME are
-    any other models of these libraries. docs/backbones.md helps to choose.
+    any other models of these libraries; transformers/NAME is a video encoder of the Hugging Face hub, or of a folder:
+    transformers/./FOLDER. The first of its poolings is the default. docs/backbones.md helps to choose.
 
     \b
     vidpipe backbones

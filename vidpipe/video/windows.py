@@ -23,7 +23,8 @@ def plan_windows(centres: Rows, window: Window, pts_seconds: NDArray[np.float64]
 
     A window's frames are those on screen at its own rate. At the ends of the video it is moved inward; windows that
     then have the same frame at their centre are one row. A video shorter than the window gives one row of the frames
-    that there are. Where even the backbone's minimum is longer, its last frame is repeated, and the row says how often.
+    that there are. Where even the backbone's minimum is longer, or the backbone sees only multiples of a number of
+    frames, its last frame is repeated, and the row says how often.
 
     Args:
         centres: the sampled frames.
@@ -86,8 +87,9 @@ class _Clock:
             times, end, fps = np.arange(len(pts_seconds), dtype=np.float64), float(len(pts_seconds)), 1.0
         num_ticks = max(1, int(np.ceil((end - times[0] - ROUNDING_SECONDS) * fps)))
         num_shown = min(window.num_frames, num_ticks)
+        num_seen = max(window.min_frames, -(-num_shown // window.multiple) * window.multiple)
         latest = max(float(times[0]), end - num_shown / fps)
-        return cls(times, fps, num_shown, max(0, window.min_frames - num_shown), latest)
+        return cls(times, fps, num_shown, max(0, num_seen - num_shown), latest)
 
     @property
     def before(self) -> int:
