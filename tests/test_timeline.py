@@ -76,7 +76,7 @@ def test_a_window_has_the_probabilities_of_the_clip_cut_out_of_the_video(folder:
     streams = {name: FeatureStore.open(stores / name)["long.mkv"] for name in plan.keys}
     first_row = np.arange(len(ORDER)) * 4
     edges = np.linspace(0, len(ORDER) * NUM_FRAMES / FPS, len(ORDER) * 4 + 1)
-    classifier = WindowClassifier(SequenceClassifier.of_run(trained, torch.device("cpu")), 0.48, 0.12)
+    classifier = WindowClassifier(SequenceClassifier.of_run(trained, torch.device("cpu")), plan.sampling, 0.48, 0.12)
     found = classifier.classify(streams, Windows(first_row, first_row + 4, edges))
     alone = list(predict(trained, find_videos([folder / "cut"]), config=CONFIG))
     for probabilities, prediction in zip(found, alone, strict=True):

@@ -22,8 +22,8 @@ __all__ = ["RowGrid", "Windows", "cut_windows", "find_cuts", "grid_of", "rows_be
 
 ROUNDING_SECONDS = 1e-6
 MIN_CUT_DISTANCE, MIN_CUT_RATIO = 0.2, 2.5
-"""Of neighbouring rows at a cut: their cosine distance, and its ratio to the mean of the four distances around it. In 12
-videos joined from 120 clips (efficientnet_lite0, 8 rows a second) they find 0.98 of the cuts, and 0.99 of what they
+"""Of neighbouring rows at a cut: their cosine distance, and its ratio to the mean of the four distances around it. In
+12 videos joined from 120 clips (efficientnet_lite0, 8 rows a second) they find 0.98 of the cuts, and 0.99 of what they
 find are cuts."""
 
 

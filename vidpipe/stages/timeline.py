@@ -130,7 +130,9 @@ class _Answerer:
 
     def __init__(self, run: Run, plan: WindowPlan, config: TimelineConfig, min_confidence: float, device: str) -> None:
         classifier = SequenceClassifier.of_run(run, choose_device(device))
-        self._windows = WindowClassifier(classifier, plan.window_seconds, plan.stride_seconds, has_cuts=config.cuts)
+        self._windows = WindowClassifier(
+            classifier, plan.sampling, plan.window_seconds, plan.stride_seconds, has_cuts=config.cuts
+        )
         self._run, self._plan = run, plan
         self._decoding = Decoding(
             config.method, config.change_cost, config.high, config.low, config.min_segment, min_confidence

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vidpipe.config import Sampling
 from vidpipe.datasets.streams import kind_of
 from vidpipe.datasets.windows import RowGrid, Windows, cut_windows, find_cuts, grid_of, rows_between
 from vidpipe.records import FeatureSequence
@@ -37,15 +38,22 @@ class WindowClassifier:
 
     Args:
         classifier: of clips as long as a window.
+        sampling: of the first stream's features.
         window_seconds: the length of a window.
         stride_seconds: from the start of a window to the start of the next.
         has_cuts: whether windows end at cuts. They are found in the first stream of an image backbone.
     """
 
     def __init__(
-        self, classifier: SequenceClassifier, window_seconds: float, stride_seconds: float, *, has_cuts: bool = True
+        self,
+        classifier: SequenceClassifier,
+        sampling: Sampling,
+        window_seconds: float,
+        stride_seconds: float,
+        *,
+        has_cuts: bool = True,
     ) -> None:
-        self._classifier = classifier
+        self._classifier, self._sampling = classifier, sampling
         self._window_seconds, self._stride_seconds = window_seconds, stride_seconds
         images = [name for name, key in classifier.keys.items() if kind_of(key) == "image"]
         self._seen_by = images[0] if images and has_cuts else None
@@ -63,9 +71,8 @@ class WindowClassifier:
             UsageError: the features are of frames of scenes.
         """
         name = next(iter(streams))
-        key = self._classifier.keys[name]
-        sampling = key.resolve_sampling()
-        grid = grid_of(streams[name], sampling, self._window_seconds, num_cells=key.num_cells)
+        num_cells = self._classifier.keys[name].num_cells
+        grid = grid_of(streams[name], self._sampling, self._window_seconds, num_cells=num_cells)
         cuts = self._find_cuts(streams, grid)
         windows = cut_windows(grid, self._stride_seconds, cuts)
         return RowCurve(join_windows(windows, self.classify(streams, windows)), grid, cuts)
