@@ -34,13 +34,15 @@ NUM_FOLDS, CLIPS_PER_VIDEO = 3, 10
 FPS, WIDTH, HEIGHT = 25, 640, 360
 BACKBONES = "efficientnet_lite0,flow"
 DECODERS: Mapping[str, TimelineConfig] = {
-    "viterbi (default)": TimelineConfig(),
-    "viterbi, cost 0": TimelineConfig(change_cost=0.0),
-    "viterbi, cost 0.5": TimelineConfig(change_cost=0.5),
-    "viterbi, cost 2": TimelineConfig(change_cost=2.0),
-    "threshold": TimelineConfig(method="threshold"),
-    "viterbi, half windows": TimelineConfig(stride=None),
+    "cuts, smoothing, viterbi (default)": TimelineConfig(),
+    "cuts, smoothing": TimelineConfig(change_cost=0.0),
+    "cuts, threshold": TimelineConfig(method="threshold"),
+    "smoothing, viterbi": TimelineConfig(cuts=False),
+    "smoothing": TimelineConfig(cuts=False, change_cost=0.0),
+    "threshold": TimelineConfig(cuts=False, method="threshold"),
 }
+PLAIN = "windows that do not overlap, most probable class"
+TRUE_CUTS = "the clips' own predictions at the true cuts"
 Row = tuple[str, str, str]
 """Video, label and group of a clip."""
 
@@ -59,20 +61,35 @@ def folds_of(rows: Sequence[Row]) -> Iterator[tuple[list[Row], list[Row]]]:
         yield [rows[n] for n in others], [rows[n] for n in inside]
 
 
-def join_clips(folder: Path, rows: Sequence[Row], output: Path, seed: int) -> list[Timeline]:
-    """Join clips in random order, 10 a video; return the truth. What is there is not written again."""
-    output.mkdir(parents=True, exist_ok=True)
+def chosen_clips(rows: Sequence[Row], seed: int) -> list[list[Row]]:
+    """Return the clips of each joined video, in random order."""
     order = np.random.default_rng(seed).permutation(len(rows))
-    truth = []
-    for number, start in enumerate(range(0, len(order) - len(order) % CLIPS_PER_VIDEO, CLIPS_PER_VIDEO)):
-        chosen = [rows[index] for index in order[start : start + CLIPS_PER_VIDEO]]
+    starts = range(0, len(order) - len(order) % CLIPS_PER_VIDEO, CLIPS_PER_VIDEO)
+    return [[rows[index] for index in order[start : start + CLIPS_PER_VIDEO]] for start in starts]
+
+
+def join_clips(folder: Path, videos: Sequence[Sequence[Row]], output: Path) -> list[list[tuple[float, float]]]:
+    """Write a video for each list of clips, unless it is there; return the start and stop of each clip."""
+    output.mkdir(parents=True, exist_ok=True)
+    times = []
+    for number, clips in enumerate(videos):
         name = output / f"joined{number:02}"
         if not name.with_suffix(".json").exists():
-            write_joined(folder, chosen, name)
-        times = json.loads(name.with_suffix(".json").read_text())
-        segments = tuple(Segment(span[0], span[1], row[1]) for span, row in zip(times, chosen, strict=True))
-        truth.append(Timeline(f"{name.name}.mp4", _merged(segments), times[-1][1]))
-    return truth
+            write_joined(folder, clips, name)
+        times.append([(start, stop) for start, stop in json.loads(name.with_suffix(".json").read_text())])
+    return times
+
+
+def timelines_of(times: Sequence[Sequence[tuple[float, float]]], labels: Sequence[Sequence[str]]) -> list[Timeline]:
+    """Return the timelines of joined videos whose clips have these labels."""
+    return [
+        Timeline(
+            f"joined{number:02}.mp4",
+            _merged([Segment(*span, label) for span, label in zip(spans, names, strict=True)]),
+            spans[-1][1],
+        )
+        for number, (spans, names) in enumerate(zip(times, labels, strict=True))
+    ]
 
 
 def _merged(segments: Sequence[Segment]) -> tuple[Segment, ...]:
@@ -124,34 +141,44 @@ def frames_at(path: Path) -> Iterator[NDArray[np.uint8]]:
 def measure(name: str, labels: Path, scratch: Path) -> Iterator[str]:
     """Yield rows of the table."""
     folder, rows = labels.parent, read_rows(labels)
-    store = scratch / f"{name}_clips"
-    vidpipe.extract(folder, store, backbone=BACKBONES, device="cpu")
+    vidpipe.extract(folder, scratch / f"{name}_clips", backbone=BACKBONES, device="cpu")
     found: dict[str, list[tuple[float, ...]]] = {}
     for fold, (others, inside) in enumerate(folds_of(rows)):
-        run_path = scratch / f"{name}_run{fold}"
-        if not run_path.exists():
-            listed = scratch / f"{name}_train{fold}.csv"
-            listed.write_text("video,label,group\n" + "".join(",".join(row) + "\n" for row in others))
-            vidpipe.train(store, run_path, labels=str(listed), test_fraction=0.0, device="cpu")
-        clips = [one.label for one in vidpipe.predict(run_path, [folder / row[0] for row in inside], store=store)]
-        clips_right = float(np.mean([one == row[1] for one, row in zip(clips, inside, strict=True)]))
-        truth = join_clips(folder, inside, scratch / f"{name}_joined{fold}", seed=fold)
-        videos = find_videos([scratch / f"{name}_joined{fold}"])
-        for decoder, config in DECODERS.items():
-            timelines = list(
-                predict_timelines(
-                    Run.open(run_path),
-                    videos,
-                    timeline=config,
-                    store_path=scratch / f"{name}_dense{fold}",
-                    config=ExtractConfig(device="cpu"),
-                )
-            )
+        run_path = trained(name, fold, others, scratch)
+        predicted = vidpipe.predict(run_path, [folder / row[0] for row in inside], store=scratch / f"{name}_clips")
+        label_of = {row[0]: str(one.label) for row, one in zip(inside, predicted, strict=True)}
+        clips = chosen_clips(inside, fold)
+        times = join_clips(folder, clips, scratch / f"{name}_joined{fold}")
+        truth = timelines_of(times, [[row[1] for row in video] for video in clips])
+        right = float(np.mean([label_of[row[0]] == row[1] for video in clips for row in video]))
+        for decoder, timelines in {
+            TRUE_CUTS: timelines_of(times, [[label_of[row[0]] for row in video] for video in clips]),
+            **dict(decoded(run_path, scratch / f"{name}_joined{fold}", scratch / f"{name}_dense{fold}")),
+        }.items():
             scores = score_timelines(truth, timelines, fps=FPS).segmentation
-            found.setdefault(decoder, []).append((clips_right, scores.frame_accuracy, scores.f1[50], scores.edit))
+            found.setdefault(decoder, []).append((right, scores.frame_accuracy, scores.f1[50], scores.edit))
     for decoder, values in found.items():
-        mean = np.mean(values, axis=0)
-        yield f"| {name} | {decoder} | " + " | ".join(f"{value:.3f}" for value in mean) + " |"
+        yield f"| {name} | {decoder} | " + " | ".join(f"{value:.3f}" for value in np.mean(values, axis=0)) + " |"
+
+
+def trained(name: str, fold: int, rows: Sequence[Row], scratch: Path) -> Path:
+    """Train a run on the clips of the other folds, unless it is there."""
+    run_path = scratch / f"{name}_run{fold}"
+    if not run_path.exists():
+        listed = scratch / f"{name}_train{fold}.csv"
+        listed.write_text("video,label,group\n" + "".join(",".join(row) + "\n" for row in rows))
+        store = scratch / f"{name}_clips"
+        vidpipe.train(store, run_path, labels=str(listed), test_fraction=0.0, device="cpu")
+    return run_path
+
+
+def decoded(run_path: Path, joined: Path, store: Path) -> Iterator[tuple[str, list[Timeline]]]:
+    """Predict the joined videos with each decoder; the features are computed once."""
+    trained_run, videos, config = Run.open(run_path), find_videos([joined]), ExtractConfig(device="cpu")
+    plain = TimelineConfig(cuts=False, change_cost=0.0, stride=trained_run.clip_seconds)
+    for decoder, timeline in {**DECODERS, PLAIN: plain}.items():
+        found = predict_timelines(trained_run, videos, timeline=timeline, store_path=store, config=config)
+        yield decoder, list(found)
 
 
 def run(scratch: Path | None = None) -> str:

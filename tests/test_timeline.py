@@ -162,13 +162,12 @@ def test_a_curve_is_the_mean_of_the_windows_weighted_by_the_distance_from_their_
 
 
 def test_a_row_in_shots_of_different_lengths_is_averaged_within_its_shot() -> None:
-    windows = cut_windows(RowGrid(np.arange(13.0), rows_per_window=4), 2, np.array([3, 9]))
-    assert list(zip(windows.first_row, windows.stop_row, strict=True)) == [(0, 3), (3, 7), (5, 9), (9, 12)]
-    values = np.eye(4, dtype=np.float32)
-    found = join_windows(windows, values)
-    assert found[:3].tolist() == [[1, 0, 0, 0]] * 3
-    assert found[9:].tolist() == [[0, 0, 0, 1]] * 3
-    assert (found[5] > 0).tolist() == [False, True, True, False]
+    windows = cut_windows(RowGrid(np.arange(15.0), rows_per_window=4), 2, np.array([5, 12]))
+    assert list(zip(windows.first_row, windows.stop_row, strict=True)) == [(0, 5), (5, 9), (7, 11), (8, 12), (12, 14)]
+    found = join_windows(windows, np.eye(5, dtype=np.float32))
+    assert found[:5].tolist() == [[1, 0, 0, 0, 0]] * 5
+    assert found[12:].tolist() == [[0, 0, 0, 0, 1]] * 2
+    assert (found[8] > 0).tolist() == [False, True, True, True, False]
 
 
 def test_cuts_are_where_neighbouring_rows_differ_much_more_than_those_around_them() -> None:

@@ -576,7 +576,7 @@ class TimelineConfig(_Checked):
         choices=("viterbi", "threshold"),
     )
     change_cost: float = _setting(
-        0.25, "viterbi: cost of a change of label within a shot, in nats of the evidence of one window.", low=0
+        0.5, "viterbi: cost of a change of label within a shot, in nats of the evidence of one window.", low=0
     )
     high: float = _setting(0.5, "threshold: a segment has this probability somewhere.", low=0, high=1)
     low: float = _setting(0.3, "threshold: a segment lasts while its class has this probability.", low=0, high=1)

@@ -26,6 +26,9 @@ MIN_CUT_DISTANCE, MIN_CUT_RATIO = 0.2, 2.5
 12 videos joined from 120 clips (efficientnet_lite0, 8 rows a second) they find 0.98 of the cuts, and 0.99 of what they
 find are cuts."""
 
+MAX_WINDOWS_OF_SHOT = 1.5
+"""A shot, or a video, that is no longer than this many windows is one window."""
+
 
 @dataclass(frozen=True)
 class RowGrid:
@@ -137,20 +140,21 @@ def cut_windows(grid: RowGrid, stride_seconds: float, cuts: NDArray[np.int64] | 
         cuts: from `find_cuts`; None for a video of one shot.
 
     Returns:
-        The windows; one for a shot that is no longer than a window.
+        The windows; one for a shot that is no longer than one and a half.
     """
     row_seconds = float(grid.edges_seconds[-1] - grid.edges_seconds[0]) / grid.num_rows
     step = max(1, round(stride_seconds / row_seconds))
     edges = [0, *([] if cuts is None else cuts.tolist()), grid.num_rows]
-    first = np.concatenate([_firsts(*shot, grid.rows_per_window, step) for shot in pairwise(edges)])
-    ends = np.array(edges[1:])[np.searchsorted(edges[1:], first, side="right")]
-    return Windows(first, np.minimum(first + grid.rows_per_window, ends), grid.edges_seconds)
+    spans = np.concatenate([_spans_of_shot(*shot, grid.rows_per_window, step) for shot in pairwise(edges)])
+    return Windows(spans[:, 0], spans[:, 1], grid.edges_seconds)
 
 
-def _firsts(start: int, stop: int, length: int, step: int) -> NDArray[np.int64]:
-    """The first rows of a shot's windows."""
-    latest = max(start, stop - length)
-    return np.unique(np.append(np.arange(start, latest, step), latest))
+def _spans_of_shot(start: int, stop: int, length: int, step: int) -> NDArray[np.int64]:
+    """(W, 2) the first row of each window of a shot, and the row after its last one."""
+    if stop - start <= MAX_WINDOWS_OF_SHOT * length:
+        return np.array([[start, stop]])
+    first = np.unique(np.append(np.arange(start, stop - length, step), stop - length))
+    return np.stack([first, first + length], axis=1)
 
 
 def rows_between(pts_seconds: NDArray[np.float64], windows: Windows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -25,7 +25,7 @@ class Decoding:
 
     method: str = "viterbi"
     """One of `METHODS`."""
-    change_cost: float = 0.25
+    change_cost: float = 0.5
     """What a change of label within a shot costs, in nats of evidence of a whole window (viterbi)."""
     high: float = 0.5
     """A segment has this probability somewhere (threshold)."""
