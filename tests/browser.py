@@ -98,6 +98,26 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    def wait_for(self, expression: str) -> None:
+        """Wait until a JavaScript expression is true."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not self.evaluate(f"Boolean({expression})"):
+            assert time.monotonic() < deadline, f"never true: {expression}"
+            time.sleep(0.02)
+
+    def press(self, key: str, *, shift: bool = False, control: bool = False) -> None:
+        """Press and release a key, by the name that JavaScript has for it: `n`, `ArrowLeft`."""
+        modifiers = 8 * shift + 2 * control
+        text = {"text": key} if len(key) == 1 and not control else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, modifiers=modifiers, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, modifiers=modifiers)
+
+    def drag(self, start: tuple[float, float], stop: tuple[float, float] | None = None) -> None:
+        """Press the mouse at a place of the window, in CSS pixels, and release it there or at another."""
+        pointer = {"button": "left", "clickCount": 1}
+        for kind, (x, y) in (("mousePressed", start), ("mouseMoved", stop or start), ("mouseReleased", stop or start)):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, buttons=int(kind != "mouseReleased"), **pointer)
+
     def screenshot(self) -> bytes:
         """What the window shows, as PNG."""
         return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])

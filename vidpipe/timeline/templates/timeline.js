@@ -704,11 +704,12 @@ function chooseEdge(edge) {
 }
 
 function keyAction(event) {
-  if (event.ctrlKey || event.metaKey) {
+  const isAltGraph = event.getModifierState("AltGraph"); // makes [ and ] on many keyboards; some report it as Ctrl and Alt
+  if ((event.ctrlKey || event.metaKey) && !isAltGraph) {
     const key = event.key.toLowerCase();
     return key === "z" && event.shiftKey ? redo : WITH_CONTROL[key];
   }
-  if (event.altKey && !event.getModifierState("AltGraph")) return undefined; // AltGr makes [ and ] on many keyboards
+  if (event.altKey && !isAltGraph) return undefined;
   if (event.shiftKey && SHIFTED[event.key]) return SHIFTED[event.key];
   if (/^[1-9]$/.test(event.key) && data.labels[event.key - 1] !== undefined) return () => setLabel(data.labels[event.key - 1]);
   return KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
