@@ -680,6 +680,7 @@ const KEYS = {
   Backspace: deleteSegment,
   Enter: () => element.label.select(),
   l: () => element.lock.click(),
+  m: () => element.sound.click(),
   u: undo,
   "+": () => zoom(0.5),
   "-": () => zoom(2),
@@ -729,7 +730,6 @@ function pressKey(event) {
   const action = keyAction(event);
   if (!action) return;
   event.preventDefault();
-  event.stopPropagation(); // the video's own controls would act, too
   action();
 }
 
@@ -785,6 +785,8 @@ function connect() {
   element.editor.addEventListener("submit", (event) => event.preventDefault());
   element.videos.addEventListener("change", () => showVideo(data.videos[element.videos.value]));
   element.speed.addEventListener("change", () => { player.playbackRate = player.defaultPlaybackRate = Number(element.speed.value); });
+  element.sound.addEventListener("change", () => { player.muted = !element.sound.checked; });
+  player.addEventListener("click", togglePlay);
   onEnter(element.label, setLabel);
   onEnter(element.start, (text) => typeTime("start", text));
   onEnter(element.stop, (text) => typeTime("stop", text));
