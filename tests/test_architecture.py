@@ -40,8 +40,8 @@ MAY_IMPORT = {
     "api": "errors records config video features datasets runs stages",
     "report": "errors version records config html_pages features datasets heads video runs",
     "demo": "errors records config features datasets video runs stages",
-    "cli": "errors version records config csv_files video backbones features datasets heads runs training timeline stages"
-    " api report demo",
+    "cli": "errors version records config csv_files video backbones features datasets heads runs training timeline"
+    " stages api report demo",
     "": "version api features runs",
     "__main__": "cli",
 }
@@ -62,8 +62,10 @@ HOMES = {
     "filelock": {"vidpipe.features.locks", "vidpipe.backbones.downloads"},
     "huggingface_hub": {"vidpipe.backbones.downloads"},
     "pebble": {"vidpipe.video.decoding"},
-    "matplotlib": {"vidpipe.runs.plots"},
+    "matplotlib": {"vidpipe.runs.plots", "vidpipe.timeline.strip"},
     "jinja2": {"vidpipe.html_pages"},
+    "pysubs2": {"vidpipe.timeline.formats.subtitles"},
+    "pympi": {"vidpipe.timeline.formats.elan"},
 }
 
 

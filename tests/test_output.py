@@ -127,3 +127,18 @@ def test_what_verify_finds_is_as_described(made: Path, tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-1000])
     (found,) = check("store verify STORE", "store", "verify", tmp_path / "s", exit_code=3)
     assert found["damage"]
+
+
+def test_scores_of_timelines_are_as_described(tmp_path: Path) -> None:
+    header = "video,start_seconds,stop_seconds,label"
+    (tmp_path / "truth.csv").write_text(f"{header}\na.mp4,0,4,x\nb.mp4,0,1,y\n")
+    (tmp_path / "scored.csv").write_text(f"{header},probability\na.mp4,0,3,x,0.5\nc.mp4,0,1,x,0.5\n")
+    (tmp_path / "plain.csv").write_text(f"{header}\na.mp4,0,3,x\n")
+    for predicted, has_map in (("scored.csv", True), ("plain.csv", False)):
+        chosen = ("timeline", "score", tmp_path / "truth.csv", tmp_path / predicted)
+        (found,) = check("timeline score TRUTH PREDICTED", *chosen)
+        assert (found["map"] is not None) == has_map
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames/a.txt").write_text("x\ny\n")
+    (found,) = check("timeline score TRUTH PREDICTED", "timeline", "score", tmp_path / "frames", tmp_path / "frames")
+    assert found["fps"] is None

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,22 @@ from vidpipe.errors import UsageError, VidpipeError
 
 __all__ = ["COLUMN_NAMES", "Table", "TableRow", "is_url", "read_table", "read_text"]
 
-COLUMN_NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+_START_NAMES = ("start", "start_second", "start_sec", "start_time", "t_start", "begin", "begin_seconds", "begin_time")
+_STOP_NAMES = ("stop", "end", "end_seconds", "stop_sec", "end_sec", "stop_time", "end_time", "t_stop", "t_end")
+
+COLUMN_NAMES: Mapping[str, tuple[Sequence[str], ...]] = {
     "video": (("file", "file_name", "filename", "file_path", "filepath", "path", "video_path", "clip"), ("name",)),
     "label": (("class", "class_name", "category", "action", "activity"),),
     "split": (),
     "group": (),
+    "start_seconds": (_START_NAMES,),
+    "stop_seconds": (_STOP_NAMES,),
+    "probability": (("score", "confidence"),),
 }
 """Other names of each column. Its own name is preferred, then the first group of names, then the next."""
 
+_OPTIONS = ("video", "label", "group")
+"""Columns that an option of `train` names."""
 _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 _SPREADSHEET_HINT = re.compile(r"sep=([,;|\t])\r?\n")
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -109,7 +117,7 @@ class Table:
             if len(alike) > 1:
                 raise self.error(
                     f"{self.path}: columns {alike[0]!r} and {alike[1]!r} could both be the {kind}; "
-                    f"choose one with --{kind}-column"
+                    + (f"choose one with --{kind}-column" if kind in _OPTIONS else "rename or remove one of them")
                 )
             if alike:
                 return self._single(alike[0])
@@ -121,7 +129,7 @@ class Table:
         if found is None:
             raise self.error(
                 f"{self.path}: missing column {kind!r}; found: {self._column_list}; "
-                f"name it in the first line, or give --{kind}-column"
+                + ("name it in the first line" + (f", or give --{kind}-column" if kind in _OPTIONS else ""))
             )
         return found
 

@@ -530,6 +530,12 @@ class Timeline:
     """What the segments were read off; None for segments that a person set."""
     error: str | None = None
     """Why there are no segments, where the video could not be read."""
+    path: str | None = None
+    """Of the video's file, where it is known."""
+    split: str | None = None
+    """`train`, `val` or `test`; None where it is not known."""
+    group: str | None = None
+    """Clips of one group are never divided between two subsets."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ __all__ = ["COMMANDS", "main"]
 # beside one busy process, extraction was 1.8 times as fast with this. Set it before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-COMMANDS = ("extract", "train", "evaluate", "report", "predict", "info", "store", "backbones", "demo")
+COMMANDS = ("extract", "train", "evaluate", "report", "predict", "timeline", "info", "store", "backbones", "demo")
 """In the order of `vidpipe --help`. Each is a module of this package."""
 
 _INSTEAD = {
@@ -21,6 +21,7 @@ _INSTEAD = {
     "help": "vidpipe --help",
     "models": "vidpipe backbones",
     **{name: f"vidpipe store {name}" for name in ("verify", "repair", "merge", "compact", "export")},
+    **{name: f"vidpipe timeline {name}" for name in ("score", "convert")},
 }
 """What to type instead of names that users try."""
 

@@ -2,17 +2,17 @@
 
 import logging
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from vidpipe.csv_files import Table, TableRow, is_url, read_table
+from vidpipe.csv_files import Table, is_url, read_table
+from vidpipe.datasets.cells import OTHER_SPELLINGS, Cells, as_label
 from vidpipe.datasets.matching import Match, match_names, nearest_ids
 from vidpipe.datasets.official import LabelRow, is_official, read_official, ucf101_group
 from vidpipe.datasets.splits import SUBSETS
-from vidpipe.errors import LabelsError, UsageError, count_of, first_few, unknown_name
+from vidpipe.errors import LabelsError, UsageError, count_of, first_few
 from vidpipe.records import NONE_OF_THESE, LabeledVideo
 
 __all__ = ["labels_from_folders", "labels_table", "read_labels"]
@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 _COLUMNS = ("video", "label", "split", "group")
 _KINETICS_COLUMNS = ("youtube_id", "time_start", "time_end")
 _PREDICTED_COLUMNS = re.compile(r"probability|path|status|error|rank|(?:label|probability)_\d+")
-_OTHER_SPELLINGS = {"validation": "val", "validate": "val", "valid": "val"}
 
 
 def _warn(message: str) -> None:
@@ -46,7 +45,7 @@ def labels_from_folders(video_ids: Iterable[str]) -> list[LabeledVideo]:
     """
     video_ids = list(video_ids)
     splits = _splits_from_folders(video_ids)
-    folders = {video_id: _as_label(PurePosixPath(video_id).parent.name) for video_id in video_ids}
+    folders = {video_id: as_label(PurePosixPath(video_id).parent.name) for video_id in video_ids}
     if bare := [video_id for video_id, folder in folders.items() if not folder or (splits and video_id.count("/") < 2)]:
         raise LabelsError(
             f"{count_of(len(bare), 'video')} in no folder whose name could be the label: {first_few(bare)}; "
@@ -129,11 +128,6 @@ def _check_there(path: Path | str) -> None:
         raise UsageError(f"{path}: no such file or folder; labels are a CSV file with columns video,label")
 
 
-def _as_label(text: str) -> str:
-    """A label in Unicode's composed form, without spaces around it: labels that look the same are equal."""
-    return unicodedata.normalize("NFC", text.strip())
-
-
 def _alike_labels(num_videos: Mapping[str, int]) -> str:
     """Describe labels that are probably one class: `'Thin' (3 videos), 'thin' (1 video)`; empty without any."""
     variants: dict[str, list[str]] = defaultdict(list)
@@ -149,7 +143,7 @@ def _alike_labels(num_videos: Mapping[str, int]) -> str:
 def _splits_from_folders(video_ids: Collection[str]) -> dict[str, str]:
     """The split that the first folder of each id names; empty unless all name one, and train and another occur."""
     first_folders = {video_id: video_id.split("/", 1)[0].lower() for video_id in video_ids if "/" in video_id}
-    splits = {video_id: _OTHER_SPELLINGS.get(folder, folder) for video_id, folder in first_folders.items()}
+    splits = {video_id: OTHER_SPELLINGS.get(folder, folder) for video_id, folder in first_folders.items()}
     named = set(splits.values())
     is_split = len(splits) == len(video_ids) and "train" in named and len(named) > 1 and named <= set(SUBSETS)
     return splits if is_split else {}
@@ -177,7 +171,7 @@ def _csv_rows(table: Table, group_column: str, video_column: str | None, label_c
     if not is_kinetics:
         _warn_of_unread(table, columns.values())
     read = _kinetics_video if is_kinetics else _video
-    rows = [LabelRow(read(_Cells(row, columns, table.path)), table.path, row.line) for row in table.rows()]
+    rows = [LabelRow(read(Cells(row, columns, table.path)), table.path, row.line) for row in table.rows()]
     known = [row for row in rows if row.video.label != NONE_OF_THESE]
     if num_unknown := len(rows) - len(known):
         _warn(f"{table.path}: {count_of(num_unknown, 'video')} labelled {NONE_OF_THESE!r}, as predict does; left out")
@@ -202,55 +196,11 @@ def _warn_of_unread(table: Table, read: Iterable[str | None]) -> None:
         _warn(f"{table.path}: columns that are not read: {', '.join(unread)}; known: {','.join(_COLUMNS)}")
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """One row's cells by their meaning."""
-
-    row: TableRow
-    columns: Mapping[str, str | None]
-    path: Path
-
-    @property
-    def place(self) -> str:
-        return f"{self.path}, line {self.row.line}"
-
-    def get(self, name: str) -> str:
-        column = self.columns[name]
-        return self.row.cells[column] if column is not None else ""
-
-    def need(self, name: str) -> str:
-        cell = self.get(name)
-        if not cell:
-            raise LabelsError(
-                f"{self.place}: the cell of column {self.columns[name]!r} is empty; fill it in, or remove the line"
-            )
-        return cell
-
-    def whole_seconds(self, name: str) -> int:
-        cell = self.need(name)
-        if not cell.isdecimal():
-            raise LabelsError(f"{self.place}: {name} is {cell!r}; Kinetics gives whole seconds, such as 12")
-        return int(cell)
-
-    def split(self) -> str | None:
-        cell = self.get("split").lower()
-        if not cell:
-            return None
-        split = _OTHER_SPELLINGS.get(cell, cell)
-        if split not in SUBSETS:
-            raise LabelsError(f"{self.place}: {unknown_name('split', cell, SUBSETS)}")
-        return split
-
-    def as_video(self, name: str, group: str | None) -> LabeledVideo:
-        source = f"the labels' column `{self.columns['split']}`"
-        return LabeledVideo(name, _as_label(self.need("label")), self.split(), group, source)
-
-
-def _video(cells: _Cells) -> LabeledVideo:
+def _video(cells: Cells) -> LabeledVideo:
     return cells.as_video(cells.need("video"), cells.get("group") or None)
 
 
-def _kinetics_video(cells: _Cells) -> LabeledVideo:
+def _kinetics_video(cells: Cells) -> LabeledVideo:
     """The file of a Kinetics clip is named `{youtube_id}_{time_start:06d}_{time_end:06d}`."""
     youtube_id = cells.need("youtube_id")
     start, end = (cells.whole_seconds(column) for column in ("time_start", "time_end"))

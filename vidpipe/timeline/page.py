@@ -80,6 +80,8 @@ def _certainty(timeline: Timeline) -> float:
 def _video(timeline: Timeline, truth: Sequence[Segment]) -> dict[str, Any]:
     return {
         "id": timeline.video_id,
+        "split": timeline.split or "",
+        "group": timeline.group or "",
         "duration": timeline.duration_seconds,
         "segments": list(map(_segment, timeline.segments)),
         "truth": list(map(_segment, truth)),

@@ -55,12 +55,14 @@ function csvCell(text) {
   return /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** The segments of all videos, as RFC 4180 has it. */
+/** The segments of all videos, as RFC 4180 has it; with split and group, where some videos have them. */
 function csvText() {
-  const lines = ["video,start_seconds,stop_seconds,label"];
+  const optional = ["split", "group"].filter((name) => data.videos.some((video) => video[name]));
+  const lines = [["video", "start_seconds", "stop_seconds", "label", ...optional].join(",")];
   for (const video of data.videos) {
     for (const one of inOrder(video.segments)) {
-      lines.push([csvCell(video.id), one.start.toFixed(3), one.stop.toFixed(3), csvCell(one.label)].join(","));
+      const cells = [video.id, one.start.toFixed(3), one.stop.toFixed(3), one.label, ...optional.map((name) => video[name])];
+      lines.push(cells.map(csvCell).join(","));
     }
   }
   return `${lines.join("\r\n")}\r\n`;

@@ -1,0 +1,1 @@
+"""Formats of timelines: each module reads and writes one, or two that are alike."""
