@@ -1,5 +1,6 @@
 """vidpipe store"""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vidpipe.cli.options import (
+    LocalPath,
     find_inputs,
     format_option,
     inputs_argument,
@@ -16,7 +18,7 @@ from vidpipe.cli.options import (
     vidpipe_command,
 )
 from vidpipe.cli.streams import for_each_store
-from vidpipe.errors import count_of
+from vidpipe.errors import UsageError, count_of
 
 if TYPE_CHECKING:
     from vidpipe.features.maintenance import StoreSize
@@ -176,27 +178,57 @@ def _prune(store: "FeatureStore", videos: "list[VideoFile]", *, yes: bool) -> No
 @store_argument
 @output_option
 @format_option("npy", "h5")
-def export(store: Path, output: Path, format_: str) -> None:
-    """Write features as plain files, for training code of your own.
+@click.option(
+    "--for",
+    "program",
+    type=click.Choice(("actionformer", "opentad", "mstcn")),
+    help="Write what this program reads: features, annotations, and the fps, stride and offset of the rows.",
+)
+@click.option(
+    "--labels",
+    type=LocalPath(),
+    help="With --for: intervals, a CSV with columns video,start_seconds,stop_seconds,label or ActivityNet's JSON.",
+)
+def export(store: Path, output: Path, format_: str, program: str | None, labels: Path | None) -> None:
+    """Write features as plain files, for training code of your own or for other programs.
 
     \b
     npy  a file (T, D) for each video, under the video's own path, and index.csv, a table of them
     h5   one features.h5 with features/<id> (T, D) and pts_seconds/<id> (T,)
 
-    For a folder of stores, each store is written to a folder of its name.
+    --for needs a store of `extract --sampling fps`, or of windows at `--window-stride`. For a folder of stores, each
+    store is written to a folder of its name.
 
     \b
     vidpipe store export features -o exported
     vidpipe store export features -o exported --format h5
+    vidpipe store export features -o exported --for actionformer --labels intervals.csv
     """
+    if program is None and labels is not None:
+        raise UsageError("--labels goes with --for actionformer, opentad or mstcn; plain files have no labels")
+    write = _plain_export(format_) if program is None else _export_for(program, labels)
+
+    def step(opened: "FeatureStore") -> None:
+        folder = output / opened.path.name if opened.path != store else output
+        click.echo(f"{folder}: {count_of(write(opened, folder), 'video')}")
+
+    for_each_store(store, step)
+
+
+def _plain_export(form: str) -> "Callable[[FeatureStore, Path], int]":
     from vidpipe.features import export as plain
 
-    def write(opened: "FeatureStore") -> None:
-        folder = output / opened.path.name if opened.path != store else output
-        num_videos = plain.export(opened, folder, form=format_)
-        click.echo(f"{folder}: {count_of(num_videos, 'video')}")
+    return lambda store, folder: plain.export(store, folder, form=form)
 
-    for_each_store(store, write)
+
+def _export_for(program: str, labels: Path | None) -> "Callable[[FeatureStore, Path], int]":
+    from vidpipe.datasets.intervals import read_intervals
+    from vidpipe.timeline.exports import export_for
+
+    intervals = read_intervals(labels) if labels is not None else []
+    if labels is None:
+        click.echo("without --labels, the videos have no annotations", err=True)
+    return lambda store, folder: export_for(store, folder, program=program, intervals=intervals)
 
 
 command = click.Group(

@@ -15,7 +15,7 @@ from vidpipe.features.shard import write_new, write_plain
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence
 
-__all__ = ["export"]
+__all__ = ["export", "plain_name"]
 
 MAX_NAME_BYTES = 255
 """The longest file name on nearly every file system."""
@@ -81,7 +81,7 @@ def _export_npy(folder: Path, sequences: Iterator[FeatureSequence]) -> None:
 
 def _export_h5(folder: Path, sequences: Iterator[FeatureSequence]) -> None:
     try:
-        write_plain(folder / "features.h5", ((_plain_name(sequence.video_id), sequence) for sequence in sequences))
+        write_plain(folder / "features.h5", ((plain_name(sequence.video_id), sequence) for sequence in sequences))
     except (TypeError, ValueError) as error:
         raise StoreError(f"HDF5 cannot hold these ids, one is the folder of another ({error}); use npy") from error
 
@@ -89,15 +89,15 @@ def _export_h5(folder: Path, sequences: Iterator[FeatureSequence]) -> None:
 _FORMS: Mapping[str, Callable[[Path, Iterator[FeatureSequence]], None]] = {"npy": _export_npy, "h5": _export_h5}
 
 
-def _plain_name(video_id: str) -> str:
-    """An id as a path that stays below its folder: `../a.mp4` -> `%2E%2E/a.mp4`, `/a.mp4` -> `%2F/a.mp4`"""
+def plain_name(video_id: str) -> str:
+    """Return an id as a path that stays below its folder: `../a.mp4` -> `%2E%2E/a.mp4`, `/a.mp4` -> `%2F/a.mp4`"""
     escaped = {"": "%2F", ".": "%2E", "..": "%2E%2E"}
     return "/".join(escaped.get(part, part) for part in video_id.split("/"))
 
 
 def _file_name(video_id: str) -> Path:
     """An id as a file that file systems take: `b/a.mp4` -> `b/a.mp4.npy`"""
-    *folders, name = _plain_name(video_id).split("/")
+    *folders, name = plain_name(video_id).split("/")
     return Path(*(_shortened(folder) for folder in folders), _shortened(name, ".npy"))
 
 
