@@ -1,5 +1,6 @@
 """Annotated copies against their originals: frames, times, sound, and what is drawn where."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from tests.media import drifting_frames, read_number, rotate_mp4, write_frames, write_video
 from vidpipe.errors import NotAVideoError, UsageError, VidpipeError
 from vidpipe.records import Segment, Timeline
-from vidpipe.timeline.annotated import copy_suffix, write_annotated
+from vidpipe.timeline.annotated import write_annotated, write_copy
 
 TIMELINE = Timeline("a.mp4", (Segment(0.0, 0.5, "walk", 0.8), Segment(0.5, 1.0, "run", 0.6)), 1.0)
 BAND = 32
@@ -24,6 +25,7 @@ def add_sound(video: Path, out: Path, codec: str) -> Path:
     with av.open(str(video)) as source, av.open(str(out), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         sound = target.add_stream(codec, rate=16000, layout="mono")
+        assert isinstance(sound, av.AudioStream)
         tone = (8000 * np.sin(np.arange(16000) / 5)).astype(np.int16)[None]
         frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
@@ -42,7 +44,9 @@ def packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
     with av.open(str(path)) as container:
         stream = container.streams.best(kind)  # type: ignore[arg-type]
         assert stream is not None
-        return sorted((packet.pts * packet.time_base, bytes(packet)) for packet in container.demux(stream) if packet.size)
+        return sorted(
+            (packet.pts * packet.time_base, bytes(packet)) for packet in container.demux(stream) if packet.size
+        )
 
 
 def times(path: Path) -> list[Fraction]:
@@ -68,9 +72,8 @@ def test_frames_times_and_sound_are_those_of_the_original(
 ) -> None:
     silent = write_video(tmp_path / f"silent{name[1:]}", 25, width=160, height=120, codec=video_codec)
     video = add_sound(silent, tmp_path / name, codec)
-    assert copy_suffix(video) == suffix
-    copy = tmp_path / "copies" / f"a{suffix}"
-    write_annotated(video, TIMELINE, copy)
+    copy = write_copy(video, replace(TIMELINE, video_id=f"b/{name}"), tmp_path / "copies")
+    assert copy == tmp_path / "copies" / "b" / (name if name.endswith(suffix) else f"{name}{suffix}")
     assert [read_number(frame) & 0xFF for frame in pictures(copy)] == list(range(25))  # the upper half
     precision = Fraction(1, 1000) if ".mkv" in (suffix, video.suffix) else 0
     assert all(abs(one - other) <= precision for one, other in zip(times(copy), times(video), strict=True))
@@ -120,7 +123,11 @@ def test_rotation_is_honoured(tmp_path: Path, degrees: int) -> None:
 
 def test_odd_sizes_full_range_and_other_formats_become_h264_of_the_same_brightness(tmp_path: Path) -> None:
     gray = np.full((97, 101, 3), 200, np.uint8)
-    for name, codec, pixel_format in (("a.avi", "mjpeg", "yuvj420p"), ("b.mkv", "libx264", "yuv444p"), ("c.avi", "ffv1", "bgr0")):
+    for name, codec, pixel_format in (
+        ("a.avi", "mjpeg", "yuvj420p"),
+        ("b.mkv", "libx264", "yuv444p"),
+        ("c.avi", "ffv1", "bgr0"),
+    ):
         video = write_frames(tmp_path / name, [gray] * 3, codec=codec, pixel_format=pixel_format)
         write_annotated(video, TIMELINE, tmp_path / "copy.mp4")
         with av.open(str(tmp_path / "copy.mp4")) as container:
@@ -143,6 +150,10 @@ def test_wrong_outputs_and_files_are_reported_and_nothing_is_left(tmp_path: Path
     content = video.read_bytes()
     (tmp_path / "bad.mp4").write_text("no video")
     (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"exists; .* --overwrite"):
+        write_copy(video, TIMELINE, tmp_path)
+    with pytest.raises(VidpipeError, match="no path below"):
+        write_copy(video, replace(TIMELINE, video_id="../a.mp4"), tmp_path / "copies")
     for original, out, error in (
         (video, video, UsageError),
         (video, tmp_path / "a.webm", UsageError),

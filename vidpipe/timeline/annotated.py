@@ -22,10 +22,11 @@ from PIL import Image, ImageDraw, ImageFont
 from vidpipe.errors import DecodeError, UsageError, VidpipeError
 from vidpipe.records import Segment, Timeline
 from vidpipe.timeline.colours import class_colours, labels_of
+from vidpipe.timeline.video_files import copy_path
 from vidpipe.version import __version__
 from vidpipe.video.container import open_container, video_stream
 
-__all__ = ["copy_suffix", "write_annotated"]
+__all__ = ["write_annotated", "write_copy"]
 
 _SOUND_OF_MP4 = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
 _OPTIONS = {"preset": "veryfast", "crf": "18", "bf": "0"}
@@ -41,14 +42,32 @@ _KNOWN_MATRICES = (1, 5, 6)
 _BT709 = 1
 
 
-def copy_suffix(video: Path) -> str:
-    """Return the suffix of a copy that can hold the video's sound: `.mp4`, or `.mkv` where MP4 cannot.
+def write_copy(video: Path, timeline: Timeline, folder: Path, *, overwrite: bool = False) -> Path:
+    """Write an annotated copy into a folder, under the video's id: `walk/a.mp4`, or `walk/b.avi.mp4` for `walk/b.avi`.
 
     Args:
         video: the file.
+        timeline: its segments, and its id.
+        folder: made if it does not exist.
+        overwrite: whether an existing file is replaced.
 
     Returns:
-        The suffix.
+        The copy: `.mp4`, or `.mkv` where MP4 cannot hold the video's sound.
+
+    Raises:
+        UsageError: the copy exists, or would replace the video.
+        VideoError: the video cannot be read.
+        VidpipeError: the copy cannot be written.
+    """
+    out = copy_path(folder, timeline.video_id, _copy_suffix(video))
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out}: exists; choose another folder, or give --overwrite to replace it")
+    write_annotated(video, timeline, out)
+    return out
+
+
+def _copy_suffix(video: Path) -> str:
+    """Return the suffix of a copy that can hold the video's sound.
 
     Raises:
         VideoError: the file is no media file.
@@ -64,7 +83,7 @@ def write_annotated(video: Path, timeline: Timeline, out: Path) -> None:
     Args:
         video: the file.
         timeline: its segments.
-        out: the copy, `.mp4` or `.mkv`; see `copy_suffix`. Its folder is made if it does not exist.
+        out: the copy, `.mp4` or `.mkv`. Its folder is made if it does not exist.
 
     Raises:
         UsageError: the copy would replace the video, or the suffix names no format for it.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from vidpipe.records import Timeline
 
-__all__ = ["class_colours", "labels_of", "text_colour"]
+__all__ = ["class_colours", "labels_of"]
 
 _PALETTE = (
     *("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#edc948"),
@@ -26,12 +26,6 @@ def labels_of(timelines: Iterable[Timeline]) -> list[str]:
 def class_colours(labels: Iterable[str]) -> Mapping[str, str]:
     """Return a colour `#rrggbb` for each label, by its place in the list."""
     return {label: _colour(number) for number, label in enumerate(dict.fromkeys(labels))}
-
-
-def text_colour(background: str) -> str:
-    """Return black or white, whichever is easier to read on a colour `#rrggbb`."""
-    red, green, blue = (int(background[place : place + 2], 16) for place in (1, 3, 5))
-    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"
 
 
 def _colour(number: int) -> str:

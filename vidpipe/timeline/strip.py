@@ -23,7 +23,8 @@ MAX_VIDEOS = 60
 MAX_POINTS = 2000
 WIDTH_INCHES = 8.0
 HEIGHT_INCHES = {"truth": 0.22, "predicted": 0.22, "curves": 0.6}
-MAX_NAME = 28
+MAX_TICKS = 12
+TICK_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 36000)
 
 
 def write_strip(
@@ -71,19 +72,18 @@ def _kinds(timeline: Timeline, *, has_truth: bool, curves: bool) -> list[str]:
 def _draw(
     axes: matplotlib.axes.Axes, kind: str, timeline: Timeline, truth: Timeline | None, colours: Mapping[str, str]
 ) -> None:
-    name = timeline.video_id if len(timeline.video_id) <= MAX_NAME else f"…{timeline.video_id[1 - MAX_NAME :]}"
-    if kind == "truth" and truth is not None:
-        _draw_segments(axes, truth.segments, colours)
-        axes.set_ylabel("truth", rotation=0, ha="right", va="center", fontsize=8)
-    elif kind == "predicted":
-        _draw_segments(axes, timeline.segments, colours)
-        text = "predicted" if truth else name
-        axes.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
-    elif timeline.curve is not None:
+    if kind == "curves" and timeline.curve is not None:
         _draw_curves(axes, timeline.curve, colours)
-    if kind == "truth":
-        axes.set_title(name, loc="left", fontsize=9, parse_math=False)
-    axes.set_xlim(0, _end_seconds(timeline, truth))
+    elif kind == "truth" and truth is not None:
+        _draw_segments(axes, truth.segments, colours)
+    else:
+        _draw_segments(axes, timeline.segments, colours)
+    if kind != "curves" and truth is not None:
+        axes.set_ylabel(kind, rotation=0, ha="right", va="center", fontsize=8)
+    if kind == ("predicted" if truth is None else "truth"):
+        axes.set_title(timeline.video_id, loc="left", fontsize=9, pad=3, parse_math=False)
+    end_seconds = _end_seconds(timeline, truth)
+    axes.set(xlim=(0, end_seconds), xticks=_ticks(end_seconds))
 
 
 def _draw_segments(axes: matplotlib.axes.Axes, segments: Sequence[Segment], colours: Mapping[str, str]) -> None:
@@ -106,10 +106,16 @@ def _end_seconds(timeline: Timeline, truth: Timeline | None) -> float:
 
 
 def _finish(axes: matplotlib.axes.Axes, *, is_last: bool) -> None:
+    """Write the times below the last panel of a video."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="x", labelsize=7, length=2 if is_last else 0, labelbottom=is_last)
-    if is_last:
-        axes.xaxis.set_major_formatter(lambda seconds, _: _clock(seconds))
+    axes.set_xticklabels(list(map(_clock, axes.get_xticks())))
+
+
+def _ticks(end_seconds: float) -> list[float]:
+    """The times to write: at most `MAX_TICKS`, whole minutes where there are many."""
+    step = next((step for step in TICK_STEPS if end_seconds / step < MAX_TICKS), end_seconds)
+    return [number * step for number in range(int(end_seconds / step) + 1)]
 
 
 def _clock(seconds: float) -> str:
