@@ -1,5 +1,6 @@
 """Every command and every Python block of the README and of docs/ runs, and every option is described."""
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -46,6 +47,17 @@ def write_labelled_videos(folder: Path) -> None:
     rows = [f"{label}/{number}.mp4,{label},g{number}" for label in ("fight", "no_fight") for number in range(6)]
     (folder / "labels.csv").write_text("\n".join(["video,label,group", *rows]))
     (folder / "configs").symlink_to(ROOT / "configs")
+    write_timelines(folder)
+
+
+def write_timelines(folder: Path) -> None:
+    """True and predicted segments of two videos, and intervals of the labelled ones."""
+    header = "video,start_seconds,stop_seconds,label"
+    (folder / "truth.csv").write_text(f"{header}\n0.mp4,0,0.4,fight\n1.mp4,0.2,0.5,no_fight\n")
+    segment = {"start_seconds": 0.0, "stop_seconds": 0.5, "label": "fight", "probability": 0.75}
+    (folder / "predicted.jsonl").write_text(json.dumps({"video": "0.mp4", "segments": [segment]}) + "\n")
+    rows = [f"{label}/{number}.mp4,0,0.4,{label}" for label in ("fight", "no_fight") for number in range(6)]
+    (folder / "intervals.csv").write_text("\n".join([header, *rows]))
 
 
 def write_ucf101(folder: Path) -> None:

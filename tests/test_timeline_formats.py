@@ -254,3 +254,14 @@ def test_an_unclear_format_is_asked_for(tmp_path: Path) -> None:
         write_timelines(tmp_path / "x.doc", [])
     with pytest.raises(UsageError, match="is a folder; give a file name for csv"):
         write_timelines(tmp_path, [], form="csv")
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "vtt", "srt", "elan"])
+@pytest.mark.parametrize("label", ["a --> b", "\x1b[31m\u202e 'x', \"y\"", "=1+1", "<i>x</i> &amp;", "00:00:01,000"])
+def test_labels_that_look_like_syntax_are_read_back(tmp_path: Path, form: str, label: str) -> None:
+    written = [Timeline("a.mp4", (Segment(0.0, 1.0, label), Segment(1.0, 2.0, "x")))]
+    path = tmp_path / ("out" if form in A_FILE_A_VIDEO else f"out{FORMATS[form]}")
+    write_timelines(path, written, form=form)
+    expected = label.replace("\x1b", "?") if form == "elan" else label  # XML has no escape character
+    (found,) = read_timelines(path)
+    assert [one.label for one in found.segments] == [expected, "x"]

@@ -4,6 +4,7 @@ A class is a tier, because ELAN allows no overlap within one. An annotation's te
 tier's name is.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +17,7 @@ from vidpipe.timeline.formats.losses import describe_losses
 
 __all__ = ["read", "write"]
 
+_NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _MIME_TYPES = {".mp4": "video/mp4", ".mpg": "video/mpeg", ".mpeg": "video/mpeg", ".mov": "video/quicktime"}
 
 
@@ -110,10 +112,11 @@ def _text(timeline: Timeline) -> str:
     document.remove_tier("default")
     short = set(_too_short(timeline))
     for segment in timeline.segments:
-        if segment.label not in document.get_tier_names():
-            document.add_tier(segment.label)
+        label = _NOT_XML.sub("?", segment.label)
+        if label not in document.get_tier_names():
+            document.add_tier(label)
         if segment not in short:
-            document.add_annotation(segment.label, *_milliseconds(segment), segment.label)
+            document.add_annotation(label, *_milliseconds(segment), label)
     media = Path(timeline.path) if timeline.path else Path(timeline.video_id)
     url = media.resolve().as_uri() if timeline.path else timeline.video_id
     mime_type = _MIME_TYPES.get(media.suffix.lower(), "unknown")

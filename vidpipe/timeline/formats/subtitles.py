@@ -23,6 +23,7 @@ __all__ = ["Kind", "read", "write"]
 Kind = Literal["vtt", "srt"]
 
 _NAMES: Mapping[Kind, str] = {"vtt": "WebVTT", "srt": "SRT"}
+_CUE = re.compile(r"\s*\d.*-->")
 _TAG = re.compile(r"</?[a-zA-Z0-9][^<>]*>")
 _LINE_BREAK = re.compile(r"\\[Nnh]|\s+")
 
@@ -68,7 +69,7 @@ def _read_file(path: Path, video_id: str, *, kind: Kind) -> Timeline:
     if kind == "vtt" and not text.startswith("WEBVTT"):
         raise LabelsError(f"{path}: not WebVTT, whose first line is WEBVTT; is it an .srt?")
     events = pysubs2.SSAFile.from_string(text, format_=kind, keep_html_tags=True).events
-    cues = [number for number, line in enumerate(text.split("\n"), start=1) if "-->" in line]
+    cues = [number for number, line in enumerate(text.split("\n"), start=1) if _CUE.match(line)]
     if len(cues) != len(events):
         raise LabelsError(f"{path}: {len(cues)} cues, of which {len(events)} have times; write each {_example(kind)}")
     placed = zip(events, cues, strict=True)
