@@ -4,7 +4,7 @@
 const NUDGE_SECONDS = 0.1;
 const NEW_SECONDS = 2; // length of a new segment
 const MIN_SECONDS = 0.01; // length of the shortest segment
-const MAX_ROWS = 500; // of the table, until more are asked for
+const MAX_ROWS = 200; // of the table, until more are asked for
 const MAX_LANES = 4; // rows of overlapping segments in the strip
 const MAX_UNDO = 1000;
 const MAX_CURVES = 12; // shown at first
@@ -425,7 +425,25 @@ function drawAxis({ context, width, height, faint, line }) {
   }
 }
 
-function drawCurves({ context, line, width }, top, bottom) {
+/** Curves are kept as a picture: an edit of segments does not change them. */
+const drawn = { key: "", picture: document.createElement("canvas") };
+
+function drawCurves(paint, top, bottom) {
+  const { context, width, height, line } = paint;
+  const { picture } = drawn;
+  const number = data.videos.indexOf(state.video);
+  const key = [number, state.view.from, state.view.to, element.drawing.width, height, top, line, ...state.hidden].join();
+  if (key !== drawn.key) {
+    drawn.key = key;
+    [picture.width, picture.height] = [element.drawing.width, element.drawing.height];
+    const own = picture.getContext("2d");
+    own.scale(picture.width / width, picture.height / height);
+    paintCurves({ ...paint, context: own }, top, bottom);
+  }
+  if (picture.width && picture.height) context.drawImage(picture, 0, 0, width, height);
+}
+
+function paintCurves({ context, line, width }, top, bottom) {
   const y = (value) => bottom - 2 - value * (bottom - top - 4);
   context.fillStyle = line;
   for (const value of [0, 0.5, 1]) context.fillRect(0, y(value), width, 1);
@@ -624,11 +642,27 @@ function swatch(label) {
   return box;
 }
 
+const rowOf = new WeakMap(); // the table's row of each segment
+
+/** Put rows into the table; those that are there already stay, so that an edit costs one row. */
+function setRows(rows) {
+  const body = element.segments.tBodies[0];
+  const kept = new Set(rows);
+  for (const row of [...body.rows]) if (!kept.has(row)) row.remove();
+  let there = body.firstElementChild;
+  for (const row of rows) {
+    if (row === there) there = there.nextElementSibling;
+    else body.insertBefore(row, there);
+  }
+  body.querySelector("[aria-current]")?.removeAttribute("aria-current");
+  rowOf.get(state.selected)?.setAttribute("aria-current", "true");
+}
+
 function renderTable() {
   const sorted = sortedSegments();
   const place = sorted.indexOf(state.selected);
   if (place >= state.maxRows) state.maxRows = place + 1;
-  element.segments.tBodies[0].replaceChildren(...sorted.slice(0, state.maxRows).map(tableRow));
+  setRows(sorted.slice(0, state.maxRows).map((one) => rowOf.get(one) || tableRow(one)));
   element.more.hidden = sorted.length <= state.maxRows;
   element.more.textContent = `Show all ${sorted.length} segments`;
   for (const heading of element.segments.tHead.rows[0].cells) {
@@ -650,12 +684,8 @@ function tableRow(segment) {
   const last = row.insertCell();
   last.className = "number";
   last.textContent = [segment.probability === null ? "–" : segment.probability.toFixed(3), segment.edited ? "edited" : ""].join(" ").trim();
-  if (segment === state.selected) row.setAttribute("aria-current", "true");
-  row.addEventListener("click", () => {
-    const hadFocus = document.activeElement === choose;
-    select(segment);
-    if (hadFocus) element.segments.querySelector("[aria-current=true] button")?.focus();
-  });
+  row.addEventListener("click", () => select(segment));
+  rowOf.set(segment, row);
   return row;
 }
 
