@@ -562,17 +562,19 @@ function render() {
   showTime();
 }
 
+const labelsAt = (segments, now) => segments.filter((one) => one.start <= now && now < one.stop).map((one) => one.label).join(", ");
+
 function showTime() {
   const now = player.currentTime;
   const { from, to } = state.view;
   if (!player.paused && (now < from || now > to) && !held) setViewFrom(now);
   element.playhead.style.transform = `translateX(${toX(now)}px)`;
   element.clock.textContent = `${clock(now, 1)} / ${clock(durationSeconds(), 1)}`;
-  const shown = state.video.segments.filter((one) => one.start <= now && now < one.stop).map((one) => one.label);
-  element.current.textContent = shown.join(", ");
+  const shown = labelsAt(state.video.segments, now);
+  element.current.textContent = shown + (state.video.truth.length ? ` (truth: ${labelsAt(state.video.truth, now) || "–"})` : "");
   element.strip.setAttribute("aria-valuemax", durationSeconds().toFixed(1));
   element.strip.setAttribute("aria-valuenow", now.toFixed(1));
-  element.strip.setAttribute("aria-valuetext", `${clock(now, 1)} ${shown.join(", ")}`);
+  element.strip.setAttribute("aria-valuetext", `${clock(now, 1)} ${shown}`);
 }
 
 function setViewFrom(seconds) {
