@@ -84,11 +84,15 @@ class Browser:
         self, page: Path, *, fragment: str = "", width: int = 1280, height: int = 800, script: bool = True
     ) -> None:
         """Load a page from disk again, at a width in CSS pixels, with or without JavaScript."""
-        self.call("Page.navigate", url="about:blank")
+        self._load("about:blank")
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._load(page.absolute().as_uri() + fragment)
+
+    def _load(self, address: str) -> None:
+        """Navigate and wait for the end of it: the next navigation would cancel this one, or hang."""
         self.events.clear()
-        self.call("Page.navigate", url=page.absolute().as_uri() + fragment)
+        self.call("Page.navigate", url=address)
         while not any(event["method"] == "Page.frameStoppedLoading" for event in self.events):
             self.events.append(self._receive())
 

@@ -135,7 +135,8 @@ function moveEdge(edge, seconds) {
   state.edge = edge;
   const [low, high] = edge === "start" ? [0, one.stop - MIN_SECONDS] : [one.start + MIN_SECONDS, lastSeconds()];
   const placed = round(clamp(seconds, low, high));
-  say(Math.abs(placed - seconds) > 0.002 ? `The ${edge} cannot be at ${clock(Math.max(0, seconds))}: it is now at ${clock(placed)}.` : "");
+  const isMoved = Math.abs(placed - seconds) > 0.002;
+  say(isMoved ? `The ${edge} cannot be at ${clock(Math.max(0, seconds))}: it is now at ${clock(placed)}.` : "");
   replaceSelected({ [edge]: placed });
   renderEdges();
 }
@@ -214,7 +215,8 @@ function savedMessage(name) {
     const [pair] = overlaps(video);
     if (pair) {
       const [one, other] = pair.map((segment) => `${clock(segment.start)} to ${clock(segment.stop)}`);
-      return `Saved ${name}. In ${video.id}, ${one} and ${other} overlap and have the label ${pair[0].label}: training needs them apart.`;
+      const problem = `In ${video.id}, ${one} and ${other} overlap and have the label ${pair[0].label}`;
+      return `Saved ${name}. ${problem}: training needs them apart.`;
     }
   }
   return `Saved ${name}.`;
@@ -368,8 +370,7 @@ function drawStrip() {
   canvas.height = Math.round(height * scale);
   const context = canvas.getContext("2d");
   context.scale(scale, scale);
-  const style = getComputedStyle(document.documentElement);
-  const paint = { context, width, height, ink: style.getPropertyValue("--ink"), faint: style.getPropertyValue("--faint"), panel: style.getPropertyValue("--panel"), line: style.getPropertyValue("--line") };
+  const paint = { context, width, height, ...themeColours() };
   context.fillStyle = paint.panel;
   context.fillRect(0, 0, width, height);
   const { lanes, laneHeight, lanesTop, curvesTop } = layout();
@@ -378,6 +379,12 @@ function drawStrip() {
   if (state.selected) drawSelected(paint, lanesTop + (lanes.get(state.selected) || 0) * laneHeight, laneHeight - 2);
   drawAxis(paint);
   drawCurves(paint, curvesTop, height - STRIP.axis);
+}
+
+/** The colours of the light or the dark style. */
+function themeColours() {
+  const style = getComputedStyle(document.documentElement);
+  return Object.fromEntries(["ink", "faint", "panel", "line"].map((name) => [name, style.getPropertyValue(`--${name}`)]));
 }
 
 function drawBox({ context, width }, segment, top, height, text) {
