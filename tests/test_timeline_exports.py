@@ -19,9 +19,9 @@ from vidpipe.config import Sampling
 from vidpipe.datasets.intervals import LabeledInterval
 from vidpipe.errors import LabelsError, StoreError, UsageError
 from vidpipe.features.store import FeatureStore
-from vidpipe.records import FeatureSequence, Segment, Window
+from vidpipe.records import FeatureSequence, Rows, Segment, Window
 from vidpipe.timeline.exports import PROGRAMS, export_for
-from vidpipe.video.windows import plan_dense_windows
+from vidpipe.video.windows import plan_dense_windows, plan_windows
 
 HEADER = "video,start_seconds,stop_seconds,label,split"
 LABELS = (
@@ -213,6 +213,28 @@ def test_windows_at_a_stride_are_at_their_centres(tmp_path: Path, program: str, 
     assert len(rows) - 1 <= len(features)
     assert np.all(late > -1e-3)
     assert np.all(late < 1 / 25 + 1e-3)
+
+
+def test_windows_around_sampled_frames_contain_the_time_of_their_row(tmp_path: Path) -> None:
+    """At the ends of a video the planner moves windows inward: several rows then have the same one."""
+    window = Window(num_frames=8, fps=10.0, min_frames=1)
+    key = replace(KEY, sampling=Sampling("fps", fps=5.0).as_dict(), window=window.as_dict())
+    pts_seconds = np.arange(100) / 25
+    sampled = np.arange(0, 100, 5)
+    centres = Rows(pts_seconds=pts_seconds[sampled], frame_index=sampled, scene_index=np.zeros(20, np.int32))
+    rows = plan_windows(centres, window, pts_seconds, 4.0).rows
+    info = replace(make_sequence("a.mp4").info, duration_seconds=4.0, num_frames=100)
+    assert rows.start_seconds is not None
+    assert rows.stop_seconds is not None
+    features = np.column_stack([rows.start_seconds, rows.stop_seconds]).astype(np.float32)
+    created = FeatureStore.create(tmp_path / "s", key)
+    with created.writer() as writer:
+        writer.add(FeatureSequence("a.mp4", features, rows, info))
+    export_for(FeatureStore.open(tmp_path / "s"), tmp_path / "out", program="actionformer")
+    start, stop = np.load(tmp_path / "out/features/a.mp4.npy").T
+    times = actionformer_times(tmp_path / "out", "a.mp4", len(start))
+    assert len(rows) < len(start) == 20
+    assert np.all((start - 1e-6 <= times) & (times < stop))
 
 
 def test_stores_whose_rows_no_formula_places_are_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from vidpipe.datasets.intervals import read_intervals
 from vidpipe.errors import InputError, LabelsError, UsageError, VidpipeError
 from vidpipe.records import Curve, Segment, Timeline
 from vidpipe.timeline.exchange import FORMATS, read_timelines, write_timelines
+from vidpipe.timeline.formats.json_lines import from_object, to_object
 
 A_FILE_A_VIDEO = ("vtt", "srt", "elan", "mstcn")
 TWO = [
@@ -74,6 +75,13 @@ def test_json_lines_with_few_keys_are_read_under_json_too(tmp_path: Path) -> Non
     lines = [{"video": "a", "segments": [segment]}, {"video": "b", "segments": []}]
     (tmp_path / "t.json").write_text("\n".join(map(json.dumps, lines)))
     assert read_timelines(tmp_path / "t.json") == [Timeline("a", (Segment(1.0, 2.0, "x"),)), Timeline("b")]
+
+
+def test_an_object_has_the_keys_that_predict_prints() -> None:
+    found = to_object(scored(TWO[1]))
+    assert list(found) == ["video", "path", "status", "duration_seconds", "segments", "curve", "error"]
+    assert from_object({"video": "a", "segments": []}, "line 1") == Timeline("a")
+    assert to_object(Timeline("a", error="no video"))["status"] == "failed"
 
 
 @pytest.mark.parametrize(

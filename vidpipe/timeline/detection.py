@@ -121,19 +121,20 @@ def score_detection(
 
 
 def _without_duplicates(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    kept: list[Segment] = []
-    for segment in segments:
-        if segment.duration_seconds > 0 and not any(_is_duplicate(segment, one) for one in kept):
-            kept.append(segment)
-    return tuple(kept)
+    kept: dict[str, list[Segment]] = defaultdict(list)
+    return tuple(one for one in segments if one.duration_seconds > 0 and _add_if_new(one, kept[one.label]))
 
 
-def _is_duplicate(one: Segment, other: Segment) -> bool:
-    return (
-        one.label == other.label
-        and abs(one.start_seconds - other.start_seconds) <= _DUPLICATE_SECONDS
-        and abs(one.stop_seconds - other.stop_seconds) <= _DUPLICATE_SECONDS
+def _add_if_new(segment: Segment, kept: list[Segment]) -> bool:
+    """Add a segment to those of its label, unless one of them is a duplicate; return whether it was added."""
+    is_new = not any(
+        abs(segment.start_seconds - one.start_seconds) <= _DUPLICATE_SECONDS
+        and abs(segment.stop_seconds - one.stop_seconds) <= _DUPLICATE_SECONDS
+        for one in kept
     )
+    if is_new:
+        kept.append(segment)
+    return is_new
 
 
 def _by_class(videos: Sequence[Timeline], numbers: Mapping[str, int]) -> dict[str, _Segments]:

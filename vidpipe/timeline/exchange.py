@@ -11,7 +11,7 @@ from vidpipe.records import Timeline
 from vidpipe.timeline.formats import elan, frame_texts, intervals, json_lines, subtitles
 from vidpipe.timeline.frames import BACKGROUND
 
-__all__ = ["FORMATS", "format_of_file", "format_to_write", "read_timelines", "write_timelines"]
+__all__ = ["FORMATS", "format_of_file", "read_timelines", "write_timelines"]
 
 FORMATS: Mapping[str, str] = {
     "jsonl": ".jsonl",
@@ -96,7 +96,7 @@ def write_timelines(
         UsageError: there is no such format, `fps` is missing, or a file is given for several videos.
         VidpipeError: a file cannot be written.
     """
-    form = format_to_write(path, timelines) if form is None else _known(form)
+    form = _format_to_write(path, timelines) if form is None else _known(form)
     if path.is_dir() and form not in _ONE_FILE_A_VIDEO:
         raise UsageError(f"{path}: is a folder; give a file name for {form}")
     if form == "mstcn":
@@ -127,19 +127,8 @@ def format_of_file(path: Path) -> str:
     return _format_by_suffix(path, "--from")
 
 
-def format_to_write(path: Path, timelines: Sequence[Timeline]) -> str:
-    """Return the format in which a file is written, by its name.
-
-    Args:
-        path: the file.
-        timelines: what is written.
-
-    Returns:
-        A name of `FORMATS`.
-
-    Raises:
-        UsageError: the name does not tell the format.
-    """
+def _format_to_write(path: Path, timelines: Sequence[Timeline]) -> str:
+    """The format that a file's name tells; `.json` are results where every segment has a probability."""
     form = _format_by_suffix(path, "--to")
     segments = [segment for timeline in timelines for segment in timeline.segments]
     if form == "activitynet" and segments and all(one.probability is not None for one in segments):

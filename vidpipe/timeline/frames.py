@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vidpipe.records import Segment, Timeline
 
-__all__ = ["BACKGROUND", "frame_labels", "grid_frames", "labels_at", "runs_of", "segments_of_frames"]
+__all__ = ["BACKGROUND", "frame_labels", "grid_frames", "labels_at", "segments_of_frames"]
 
 BACKGROUND = "background"
 """The label of frames that no segment covers, unless another is chosen."""
@@ -60,7 +60,7 @@ def frame_labels(
     return labels_at(timeline.segments, (np.arange(length, dtype=np.float64) + 0.5) / fps, background=background)
 
 
-def runs_of(labels: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+def _runs_of(labels: Sequence[str]) -> Iterator[tuple[str, int, int]]:
     """Yield each run of equal labels with its first index and the index after its last: `aab` -> a 0 2, b 2 3."""
     start = 0
     for stop in range(1, len(labels) + 1):
@@ -81,5 +81,5 @@ def segments_of_frames(labels: Sequence[str], *, fps: float, background: str = B
         The segments in order of time.
     """
     return tuple(
-        Segment(start / fps, stop / fps, label) for label, start, stop in runs_of(labels) if label != background
+        Segment(start / fps, stop / fps, label) for label, start, stop in _runs_of(labels) if label != background
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.timeline.frames import BACKGROUND, runs_of
+from vidpipe.timeline.frames import BACKGROUND
 
 __all__ = ["OVERLAPS", "Hits", "SegmentationScores", "VideoScores", "score_segmentation"]
 
@@ -95,7 +95,7 @@ class SegmentationScores:
 class _Runs:
     """The segments of one video: runs of equal labels that are not background."""
 
-    labels: NDArray[np.str_]
+    classes: NDArray[np.int64]
     """(S,)"""
     starts: NDArray[np.int64]
     """(S,) the first frame of each."""
@@ -135,11 +135,18 @@ def score_segmentation(
 def _score_video(
     truth: Sequence[str], predicted: Sequence[str], background: frozenset[str], end_exclusive: bool
 ) -> VideoScores:
-    is_right = np.array([one == other for one, other in zip(truth, predicted, strict=True)], bool)
-    is_foreground = np.array([label not in background for label in truth], bool)
-    true_runs, predicted_runs = (_runs(labels, background, end_exclusive) for labels in (truth, predicted))
+    if len(truth) != len(predicted):
+        raise ValueError(f"{len(truth)} true labels of frames and {len(predicted)} predicted ones")
+    numbers: dict[str, int] = {}
+    true_classes, predicted_classes = _numbered(truth, numbers), _numbered(predicted, numbers)
+    is_background = np.array([label in background for label in numbers], bool)  # (K,)
+    is_right = true_classes == predicted_classes
+    is_foreground = ~is_background[true_classes]
+    true_runs, predicted_runs = (
+        _runs(classes, is_background, end_exclusive) for classes in (true_classes, predicted_classes)
+    )
     return VideoScores(
-        edit=_edit_score(true_runs.labels, predicted_runs.labels),
+        edit=_edit_score(true_runs.classes, predicted_runs.classes),
         hits=_count_hits(true_runs, predicted_runs),
         num_frames=len(truth),
         num_correct=int(is_right.sum()),
@@ -148,18 +155,24 @@ def _score_video(
     )
 
 
-def _runs(labels: Sequence[str], background: frozenset[str], end_exclusive: bool) -> _Runs:
-    found = [run for run in runs_of(labels) if run[0] not in background]
-    last = len(labels) if end_exclusive else len(labels) - 1
-    return _Runs(
-        labels=np.array([label for label, _, _ in found], dtype=np.str_),
-        starts=np.array([start for _, start, _ in found], np.int64),
-        stops=np.array([min(stop, last) for _, _, stop in found], np.int64),
-    )
+def _numbered(labels: Sequence[str], numbers: dict[str, int]) -> NDArray[np.int64]:
+    """(F,) the number of each label; new labels are added to `numbers`."""
+    for label in dict.fromkeys(labels):
+        numbers.setdefault(label, len(numbers))
+    return np.fromiter(map(numbers.__getitem__, labels), np.int64, len(labels))
+
+
+def _runs(classes: NDArray[np.int64], is_background: NDArray[np.bool_], end_exclusive: bool) -> _Runs:
+    """(F,) class of each frame, (K,) -> the runs of equal classes that are not background"""
+    bounds = np.flatnonzero(np.diff(classes, prepend=-1, append=-1))
+    starts, stops = bounds[:-1], bounds[1:]
+    last = len(classes) if end_exclusive else len(classes) - 1
+    kept = ~is_background[classes[starts]]
+    return _Runs(classes[starts][kept], starts[kept], np.minimum(stops, last)[kept])
 
 
 def _count_hits(truth: _Runs, predicted: _Runs) -> dict[int, Hits]:
-    num_true, num_predicted = len(truth.labels), len(predicted.labels)
+    num_true, num_predicted = len(truth.classes), len(predicted.classes)
     if not num_true or not num_predicted:
         return dict.fromkeys(OVERLAPS, Hits(0, num_predicted, num_true))
     iou = _iou(predicted, truth)  # (P, S)
@@ -174,12 +187,12 @@ def _iou(predicted: _Runs, truth: _Runs) -> NDArray[np.float64]:
     shared = np.minimum(predicted.stops[:, None], truth.stops) - np.maximum(predicted.starts[:, None], truth.starts)
     union = np.maximum(predicted.stops[:, None], truth.stops) - np.minimum(predicted.starts[:, None], truth.starts)
     iou: NDArray[np.float64] = np.divide(shared, union, out=np.full(shared.shape, np.nan), where=union > 0)
-    iou *= predicted.labels[:, None] == truth.labels
+    iou *= predicted.classes[:, None] == truth.classes
     return iou
 
 
-def _edit_score(truth: NDArray[np.str_], predicted: NDArray[np.str_]) -> float:
-    """1 - the Levenshtein distance of the two sequences of labels, divided by the longer one's length."""
+def _edit_score(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    """1 - the Levenshtein distance of the two sequences of classes, divided by the longer one's length."""
     longest = max(len(truth), len(predicted))
     if not longest:
         return 1.0

@@ -18,17 +18,17 @@ from vidpipe.records import Segment, Timeline
 from vidpipe.timeline.formats.files import read_each, write_each
 from vidpipe.timeline.formats.losses import describe_losses
 
-__all__ = ["Kind", "read", "write"]
+__all__ = ["read", "write"]
 
-Kind = Literal["vtt", "srt"]
+_Kind = Literal["vtt", "srt"]
 
-_NAMES: Mapping[Kind, str] = {"vtt": "WebVTT", "srt": "SRT"}
+_NAMES: Mapping[_Kind, str] = {"vtt": "WebVTT", "srt": "SRT"}
 _CUE = re.compile(r"\s*\d.*-->")
 _TAG = re.compile(r"</?[a-zA-Z0-9][^<>]*>")
 _LINE_BREAK = re.compile(r"\\[Nnh]|\s+")
 
 
-def read(path: Path, *, kind: Kind) -> list[Timeline]:
+def read(path: Path, *, kind: _Kind) -> list[Timeline]:
     """Read a file of subtitles, or a folder of them.
 
     Args:
@@ -45,7 +45,7 @@ def read(path: Path, *, kind: Kind) -> list[Timeline]:
     return read_each(path, f".{kind}", partial(_read_file, kind=kind))
 
 
-def write(path: Path, timelines: Sequence[Timeline], *, kind: Kind) -> list[str]:
+def write(path: Path, timelines: Sequence[Timeline], *, kind: _Kind) -> list[str]:
     """Write subtitles.
 
     Args:
@@ -64,7 +64,7 @@ def write(path: Path, timelines: Sequence[Timeline], *, kind: Kind) -> list[str]
     return describe_losses(_NAMES[kind], timelines, holds=("empty",))
 
 
-def _read_file(path: Path, video_id: str, *, kind: Kind) -> Timeline:
+def _read_file(path: Path, video_id: str, *, kind: _Kind) -> Timeline:
     text = read_text(path, error=LabelsError).replace("\r\n", "\n").replace("\r", "\n")
     if kind == "vtt" and not text.startswith("WEBVTT"):
         raise LabelsError(f"{path}: not WebVTT, whose first line is WEBVTT; is it an .srt?")
@@ -77,7 +77,7 @@ def _read_file(path: Path, video_id: str, *, kind: Kind) -> Timeline:
     return Timeline(video_id, tuple(sorted(segments, key=lambda one: one.start_seconds)))
 
 
-def _segment(event: pysubs2.SSAEvent, place: str, kind: Kind) -> Segment:
+def _segment(event: pysubs2.SSAEvent, place: str, kind: _Kind) -> Segment:
     label = event.text.split("\\N\\N")[0]
     if kind == "vtt":
         label = html.unescape(_TAG.sub("", label))
@@ -87,7 +87,7 @@ def _segment(event: pysubs2.SSAEvent, place: str, kind: Kind) -> Segment:
     return Segment(event.start / 1000, event.end / 1000, label)
 
 
-def _text(timeline: Timeline, *, kind: Kind) -> str:
+def _text(timeline: Timeline, *, kind: _Kind) -> str:
     subtitles = pysubs2.SSAFile()
     for one in timeline.segments:
         label = _on_one_line(one.label)
@@ -101,5 +101,5 @@ def _on_one_line(label: str) -> str:
     return _LINE_BREAK.sub(" ", label).strip()
 
 
-def _example(kind: Kind) -> str:
+def _example(kind: _Kind) -> str:
     return "00:00:01.500 --> 00:00:04.000" if kind == "vtt" else "00:00:01,500 --> 00:00:04,000"
