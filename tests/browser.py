@@ -84,11 +84,15 @@ class Browser:
         self, page: Path, *, fragment: str = "", width: int = 1280, height: int = 800, script: bool = True
     ) -> None:
         """Load a page from disk again, at a width in CSS pixels, with or without JavaScript."""
-        self.call("Page.navigate", url="about:blank")
+        self._load("about:blank")
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._load(page.absolute().as_uri() + fragment)
+
+    def _load(self, address: str) -> None:
+        """Navigate and wait for the end of it: the next navigation would cancel this one, or hang."""
         self.events.clear()
-        self.call("Page.navigate", url=page.absolute().as_uri() + fragment)
+        self.call("Page.navigate", url=address)
         while not any(event["method"] == "Page.frameStoppedLoading" for event in self.events):
             self.events.append(self._receive())
 
@@ -97,6 +101,26 @@ class Browser:
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def wait_for(self, expression: str) -> None:
+        """Wait until a JavaScript expression is true."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not self.evaluate(f"Boolean({expression})"):
+            assert time.monotonic() < deadline, f"never true: {expression}"
+            time.sleep(0.02)
+
+    def press(self, key: str, *, shift: bool = False, control: bool = False) -> None:
+        """Press and release a key, by the name that JavaScript has for it: `n`, `ArrowLeft`."""
+        modifiers = 8 * shift + 2 * control
+        text = {"text": key} if len(key) == 1 and not control else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, modifiers=modifiers, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, modifiers=modifiers)
+
+    def drag(self, start: tuple[float, float], stop: tuple[float, float] | None = None) -> None:
+        """Press the mouse at a place of the window, in CSS pixels, and release it there or at another."""
+        pointer = {"button": "left", "clickCount": 1}
+        for kind, (x, y) in (("mousePressed", start), ("mouseMoved", stop or start), ("mouseReleased", stop or start)):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, buttons=int(kind != "mouseReleased"), **pointer)
 
     def screenshot(self) -> bytes:
         """What the window shows, as PNG."""

@@ -23,7 +23,7 @@ TURNED = "fi\u202eght & {{ 7 * 7 }}"
 LABELS = (SCRIPT, IMAGE, TURNED)
 
 
-VOID = {"meta", "img", "line", "polyline", "circle", "rect", "br"}
+VOID = {"meta", "img", "line", "polyline", "circle", "rect", "br", "input"}
 """Elements without an end; those of SVG close themselves."""
 
 

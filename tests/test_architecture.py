@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "records": "errors",
     "config": "errors records",
     "csv_files": "errors records config",
+    "html_pages": "errors version",
     "video": "errors records config csv_files",
     "backbones": "errors records config features",
     "features": "errors version records config",
@@ -34,10 +35,10 @@ MAY_IMPORT = {
     "datasets": "errors records config csv_files video features",
     "runs": "errors version records config features datasets heads",
     "training": "errors records config features datasets heads backbones runs",
-    "timeline": "errors version records config csv_files features datasets heads runs",
+    "timeline": "errors version records config csv_files html_pages video features datasets heads runs",
     "stages": "errors records config video backbones features datasets heads runs training timeline",
     "api": "errors records config video features datasets runs stages",
-    "report": "errors version records config features datasets heads video runs",
+    "report": "errors version records config html_pages features datasets heads video runs",
     "demo": "errors records config features datasets video runs stages",
     "cli": "errors version records config csv_files video backbones features datasets heads runs training timeline"
     " stages api report demo",
@@ -47,7 +48,13 @@ MAY_IMPORT = {
 """What each folder, and each module beside the folders, may import of the others: a line a folder."""
 HOMES = {
     "decord": {"vidpipe.video.reader_decord"},
-    "av": {"vidpipe.video.container", "vidpipe.video.packets", "vidpipe.video.reader_pyav", "vidpipe.demo.videos"},
+    "av": {
+        "vidpipe.video.container",
+        "vidpipe.video.packets",
+        "vidpipe.video.reader_pyav",
+        "vidpipe.timeline.annotated",
+        "vidpipe.demo.videos",
+    },
     "scenedetect": {"vidpipe.video.scenes"},
     "cv2": {"vidpipe.backbones.flow"},
     "h5py": {"vidpipe.features.shard"},
@@ -56,8 +63,8 @@ HOMES = {
     "huggingface_hub": {"vidpipe.backbones.downloads"},
     "transformers": {"vidpipe.backbones.video_transformers"},
     "pebble": {"vidpipe.video.decoding"},
-    "matplotlib": {"vidpipe.runs.plots"},
-    "jinja2": {"vidpipe.report.page"},
+    "matplotlib": {"vidpipe.runs.plots", "vidpipe.timeline.strip"},
+    "jinja2": {"vidpipe.html_pages"},
     "pysubs2": {"vidpipe.timeline.formats.subtitles"},
     "pympi": {"vidpipe.timeline.formats.elan"},
 }

@@ -1,18 +1,28 @@
 """vidpipe timeline"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from vidpipe.cli.options import LocalPath, format_option, json_line, printable, vidpipe_command
+from vidpipe.cli.options import (
+    SOME_VIDEOS_FAILED,
+    LocalPath,
+    format_option,
+    json_line,
+    printable,
+    vidpipe_command,
+)
+from vidpipe.cli.outputs import check_replaceable, is_own_page, is_own_picture
 from vidpipe.cli.tables import show_table
-from vidpipe.errors import UsageError, count_of
+from vidpipe.errors import UsageError, VideoError, count_of, first_few
 
 if TYPE_CHECKING:
+    from vidpipe.records import Timeline
     from vidpipe.timeline.score import Protocol, TimelineScores
 
-__all__ = ["command", "convert", "score"]
+__all__ = ["annotate", "command", "convert", "page", "score"]
 
 _FORMATS = ("jsonl", "csv", "activitynet", "results", "vtt", "srt", "elan", "mstcn")
 
@@ -169,9 +179,98 @@ def _check_absent(target: Path) -> None:
         raise UsageError(f"{target}: a folder with files; choose a new one, or give --overwrite to write into it")
 
 
+videos_option = click.option(
+    "--videos",
+    multiple=True,
+    type=LocalPath(),
+    metavar="DIR",
+    help="Folder with the videos, or a video. Repeatable.  [default: the paths in PREDICTED]",
+)
+
+
+@vidpipe_command(name="page", short_help="Look at segments beside their videos, and correct them.")
+@click.argument("predicted", type=LocalPath())
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Page to write.")
+@videos_option
+@click.option("--truth", type=LocalPath(), help="Correct segments, shown above the predicted ones.")
+@click.option("--png", type=click.Path(path_type=Path), help="Also draw the segments as a picture, a row a video.")
+def page(predicted: Path, output: Path, videos: tuple[Path, ...], truth: Path | None, png: Path | None) -> None:
+    """Write an HTML page that plays the videos beside their segments and corrects them.
+
+    The page opens from disk and loads only the videos, from where they are: keep page and videos in place. PREDICTED
+    is a file of any format that `vidpipe timeline convert` reads. The page saves a CSV for `vidpipe train --labels`.
+
+    \b
+    vidpipe timeline page predicted.jsonl --videos videos/ -o page.html
+    vidpipe timeline page predicted.jsonl -o page.html --truth truth.csv --png strips.png
+    """
+    from vidpipe.timeline.exchange import read_timelines
+    from vidpipe.timeline.page import write_page
+    from vidpipe.timeline.video_files import find_video_files
+
+    check_replaceable(output, "a page", is_own=is_own_page)
+    if png is not None:
+        check_replaceable(png, "a picture", is_own=is_own_picture)
+    timelines = read_timelines(predicted)
+    true_ones = read_timelines(truth) if truth else []
+    _warn_of_others(timelines, true_ones)
+    write_page(timelines, find_video_files(timelines, videos, beside=predicted), output, truth=true_ones)
+    click.echo(printable(f"{output}: {_counts(timelines)}"))
+    if png is not None:
+        from vidpipe.timeline.strip import write_strip
+
+        write_strip(timelines, png, truth=true_ones)
+        click.echo(printable(f"{png}: {_counts(timelines)}"))
+
+
+def _warn_of_others(timelines: "Sequence[Timeline]", truth: "Sequence[Timeline]") -> None:
+    others = {one.video_id for one in truth} - {one.video_id for one in timelines}
+    if others:
+        names = first_few(sorted(others))
+        click.echo(printable(f"not shown: {count_of(len(others), 'video')} of --truth alone: {names}"), err=True)
+
+
+def _counts(timelines: "Sequence[Timeline]") -> str:
+    num_shown = sum(one.error is None for one in timelines)
+    num_segments = sum(len(one.segments) for one in timelines)
+    return f"{count_of(num_segments, 'segment')} of {count_of(num_shown, 'video')}"
+
+
+@vidpipe_command(name="annotate", short_help="Write copies of videos with their segments burnt in.")
+@click.argument("predicted", type=LocalPath())
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the copies.")
+@videos_option
+@click.option("--overwrite", is_flag=True, help="Replace copies that exist.")
+def annotate(predicted: Path, output: Path, videos: tuple[Path, ...], overwrite: bool) -> None:
+    """Write H.264 copies of videos that show the current label, its probability, and a bar of all segments.
+
+    Frames keep their times, and sound is copied as it is: into .mp4 files, or .mkv where MP4 cannot hold the sound.
+
+    \b
+    vidpipe timeline annotate predicted.jsonl --videos videos/ -o annotated/
+    """
+    from vidpipe.timeline.annotated import write_copy
+    from vidpipe.timeline.exchange import read_timelines
+    from vidpipe.timeline.video_files import find_video_files
+
+    timelines = read_timelines(predicted)
+    paths = find_video_files(timelines, videos, beside=predicted)
+    num_failed = 0
+    for timeline in timelines:
+        try:
+            if timeline.error is not None:
+                raise VideoError(timeline.error)
+            click.echo(printable(str(write_copy(paths[timeline.video_id], timeline, output, overwrite=overwrite))))
+        except VideoError as error:
+            num_failed += 1
+            click.echo(printable(f"failed: {timeline.video_id}: {error}"), err=True)
+    if num_failed:
+        click.get_current_context().exit(SOME_VIDEOS_FAILED)
+
+
 command = click.Group(
     "timeline",
-    commands=[score, convert],
-    short_help="Score and convert segments of videos.",
-    help="Score and convert segments of videos.",
+    commands=[score, convert, page, annotate],
+    short_help="Score, convert, show and correct segments of videos.",
+    help="Score, convert, show and correct segments of videos.",
 )

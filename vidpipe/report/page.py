@@ -2,27 +2,21 @@
 
 The page opens from disk, loads nothing from the network and is complete without its script.
 
-All names come from the user: Jinja2 escapes each one, and a character that cannot be seen (a change of writing
-direction, a control character) is shown as its escape sequence.
+All names come from the user; `vidpipe.html_pages` escapes them.
 """
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from vidpipe.config import TrainConfig, settings
 from vidpipe.errors import RunError
 from vidpipe.heads.members import BASELINE
+from vidpipe.html_pages import render_page, write_whole
 from vidpipe.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, axis_over
 from vidpipe.report.collect import Report, Score
 from vidpipe.report.compare import Comparison
@@ -32,7 +26,6 @@ from vidpipe.runs.curves import learning_curves
 from vidpipe.runs.metrics import Evaluation, FoldScores
 from vidpipe.runs.run import EVALUATION_SETS, Run
 from vidpipe.runs.tables import Epoch, row_cells
-from vidpipe.version import __version__
 
 __all__ = ["write_comparison", "write_report"]
 
@@ -71,7 +64,8 @@ def write_report(report: Report, path: Path) -> None:
     Raises:
         RunError: the page cannot be written.
     """
-    _write(_render("report.html", **_report_values(report)), path)
+    page = _render("report.html", **_report_values(report))
+    write_whole(page, path, kind="the report", error=RunError)
 
 
 def write_comparison(comparison: Comparison, path: Path) -> None:
@@ -84,23 +78,8 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
     Raises:
         RunError: the page cannot be written.
     """
-    _write(_render("compare.html", comparison=comparison, chart=_top1_chart()), path)
-
-
-def _write(page: str, path: Path) -> None:
-    target = path.resolve()
-    aside = target.with_name(f".{target.name}.partial")
-    try:
-        if target.exists() and not target.is_file():
-            raise OSError("a folder or a device is there")
-        aside.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")  # a lone surrogate is no UTF-8
-        aside.replace(target)
-    except OSError as error:
-        with suppress(OSError):
-            aside.unlink()
-        raise RunError(
-            f"{path}: the report cannot be written ({error.strerror or error}); -o names another file"
-        ) from error
+    page = _render("compare.html", comparison=comparison, chart=_top1_chart())
+    write_whole(page, path, kind="the report", error=RunError)
 
 
 def _cells(matrix: ConfusionMatrix) -> list[list[_Cell]]:
@@ -184,26 +163,7 @@ def _top1_chart() -> Chart:
 
 def _render(template: str, **values: Any) -> str:
     """Render a template with the values that all pages share."""
-    folder = files("vidpipe.report") / "templates"
-    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    environment = Environment(
-        loader=PackageLoader("vidpipe.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_escape_unprintable,
-    )
-    return environment.get_template(template).render(
-        **values,
-        width=WIDTH,
-        height=HEIGHT,
-        vidpipe_version=__version__,
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-    )
+    return render_page("vidpipe.report", template, assets="report", **values, width=WIDTH, height=HEIGHT)
 
 
 def _report_values(report: Report) -> dict[str, Any]:
@@ -271,15 +231,3 @@ def _evaluation_values(evaluation: Evaluation) -> dict[str, Any]:
         "has_overview": len(shown.class_names) > MAX_CLASSES_WITHOUT_OVERVIEW,
         "reliability": _reliability(evaluation),
     }
-
-
-def _hash(text: str) -> str:
-    """Return the hash by which a Content-Security-Policy allows a script or a style."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _escape_unprintable(value: Any) -> Any:
-    """Return a text with an escape sequence for each character that cannot be seen."""
-    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
-        return value
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in value)

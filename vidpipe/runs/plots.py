@@ -14,7 +14,7 @@ from vidpipe.runs.curves import learning_curves
 from vidpipe.runs.tables import Epoch
 from vidpipe.version import __version__
 
-__all__ = ["Filmstrip", "plot_confusion", "plot_filmstrips", "plot_history"]
+__all__ = ["PNG_METADATA", "Filmstrip", "plot_confusion", "plot_filmstrips", "plot_history"]
 
 PNG_METADATA = {"Software": f"vidpipe {__version__}"}
 """Marks a PNG file as written by vidpipe, which a command may overwrite."""

@@ -1,0 +1,92 @@
+"""HTML pages as single files, rendered by Jinja2: a page opens from disk and allows only its own style and script.
+
+All names come from the user: Jinja2 escapes each one, and a character that cannot be seen (a change of writing
+direction, a control character) is shown as its escape sequence.
+"""
+
+import base64
+import hashlib
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from vidpipe.errors import VidpipeError
+from vidpipe.version import __version__
+
+__all__ = ["render_page", "write_whole"]
+
+
+def render_page(package: str, template: str, *, assets: str, **values: Any) -> str:
+    """Render a template of a package's folder `templates`.
+
+    Args:
+        package: the package, such as `vidpipe.report`.
+        template: the template's file name.
+        assets: name of the style and the script beside it: `report` for `report.css` and `report.js`.
+        **values: what the template shows.
+
+    Returns:
+        The page. The template also has `style`, `script`, their hashes for a Content-Security-Policy, and
+        `vidpipe_version`.
+    """
+    folder = files(package) / "templates"
+    style, script = ((folder / f"{assets}.{suffix}").read_text(encoding="utf-8") for suffix in ("css", "js"))
+    environment = Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_escape_unprintable,
+    )
+    return environment.get_template(template).render(
+        **values,
+        vidpipe_version=__version__,
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+
+
+def write_whole(page: str, path: Path, *, kind: str, error: type[VidpipeError]) -> None:
+    """Write a page under another name first, so that an existing page is replaced as a whole.
+
+    Args:
+        page: the text.
+        path: the file.
+        kind: what the page is, for the message: `the report`.
+        error: the type of error to raise.
+
+    Raises:
+        VidpipeError: of the type `error`: the page cannot be written.
+    """
+    target = path.resolve()
+    aside = target.with_name(f".{target.name}.partial")
+    try:
+        if target.exists() and not target.is_file():
+            raise OSError("a folder or a device is there")
+        aside.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")  # a lone surrogate is no UTF-8
+        aside.replace(target)
+    except OSError as problem:
+        with suppress(OSError):
+            aside.unlink()
+        raise error(
+            f"{path}: {kind} cannot be written ({problem.strerror or problem}); -o names another file"
+        ) from problem
+
+
+def _hash(text: str) -> str:
+    """Return the hash by which a Content-Security-Policy allows a script or a style."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _escape_unprintable(value: Any) -> Any:
+    """Return a text with an escape sequence for each character that cannot be seen."""
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in value)
