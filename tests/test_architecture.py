@@ -34,10 +34,10 @@ MAY_IMPORT = {
     "heads": "errors records config",
     "datasets": "errors records config csv_files video features",
     "runs": "errors version records config features datasets heads",
-    "training": "errors records config features datasets heads backbones runs",
+    "training": "errors records config features datasets heads backbones runs timeline",
     "timeline": "errors version records config csv_files html_pages video features datasets heads runs",
     "stages": "errors records config video backbones features datasets heads runs training timeline",
-    "api": "errors records config video features datasets runs stages",
+    "api": "errors records config video features datasets runs training stages",
     "report": "errors version records config html_pages features datasets heads video runs",
     "demo": "errors records config features datasets video runs stages",
     "cli": "errors version records config csv_files video backbones features datasets heads runs training timeline"

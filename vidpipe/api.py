@@ -129,16 +129,30 @@ def train(
         RunError: the folder contains a run already, or cannot be written.
         TrainingError: a loss is not finite.
     """
+    from vidpipe.datasets.interval_labels import label_windows, read_interval_labels
+    from vidpipe.datasets.intervals import has_intervals
     from vidpipe.datasets.store_labels import label_store_splits
     from vidpipe.datasets.streams import choose_streams
     from vidpipe.datasets.warning_collector import collect_warnings
     from vidpipe.stages import train as stage
+    from vidpipe.training.timelines import TimelineExam
 
     check_names(settings, _names("train"))
     config, labels = make_config(TrainConfig, settings), make_config(LabelsConfig, settings)
     opened = choose_streams(_open_streams(stores, usage=f"vidpipe train STORE -o {output}"), config.stream_names)
+    exam = None
     with collect_warnings() as label_warnings:
-        videos, *more_splits = label_store_splits(opened, labels)
+        if labels.labels is not None and has_intervals(labels.labels):
+            windows = label_windows(
+                opened,
+                read_interval_labels(opened, labels),
+                window_seconds=config.window,
+                background=config.background,
+            )
+            opened, videos, more_splits = dict(windows.stores), list(windows.videos), []
+            exam = TimelineExam(windows, config)
+        else:
+            videos, *more_splits = label_store_splits(opened, labels)
     return stage.train(
         opened,
         videos,
@@ -150,6 +164,7 @@ def train(
         tensorboard=tensorboard,
         skip_conflicts=skip_conflicts,
         label_warnings=label_warnings,
+        exam=exam,
         on_epoch=on_epoch,
     )
 

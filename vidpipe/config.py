@@ -413,6 +413,14 @@ class TrainConfig(_Checked):
     test_fraction: float = _setting(
         0.2, "Fraction of the videos used as the test set, where the labels have no split.", low=0, high=0.9
     )
+    window: float | None = _setting(
+        None,
+        "Labels of intervals: length in seconds of the windows of long videos that the classifier learns. [default: "
+        "the median interval; of a store with --clip-seconds, the length of its clips]",
+        low=0,
+        above=True,
+    )
+    background: str = _setting("background", "Labels of intervals: the class of time that none of them covers.")
     folds: int | None = _setting(
         None,
         "Cross-validate with this number of folds by group; then train on all videos but a test set from the labels.",
@@ -575,8 +583,11 @@ class TimelineConfig(_Checked):
         "each change. threshold: each class for itself, so that segments may overlap.",
         choices=("viterbi", "threshold"),
     )
-    change_cost: float = _setting(
-        0.5, "viterbi: cost of a change of label within a shot, in nats of the evidence of one window.", low=0
+    change_cost: float | None = _setting(
+        None,
+        "viterbi: cost of a change of label within a shot, in nats of the evidence of one window. [default: what was "
+        "best on the training videos, if their labels are intervals, else 0.5]",
+        low=0,
     )
     high: float = _setting(0.5, "threshold: a segment has this probability somewhere.", low=0, high=1)
     low: float = _setting(0.3, "threshold: a segment lasts while its class has this probability.", low=0, high=1)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vidpipe.runs.tables import Epoch
     from vidpipe.stages.train import TrainResult
     from vidpipe.training.cross_validation import CrossValidation
+    from vidpipe.training.timelines import TimelineResult
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +105,22 @@ def _print_result(result: "TrainResult") -> None:
     for subset, by_name in result.evaluations.items():
         for line in evaluation_lines(by_name, own=own):
             click.echo(f"{subset:<5} {line}")
+    if result.timelines is not None:
+        _print_timelines(result.timelines)
     for warning in run.warnings:
         click.echo(printable(f"warning: {warning}"), err=True)
+
+
+def _print_timelines(found: "TimelineResult") -> None:
+    source = "best on training videos" if found.is_found else "the default"
+    click.echo(f"timelines: cost of a change {found.decoding.change_cost:g} ({source})")
+    for subset, scores in found.scores.items():
+        segmentation = scores.segmentation
+        maps = "".join(f"  mAP {limits} {value:.3f}" for limits, value in (scores.average_map or {}).items())
+        click.echo(
+            f"{subset:<5} timelines F1@50 {segmentation.f1[50]:.3f}  edit {segmentation.edit:.3f}  "
+            f"frame accuracy {segmentation.frame_accuracy:.3f}{maps}  {count_of(scores.num_videos, 'video')}"
+        )
 
 
 def _print_folds(found: "CrossValidation") -> None:

@@ -112,7 +112,10 @@ class Run:
     clip_seconds: float | None = None
     """The median length of what it learned from: videos, or windows of them. None in a run of an older vidpipe."""
     background: str = ""
-    """The class of the time that no interval of the labels covers; empty where labels are of whole videos."""
+    """The class of the time that no interval of the labels covers; empty where no such time was learned from."""
+    timelines: Mapping[str, Any] = field(default_factory=dict)
+    """Of a run from labels of intervals: `decoding`, the settings found on the training videos, and `scores`, by
+    subset, as `vidpipe timeline score` gives them. Empty for other runs."""
     choice: str = ""
     """Why --head auto chose the head."""
     warnings: tuple[str, ...] = ()
@@ -156,6 +159,7 @@ class Run:
                 has_found_weights=bool(document["has_found_weights"]),
                 clip_seconds=document.get("clip_seconds"),
                 background=document.get("background", ""),
+                timelines=dict(document.get("timelines", {})),
                 choice=document["choice"],
                 warnings=tuple(document["warnings"]),
                 versions=dict(document["versions"]),
@@ -437,6 +441,7 @@ def _document(run: Run) -> dict[str, Any]:
         "has_found_weights": run.has_found_weights,
         "clip_seconds": run.clip_seconds,
         "background": run.background,
+        "timelines": run.timelines,
         "choice": run.choice,
         "warnings": run.warnings,
         "metrics": run.metrics,

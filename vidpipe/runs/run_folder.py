@@ -46,6 +46,7 @@ __all__ = [
 RUN_FORMAT, TRAINING_FORMAT = "vidpipe-run", "vidpipe-training"
 RUN_FILES = (
     *("model.safetensors", "run.json", "config.toml", "splits.csv", "metrics.json", "predictions.csv", "folds.csv"),
+    *("truth.jsonl", "timelines.jsonl", "timelines.png"),
     *("leaks.csv", "history*.csv", "history.png", "confusion.png", "report.html", "tensorboard*"),
 )
 """Name patterns of all files that vidpipe writes into a run folder."""

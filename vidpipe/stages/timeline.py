@@ -134,9 +134,7 @@ class _Answerer:
             classifier, plan.sampling, plan.window_seconds, plan.stride_seconds, has_cuts=config.cuts
         )
         self._run, self._plan = run, plan
-        self._decoding = Decoding(
-            config.method, config.change_cost, config.high, config.low, config.min_segment, min_confidence
-        )
+        self._decoding = _decoding_of(run, config, min_confidence)
 
     def answer(self, found: VideoFeatures | VideoFailure) -> Timeline:
         """Return the timeline of a video, or why there is none."""
@@ -147,3 +145,10 @@ class _Answerer:
         times, values = thin(curve.probabilities, curve.grid.edges_seconds, self._plan.stride_seconds)
         duration_seconds = next(iter(found.streams.values())).info.duration_seconds
         return Timeline(found.video_id, segments, duration_seconds, Curve(self._run.class_names, times, values))
+
+
+def _decoding_of(run: Run, config: TimelineConfig, min_confidence: float) -> Decoding:
+    """The settings that are given, else those that were found in training."""
+    found = run.timelines.get("decoding", {}).get("change_cost", Decoding().change_cost)
+    change_cost = found if config.change_cost is None else config.change_cost
+    return Decoding(config.method, change_cost, config.high, config.low, config.min_segment, min_confidence)

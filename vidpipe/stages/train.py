@@ -36,6 +36,7 @@ from vidpipe.training.fusion_weights import FusionWeights
 from vidpipe.training.scoring import Scores, score_classifiers
 from vidpipe.training.selection import HeadChoice, choose_head
 from vidpipe.training.session import TrainingSession, open_session
+from vidpipe.training.timelines import TimelineExam, TimelineResult, write_timelines
 
 __all__ = ["TrainResult", "train"]
 
@@ -56,6 +57,8 @@ class TrainResult:
     """Predictions of the classifiers trained on train alone, on val and test: `scores["test"]["fusion"]`."""
     cross_validation: CrossValidation | None
     leaks: tuple[Leak, ...]
+    timelines: TimelineResult | None = None
+    """Of the validation and the test videos, where the labels are of intervals."""
 
     @property
     def evaluations(self) -> dict[str, dict[str, Evaluation]]:
@@ -78,6 +81,7 @@ def train(
     tensorboard: bool = False,
     skip_conflicts: bool = False,
     label_warnings: Sequence[str] = (),
+    exam: TimelineExam | None = None,
     on_epoch: Callable[[str, Epoch], None] = lambda head, epoch: None,
 ) -> TrainResult:
     """Train a classifier and the baseline on the features of one or more streams, test them once, then refit them.
@@ -97,6 +101,7 @@ def train(
         tensorboard: write TensorBoard events beside history.csv.
         skip_conflicts: exclude videos that have identical features but different labels; without it, they are an error.
         label_warnings: the warnings of reading the labels (`collect_warnings`), to save in the run.
+        exam: where the videos are windows of long videos, scores the timelines of these.
         on_epoch: called after each epoch with the name of the member (`flow/lstm`) or of the only head (`lstm`).
 
     Returns:
@@ -123,13 +128,15 @@ def train(
         members = session.set_head(_choose_head(subsets["train"], session), tuple(named))
         tested = _fit(members, subsets, session)
         scores = _score(tested, subsets)
+        timelines = exam.examine(tested.own, subsets, session.set_stage) if exam else None
         cross_validation = _cross_validate(subsets, protocol, session)
         saved = _refit(tested, subsets, session)
-        results = _Results(protocol.split, subsets, scores, cross_validation, tuple(find_leaks(subsets)))
+        leaks = tuple(find_leaks(subsets))
+        results = _Results(protocol.split, subsets, scores, cross_validation, leaks, timelines)
         warnings = (*label_warnings, *conflict_warnings, *split_warnings)
         run = _make_run(named, results, saved, session, warnings)
         session.folder.put_in_place(partial(_write_run, first, run, results, saved, tested.history))
-    return TrainResult(run, results.split, scores, cross_validation, results.leaks)
+    return TrainResult(run, results.split, scores, cross_validation, results.leaks, timelines)
 
 
 # The steps
@@ -164,6 +171,7 @@ class _Results:
     scores: ScoresBySubset
     cross_validation: CrossValidation | None
     leaks: tuple[Leak, ...]
+    timelines: TimelineResult | None
 
 
 def _choose_head(training: SequenceDataset, session: TrainingSession) -> HeadChoice:
@@ -299,6 +307,8 @@ def _make_run(
         learned_subsets=saved.learned_subsets,
         has_found_weights=saved.own.weights.is_found,
         clip_seconds=_median_seconds(next(iter(stores.values())), results.split),
+        background=results.timelines.background if results.timelines else "",
+        timelines=results.timelines.as_dict() if results.timelines else {},
         choice=session.reason,
         warnings=tuple(dict.fromkeys((*warnings, *caveats))),
     )
@@ -340,6 +350,8 @@ def _write_run(
         "leaks": results.leaks,
     }
     save_run(run, folder, classifiers=saved.classifiers, tables=tables)
+    if results.timelines is not None:
+        write_timelines(results.timelines, folder)
     plot_history(folder / "history.png", history)
     for subset in [subset for subset in ("test", "val") if subset in results.scores][:1]:
         confusion = results.scores[subset][run.classifier].evaluation.confusion
