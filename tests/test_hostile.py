@@ -480,7 +480,12 @@ def untrained_run(path: Path, class_names: tuple[str, ...]) -> Path:
     members = (RunMember(("efficientnet_lite0",), "statistics", 1.0, ({},)),)
     run = Run(path, config, class_names, streams, members, {}, "none", ("train",))
     path.mkdir()
-    save_run(run, path, classifiers=classifiers, tables={"splits": splits, "history": [Epoch(1, 0.0, 0.0)]})
+    save_run(
+        run,
+        path,
+        classifiers=dict(zip(("fusion", "mean"), classifiers, strict=True)),
+        tables={"splits": splits, "history": [Epoch(1, 0.0, 0.0)]},
+    )
     return path
 
 

@@ -255,7 +255,7 @@ def test_a_damaged_model_is_an_error(copied: Path, content: bytes | None) -> Non
 def test_a_saved_run_is_opened_as_it_was(results: dict[str, TrainResult], tmp_path: Path) -> None:
     run = Run.open(results["tested"].run.path)
     (tmp_path / "again").mkdir()
-    classifiers = run.load_classifiers(torch.device("cpu"))
+    classifiers = dict(zip(("fusion", "mean"), run.load_classifiers(torch.device("cpu")), strict=True))
     tables = {"splits": run.splits, "history": run.history, "predictions": run.predictions, "leaks": run.leaks}
     save_run(run, tmp_path / "again", classifiers=classifiers, tables=tables)
     for path in (tmp_path / "again").iterdir():
@@ -266,7 +266,7 @@ def test_a_saved_run_is_opened_as_it_was(results: dict[str, TrainResult], tmp_pa
 def test_a_folder_that_cannot_be_written_is_an_error(results: dict[str, TrainResult], tmp_path: Path) -> None:
     run = results["tested"].run
     with pytest.raises(RunError, match="the run cannot be written"):
-        save_run(run, tmp_path / "nowhere", classifiers=(), tables={})
+        save_run(run, tmp_path / "nowhere", classifiers={}, tables={})
 
 
 def test_a_store_of_other_features_is_refused(results: dict[str, TrainResult], tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def train(
     from vidpipe.datasets.streams import choose_streams
     from vidpipe.datasets.warning_collector import collect_warnings
     from vidpipe.stages import train as stage
+    from vidpipe.stages.train_rows import train_rows
     from vidpipe.training.timelines import TimelineExam
 
     check_names(settings, _names("train"))
@@ -153,6 +154,17 @@ def train(
             exam = TimelineExam(windows, config)
         else:
             videos, *more_splits = label_store_splits(opened, labels)
+    if config.targets == "rows":
+        if exam is None or resume or tensorboard:
+            raise UsageError("--targets rows needs --labels of intervals, and goes without --resume and --tensorboard")
+        return train_rows(
+            exam.windows,
+            Path(output),
+            config=config,
+            overwrite=overwrite,
+            label_warnings=label_warnings,
+            on_epoch=on_epoch,
+        )
     return stage.train(
         opened,
         videos,

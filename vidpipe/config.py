@@ -420,6 +420,12 @@ class TrainConfig(_Checked):
         low=0,
         above=True,
     )
+    targets: str = _setting(
+        "windows",
+        "Labels of intervals: what gets a label in training. windows: parts of long videos, with any head. rows: each "
+        "row of a video, with the head tcn or bilstm over the whole of it.",
+        choices=("windows", "rows"),
+    )
     background: str = _setting("background", "Labels of intervals: the class of time that none of them covers.")
     folds: int | None = _setting(
         None,

@@ -20,6 +20,8 @@ from vidpipe.heads.motion import Motion, masked_mean, step_mask
 
 __all__ = [
     "HEADS",
+    "MIN_DIM_TO_PROJECT",
+    "MIN_SCALE",
     "SEE_CELLS",
     "STATISTICS",
     "AttentionHead",

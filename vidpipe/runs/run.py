@@ -38,13 +38,14 @@ from vidpipe.runs.tables import Epoch, FoldRow, PredictionRow, SplitRow, read_ro
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from vidpipe.datasets.leaks import Leak
     from vidpipe.datasets.streams import Stores
     from vidpipe.features.store import FeatureStore
     from vidpipe.heads.fusion import Fusion
     from vidpipe.heads.heads import Head
+    from vidpipe.heads.rows import RowHead
 
 __all__ = ["EVALUATION_SETS", "Run", "RunMember", "RunStream", "save_run", "stores_of"]
 
@@ -249,6 +250,8 @@ class Run:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        if self.config.targets == "rows":
+            raise RunError(f"{self.path}: labels the rows of long videos, not whole videos; use predict --timeline")
         path = self.path / "model.safetensors"
         try:
             tensors = _current_names(load_file(path), self.members[0].head)
@@ -259,6 +262,33 @@ class Run:
         except (OSError, RuntimeError, SafetensorError) as error:
             raise RunError(f"{path}: cannot be loaded ({error})") from error
         return fusions[0].to(device).eval(), fusions[1].to(device).eval()
+
+    def load_row_head(self, device: "torch.device") -> "RowHead":
+        """Load the head of a run that labels rows.
+
+        Args:
+            device: where it runs.
+
+        Returns:
+            The head, ready to use.
+
+        Raises:
+            RunError: the model file is missing or damaged, or does not fit the run.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from vidpipe.heads.rows import build_row_head
+
+        path, (member,) = self.path / "model.safetensors", self.members
+        dim = sum(stream.dim * stream.key.num_cells for stream in self.streams)
+        try:
+            head = build_row_head(member.head, dim, len(self.class_names), self.config)
+            tensors = load_file(path)
+            head.load_state_dict({name.removeprefix("rows."): tensor for name, tensor in tensors.items()})
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise RunError(f"{path}: cannot be loaded ({error})") from error
+        return head.to(device).eval()
 
     @property
     def _baseline(self) -> tuple[RunMember, ...]:
@@ -393,7 +423,7 @@ def save_run(
     run: Run,
     folder: Path,
     *,
-    classifiers: "Sequence[Fusion]",
+    classifiers: "Mapping[str, nn.Module]",
     tables: Mapping[str, Sequence[Any]],
 ) -> None:
     """Write the files of a run.
@@ -401,7 +431,7 @@ def save_run(
     Args:
         run: the contents of run.json.
         folder: an empty folder.
-        classifiers: the run's own and the baseline.
+        classifiers: by the prefix of their tensors' names: `fusion`, the run's own, and `mean`, the baseline.
         tables: rows of `vidpipe.runs.tables` by file name: `{"splits": [SplitRow(…), …]}`; a table without rows is
             not written.
 
@@ -413,8 +443,8 @@ def save_run(
 
     tensors: dict[str, Tensor] = {
         f"{name}.{key}": tensor.cpu().clone(memory_format=torch.contiguous_format)  # an ensemble shares some
-        for name, fusion in zip(("fusion", BASELINE), classifiers, strict=False)
-        for key, tensor in fusion.state_dict().items()
+        for name, classifier in classifiers.items()
+        for key, tensor in classifier.state_dict().items()
     }
     try:
         (folder / "model.safetensors").write_bytes(save(tensors))  # save_file's files are their owner's alone

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from vidpipe.backbones.image import choose_device
 from vidpipe.config import ExtractConfig, Sampling, TimelineConfig
 from vidpipe.errors import UsageError
@@ -15,7 +17,7 @@ from vidpipe.records import Curve, Timeline, VideoFailure, VideoFeatures, VideoF
 from vidpipe.runs.classifier import SequenceClassifier
 from vidpipe.runs.run import Run
 from vidpipe.stages.apply import answer_each
-from vidpipe.timeline.classifier import WindowClassifier
+from vidpipe.timeline.classifier import RowClassifier, WindowClassifier
 from vidpipe.timeline.curves import thin
 from vidpipe.timeline.decoding import Decoding, decode_segments
 
@@ -129,10 +131,7 @@ class _Answerer:
     """From the features of a video to its timeline."""
 
     def __init__(self, run: Run, plan: WindowPlan, config: TimelineConfig, min_confidence: float, device: str) -> None:
-        classifier = SequenceClassifier.of_run(run, choose_device(device))
-        self._windows = WindowClassifier(
-            classifier, plan.sampling, plan.window_seconds, plan.stride_seconds, has_cuts=config.cuts
-        )
+        self._classifier = _load_classifier(run, plan, choose_device(device), has_cuts=config.cuts)
         self._run, self._plan = run, plan
         self._decoding = _decoding_of(run, config, min_confidence)
 
@@ -140,11 +139,21 @@ class _Answerer:
         """Return the timeline of a video, or why there is none."""
         if isinstance(found, VideoFailure):
             return Timeline(found.video_id, error=found.message)
-        curve = self._windows.curve(found.streams)
+        curve = self._classifier.curve(found.streams)
         segments = decode_segments(curve, self._run.class_names, self._decoding, background=self._run.background)
         times, values = thin(curve.probabilities, curve.grid.edges_seconds, self._plan.stride_seconds)
         duration_seconds = next(iter(found.streams.values())).info.duration_seconds
         return Timeline(found.video_id, segments, duration_seconds, Curve(self._run.class_names, times, values))
+
+
+def _load_classifier(
+    run: Run, plan: WindowPlan, device: torch.device, *, has_cuts: bool
+) -> WindowClassifier | RowClassifier:
+    """What gives the curve of a video: a classifier of windows, or a head that labels rows."""
+    if run.config.targets == "rows":
+        return RowClassifier(run.load_row_head(device), plan.keys, plan.window_seconds, device)
+    classifier = SequenceClassifier.of_run(run, device)
+    return WindowClassifier(classifier, plan.sampling, plan.window_seconds, plan.stride_seconds, has_cuts=has_cuts)
 
 
 def _decoding_of(run: Run, config: TimelineConfig, min_confidence: float) -> Decoding:

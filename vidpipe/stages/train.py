@@ -21,7 +21,7 @@ from vidpipe.features.store import FeatureStore
 from vidpipe.heads.fusion import Fusion, MemberHeads
 from vidpipe.heads.heads import LinearHead
 from vidpipe.heads.inputs import input_of
-from vidpipe.heads.members import BASELINE, Member, baseline_members, resolve_val_fraction
+from vidpipe.heads.members import BASELINE, FUSED, Member, baseline_members, resolve_val_fraction
 from vidpipe.records import LabeledVideo
 from vidpipe.runs.metrics import Evaluation
 from vidpipe.runs.plots import plot_confusion, plot_history
@@ -349,7 +349,8 @@ def _write_run(
         "folds": list(results.cross_validation.rows(_listed(saved))) if results.cross_validation else [],
         "leaks": results.leaks,
     }
-    save_run(run, folder, classifiers=saved.classifiers, tables=tables)
+    classifiers = dict(zip((FUSED, BASELINE), saved.classifiers, strict=True))
+    save_run(run, folder, classifiers=classifiers, tables=tables)
     if results.timelines is not None:
         write_timelines(results.timelines, folder)
     plot_history(folder / "history.png", history)

@@ -4,17 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from vidpipe.config import Sampling
+from vidpipe.datasets.rows import join_streams
 from vidpipe.datasets.streams import kind_of
 from vidpipe.datasets.windows import RowGrid, Windows, cut_windows, find_cuts, grid_of, rows_between
+from vidpipe.features.key import FeatureKey
+from vidpipe.heads.rows import RowHead
 from vidpipe.records import FeatureSequence
 from vidpipe.runs.classifier import SequenceClassifier
 from vidpipe.timeline.curves import join_windows
 
-__all__ = ["RowCurve", "WindowClassifier"]
+__all__ = ["RowClassifier", "RowCurve", "WindowClassifier"]
 
 WINDOWS_AT_ONCE = 64
 Spans = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -110,6 +114,43 @@ class WindowClassifier:
         if name == next(iter(streams)):
             return windows.first_row, windows.stop_row
         return rows_between(streams[name].pts_seconds[:: self._classifier.keys[name].num_cells], windows)
+
+
+class RowClassifier:
+    """Labels each row of a video with a head that sees all of them.
+
+    Args:
+        head: fitted.
+        keys: by stream, the key of its features.
+        window_seconds: how much of a video counts as one piece of evidence.
+        device: where the head runs.
+    """
+
+    def __init__(
+        self, head: RowHead, keys: Mapping[str, FeatureKey], window_seconds: float, device: torch.device
+    ) -> None:
+        self._head, self._keys, self._device = head.to(device).eval(), keys, device
+        self._window_seconds = window_seconds
+
+    @torch.inference_mode()
+    def curve(self, streams: Mapping[str, FeatureSequence]) -> RowCurve:
+        """Return the curve of a video.
+
+        Args:
+            streams: its features.
+
+        Returns:
+            The curve.
+
+        Raises:
+            UsageError: the features are of frames of scenes.
+        """
+        name, key = next(iter(self._keys.items()))
+        rows = join_streams({stream: streams[stream] for stream in self._keys}, self._keys)
+        sampling = key.resolve_sampling()
+        grid = grid_of(streams[name], sampling, self._window_seconds, num_cells=key.num_cells)
+        logits = self._head(rows[None].to(self._device), torch.tensor([len(rows)]))[-1, 0]  # (T, K)
+        return RowCurve(logits.double().softmax(dim=1).cpu().numpy(), grid)
 
 
 def _cut(rows: Mapping[str, Tensor], spans: Mapping[str, Spans], number: int) -> dict[str, Tensor]:

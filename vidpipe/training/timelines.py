@@ -1,6 +1,6 @@
 """Timelines in training: settings of the decoding found on training videos, and the test videos' segments scored."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from vidpipe.config import TrainConfig
 from vidpipe.datasets.interval_labels import LabelledWindows
 from vidpipe.datasets.sequences import SequenceDataset, Subsets
 from vidpipe.heads.fusion import Fusion
-from vidpipe.records import Curve, Timeline
+from vidpipe.records import Curve, FeatureSequence, Timeline
 from vidpipe.runs.classifier import SequenceClassifier
 from vidpipe.timeline.classifier import RowCurve, WindowClassifier
 from vidpipe.timeline.curves import thin
@@ -20,7 +20,7 @@ from vidpipe.timeline.score import TimelineScores, score_timelines
 from vidpipe.timeline.strip import write_strip
 from vidpipe.training.fusion import FittedClassifier, fit_classifier
 
-__all__ = ["TimelineExam", "TimelineResult", "write_timelines"]
+__all__ = ["MIN_UNITS", "TimelineExam", "TimelineJudge", "TimelineResult", "write_timelines"]
 
 CHANGE_COSTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 MIN_UNITS = 4
@@ -67,6 +67,85 @@ def write_timelines(result: TimelineResult, folder: Path) -> None:
 
 
 @dataclass(frozen=True)
+class TimelineJudge:
+    """Turns curves of long videos into timelines, and scores them.
+
+    Args:
+        windows: of the training.
+        class_names: K names.
+    """
+
+    windows: LabelledWindows
+    class_names: Sequence[str]
+
+    def truth_of(self, windows: Iterable[str]) -> tuple[Timeline, ...]:
+        """Return the long videos of some windows, by their ids."""
+        ids = {self.windows.video_of[name] for name in windows}
+        return tuple(one for one in self.windows.truth if one.video_id in ids)
+
+    def features_of(self, video_id: str) -> dict[str, FeatureSequence]:
+        """Return the features of a long video by stream."""
+        return {name: store[video_id] for name, store in self.windows.whole.items()}
+
+    def choose_decoding(self, truth: Sequence[Timeline], curves: Sequence[RowCurve]) -> Decoding:
+        """Return the decoding whose cost of a change gives the best sum of F1@50 and frame accuracy.
+
+        Args:
+            truth: videos that the curves' classifier has not learned from.
+            curves: of these videos.
+
+        Returns:
+            The decoding; the default where nothing is better.
+        """
+
+        def worth(cost: float) -> float:
+            scores = self.score(truth, self.decode(truth, curves, Decoding(change_cost=cost))).segmentation
+            return scores.f1[50] + scores.frame_accuracy
+
+        default = Decoding()
+        best = max((default.change_cost, *CHANGE_COSTS), key=worth)  # of equal ones the first: the default
+        return replace(default, change_cost=best)
+
+    def decode(self, truth: Sequence[Timeline], curves: Iterable[RowCurve], decoding: Decoding) -> tuple[Timeline, ...]:
+        """Return the timelines of videos by their curves."""
+        stride_seconds = self.windows.window_seconds / STRIDES_PER_WINDOW
+        found = []
+        for one, curve in zip(truth, curves, strict=True):
+            segments = decode_segments(curve, self.class_names, decoding, background=self.windows.background)
+            times, values = thin(curve.probabilities, curve.grid.edges_seconds, stride_seconds)
+            drawn = Curve(tuple(self.class_names), times, values)
+            found.append(Timeline(one.video_id, segments, one.duration_seconds, drawn))
+        return tuple(found)
+
+    def score(self, truth: Sequence[Timeline], predicted: Sequence[Timeline]) -> TimelineScores:
+        """Return the metrics of timelines."""
+        background = self.windows.background or "background"
+        return score_timelines(truth, predicted, background=(background,), subset="all")
+
+    def result(
+        self,
+        subsets: Mapping[str, Sequence[Timeline]],
+        curves_of: Callable[[Sequence[Timeline]], Iterable[RowCurve]],
+        decoding: Decoding | None,
+    ) -> TimelineResult:
+        """Return the timelines of the validation and the test videos, and their scores.
+
+        Args:
+            subsets: the videos of each subset.
+            curves_of: gives the curves of videos.
+            decoding: found on the training videos; None for the default.
+
+        Returns:
+            The result.
+        """
+        truth = {name: tuple(subsets[name]) for name in ("val", "test") if subsets[name]}
+        used = decoding or Decoding()
+        predicted = {name: self.decode(videos, curves_of(videos), used) for name, videos in truth.items()}
+        scores = {name: self.score(truth[name], predicted[name]) for name in truth}
+        return TimelineResult(used, decoding is not None, truth, predicted, scores, self.windows.background)
+
+
+@dataclass(frozen=True)
 class TimelineExam:
     """Examines classifiers of windows on the long videos that the windows are from.
 
@@ -98,73 +177,33 @@ class TimelineExam:
             TrainingError: a loss is not finite.
         """
         on_stage("while finding the settings of the decoding")
-        decoding, is_found = self._find_decoding(fitted, subsets["train"])
-        truth, predicted = {}, {}
-        for subset in ("val", "test"):
-            if timelines := self._truth_of(subsets[subset]):
-                names = subsets[subset].class_names
-                curves = self._curves(fitted.fusion, timelines)
-                truth[subset] = timelines
-                predicted[subset] = tuple(
-                    self._timeline(one, curve, names, decoding) for one, curve in zip(timelines, curves, strict=True)
-                )
-        scores = {subset: self._score(truth[subset], predicted[subset]) for subset in truth}
-        return TimelineResult(decoding, is_found, truth, predicted, scores, self.windows.background)
+        judge = TimelineJudge(self.windows, subsets["train"].class_names)
+        decoding = self._find_decoding(fitted, subsets["train"], judge)
+        truth = {name: judge.truth_of(subsets[name].video_ids) for name in ("val", "test")}
+        return judge.result(truth, lambda videos: self._curves(fitted.fusion, videos, judge), decoding)
 
-    def _find_decoding(self, fitted: FittedClassifier, training: SequenceDataset) -> tuple[Decoding, bool]:
-        """The cost of a change with the best sum of F1@50 and frame accuracy on videos that were not learned from."""
+    def _find_decoding(
+        self, fitted: FittedClassifier, training: SequenceDataset, judge: TimelineJudge
+    ) -> Decoding | None:
+        """The best decoding for a classifier of half of the training videos, on the other half; None for too few."""
         units = list(dict.fromkeys(training.units))
         if len(units) < MIN_UNITS:
-            return Decoding(), False
+            return None
         learned, unseen = (_of_units(training, units[part::2]) for part in (0, 1))
-        if len(set(learned.class_index.tolist())) < 2 or not len(unseen):
-            return Decoding(), False
+        if len(set(learned.class_index.tolist())) < 2:
+            return None
         subsets = {"train": learned, "val": training.select([])}
-        members = fitted.fusion.members
-        other = fit_classifier(members, subsets, self.config, weights=fitted.weights)
-        timelines = self._truth_of(unseen)
-        curves = list(self._curves(other.fusion, timelines))
+        other = fit_classifier(fitted.fusion.members, subsets, self.config, weights=fitted.weights)
+        truth = judge.truth_of(unseen.video_ids)
+        return judge.choose_decoding(truth, list(self._curves(other.fusion, truth, judge)))
 
-        def worth(cost: float) -> float:
-            decoding = Decoding(change_cost=cost)
-            found = [
-                self._timeline(one, curve, training.class_names, decoding)
-                for one, curve in zip(timelines, curves, strict=True)
-            ]
-            scores = self._score(timelines, found).segmentation
-            return scores.f1[50] + scores.frame_accuracy
-
-        default = Decoding()
-        best = max((default.change_cost, *CHANGE_COSTS), key=worth)  # of equal ones the first: the default
-        return replace(default, change_cost=best), True
-
-    def _truth_of(self, windows: SequenceDataset) -> tuple[Timeline, ...]:
-        """The long videos of some windows."""
-        ids = {self.windows.video_of[name] for name in windows.video_ids}
-        return tuple(one for one in self.windows.truth if one.video_id in ids)
-
-    def _curves(self, fusion: Fusion, timelines: Sequence[Timeline]) -> Iterator[RowCurve]:
+    def _curves(self, fusion: Fusion, videos: Sequence[Timeline], judge: TimelineJudge) -> Iterator[RowCurve]:
         keys = {name: store.key for name, store in self.windows.whole.items()}
-        first = next(iter(keys.values()))
-        length = self.windows.window_seconds
-        classifier = WindowClassifier(
-            SequenceClassifier(fusion, keys, choose_device(self.config.device)),
-            first.resolve_sampling(),
-            length,
-            length / STRIDES_PER_WINDOW,
-        )
-        for one in timelines:
-            yield classifier.curve({name: store[one.video_id] for name, store in self.windows.whole.items()})
-
-    def _timeline(self, truth: Timeline, curve: RowCurve, class_names: Sequence[str], decoding: Decoding) -> Timeline:
-        segments = decode_segments(curve, class_names, decoding, background=self.windows.background)
-        stride_seconds = self.windows.window_seconds / STRIDES_PER_WINDOW
-        times, values = thin(curve.probabilities, curve.grid.edges_seconds, stride_seconds)
-        return Timeline(truth.video_id, segments, truth.duration_seconds, Curve(tuple(class_names), times, values))
-
-    def _score(self, truth: Sequence[Timeline], predicted: Sequence[Timeline]) -> TimelineScores:
-        background = self.windows.background or "background"
-        return score_timelines(truth, predicted, background=(background,), subset="all")
+        sampling, length = next(iter(keys.values())).resolve_sampling(), self.windows.window_seconds
+        classifier = SequenceClassifier(fusion, keys, choose_device(self.config.device))
+        windows = WindowClassifier(classifier, sampling, length, length / STRIDES_PER_WINDOW)
+        for one in videos:
+            yield windows.curve(judge.features_of(one.video_id))
 
 
 def _of_units(training: SequenceDataset, units: Sequence[str]) -> SequenceDataset:
