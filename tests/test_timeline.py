@@ -219,6 +219,15 @@ def test_a_threshold_begins_high_and_ends_low() -> None:
     assert [one.probability for one in found] == pytest.approx([0.5, 0.9])
 
 
+@pytest.mark.parametrize(("max_overlap", "kept"), [(0.5, ["run"]), (0.9, ["walk", "run"])])
+def test_of_overlapping_segments_the_most_probable_is_kept(max_overlap: float, kept: list[str]) -> None:
+    walk = np.array([0.5] * 8 + [0.0] * 2)  # [0, 8) and [1, 9) share 7 of 9
+    run_ = np.array([0.0] + [0.6] * 8 + [0.0])
+    curve = RowCurve(np.stack([walk, run_], axis=1), RowGrid(np.arange(11.0), 1))
+    decoding = Decoding("threshold", high=0.5, low=0.3, max_overlap=max_overlap)
+    assert [one.label for one in decode_segments(curve, ("walk", "run"), decoding)] == kept
+
+
 def test_short_and_doubtful_segments_are_left_out() -> None:
     values = np.array([[0.9, 0.1]] * 5 + [[0.4, 0.6]] * 5 + [[0.9, 0.1]])
     all_of_them = [("a", 5), ("b", 5), ("a", 1)]

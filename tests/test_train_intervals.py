@@ -2,6 +2,7 @@
 
 import csv
 import json
+from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from tests.commands import run
 from tests.media import moving_square, write_frames
+from tests.pages import Page
 from vidpipe.config import LabelsConfig
 from vidpipe.datasets.interval_labels import LabelledWindows, label_windows, read_interval_labels
 from vidpipe.errors import LabelsError, UsageError
@@ -141,6 +143,19 @@ def test_a_run_from_intervals_finds_the_moves_of_its_test_videos(folder: Path) -
     assert [one.video_id for one in predicted] == [one.video_id for one in truth]
     scored = run("timeline", "score", folder / "run/truth.jsonl", folder / "run/timelines.jsonl", "--format", "json")
     assert json.loads(scored.stdout)["f1"] == scores["f1"]
+
+
+def test_the_report_shows_the_segments_of_the_test_videos_and_their_scores(folder: Path, tmp_path: Path) -> None:
+    assert run("report", folder / "run", "-o", tmp_path / "page.html").exit_code == 0
+    page, scores = Page(tmp_path / "page.html"), Run.open(folder / "run").timelines["scores"]
+    rows = {line[0]: line[1:] for line in page.tables["timeline-scores"][1:]}
+    assert rows.keys() == scores.keys()
+    for subset, line in rows.items():
+        its = scores[subset]
+        figures = [*its["f1"].values(), its["edit"], its["frame_accuracy"], its["average_map"]["0.3:0.1:0.7"]]
+        assert line == [str(its["num_videos"]), *(f"{value:.3f}" for value in figures)]
+    (picture,) = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    assert b64decode(picture.partition(",")[2]) == (folder / "run/timelines.png").read_bytes()
 
 
 def test_predict_uses_the_decoding_of_the_run_and_gives_no_background(folder: Path) -> None:

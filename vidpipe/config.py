@@ -597,6 +597,12 @@ class TimelineConfig(_Checked):
     )
     high: float = _setting(0.5, "threshold: a segment has this probability somewhere.", low=0, high=1)
     low: float = _setting(0.3, "threshold: a segment lasts while its class has this probability.", low=0, high=1)
+    max_overlap: float = _setting(
+        0.5,
+        "threshold: of segments of two classes whose temporal IoU exceeds this, keep the more probable.",
+        low=0,
+        high=1,
+    )
     min_segment: float = _setting(0.0, "Leave out segments that are shorter than this, in seconds.", low=0)
     cuts: bool = _setting(
         True, "End windows at cuts, found where the features of neighbouring frames of an image model differ most."

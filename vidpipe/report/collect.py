@@ -1,5 +1,6 @@
 """The contents of a run's report, as plain records: subsets, groups, metrics, errors, leaks."""
 
+import base64
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,6 +103,9 @@ class Report:
     shows_frames: bool
     verdict: str
     """From `find_verdict`."""
+    strip_uri: str = ""
+    """Segments of the test videos, truth above prediction, as `data:image/png;base64,…`; empty where the labels are of
+    whole videos."""
 
     def score_of(self, kind: str) -> Score | None:
         """Return the score of the model, the baseline or the majority class on the run's evaluation set."""
@@ -138,7 +142,16 @@ def collect_report(run: Run, *, videos: Sequence[Path] = ()) -> Report:
         num_mistakes=len({row.video for row in wrong}),
         shows_frames=bool(videos),
         verdict=find_verdict(run),
+        strip_uri=_strip_uri(run.path / "timelines.png") if run.timelines else "",
     )
+
+
+def _strip_uri(path: Path) -> str:
+    """The picture as a data URI; empty where there is none."""
+    try:
+        return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    except OSError:
+        return ""
 
 
 def evaluated_rows(run: Run) -> Sequence[EvaluatedRow]:

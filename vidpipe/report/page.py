@@ -179,6 +179,7 @@ def _report_values(report: Report) -> dict[str, Any]:
         "majority": report.score_of("majority"),
         "evaluation": evaluation,
         "shows_top5": any(score.evaluation and score.evaluation.top5 is not None for score in report.scores),
+        "strip_uri": report.strip_uri,
         "parts": [score for score in report.scores if _is_listed_part(report.run, score)],
         "weights": {member.member.name: member.weight for member in report.run.members},
         "fold_scores": _drawn_folds(report.run),

@@ -160,4 +160,12 @@ def _decoding_of(run: Run, config: TimelineConfig, min_confidence: float) -> Dec
     """The settings that are given, else those that were found in training."""
     found = run.timelines.get("decoding", {}).get("change_cost", Decoding().change_cost)
     change_cost = found if config.change_cost is None else config.change_cost
-    return Decoding(config.method, change_cost, config.high, config.low, config.min_segment, min_confidence)
+    return Decoding(
+        config.method,
+        change_cost=change_cost,
+        high=config.high,
+        low=config.low,
+        max_overlap=config.max_overlap,
+        min_seconds=config.min_segment,
+        min_confidence=min_confidence,
+    )

@@ -1,7 +1,8 @@
 """Class probabilities over time -> segments.
 
 viterbi     one label at a time: the labels of highest probability, less a cost for each change that is not at a cut
-threshold   each class for itself: from where its probability exceeds `high` as far as it stays above `low`
+threshold   each class for itself: from where its probability exceeds `high` as far as it stays above `low`; of segments
+            that overlap too much, the most probable
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ class Decoding:
     """A segment has this probability somewhere (threshold)."""
     low: float = 0.3
     """A segment lasts while its class has this probability (threshold)."""
+    max_overlap: float = 0.5
+    """Of two segments whose temporal IoU exceeds this, only the more probable one is kept (threshold)."""
     min_seconds: float = 0.0
     """Shorter segments are left out."""
     min_confidence: float = 0.0
@@ -63,7 +66,23 @@ def decode_segments(
         is_long = segment.duration_seconds >= decoding.min_seconds
         if class_names[index] != background and is_long and probability >= decoding.min_confidence:
             found.append(segment)
-    return tuple(sorted(found, key=lambda segment: (segment.start_seconds, segment.stop_seconds)))
+    kept = _suppress(found, decoding.max_overlap) if decoding.method == "threshold" else found
+    return tuple(sorted(kept, key=lambda segment: (segment.start_seconds, segment.stop_seconds)))
+
+
+def _suppress(segments: Sequence[Segment], max_overlap: float) -> list[Segment]:
+    """Non-maximum suppression: the more probable segment first, without those that overlap it too much."""
+    kept: list[Segment] = []
+    for one in sorted(segments, key=lambda segment: -(segment.probability or 0)):
+        if all(_tiou(one, other) <= max_overlap for other in kept):
+            kept.append(one)
+    return kept
+
+
+def _tiou(one: Segment, other: Segment) -> float:
+    """The intersection of two segments over their union, in time."""
+    shared = min(one.stop_seconds, other.stop_seconds) - max(one.start_seconds, other.start_seconds)
+    return max(0.0, shared) / (one.duration_seconds + other.duration_seconds - max(0.0, shared))
 
 
 Run = tuple[int, int, int]
