@@ -4,6 +4,7 @@
     python -m benchmarks.timelines SCRATCH     keep stores, runs and videos in SCRATCH, and use what is there
 
 Each fold trains on the clips of the other groups, and joins its own clips, 10 a video, in random order with hard cuts.
+The rows "from intervals" train on videos that are joined from the other groups' clips, 8 frames a second.
 """
 
 import json
@@ -13,6 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -27,6 +29,7 @@ from vidpipe.errors import LabelsError
 from vidpipe.records import Segment, Timeline
 from vidpipe.runs.run import Run
 from vidpipe.stages.timeline import predict_timelines
+from vidpipe.timeline.exchange import write_timelines
 from vidpipe.timeline.score import score_timelines
 from vidpipe.video.files import find_videos
 
@@ -40,6 +43,12 @@ DECODERS: Mapping[str, TimelineConfig] = {
     "smoothing, viterbi": TimelineConfig(cuts=False),
     "smoothing": TimelineConfig(cuts=False, change_cost=0.0),
     "threshold": TimelineConfig(cuts=False, method="threshold"),
+}
+FROM_INTERVALS: Mapping[str, Mapping[str, Any]] = {
+    "from intervals: windows": {},
+    "from intervals: windows, linear heads": {"head": "statistics"},
+    "from intervals: rows, tcn": {"targets": "rows", "head": "tcn"},
+    "from intervals: rows, bilstm": {"targets": "rows", "head": "bilstm"},
 }
 PLAIN = "windows that do not overlap, most probable class"
 TRUE_CUTS = "the clips' own predictions at the true cuts"
@@ -154,6 +163,7 @@ def measure(name: str, labels: Path, scratch: Path) -> Iterator[str]:
         for decoder, timelines in {
             TRUE_CUTS: timelines_of(times, [[label_of[row[0]] for row in video] for video in clips]),
             **dict(decoded(run_path, scratch / f"{name}_joined{fold}", scratch / f"{name}_dense{fold}")),
+            **dict(from_intervals(folder, others, scratch / f"{name}_joined{fold}", scratch / f"{name}_long{fold}")),
         }.items():
             scores = score_timelines(truth, timelines, fps=FPS).segmentation
             found.setdefault(decoder, []).append((right, scores.frame_accuracy, scores.f1[50], scores.edit))
@@ -179,6 +189,25 @@ def decoded(run_path: Path, joined: Path, store: Path) -> Iterator[tuple[str, li
     for decoder, timeline in {**DECODERS, PLAIN: plain}.items():
         found = predict_timelines(trained_run, videos, timeline=timeline, store_path=store, config=config)
         yield decoder, list(found)
+
+
+def from_intervals(
+    folder: Path, rows: Sequence[Row], tested: Path, scratch: Path
+) -> Iterator[tuple[str, list[Timeline]]]:
+    """Train on videos joined from some clips and their intervals, and predict the tested ones."""
+    clips = chosen_clips(rows, 0)
+    truth = timelines_of(join_clips(folder, clips, scratch / "videos"), [[row[1] for row in video] for video in clips])
+    write_timelines(scratch / "labels.csv", truth)
+    sampling: dict[str, Any] = {"backbone": BACKBONES, "sampling": "fps", "fps": 8.0, "device": "cpu"}
+    vidpipe.extract(scratch / "videos", scratch / "train", **sampling)
+    config = ExtractConfig(device="cpu")
+    for name, settings in FROM_INTERVALS.items():
+        labels = {"labels": str(scratch / "labels.csv"), "test_fraction": 0.0}
+        trained_run = vidpipe.train(
+            scratch / "train", scratch / "run", overwrite=True, device="cpu", **labels, **settings
+        ).run
+        store = scratch / "test"
+        yield name, list(predict_timelines(trained_run, find_videos([tested]), store_path=store, config=config))
 
 
 def run(scratch: Path | None = None) -> str:
