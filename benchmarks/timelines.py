@@ -202,7 +202,7 @@ def from_intervals(
     vidpipe.extract(scratch / "videos", scratch / "train", **sampling)
     config = ExtractConfig(device="cpu")
     for name, settings in FROM_INTERVALS.items():
-        labels = {"labels": str(scratch / "labels.csv"), "test_fraction": 0.0}
+        labels: dict[str, Any] = {"labels": str(scratch / "labels.csv"), "test_fraction": 0.0}
         trained_run = vidpipe.train(
             scratch / "train", scratch / "run", overwrite=True, device="cpu", **labels, **settings
         ).run

@@ -241,6 +241,12 @@ def test_labels_that_do_not_fit_are_one_line(folder: Path, tmp_path: Path, rows:
         read_interval_labels({"flow": FeatureStore.open(folder / "dense")}, LabelsConfig(labels=str(labels)))
 
 
+def test_evaluate_refuses_labels_of_intervals_and_says_what_scores_them(folder: Path) -> None:
+    result = run("evaluate", folder / "run", folder / "dense", "--labels", folder / "labels.csv", *CPU)
+    assert result.exit_code == 2
+    assert "`vidpipe predict --timeline` and `vidpipe timeline score`" in result.stderr
+
+
 def test_frames_of_whole_videos_have_no_windows(folder: Path, tmp_path: Path) -> None:
     extracted = ("--backbone", "lenet5", "--workers", 1, *CPU)
     assert run("extract", folder / "videos", "-o", tmp_path / "whole", *extracted).exit_code == 0

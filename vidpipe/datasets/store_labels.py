@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vidpipe.config import LabelsConfig
 from vidpipe.datasets.groups import group_by_pattern
+from vidpipe.datasets.intervals import has_intervals
 from vidpipe.datasets.labels import labels_from_folders, labels_table, read_labels
 from vidpipe.datasets.streams import Stores, keep_common, name_stores
 from vidpipe.errors import UsageError, count_of, first_few
@@ -121,8 +122,13 @@ def label_store_splits(stores: Stores, config: LabelsConfig) -> list[list[Labele
 
     Raises:
         LabelsError: the labels cannot be read or do not fit the videos, or the streams hold different videos.
-        UsageError: there is no such labels file, or it gives no splits for `all`.
+        UsageError: there is no such labels file, it is of intervals, or it gives no splits for `all`.
     """
+    if config.labels is not None and has_intervals(config.labels):
+        raise UsageError(
+            f"{config.labels}: labels of intervals say what happens when, and this command compares one label for each "
+            "video; score segments with `vidpipe predict --timeline` and `vidpipe timeline score`"
+        )
     named = name_stores(stores)
     splits = [
         _label_stores(
