@@ -51,7 +51,8 @@ class WindowPlan:
         Raises:
             UsageError: the run does not say what length it learned from, or was trained on frames of scenes.
         """
-        window_seconds = config.window or run.clip_seconds
+        own_seconds = run.streams[0].key.resolve_sampling().clip_seconds or run.clip_seconds
+        window_seconds = config.window or own_seconds
         if not window_seconds:
             raise UsageError(
                 f"{run.path}: a run of an older vidpipe, which does not say how long its videos are; give the length "

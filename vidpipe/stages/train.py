@@ -306,17 +306,19 @@ def _make_run(
         grouping=describe_grouping(results.split),
         learned_subsets=saved.learned_subsets,
         has_found_weights=saved.own.weights.is_found,
-        clip_seconds=_median_seconds(next(iter(stores.values())), results.split),
-        background=results.timelines.background if results.timelines else "",
-        timelines=results.timelines.as_dict() if results.timelines else {},
+        **_timeline_values(next(iter(stores.values())), results),
         choice=session.reason,
         warnings=tuple(dict.fromkeys((*warnings, *caveats))),
     )
 
 
-def _median_seconds(store: FeatureStore, split: Split) -> float:
-    """The median length of the videos of the training set."""
-    return median(store.info(video.video_id).duration_seconds for video in split.train)
+def _timeline_values(store: FeatureStore, results: _Results) -> dict[str, Any]:
+    """What a run says about timelines: the length of what it learned from, and what it found on long videos."""
+    if results.timelines is None:
+        seconds = median(store.info(video.video_id).duration_seconds for video in results.split.train)
+        return {"clip_seconds": seconds}
+    found = results.timelines
+    return {"clip_seconds": found.window_seconds, "background": found.background, "timelines": found.as_dict()}
 
 
 def _run_members(fusion: Fusion, training: SequenceDataset, config: TrainConfig) -> Iterator[RunMember]:

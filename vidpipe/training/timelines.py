@@ -41,6 +41,7 @@ class TimelineResult:
     scores: Mapping[str, TimelineScores]
     background: str
     """The class of time without a label; empty where there is none."""
+    window_seconds: float
 
     def as_dict(self) -> dict[str, Any]:
         """Return the decoding and the scores by subset, for JSON."""
@@ -142,7 +143,9 @@ class TimelineJudge:
         used = decoding or Decoding()
         predicted = {name: self.decode(videos, curves_of(videos), used) for name, videos in truth.items()}
         scores = {name: self.score(truth[name], predicted[name]) for name in truth}
-        return TimelineResult(used, decoding is not None, truth, predicted, scores, self.windows.background)
+        return TimelineResult(
+            used, decoding is not None, truth, predicted, scores, self.windows.background, self.windows.window_seconds
+        )
 
 
 @dataclass(frozen=True)
