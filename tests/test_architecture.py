@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "stages": "errors records config video backbones features datasets heads runs training timeline",
     "api": "errors records config video features datasets runs stages",
     "report": "errors version records config html_pages features datasets heads video runs",
-    "demo": "errors records config features datasets video runs stages",
+    "demo": "errors records config features datasets video runs timeline stages",
     "cli": "errors version records config csv_files video backbones features datasets heads runs training timeline"
     " stages api report demo",
     "": "version api features runs",
