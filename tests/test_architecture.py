@@ -196,6 +196,15 @@ finally:
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 
 
+def test_libraries_of_models_are_imported_only_to_build_one() -> None:
+    program = """
+import sys
+import vidpipe.stages.predict, vidpipe.stages.timeline
+assert not {"timm", "torchvision", "transformers", "onnxruntime"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda path: path.name)
 def test_helpers_are_imported_from_helper_modules(path: Path) -> None:
     assert re.findall(r"(?:from|import) tests[.]test_\w+", path.read_text(encoding="utf-8")) == []
