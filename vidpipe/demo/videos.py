@@ -162,7 +162,8 @@ def join_videos(videos: Sequence[Path], out: Path) -> list[tuple[float, float]]:
         for video in videos:
             first = ticks
             for picture, duration in _pictures(video):
-                frame = av.VideoFrame.from_image(ImageOps.pad(picture, JOINED_SIZE))
+                padded = np.asarray(ImageOps.pad(picture, JOINED_SIZE))
+                frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
                 frame.pts, frame.duration, frame.time_base = ticks, duration, Fraction(1, JOINED_TICKS)
                 container.mux(stream.encode(frame))
                 ticks += duration
@@ -178,4 +179,4 @@ def _pictures(video: Path) -> Iterator[tuple[Image.Image, int]]:
         assert stream.average_rate is not None
         duration = round(JOINED_TICKS / stream.average_rate)
         for frame in container.decode(stream):
-            yield frame.to_image(), duration
+            yield Image.fromarray(frame.to_ndarray(format="rgb24")), duration
