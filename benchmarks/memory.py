@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,24 @@ def measure(case: Case, folder: Path) -> tuple[float, float, int, float]:
     """Return peak RSS and PSS in GB, the rows stored, and the seconds."""
     video = case.write(folder)
     arguments = ["extract", str(video), "-o", str(folder / "store"), "--backbone", "efficientnet_lite0,flow"]
-    program = [sys.executable, "-m", "vidpipe", *arguments, "--device", "cpu", *case.options, "--quiet"]
+    rss_gb, pss_gb, seconds = watch([*arguments, "--device", "cpu", *case.options, "--quiet"])
+    num_rows = sum(len(sequence) for store in find_stores(folder / "store").stores for sequence in store.sequences())
+    return rss_gb, pss_gb, num_rows, seconds
+
+
+def watch(arguments: Sequence[str]) -> tuple[float, float, float]:
+    """Run `vidpipe`; return the peak RSS and PSS of all its processes in GB, and the seconds.
+
+    Args:
+        arguments: of the command.
+
+    Returns:
+        Peak RSS, peak PSS, seconds.
+
+    Raises:
+        RuntimeError: the command fails.
+    """
+    program = [sys.executable, "-m", "vidpipe", *arguments]
     started, peaks = time.monotonic(), (0, 0)
     with subprocess.Popen(program, start_new_session=True, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
@@ -82,10 +99,8 @@ def measure(case: Case, folder: Path) -> tuple[float, float, int, float]:
             peaks = (max(peaks[0], sum(rss for rss, _ in looks)), max(peaks[1], sum(pss for _, pss in looks)))
             time.sleep(SECONDS_BETWEEN_LOOKS)
     if process.returncode:
-        raise RuntimeError(f"{case.description}: exit code {process.returncode}")
-    seconds = time.monotonic() - started
-    num_rows = sum(len(sequence) for store in find_stores(folder / "store").stores for sequence in store.sequences())
-    return peaks[0] / 1e9, peaks[1] / 1e9, num_rows, seconds
+        raise RuntimeError(f"vidpipe {' '.join(arguments)}: exit code {process.returncode}")
+    return peaks[0] / 1e9, peaks[1] / 1e9, time.monotonic() - started
 
 
 def _memory(pid: int) -> tuple[int, int]:

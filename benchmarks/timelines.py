@@ -111,15 +111,15 @@ def _merged(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     return tuple(merged)
 
 
-def write_joined(folder: Path, rows: Sequence[Row], name: Path) -> None:
+def write_joined(folder: Path, rows: Sequence[Row], name: Path, *, width: int = WIDTH, height: int = HEIGHT) -> None:
     """Write one video of several clips, and the time of each."""
     num_frames, times = 0, []
     with av.open(name.with_suffix(".mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "18", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for video, *_ in rows:
             first = num_frames
-            for picture in frames_at(folder / video):
+            for picture in frames_at(folder / video, width, height):
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 frame.pts = num_frames
                 num_frames += 1
@@ -129,7 +129,7 @@ def write_joined(folder: Path, rows: Sequence[Row], name: Path) -> None:
     name.with_suffix(".json").write_text(json.dumps(times))
 
 
-def frames_at(path: Path) -> Iterator[NDArray[np.uint8]]:
+def frames_at(path: Path, width: int, height: int) -> Iterator[NDArray[np.uint8]]:
     """Yield a clip's frames at FPS, scaled to fit, on black."""
     with av.open(path) as container:
         shown = [(float(frame.time or 0), frame) for frame in container.decode(video=0)]
@@ -138,12 +138,12 @@ def frames_at(path: Path) -> Iterator[NDArray[np.uint8]]:
     times = np.array([when for when, _ in shown]) - shown[0][0]
     for tick in np.arange(0, ends - 1e-6, 1 / FPS):
         frame = shown[int(np.searchsorted(times, tick + 1e-6, side="right")) - 1][1]
-        scale = min(WIDTH / frame.width, HEIGHT / frame.height)
-        width, height = int(frame.width * scale) // 2 * 2, int(frame.height * scale) // 2 * 2
-        picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-        top, left = (HEIGHT - height) // 2, (WIDTH - width) // 2
-        small = frame.reformat(width, height, format="rgb24").to_ndarray()
-        picture[top : top + height, left : left + width] = small
+        scale = min(width / frame.width, height / frame.height)
+        inner_width, inner_height = int(frame.width * scale) // 2 * 2, int(frame.height * scale) // 2 * 2
+        picture = np.zeros((height, width, 3), np.uint8)
+        top, left = (height - inner_height) // 2, (width - inner_width) // 2
+        small = frame.reformat(inner_width, inner_height, format="rgb24").to_ndarray()
+        picture[top : top + inner_height, left : left + inner_width] = small
         yield picture
 
 

@@ -1,8 +1,10 @@
 """`import vidpipe`: what it gives, what it costs, and how it reports wrong settings."""
 
+import json
 import subprocess
 import sys
 import tomllib
+from dataclasses import asdict
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 
 import vidpipe
-from tests.media import write_video
+from tests.commands import run
+from tests.media import moving_square, write_frames, write_video
 from tests.stores import make_sequence, make_store
 from vidpipe.errors import ConfigError, UsageError
 
@@ -28,7 +31,7 @@ def test_importing_vidpipe_imports_nothing_heavy() -> None:
 import sys
 import vidpipe
 assert vidpipe.__version__
-assert {"extract", "train", "evaluate", "predict", "FeatureStore", "Run"} <= set(dir(vidpipe))
+assert {"extract", "train", "evaluate", "predict", "timelines", "FeatureStore", "Run"} <= set(dir(vidpipe))
 vidpipe.extract, vidpipe.predict
 heavy = {"torch", "torchvision", "timm", "numpy", "h5py", "av", "sklearn", "click"} & set(sys.modules)
 assert not heavy, heavy
@@ -67,6 +70,8 @@ def test_an_unknown_setting_is_an_error_with_the_nearest_name(store: Path, tmp_p
         vidpipe.evaluate(tmp_path / "run", store, label="labels.csv")
     with pytest.raises(ConfigError, match="unknown setting 'num_frames'"):
         vidpipe.predict(tmp_path / "run", tmp_path, num_frames=3)
+    with pytest.raises(ConfigError, match=r"unknown setting 'strid'; did you mean 'stride'\?"):
+        vidpipe.timelines(tmp_path / "run", tmp_path, strid=1.0)
 
 
 def test_a_wrong_value_is_reported_before_any_file_is_read(tmp_path: Path) -> None:
@@ -76,6 +81,8 @@ def test_a_wrong_value_is_reported_before_any_file_is_read(tmp_path: Path) -> No
         vidpipe.extract("nowhere", tmp_path / "s", num_frames=3, sampling="fps")
     with pytest.raises(UsageError, match="goes with train"):
         vidpipe.evaluate(tmp_path / "run", tmp_path / "s", split="all")
+    with pytest.raises(ConfigError, match=r"stride = 0\.0: 0\.01 or more is needed"):
+        vidpipe.timelines(tmp_path / "nowhere", tmp_path, stride=0)
 
 
 def test_a_path_that_does_not_exist_is_wrong_usage(store: Path, tmp_path: Path) -> None:
@@ -85,6 +92,8 @@ def test_a_path_that_does_not_exist_is_wrong_usage(store: Path, tmp_path: Path) 
         vidpipe.train("nowhere", tmp_path / "run")
     with pytest.raises(UsageError, match="nowhere: no such"):
         vidpipe.predict("nowhere", tmp_path)
+    with pytest.raises(UsageError, match="nowhere: no such"):
+        vidpipe.timelines("nowhere", tmp_path)
     assert not (tmp_path / "run").exists()
 
 
@@ -108,3 +117,26 @@ def test_one_input_or_several_may_be_given(tmp_path: Path) -> None:
     assert vidpipe.extract(str(videos[0]), tmp_path / "s", **settings).num_stored == 1
     summary = vidpipe.extract(videos, tmp_path / "s", **settings)
     assert (summary.num_stored, summary.num_skipped) == (1, 1)
+
+
+def test_timelines_are_those_that_the_command_prints(tmp_path: Path) -> None:
+    quick: dict[str, Any] = {"device": "cpu", "workers": 1}
+    for number in range(6):
+        for label in ("left", "right"):
+            frames = moving_square(number, to_the_right=label == "right")
+            write_frames(tmp_path / "clips" / label / f"{number}.mp4", frames)
+    vidpipe.extract(tmp_path / "clips", tmp_path / "features", backbone="lenet5", num_frames=4, **quick)
+    vidpipe.train(tmp_path / "features", tmp_path / "run", head="mean", device="cpu")
+    joined = [frame for number in range(4) for frame in moving_square(number, to_the_right=number % 2 == 0)]
+    write_frames(tmp_path / "long.mp4", joined)
+    settings: dict[str, Any] = {"change_cost": 0, "stride": 0.24, "min_confidence": 0.5, **quick}
+    (found,) = vidpipe.timelines(tmp_path / "run", tmp_path / "long.mp4", store=str(tmp_path / "dense"), **settings)
+    options = [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", value)]
+    command = ("predict", tmp_path / "run", tmp_path / "long.mp4", "--timeline", "--format", "json", "--curves")
+    result = run(*command, *options)
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert [asdict(segment) for segment in found.segments] == printed["segments"]
+    assert found.curve is not None
+    assert found.curve.pts_seconds.tolist() == printed["curve"]["pts_seconds"]
+    assert "long.mp4" in vidpipe.FeatureStore.open(tmp_path / "dense")

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "stages": "errors records config video backbones features datasets heads runs training timeline",
     "api": "errors records config video features datasets runs training stages",
     "report": "errors version records config html_pages features datasets heads video runs",
-    "demo": "errors records config features datasets video runs stages",
+    "demo": "errors records config features datasets video runs timeline stages",
     "cli": "errors version records config csv_files video backbones features datasets heads runs training timeline"
     " stages api report demo",
     "": "version api features runs",
@@ -192,6 +192,15 @@ try:
 finally:
     heavy = {{"torch", "torchvision", "timm", "transformers", "numpy", "h5py"}}
     assert not heavy & set(sys.modules), "a heavy library was imported"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+
+
+def test_libraries_of_models_are_imported_only_to_build_one() -> None:
+    program = """
+import sys
+import vidpipe.stages.predict, vidpipe.stages.timeline
+assert not {"timm", "torchvision", "transformers", "onnxruntime"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 

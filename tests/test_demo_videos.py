@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vidpipe.demo.figures import ACTIONS, pose
-from vidpipe.demo.videos import write_demo_videos
+from vidpipe.demo.videos import join_videos, write_demo_videos
 from vidpipe.errors import UsageError
 
 PAIRS = [
@@ -158,6 +158,22 @@ def test_uniform_samples_of_a_pair_are_the_same_pictures(
         num_frames = len(video.pictures)
         index = [(2 * i + 1) * num_frames // (2 * num_samples) for i in range(num_samples)]
         assert index == [num_frames - 1 - i for i in reversed(index)]
+
+
+def test_a_joined_video_shows_each_frame_as_long_as_before(folder: Path, tmp_path: Path) -> None:
+    clips = [folder / row["video"] for row in read_labels(folder / "labels.csv") if row["label"] == "wave_then_jump"]
+    spans = join_videos(clips, tmp_path / "long.mp4")
+    expected: list[float] = []
+    for clip, (start, stop) in zip(clips, spans, strict=True):
+        with av.open(str(clip)) as container:
+            expected += [start + float(frame.time or 0) for frame in container.decode(video=0)]
+            rate = float(container.streams.video[0].average_rate or 0)
+        assert stop == pytest.approx(expected[-1] + 1 / rate)
+    with av.open(str(tmp_path / "long.mp4")) as container:
+        frames = list(container.decode(video=0))
+        assert container.duration == pytest.approx(spans[-1][1] * 1e6)
+    assert [frame.time for frame in frames] == pytest.approx(expected)
+    assert {(frame.width, frame.height) for frame in frames} == {(320, 240)}
 
 
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(folder: Path, tmp_path: Path) -> None:

@@ -80,6 +80,15 @@ def test_predictions_are_as_described(made: Path) -> None:
     assert {one["status"] for one in check("predict RUN INPUT…", *stored)} == {"unknown"}
 
 
+def test_predicted_timelines_are_as_described(made: Path) -> None:
+    chosen = ("predict", made / "run", made / "new", "--timeline", "--device", "cpu", "--workers", 1)
+    for more, has_curves in (((), False), (("--curves",), True)):
+        found = check("predict RUN INPUT… --timeline", *chosen, *more, exit_code=3)
+        assert {one["status"] for one in found} == {"ok", "failed"}
+        assert any(one["segments"] for one in found)
+        assert any(one["curve"] is not None for one in found) == has_curves
+
+
 def test_an_evaluation_is_as_described(half_tested: Path) -> None:
     folder = half_tested.parent
     (found,) = check("evaluate RUN STORE", "evaluate", half_tested, folder / "store", "--labels", folder / "labels.csv")

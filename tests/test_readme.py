@@ -48,6 +48,8 @@ def write_labelled_videos(folder: Path) -> None:
     rows = [f"{label}/{number}.mp4,{label},g{number}" for label in ("fight", "no_fight") for number in range(6)]
     (folder / "labels.csv").write_text("\n".join(["video,label,group", *rows]))
     (folder / "configs").symlink_to(ROOT / "configs")
+    joined = [frame for number in range(8) for frame in moving_square(number, to_the_right=number % 2 == 0)]
+    write_frames(folder / "long.mp4", joined)
     write_timelines(folder)
 
 

@@ -1,4 +1,4 @@
-"""The Python interface: the four stages as functions that take paths and settings by name.
+"""The Python interface: the stages as functions that take paths and settings by name.
 
 `import vidpipe` gives these functions. Settings are named as in config files (`vidpipe.config`): `--num-frames 8` is
 `num_frames=8`. Each function imports its stage when it is called, so that importing vidpipe stays quick.
@@ -13,6 +13,7 @@ from vidpipe.config import (
     SECTIONS,
     ExtractConfig,
     LabelsConfig,
+    TimelineConfig,
     TrainConfig,
     check_names,
     make_config,
@@ -22,15 +23,17 @@ from vidpipe.errors import UsageError
 
 if TYPE_CHECKING:
     from vidpipe.features.store import FeatureStore
-    from vidpipe.records import Prediction
+    from vidpipe.records import Prediction, Timeline
     from vidpipe.runs.run import Run
     from vidpipe.runs.tables import Epoch
     from vidpipe.stages.evaluate import EvaluationReport
     from vidpipe.stages.extract import ExtractProgress, ExtractSummary
     from vidpipe.stages.train import TrainResult
 
-__all__ = ["Inputs", "StoreInputs", "evaluate", "extract", "predict", "train"]
+__all__ = ["Inputs", "StoreInputs", "evaluate", "extract", "predict", "timelines", "train"]
 
+_TIMELINE_SETTINGS = ("window", "stride", "method", "change_cost", "high", "low", "min_segment", "cuts")
+"""Those of `TimelineConfig` that change a timeline; the others choose what the command prints."""
 Inputs: TypeAlias = str | Path | Sequence[str | Path]
 """A video, a folder of videos or a CSV with a column `video`; or several of them."""
 StoreInputs: TypeAlias = "str | Path | FeatureStore | Mapping[str, FeatureStore] | Sequence[str | Path]"
@@ -269,6 +272,62 @@ def predict(
         opened_store = _match_stores(opened_run, store, usage=usage)
     videos = find_videos(_paths(inputs), prefix=prefix, exclude=exclude, video_column=config.video_column)
     return stage.predict(opened_run, videos, top=top, min_confidence=min_confidence, store=opened_store, config=config)
+
+
+def timelines(
+    run: "str | Path | Run",
+    inputs: Inputs,
+    *,
+    min_confidence: float = 0.0,
+    store: str | Path | None = None,
+    prefix: str = "",
+    exclude: Sequence[str] = (),
+    **settings: Any,
+) -> "Iterator[Timeline]":
+    """Find the segments of long videos with a trained run. Sampling and backbones are the run's own.
+
+        for timeline in vidpipe.timelines("run", "long.mp4", store="dense"):
+            for segment in timeline.segments:
+                print(segment.start_seconds, segment.stop_seconds, segment.label, segment.probability)
+
+    A video that cannot be read gives a timeline with an `error`; the others go on.
+
+    Args:
+        run: the trained run.
+        inputs: the videos.
+        min_confidence: segments with a lower probability are left out.
+        store: a folder to keep the features in; made if it does not exist. What it has is not computed again.
+        prefix: put before each video's id, as a folder.
+        exclude: patterns of videos to leave out, such as `rejected/*` and `*.gif`.
+        **settings: of the timeline: `window`, `stride`, `method`, `change_cost`, `high`, `low`, `min_segment`, `cuts`;
+            and those of extraction that do not change features, as for `predict`.
+
+    Returns:
+        an iterator over the timelines, in the order of the inputs, each as soon as it is known.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+        UsageError: the run or an input does not exist, or the windows do not go with the run.
+        InputError: an input contains no videos.
+        RunError: the folder is not a run.
+        StoreError: the store has other features, or cannot be written.
+        WeightsError: the backbone's weights are not available.
+    """
+    from vidpipe.stages import timeline as stage
+    from vidpipe.video.files import find_videos
+
+    check_names(settings, (*_TIMELINE_SETTINGS, *PREDICT_SETTINGS))
+    timeline, config = make_config(TimelineConfig, settings), make_config(ExtractConfig, settings)
+    opened_run = _open_run(run)
+    videos = find_videos(_paths(inputs), prefix=prefix, exclude=exclude, video_column=config.video_column)
+    return stage.predict_timelines(
+        opened_run,
+        videos,
+        timeline=timeline,
+        min_confidence=min_confidence,
+        store_path=None if store is None else Path(store),
+        config=config,
+    )
 
 
 def _names(section: str) -> list[str]:

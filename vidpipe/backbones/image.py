@@ -9,11 +9,8 @@ import re
 import sys
 from collections.abc import Mapping
 
-import timm
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from vidpipe.backbones.cells import area_weights, max_of_cells
 from vidpipe.backbones.clip import freeze_clip
@@ -189,6 +186,8 @@ class _TorchvisionFeatures(nn.Module):
     """A torchvision model up to the node whose output is pooled."""
 
     def __init__(self, model: nn.Module, node: str) -> None:
+        from torchvision.models.feature_extraction import create_feature_extractor
+
         super().__init__()
         self.cut = create_feature_extractor(model.eval(), {node: "map"}, suppress_diff_warning=True)
 
@@ -280,11 +279,15 @@ def build_network(spec: BackboneSpec) -> nn.Module:
         if spec.library == "vidpipe":
             return LeNet5()
         if spec.library == "timm":
+            import timm  # here, because it takes a second, and stored features need none
+
             return timm.create_model(spec.builder, pretrained=False)
         if spec.library == "transformers":
             from vidpipe.backbones.video_transformers import build_encoder
 
             return build_encoder(spec.builder)
+        from torchvision.models import get_model
+
         return get_model(spec.builder, weights=None, **BUILT_FOR_WEIGHTS.get(spec.builder, {}))  # type: ignore[no-any-return]
 
 

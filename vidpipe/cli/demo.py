@@ -9,7 +9,7 @@ from vidpipe.cli.options import vidpipe_command
 from vidpipe.heads.members import BASELINE
 
 if TYPE_CHECKING:
-    from vidpipe.demo.stage import DemoResult
+    from vidpipe.demo.stage import DemoResult, TimelineResult
 
 
 @vidpipe_command(name="demo", short_help="Run the whole pipeline on videos that it draws itself.")
@@ -27,7 +27,8 @@ def command(folder: Path, groups: int) -> None:
     """Draw a small set of action videos, extract their features, train and predict on them, and show the result.
 
     Nothing is downloaded. The actions come in pairs with the same frames in opposite order, so only a model of the
-    order of frames can distinguish them. Writes DIR/videos, DIR/features, DIR/run and DIR/demo.png (default DIR:
+    order of frames can distinguish them. At last, joins test videos into a long one and finds the actions in it. Writes
+    DIR/videos, DIR/features, DIR/run, DIR/demo.png, DIR/long.mp4, DIR/timeline.png and DIR/timeline.html (default DIR:
     vidpipe-demo).
 
     \b
@@ -59,10 +60,22 @@ def _print_result(result: "DemoResult") -> None:
         about = {result.trained.run.classifier: "  (the classifier)", BASELINE: "  (ignores order: the baseline)"}
         correct = f"{evaluation.top1:6.1%} of {evaluation.num_videos} test videos correct"
         click.echo(f"{name:<{width}} {correct}{about.get(name, '')}")
+    _print_timeline(result.timeline)
     click.echo(
         f"\n{result.summary.num_stored} videos, {result.summary.num_frames} frames, extracted in "
         f"{result.summary.seconds:.0f} s. Picture: {result.picture}. Now your own videos:\n"
         f"  vidpipe extract VIDEOS -o features --backbone efficientnet_lite0 --backbone flow\n"
         f"  vidpipe train features -o run\n"
-        f"  vidpipe predict run MORE_VIDEOS"
+        f"  vidpipe predict run MORE_VIDEOS\n"
+        f"  vidpipe predict run LONG_VIDEO --timeline"
+    )
+
+
+def _print_timeline(timeline: "TimelineResult") -> None:
+    scores = timeline.scores.segmentation
+    predicted, truth = len(timeline.predicted.segments), len(timeline.truth.segments)
+    click.echo(
+        f"\n{timeline.truth.duration_seconds:.0f} s of test videos in one: {predicted} segments found, {truth} true; "
+        f"right label {scores.frame_accuracy:.1%} of the time, F1@50 {scores.f1[50]:.2f}. "
+        f"Picture: {timeline.picture}. Page: {timeline.page}"
     )

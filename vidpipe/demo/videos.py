@@ -24,19 +24,20 @@ something tall and square at the left, and something green at the right that hid
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vidpipe.demo.figures import ACTIONS, Figure, Scene, draw, pose, random_figure, random_scene
 from vidpipe.errors import UsageError
 
-__all__ = ["write_demo_videos"]
+__all__ = ["join_videos", "write_demo_videos"]
 
 FRAME_SIZES = ((192, 144), (224, 168), (256, 192), (320, 240), (240, 192), (320, 180))
 """(width, height) in pixels; even numbers, as yuv420p needs."""
@@ -48,6 +49,9 @@ NUM_FRAMES = (24, 60)
 TRAIN_SHARE, VAL_SHARE = 0.60, 0.15
 INTRA_ONLY = {"preset": "veryfast", "g": "1", "qp": "22"}
 """Options of libx264: each frame is a key frame, and no rate control changes its quality."""
+JOINED_SIZE = (320, 240)
+JOINED_TICKS = 600
+"""A second of a joined video: the duration of a frame at each of `FRAME_RATES` is a whole number of ticks."""
 
 
 @dataclass(frozen=True)
@@ -137,3 +141,42 @@ def _encode(pictures: Sequence[Image.Image], path: Path, frames_per_second: int)
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")))
         container.mux(stream.encode())
+
+
+def join_videos(videos: Sequence[Path], out: Path) -> list[tuple[float, float]]:
+    """Write one video that shows others one after the other, each at its own frame rate and scaled to one size.
+
+    Args:
+        videos: of `write_demo_videos`.
+        out: the file, `.mp4`; it is replaced.
+
+    Returns:
+        The start and stop of each, in seconds.
+    """
+    spans, ticks = [], 0
+    with av.open(out, "w") as container:
+        stream = container.add_stream("libx264", options=INTRA_ONLY)
+        stream.width, stream.height = JOINED_SIZE
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, JOINED_TICKS)
+        for video in videos:
+            first = ticks
+            for picture, duration in _pictures(video):
+                padded = np.asarray(ImageOps.pad(picture, JOINED_SIZE))
+                frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
+                frame.pts, frame.duration, frame.time_base = ticks, duration, Fraction(1, JOINED_TICKS)
+                container.mux(stream.encode(frame))
+                ticks += duration
+            spans.append((first / JOINED_TICKS, ticks / JOINED_TICKS))
+        container.mux(stream.encode())
+    return spans
+
+
+def _pictures(video: Path) -> Iterator[tuple[Image.Image, int]]:
+    """Yield the pictures of a video, each with its duration in ticks."""
+    with av.open(video) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate is not None
+        duration = round(JOINED_TICKS / stream.average_rate)
+        for frame in container.decode(stream):
+            yield Image.fromarray(frame.to_ndarray(format="rgb24")), duration

@@ -25,10 +25,16 @@ def step_mask(sequences: Tensor, lengths: Tensor) -> Tensor:
     return steps[None, :] < lengths.to(sequences.device)[:, None]
 
 
+def _zero_padding(sequences: Tensor, lengths: Tensor) -> Tensor:
+    """Return (N, T, D) in which the steps after a sequence's end are zero; as it is, where there are none."""
+    if int(lengths.min()) >= sequences.shape[1]:
+        return sequences  # filling copies, which costs as much as the rest
+    return sequences.masked_fill(~step_mask(sequences, lengths)[:, :, None], 0)
+
+
 def masked_mean(sequences: Tensor, lengths: Tensor) -> Tensor:
     """Return the mean over each sequence's own steps: (N, T, D), (N,) -> (N, D)"""
-    mask = step_mask(sequences, lengths)
-    total = sequences.masked_fill(~mask[:, :, None], 0).sum(dim=1)  # (N, T, D) -> (N, D)
+    total = _zero_padding(sequences, lengths).sum(dim=1)  # (N, T, D) -> (N, D)
     return total / lengths.to(total)[:, None]
 
 
@@ -38,7 +44,7 @@ def _centred(features: Tensor, lengths: Tensor) -> Tensor:
 
 def _difference(features: Tensor, lengths: Tensor) -> Tensor:
     """The first difference stands twice, which keeps T: x0 x1 x2 -> x1-x0 x1-x0 x2-x1; of a single step it is 0."""
-    steps = (features[:, 1:] - features[:, :-1]).masked_fill(~step_mask(features, lengths)[:, 1:, None], 0)
+    steps = _zero_padding(features[:, 1:] - features[:, :-1], lengths - 1)
     first = steps[:, :1] if steps.shape[1] else torch.zeros_like(features)
     return torch.cat([first, steps], dim=1)  # (N, T, D)
 
@@ -103,8 +109,8 @@ class Motion(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Apply the transforms and normalise them; `lengths` (N,) int64, in frames."""
         cells, cell_lengths = self._by_cell(features, lengths)
-        normalised = (self._transformed(cells, cell_lengths) - self.mean) / self.scale
-        seen: Tensor = normalised.masked_fill(~step_mask(cells, cell_lengths)[:, :, None], 0)
+        transformed = self._transformed(cells, cell_lengths)
+        seen = _zero_padding(transformed.sub_(self.mean).div_(self.scale), cell_lengths)
         if self.num_cells == 1:
             return seen
         by_video = seen.reshape(len(features), self.num_cells, -1, self.dim)  # (N · C, T, M · D) -> (N, C, T, M · D)
@@ -119,7 +125,7 @@ class Motion(nn.Module):
         return cells.transpose(1, 2).flatten(0, 1), lengths.repeat_interleave(self.num_cells)
 
     def _transformed(self, features: Tensor, lengths: Tensor) -> Tensor:
-        features = features.masked_fill(~step_mask(features, lengths)[:, :, None], 0)
+        features = _zero_padding(features, lengths)
         if self._unit_frames:
             features = nn.functional.normalize(features, dim=2)
         return torch.cat([TRANSFORMS[name](features, lengths) for name in self._transforms], dim=2)
