@@ -561,7 +561,11 @@ class PredictConfig(_Checked):
         "Format csv, unless --format is given.",
         low=1,
     )
-    store: str | None = _setting(None, "Use features from this store where it has them.", is_path=True)
+    store: str | None = _setting(
+        None,
+        "Use features from this store where it has them; with --timeline, make it and keep the others in it.",
+        is_path=True,
+    )
     format: str = _setting("table", "Output format; json: one JSON object a line.", choices=("table", "json", "csv"))
 
 
