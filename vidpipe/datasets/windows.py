@@ -94,6 +94,7 @@ def grid_of(sequence: FeatureSequence, sampling: Sampling, window_seconds: float
     pts_seconds, frame_index = sequence.pts_seconds[::num_cells], sequence.rows.frame_index[::num_cells]
     fps, duration_seconds = sequence.info.fps, sequence.info.duration_seconds
     start_seconds = float(pts_seconds[0]) - (int(frame_index[0]) / fps if fps > 0 else 0.0)
+    start_seconds = max(start_seconds, min(0.0, float(pts_seconds[0])))  # the mean rate may put it before the video
     stop_seconds = max(start_seconds + duration_seconds, float(pts_seconds[-1]) + ROUNDING_SECONDS)
     if sampling.method == "fps":
         assert sampling.fps is not None
@@ -123,9 +124,9 @@ def find_cuts(features: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     """
     if len(features) < 2:
         return np.empty(0, np.int64)
-    rows = features.astype(np.float32)
-    unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    distance = 1 - (unit[1:] * unit[:-1]).sum(axis=1)  # (T - 1,)
+    rows = features.astype(np.float32, copy=False)
+    length = np.sqrt(np.einsum("td,td->t", rows, rows)).clip(min=1e-12)
+    distance = 1 - np.einsum("td,td->t", rows[1:], rows[:-1]) / (length[1:] * length[:-1])  # (T - 1,)
     around = np.pad(distance, 2, mode="edge")
     mean = (around[:-4] + around[1:-3] + around[3:-1] + around[4:]) / 4
     return np.flatnonzero((distance >= MIN_CUT_DISTANCE) & (distance >= MIN_CUT_RATIO * mean)) + 1
