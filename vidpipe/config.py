@@ -585,6 +585,12 @@ class TimelineConfig(_Checked):
         True, "End windows at cuts, found where the features of neighbouring frames of an image model differ most."
     )
     curves: bool = _setting(False, "json: give the probability of each class over time too.")
+    write_video: str | None = _setting(
+        None,
+        "Write an H.264 copy of each video, with its segments burnt in and its sound, into this folder.",
+        is_path=True,
+        metavar="DIR",
+    )
 
 
 Config = ExtractConfig | TrainConfig | LabelsConfig | EvaluateConfig | PredictConfig | TimelineConfig
