@@ -11,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.commands import LENET, run
+from tests.media import moving_square, write_frames
 from tests.stores import make_store
 from vidpipe.cli import main
 from vidpipe.features.store import FeatureStore
@@ -78,6 +79,13 @@ def test_predictions_are_as_described(made: Path) -> None:
     assert {one["status"] for one in check("predict RUN INPUT…", *chosen, exit_code=3)} >= {"failed"}
     stored = ("predict", made / "run", made / "videos", "--store", made / "features", "--min-confidence", 1)
     assert {one["status"] for one in check("predict RUN INPUT…", *stored)} == {"unknown"}
+
+
+def test_segments_of_a_recording_are_as_described(made: Path, tmp_path: Path) -> None:
+    path = write_frames(tmp_path / "a.ts", moving_square(3, to_the_right=True) * 4)
+    chosen = ("predict", made / "run", path, "--timeline", "--follow", "--idle", 0.2, "--device", "cpu")
+    for one in check("predict RUN INPUT --timeline --follow", *chosen):
+        assert one["start_seconds"] < one["stop_seconds"]
 
 
 def test_an_evaluation_is_as_described(half_tested: Path) -> None:

@@ -89,9 +89,10 @@ def command(
     config, timeline = make_config(ExtractConfig, settings), make_config(TimelineConfig, settings)
     _check_options(timeline, top=top, uncertain=uncertain)
     if timeline.follow:
-        check_follow(inputs)
-        format_ = "json"
-    format_ = _choose_format(format_, output, uncertain, columns=TIMELINE_COLUMNS if timeline.timeline else CSV_COLUMNS)
+        check_follow(inputs, output)
+    else:
+        columns = TIMELINE_COLUMNS if timeline.timeline else CSV_COLUMNS
+        format_ = _choose_format(format_, output, uncertain, columns=columns)
 
     from vidpipe.datasets.streams import match_stores
     from vidpipe.runs.run import Run
@@ -145,6 +146,8 @@ def _check_options(timeline: TimelineConfig, *, top: int | None, uncertain: int 
         for option, value in (("--top", top), ("--uncertain", uncertain)):
             if value is not None:
                 raise UsageError(f"{option} does not go with --timeline, which gives one label for each segment")
+        if timeline.idle != TimelineConfig().idle and not timeline.follow:
+            raise UsageError("--idle goes with --follow")
     elif timeline != TimelineConfig():
         given = [one.name for one in settings_of(TimelineConfig) if getattr(timeline, one.name) != one.default]
         raise UsageError(f"--{given[0].replace('_', '-')} goes with --timeline")

@@ -11,9 +11,9 @@ import click
 from click.core import ParameterSource
 
 from vidpipe.cli.options import json_line, printable
-from vidpipe.cli.outputs import OutputLines
+from vidpipe.cli.outputs import OutputLines, check_replaceable
 from vidpipe.config import ExtractConfig, TimelineConfig
-from vidpipe.errors import UsageError
+from vidpipe.errors import InputError, UsageError, VideoError
 
 if TYPE_CHECKING:
     from vidpipe.runs.run import Run
@@ -30,20 +30,25 @@ _NOT_FOLLOWED = {
     "decoder": "it reads with PyAV",
     "workers": "it decodes in one process",
 }
+_IGNORED_IN_FILES = ("decoder", "workers")
+"""Settings that config files may have for other commands."""
 
 
-def check_follow(inputs: Sequence[Path]) -> None:
+def check_follow(inputs: Sequence[Path], output: Path | None) -> None:
     """Check that the options and inputs of the running command go with --follow.
 
     Args:
         inputs: the command's.
+        output: the file to write.
 
     Raises:
         UsageError: they do not.
     """
     given = click.get_current_context()
     for name, reason in _NOT_FOLLOWED.items():
-        if given.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        source = given.get_parameter_source(name)
+        in_file = source is ParameterSource.DEFAULT_MAP and name not in _IGNORED_IN_FILES
+        if source is ParameterSource.COMMANDLINE or in_file:
             raise UsageError(f"--{name.replace('_', '-')} does not go with --follow: {reason}")
     if given.get_parameter_source("format_") is ParameterSource.COMMANDLINE and given.params["format_"] != "json":
         raise UsageError(
@@ -53,6 +58,8 @@ def check_follow(inputs: Sequence[Path]) -> None:
         raise UsageError(f"--follow reads one file or one folder, got {len(inputs)}; start a command for each")
     if not inputs[0].is_file() and not inputs[0].is_dir():
         raise UsageError(f"{inputs[0]}: is not there yet; start the recording first, or give its folder")
+    if output is not None:
+        check_replaceable(output, "segments", is_own=lambda first: first.startswith(b'{"video": '))
 
 
 def print_live_segments(
@@ -84,14 +91,18 @@ def print_live_segments(
 
     num_failed = 0
     with OutputLines(output) as lines, _stop_at_ctrl_c() as stop:
-        for one in follow(
+        found = follow(
             run, path, timeline=timeline, min_confidence=min_confidence, config=config, is_stopped=stop.is_set
-        ):
-            if isinstance(one, LiveSegment):
-                lines.write(json_line(_to_object(one)))
-            else:
-                num_failed += 1
-                click.echo(printable(f"failed: {one.video_id}: {one.message}"), err=True)
+        )
+        try:
+            for one in found:
+                if isinstance(one, LiveSegment):
+                    lines.write(json_line(_to_object(one)))
+                else:
+                    num_failed += 1
+                    click.echo(printable(f"failed: {one.video_id}: {one.message}"), err=True)
+        except VideoError as error:
+            raise InputError(f"{path}: {error}") from error
     return num_failed
 
 

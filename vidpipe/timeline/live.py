@@ -95,9 +95,7 @@ class LiveTimeline:
         self._num_done = 0
         """Rows whose probabilities are complete."""
         self._decoder: LiveDecoder | None = None
-        self._new_decoder = lambda rows_per_window: LiveDecoder(
-            class_names, decoding, background=background, rows_per_window=rows_per_window
-        )
+        self._class_names, self._decoding, self._background = class_names, decoding, background
 
     def add(self, stream: str, rows: NewRows) -> Iterator[Segment]:
         """Take the next rows of a stream, and yield the segments that are now certain, in the order of their ends.
@@ -198,7 +196,13 @@ class LiveTimeline:
         count = num_rows - self._num_done
         if count <= 0:
             return
-        self._decoder = self._decoder or self._new_decoder(self._grid.rows_per_window)
+        if self._decoder is None:
+            self._decoder = LiveDecoder(
+                self._class_names,
+                self._decoding,
+                background=self._background,
+                rows_per_window=self._grid.rows_per_window,
+            )
         probabilities = self._totals[:count] / self._weights[:count]
         places = np.arange(self._num_done, num_rows)
         starts = self._grid.edges_seconds[places - self._grid.first]
@@ -320,7 +324,8 @@ class _LiveGrid:
 
     def row_at(self, seconds: NDArray[np.float64]) -> NDArray[np.int64]:
         """The rows at some times."""
-        return np.asarray(self.first + np.searchsorted(self.edges_seconds, seconds, side="right") - 1)
+        rows: NDArray[np.int64] = self.first + np.searchsorted(self.edges_seconds, seconds, side="right") - 1
+        return rows
 
     def drop_before(self, row: int) -> None:
         """Forget the rows before a number."""
@@ -381,7 +386,7 @@ class _Shot:
         """Return the windows that are certain if the shot has so many rows or more, (W, 2), each once."""
         if not self._is_long(num_rows, length):
             return np.empty((0, 2), np.int64)
-        first = np.arange(self._next, num_rows - length + 1, step)
+        first: NDArray[np.int64] = np.arange(self._next, num_rows - length + 1, step)
         self._next += len(first) * step
         return np.stack([first, first + length], axis=1)
 
@@ -397,4 +402,5 @@ class _Shot:
         """Return the windows that are left if the shot stops, (W, 2)."""
         spans = spans_of_shot(self.start, stop, length, step)
         is_given = (spans[:, 0] < self._next) & ((spans[:, 0] - self.start) % step == 0)
-        return spans[~is_given]
+        left: NDArray[np.int64] = spans[~is_given]
+        return left
