@@ -9,12 +9,15 @@ import av
 
 from vidpipe.errors import DecodeError, NotAVideoError, UnreadableFileError
 
-__all__ = ["MAX_PIXELS", "ByteStream", "open_container", "open_stream", "video_stream"]
+__all__ = ["GROWING_FORMATS", "MAX_PIXELS", "ByteStream", "open_container", "open_stream", "video_stream"]
 
 av.logging.set_level(av.logging.PANIC)
 
 MAX_PIXELS = 2**27
 """The largest picture, 16384 × 8192: a header of a few bytes must not make a process allocate gigabytes."""
+
+GROWING_FORMATS = "record MPEG-TS, Matroska or fragmented MP4"
+"""What to do about a file that can be read only when it is complete, as most MP4 files."""
 
 REFERRING_FORMATS = frozenset(
     (
@@ -92,8 +95,7 @@ def open_stream(stream: ByteStream, head: bytes) -> "av.container.InputContainer
         return av.open(stream, "r", options=_options(), metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise NotAVideoError(
-            f"not a media file that can be read while it grows ({error.strerror}); record MPEG-TS, Matroska or "
-            "fragmented MP4"
+            f"not a media file that can be read while it grows ({error.strerror}); {GROWING_FORMATS}"
         ) from error
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, NotAVideoError, VideoError
 from vidpipe.records import VideoFailure
-from vidpipe.video.container import open_container, open_stream, video_stream
+from vidpipe.video.container import GROWING_FORMATS, open_container, open_stream, video_stream
 from vidpipe.video.live_files import GrowingFile, IsStopped, Patience, finished_files
 from vidpipe.video.live_rows import LiveRow, RowPlanner
 from vidpipe.video.reader_pyav import Picture, decode_all
@@ -175,16 +175,16 @@ def _read(path: Path, views: Mapping[str, View], patience: Patience, sender: "_S
 
 
 def _read_growing(path: Path, patience: Patience, rows: "_LiveReader", sender: "_Sender") -> None:
-    file = GrowingFile(path, patience, sender.is_stopped)
-    if not (head := file.peek()):
-        raise NotAVideoError("the file stays empty")
-    with open_stream(file, head) as container:
-        stream = video_stream(container)
-        rows.begin(path.name, is_first=True)
-        for frame in decode_all(container, stream, on_step=sender.step):
-            rows.add(frame)
+    with GrowingFile(path, patience, sender.is_stopped) as file:
+        if not (head := file.peek()):
+            raise NotAVideoError("the file stays empty")
+        with open_stream(file, head) as container:
+            stream = video_stream(container)
+            rows.begin(path.name, is_first=True)
+            for frame in decode_all(container, stream, on_step=sender.step):
+                rows.add(frame)
     if not rows.num_frames:
-        raise DecodeError("no frame of the video stream can be decoded")
+        raise DecodeError(f"no frame can be decoded while it grows; {GROWING_FORMATS}")
 
 
 def _read_finished(path: Path, rows: "_LiveReader", sender: "_Sender") -> None:

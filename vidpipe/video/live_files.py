@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from vidpipe.errors import DecodeError, UnreadableFileError
 from vidpipe.video.files import MEDIA_SUFFIXES
@@ -57,6 +58,12 @@ class GrowingFile:
         except OSError as error:
             raise UnreadableFileError(f"cannot be read ({error.strerror})") from error
         self._head = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
 
     def peek(self) -> bytes:
         """Return the first bytes without reading past them; none if the file stays empty."""
