@@ -11,6 +11,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
@@ -123,11 +124,13 @@ def read_live(
 
 def _receive(connection: "Connection", timeout_seconds: float, is_stopped: IsStopped) -> Iterator[LiveNews]:
     """Yield the news of the process up to the end of the video."""
-    limit_seconds, alive_at, has_stopped = max(timeout_seconds, _START_SECONDS), time.monotonic(), False
+    limit_seconds, alive_at = max(timeout_seconds, _START_SECONDS), time.monotonic()
+    has_started = has_stopped = False
     while True:
         if is_stopped() and not has_stopped:
-            connection.send("stop")
             has_stopped = True
+            with suppress(OSError):  # where the process has ended
+                connection.send("stop")
         if not connection.poll(_ALIVE_SECONDS):
             if time.monotonic() - alive_at > limit_seconds:
                 raise DecodeTimeoutError(f"decoding made no progress for {limit_seconds:g} s (--timeout)")
@@ -135,22 +138,25 @@ def _receive(connection: "Connection", timeout_seconds: float, is_stopped: IsSto
         try:
             news = connection.recv()
         except (EOFError, ConnectionError) as error:
+            if has_stopped and not has_started:  # Ctrl-C before it could ignore the signal
+                return
             raise DecoderCrashError("the decoder crashed") from error
-        limit_seconds, alive_at = timeout_seconds, time.monotonic()
+        has_started = True
         if isinstance(news, VideoError):
             raise news
         if news is not None:
             yield news
+        limit_seconds, alive_at = timeout_seconds, time.monotonic()
         if isinstance(news, LiveEnd):
             return
 
 
 def _run(connection: "Connection", path: Path, views: Mapping[str, View], patience: Patience, parent: int) -> None:
     """Run in the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process hears Ctrl-C, and says when to stop
     die_with(parent)
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     sender = _Sender(connection)
     try:
