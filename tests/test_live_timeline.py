@@ -102,7 +102,7 @@ def grow(
             part = slice(first, first + step)
             if len(sequence.pts_seconds[part]):
                 certain += list(live.add(name, rows_of(sequence, part, per_clip)))
-    return certain, list(live.finish(num_frames, 1.4 + num_frames / FPS))
+    return certain, list(live.finish(1.4 + num_frames / FPS))
 
 
 def assert_same(found: list[Segment], expected: tuple[Segment, ...]) -> None:

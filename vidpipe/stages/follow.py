@@ -129,7 +129,7 @@ def _follow(
             elif isinstance(one, LiveFile):
                 files.add(one)
             elif isinstance(one, LiveEnd):
-                yield from map(files.place, live.finish(one.num_frames, one.stop_seconds))
+                yield from map(files.place, live.finish(one.stop_seconds))
             else:
                 rows = _rows(one, streams[one.stream], config.batch_size)
                 yield from map(files.place, live.add(one.stream, rows))

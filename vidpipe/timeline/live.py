@@ -98,11 +98,14 @@ class LiveTimeline:
         self._class_names, self._decoding, self._background = class_names, decoding, background
 
     def add(self, stream: str, rows: NewRows) -> Iterator[Segment]:
-        """Take the next rows of a stream, and yield the segments that are now certain, in the order of their ends.
+        """Take the next rows of a stream.
 
         Args:
             stream: its name.
             rows: they follow those before.
+
+        Yields:
+            The segments that are now certain, in the order of their ends.
         """
         self._rows[stream].add(rows)
         if stream == self._first:
@@ -115,17 +118,19 @@ class LiveTimeline:
         if num_rows > self._grid.rows_per_window:
             yield from self._advance(num_rows, is_end=False)
 
-    def finish(self, num_frames: int, stop_seconds: float) -> Iterator[Segment]:
-        """Yield the segments that are left when the video ends.
+    def finish(self, stop_seconds: float) -> Iterator[Segment]:
+        """End the video.
 
         Args:
-            num_frames: of the video.
             stop_seconds: when the last frame's presentation ends.
+
+        Yields:
+            The segments that are left.
         """
         known = self._rows[self._first]
         if not known.stop:
             return
-        self._grid.finish(known, num_frames, stop_seconds)
+        self._grid.finish(known, stop_seconds)
         yield from self._advance(known.stop, is_end=True)
         assert self._decoder is not None
         yield from self._decoder.finish(float(self._grid.edges_seconds[-1]))
@@ -305,7 +310,7 @@ class _LiveGrid:
             starts[0] = self.start_seconds
         return starts
 
-    def finish(self, rows: _StreamRows, num_frames: int, stop_seconds: float) -> None:
+    def finish(self, rows: _StreamRows, stop_seconds: float) -> None:
         """Add the end of the video."""
         stop_seconds = max(stop_seconds, float(rows.pts_seconds[-1]) + ROUNDING_SECONDS)
         if not self.is_known(rows):

@@ -53,22 +53,28 @@ class LiveDecoder:
     def add(
         self, probabilities: NDArray[np.float64], start_seconds: NDArray[np.float64], is_cut: NDArray[np.bool_]
     ) -> Iterator[Segment]:
-        """Take the next rows, and yield the segments that are now certain, in the order of their ends.
+        """Take the next rows.
 
         Args:
             probabilities: (T, K)
             start_seconds: (T,) of the rows; a row ends where the next one starts.
             is_cut: (T,) whether a shot begins with the row.
+
+        Yields:
+            The segments that are now certain, in the order of their ends.
         """
         for row, seconds, cut in zip(probabilities, start_seconds.tolist(), is_cut.tolist(), strict=True):
             yield from self._segments(self._runs.add(row, seconds, is_cut=cut))
         yield from self._segments(self._runs.settle())
 
     def finish(self, stop_seconds: float) -> Iterator[Segment]:
-        """Yield the segments that are left when the video ends.
+        """End the video.
 
         Args:
-            stop_seconds: the end.
+            stop_seconds: its end.
+
+        Yields:
+            The segments that are left.
         """
         yield from self._segments(self._runs.finish(stop_seconds))
 

@@ -77,7 +77,6 @@ class LiveRows:
 class LiveEnd:
     """The end of the video."""
 
-    num_frames: int
     stop_seconds: float
     """When the last frame's presentation ends."""
 
@@ -273,7 +272,7 @@ class _LiveReader:
         for stream in self._streams.values():
             stream.finish(stop_seconds, self._last, self.num_frames - 1)
         self._flush()
-        self._sender.send(LiveEnd(self.num_frames, stop_seconds))
+        self._sender.send(LiveEnd(stop_seconds))
 
     def _placed(self, frame: "av.VideoFrame") -> "_Shown":
         """The frame at its time: later than the one before, also where a file says otherwise or nothing."""

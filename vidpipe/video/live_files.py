@@ -13,7 +13,7 @@ from typing import Self
 from vidpipe.errors import DecodeError, UnreadableFileError
 from vidpipe.video.files import MEDIA_SUFFIXES
 
-__all__ = ["GrowingFile", "Patience", "finished_files"]
+__all__ = ["GrowingFile", "IsStopped", "Patience", "finished_files"]
 
 logger = logging.getLogger(__name__)
 

@@ -111,10 +111,13 @@ class RowPlanner:
         return 0 if self._last is None else self._last.frames[0]
 
     def add(self, pts_seconds: float) -> Iterator[LiveRow]:
-        """Take the next frame, and yield the rows that are now certain.
+        """Take the next frame.
 
         Args:
             pts_seconds: when the frame is shown; later than all before it.
+
+        Yields:
+            The rows that are now certain.
         """
         if not self._times.count:
             self.start_seconds = pts_seconds
@@ -126,10 +129,13 @@ class RowPlanner:
         self._times.drop_before(self.first_needed)
 
     def may_need(self, number: int) -> bool:
-        """Whether a row to come may have a frame, which is not the last one.
+        """Return whether a row to come may have a frame.
 
         Args:
-            number: of the frame.
+            number: of the frame, which is not the last one.
+
+        Returns:
+            Whether to keep it.
         """
         if self._by_clips and self.frames_per_clip is None:
             return True
@@ -144,10 +150,13 @@ class RowPlanner:
         return False
 
     def finish(self, end_seconds: float) -> Iterator[LiveRow]:
-        """Yield the rows that are left when the video ends.
+        """End the video.
 
         Args:
             end_seconds: when the last frame's presentation ends.
+
+        Yields:
+            The rows that are left.
         """
         if not self._times.count:
             return
