@@ -52,6 +52,7 @@ HOMES = {
         "vidpipe.video.container",
         "vidpipe.video.packets",
         "vidpipe.video.reader_pyav",
+        "vidpipe.video.live",
         "vidpipe.timeline.annotated",
         "vidpipe.demo.videos",
     },

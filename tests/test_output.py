@@ -11,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.commands import LENET, run
+from tests.media import moving_square, write_frames
 from tests.stores import make_store
 from vidpipe.cli import main
 from vidpipe.features.store import FeatureStore
@@ -87,6 +88,13 @@ def test_predicted_timelines_are_as_described(made: Path) -> None:
         assert {one["status"] for one in found} == {"ok", "failed"}
         assert any(one["segments"] for one in found)
         assert any(one["curve"] is not None for one in found) == has_curves
+
+
+def test_segments_of_a_recording_are_as_described(made: Path, tmp_path: Path) -> None:
+    path = write_frames(tmp_path / "a.ts", moving_square(3, to_the_right=True) * 4)
+    chosen = ("predict", made / "run", path, "--timeline", "--follow", "--idle", 0.2, "--device", "cpu")
+    for one in check("predict RUN INPUT --timeline --follow", *chosen):
+        assert one["start_seconds"] < one["stop_seconds"]
 
 
 def test_an_evaluation_is_as_described(half_tested: Path) -> None:

@@ -61,6 +61,8 @@ def write_timelines(folder: Path) -> None:
     (folder / "predicted.jsonl").write_text(json.dumps({"video": "0.mp4", "segments": [segment]}) + "\n")
     rows = [f"{label}/{number}.mp4,0,0.4,{label}" for label in ("fight", "no_fight") for number in range(6)]
     (folder / "intervals.csv").write_text("\n".join([header, *rows]))
+    for name in ("recording.ts", "camera/1.mp4", "camera/2.mp4"):
+        write_frames(folder / name, moving_square(3, to_the_right=True) * 3)
 
 
 def write_videomae(folder: Path) -> None:

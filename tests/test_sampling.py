@@ -102,3 +102,9 @@ def test_a_video_as_long_as_the_clip_is_one_clip(num_frames: int) -> None:
     times = np.arange(num_frames) / 25
     rows = plan_frames(Sampling("uniform", num_frames=16, clip_seconds=2.0), times, num_frames / 25).rows
     assert rows.frame_index.tolist() == uniform_indices(num_frames, 16).tolist()
+
+
+@pytest.mark.parametrize("error", [-1e-3, -1e-9, 0.0, 1e-9, 1e-3])
+def test_a_clip_between_two_multiples_of_four_frames_is_rounded_up(error: float) -> None:
+    assert frames_per_clip(25 + error, 0.4) == 12
+    assert frames_per_clip(25 + error, 0.56) == 16

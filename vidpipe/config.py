@@ -612,6 +612,18 @@ class TimelineConfig(_Checked):
         True, "End windows at cuts, found where the features of neighbouring frames of an image model differ most."
     )
     curves: bool = _setting(False, "json: give the probability of each class over time too.")
+    follow: bool = _setting(
+        False,
+        "Read one file that is still recorded, or a folder into which a camera puts file after file, and print each "
+        "segment as soon as it is certain, as JSON.",
+    )
+    idle: float = _setting(30.0, "follow: stop after so many seconds without anything new.", low=0, above=True)
+    write_video: str | None = _setting(
+        None,
+        "Write an H.264 copy of each video, with its segments burnt in and its sound, into this folder.",
+        is_path=True,
+        metavar="DIR",
+    )
 
 
 Config = ExtractConfig | TrainConfig | LabelsConfig | EvaluateConfig | PredictConfig | TimelineConfig

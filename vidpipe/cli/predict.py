@@ -25,6 +25,7 @@ from vidpipe.cli.options import (
     vidpipe_command,
 )
 from vidpipe.cli.outputs import OutputLines, check_replaceable
+from vidpipe.cli.predict_follow import check_follow, print_live_segments
 from vidpipe.cli.predict_timeline import CSV_COLUMNS as TIMELINE_COLUMNS
 from vidpipe.cli.predict_timeline import print_timelines
 from vidpipe.config import PREDICT_SETTINGS, ExtractConfig, PredictConfig, TimelineConfig, make_config
@@ -83,16 +84,27 @@ def command(
     vidpipe predict run new_videos/ --min-confidence 0.6
     vidpipe predict run new_videos/ --uncertain 20 -o to_correct.csv
     vidpipe predict run long.mp4 --timeline --store dense_features
+    vidpipe predict run recording.ts --timeline --follow
     """
     config, timeline = make_config(ExtractConfig, settings), make_config(TimelineConfig, settings)
     _check_options(timeline, top=top, uncertain=uncertain)
-    format_ = _choose_format(format_, output, uncertain, columns=TIMELINE_COLUMNS if timeline.timeline else CSV_COLUMNS)
+    if timeline.follow:
+        check_follow(inputs, output)
+    else:
+        columns = TIMELINE_COLUMNS if timeline.timeline else CSV_COLUMNS
+        format_ = _choose_format(format_, output, uncertain, columns=columns)
 
     from vidpipe.datasets.streams import match_stores
     from vidpipe.runs.run import Run
     from vidpipe.stages.predict import predict
 
     opened_run = Run.open(run)
+    if timeline.follow:
+        num_failed = print_live_segments(
+            opened_run, inputs[0], timeline, min_confidence=min_confidence, output=output, config=config
+        )
+        _exit(num_failed, ())
+        return
     videos, unreadable = find_inputs(inputs, prefix=prefix, exclude=exclude, video_column=config.video_column)
     if timeline.timeline:
         num_failed = print_timelines(
@@ -134,6 +146,8 @@ def _check_options(timeline: TimelineConfig, *, top: int | None, uncertain: int 
         for option, value in (("--top", top), ("--uncertain", uncertain)):
             if value is not None:
                 raise UsageError(f"{option} does not go with --timeline, which gives one label for each segment")
+        if timeline.idle != TimelineConfig().idle and not timeline.follow:
+            raise UsageError("--idle goes with --follow")
     elif timeline != TimelineConfig():
         given = [one.name for one in settings_of(TimelineConfig) if getattr(timeline, one.name) != one.default]
         raise UsageError(f"--{given[0].replace('_', '-')} goes with --timeline")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,15 @@ import click
 from vidpipe.cli.options import json_line, printable
 from vidpipe.cli.outputs import OutputLines
 from vidpipe.config import ExtractConfig, TimelineConfig
-from vidpipe.errors import InterruptedExtractionError, count_of
+from vidpipe.errors import InterruptedExtractionError, VidpipeError, count_of
 
 if TYPE_CHECKING:
     from vidpipe.records import Segment, Timeline, VideoFile
     from vidpipe.runs.run import Run
 
 __all__ = ["CSV_COLUMNS", "print_timelines"]
+
+logger = logging.getLogger(__name__)
 
 CSV_COLUMNS = ("video", "start_seconds", "stop_seconds", "label", "probability")
 
@@ -47,13 +50,14 @@ def print_timelines(
         config: how to extract.
 
     Returns:
-        The number of videos that failed.
+        The number of videos that failed, or whose annotated copy failed.
 
     Raises:
         VidpipeError: as `vidpipe.stages.timeline.predict_timelines`.
     """
     from vidpipe.stages.timeline import predict_timelines
 
+    copies = _Copies(videos, timeline.write_video)
     found = predict_timelines(
         run, videos, timeline=timeline, min_confidence=min_confidence, store_path=store, config=config
     )
@@ -68,9 +72,36 @@ def print_timelines(
                     click.echo(printable(f"failed: {one.video_id}: {one.error}"), err=True)
                 for line in _lines(one, format_, paths, has_curves=timeline.curves):
                     lines.write(line)
+                num_failed += not copies.write(one)
         except KeyboardInterrupt:
             raise InterruptedExtractionError(_where_it_stands(num_done, len(videos), lines, store)) from None
     return num_failed
+
+
+class _Copies:
+    """Writes annotated copies of videos into a folder, or none where there is no folder."""
+
+    def __init__(self, videos: "Sequence[VideoFile]", folder: str | None) -> None:
+        self._paths = {video.id: video.path for video in videos}
+        self._folder = None if folder is None else Path(folder)
+        if self._folder is not None:
+            from vidpipe.timeline.video_files import check_copies
+
+            check_copies(self._folder, list(self._paths))
+
+    def write(self, timeline: "Timeline") -> bool:
+        """Write the copy of a video that could be read, and return whether nothing failed."""
+        if self._folder is None or timeline.error is not None:
+            return True
+        from vidpipe.timeline.annotated import write_copy
+
+        try:
+            copy = write_copy(self._paths[timeline.video_id], timeline, self._folder)
+        except VidpipeError as error:
+            click.echo(printable(f"failed: annotated copy of {timeline.video_id}: {error}"), err=True)
+            return False
+        logger.info("%s: annotated copy of %s", copy, timeline.video_id)
+        return True
 
 
 def _where_it_stands(num_done: int, num_videos: int, lines: OutputLines, store: Path | None) -> str:

@@ -18,7 +18,17 @@ from vidpipe.errors import UsageError
 from vidpipe.records import FeatureSequence
 from vidpipe.video.sampling import frames_per_clip
 
-__all__ = ["RowGrid", "Windows", "cut_windows", "find_cuts", "grid_of", "rows_between"]
+__all__ = [
+    "MAX_WINDOWS_OF_SHOT",
+    "ROUNDING_SECONDS",
+    "RowGrid",
+    "Windows",
+    "cut_windows",
+    "find_cuts",
+    "grid_of",
+    "rows_between",
+    "spans_of_shot",
+]
 
 ROUNDING_SECONDS = 1e-6
 MIN_CUT_DISTANCE, MIN_CUT_RATIO = 0.2, 2.5
@@ -146,12 +156,22 @@ def cut_windows(grid: RowGrid, stride_seconds: float, cuts: NDArray[np.int64] | 
     row_seconds = float(grid.edges_seconds[-1] - grid.edges_seconds[0]) / grid.num_rows
     step = max(1, round(stride_seconds / row_seconds))
     edges = [0, *([] if cuts is None else cuts.tolist()), grid.num_rows]
-    spans = np.concatenate([_spans_of_shot(*shot, grid.rows_per_window, step) for shot in pairwise(edges)])
+    spans = np.concatenate([spans_of_shot(*shot, grid.rows_per_window, step) for shot in pairwise(edges)])
     return Windows(spans[:, 0], spans[:, 1], grid.edges_seconds)
 
 
-def _spans_of_shot(start: int, stop: int, length: int, step: int) -> NDArray[np.int64]:
-    """(W, 2) the first row of each window of a shot, and the row after its last one."""
+def spans_of_shot(start: int, stop: int, length: int, step: int) -> NDArray[np.int64]:
+    """Cut one shot into windows.
+
+    Args:
+        start: its first row.
+        stop: the row after its last one.
+        length: rows of a window.
+        step: rows from the start of a window to the start of the next.
+
+    Returns:
+        (W, 2) the first row of each window, and the row after its last one.
+    """
     if stop - start <= MAX_WINDOWS_OF_SHOT * length:
         return np.array([[start, stop]])
     first = np.unique(np.append(np.arange(start, stop - length, step), stop - length))

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from vidpipe.datasets.windows import Windows
 
-__all__ = ["join_windows", "thin"]
+__all__ = ["join_windows", "thin", "window_weights"]
 
 
 def join_windows(windows: Windows, probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -25,15 +25,15 @@ def join_windows(windows: Windows, probabilities: NDArray[np.float32]) -> NDArra
     weight = np.zeros((len(total), 1))
     for length in np.unique(lengths):
         alike = lengths == length
-        for position, share in enumerate(_triangle(int(length))):
+        for position, share in enumerate(window_weights(int(length))):
             rows = windows.first_row[alike] + position  # those of different windows differ
             total[rows] += share * probabilities[alike]
             weight[rows] += share
     return total / weight
 
 
-def _triangle(length: int) -> NDArray[np.float64]:
-    """(length,) weights that fall from the middle to the ends; none is 0."""
+def window_weights(length: int) -> NDArray[np.float64]:
+    """Return the weights of a window's rows: (length,), falling from the middle to the ends; none is 0."""
     return np.asarray(1 - np.abs((np.arange(length) + 0.5) / length * 2 - 1))
 
 

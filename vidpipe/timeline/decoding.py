@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vidpipe.records import Segment
 from vidpipe.timeline.classifier import RowCurve
 
-__all__ = ["METHODS", "Decoding", "decode_segments", "viterbi"]
+__all__ = ["METHODS", "MIN_PROBABILITY", "Decoding", "decode_segments", "viterbi", "viterbi_step"]
 
 MIN_PROBABILITY = 1e-6
 """Bounds the evidence of one row."""
@@ -111,21 +111,35 @@ def viterbi(scores: NDArray[np.float64], change_costs: NDArray[np.float64]) -> N
     Returns:
         (T,) class indices. Viterbi, IEEE Transactions on Information Theory 1967.
     """
-    num_rows, num_classes = scores.shape
-    came_from = np.zeros((num_rows, num_classes), np.int32)
+    num_rows = len(scores)
+    came_from = np.zeros(scores.shape, np.int32)
     best = scores[0].copy()
-    stay = np.arange(num_classes)
     for row in range(1, num_rows):
-        leader = int(best.argmax())
-        after_change = best[leader] - change_costs[row]
-        is_left = after_change > best
-        came_from[row] = np.where(is_left, leader, stay)
-        best = np.where(is_left, after_change, best) + scores[row]
+        best, came_from[row] = viterbi_step(best, scores[row], float(change_costs[row]))
     path = np.empty(num_rows, np.int64)
     path[-1] = best.argmax()
     for row in range(num_rows - 1, 0, -1):
         path[row - 1] = came_from[row, path[row]]
     return path
+
+
+def viterbi_step(
+    best: NDArray[np.float64], scores: NDArray[np.float64], change_cost: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Go on by one row.
+
+    Args:
+        best: (K,) the sum of the best sequence that ends in each class.
+        scores: (K,) of the row.
+        change_cost: of a change before the row.
+
+    Returns:
+        (K,) the same with the row, and (K,) the class before it.
+    """
+    leader = int(best.argmax())
+    after_change = best[leader] - change_cost
+    is_left = after_change > best
+    return np.where(is_left, after_change, best) + scores, np.where(is_left, leader, np.arange(len(best)))
 
 
 def _by_threshold(curve: RowCurve, decoding: Decoding) -> Iterator[Run]:

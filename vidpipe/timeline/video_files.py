@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from vidpipe.datasets.matching import match_names
 from vidpipe.errors import InputError, UsageError, VidpipeError, count_of, first_few
 from vidpipe.records import Timeline
 from vidpipe.video.files import find_videos
 
-__all__ = ["copy_path", "find_video_files"]
+__all__ = ["check_copies", "copy_path", "find_video_files"]
+
+COPY_SUFFIXES = (".mp4", ".mkv")
+"""Of annotated copies: .mkv where MP4 cannot hold the video's sound."""
 
 
 def find_video_files(timelines: Sequence[Timeline], folders: Sequence[Path], *, beside: Path) -> dict[str, Path]:
@@ -58,6 +62,31 @@ def copy_path(folder: Path, video_id: str, suffix: str) -> Path:
     if {"", ".", ".."} & set(parts) or "\0" in video_id:
         raise VidpipeError(f"{video_id!r} is no path below {folder}; rename the video in the file of timelines")
     return folder.joinpath(*parts[:-1], parts[-1] + suffix)
+
+
+def check_copies(folder: Path, video_ids: Sequence[str]) -> None:
+    """Check that copies of videos can be written, and that none exists.
+
+    Args:
+        folder: the folder of copies. It is made if it does not exist.
+        video_ids: the videos.
+
+    Raises:
+        UsageError: the folder cannot be written to, or a copy exists.
+        VidpipeError: an id is no path below a folder.
+    """
+    paths = [copy_path(folder, video_id, suffix) for video_id in video_ids for suffix in COPY_SUFFIXES]
+    existing = [str(path) for path in paths if path.exists()]
+    if existing:
+        raise UsageError(f"{first_few(existing)}: exists; choose another folder for copies, or delete it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: copies cannot be written to it ({error.strerror}); choose another folder"
+        ) from error
 
 
 def _in_folders(video_ids: Sequence[str], folders: Sequence[Path]) -> dict[str, Path]:

@@ -3,17 +3,21 @@
 import stat
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import av
 
 from vidpipe.errors import DecodeError, NotAVideoError, UnreadableFileError
 
-__all__ = ["MAX_PIXELS", "open_container", "video_stream"]
+__all__ = ["GROWING_FORMATS", "MAX_PIXELS", "ByteStream", "open_container", "open_stream", "video_stream"]
 
 av.logging.set_level(av.logging.PANIC)
 
 MAX_PIXELS = 2**27
 """The largest picture, 16384 × 8192: a header of a few bytes must not make a process allocate gigabytes."""
+
+GROWING_FORMATS = "record MPEG-TS, Matroska or fragmented MP4"
+"""What to do about a file that can be read only when it is complete, as most MP4 files."""
 
 REFERRING_FORMATS = frozenset(
     (
@@ -50,15 +54,49 @@ def open_container(path: Path) -> "av.container.InputContainer":
             "a playlist or a reference to other files, and vidpipe reads only the file that it is given; "
             "give those files themselves"
         )
-    options = {"format_whitelist": _allowed_formats(), "protocol_whitelist": "file"}
     try:
-        return av.open(f"file:{path.absolute()}", options=options, metadata_errors="replace")
+        return av.open(f"file:{path.absolute()}", options=_options(), metadata_errors="replace")
     except av.error.FFmpegError as error:
         if isinstance(error, av.error.ArgumentError) and _PATTERN_SIGNS & set(str(path.absolute())):
             raise NotAVideoError(
                 "FFmpeg reads its name as that of a sequence of images, because of a %, *, ? or { in it; rename it"
             ) from error
         raise NotAVideoError(f"not a media file that FFmpeg can open by itself ({error.strerror})") from error
+
+
+class ByteStream(Protocol):
+    """Bytes that are read once, from the first to the last."""
+
+    name: str
+    """A file name: FFmpeg considers its suffix when it tells formats apart."""
+
+    def read(self, num_bytes: int) -> bytes:
+        """Return some bytes, at most as many as asked for; none at the end."""
+
+
+def open_stream(stream: ByteStream, head: bytes) -> "av.container.InputContainer":
+    """Open a media file that is read once, from its start.
+
+    Args:
+        stream: its bytes.
+        head: the first of them, or all that there are.
+
+    Returns:
+        The open file.
+
+    Raises:
+        NotAVideoError: it is no media file, a playlist or reference to other files, or its index is at its end.
+    """
+    if _names_other_files(head):
+        raise NotAVideoError(
+            "a playlist or a reference to other files, and vidpipe reads only the file that it is given"
+        )
+    try:
+        return av.open(stream, "r", options=_options(), metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        raise NotAVideoError(
+            f"not a media file that can be read while it grows ({error.strerror}); {GROWING_FORMATS}"
+        ) from error
 
 
 def video_stream(container: "av.container.InputContainer") -> "av.video.stream.VideoStream":
@@ -85,6 +123,10 @@ def video_stream(container: "av.container.InputContainer") -> "av.video.stream.V
     context.options = {"max_pixels": str(MAX_PIXELS)}
     context.thread_count = 1
     return stream
+
+
+def _options() -> dict[str, str]:
+    return {"format_whitelist": _allowed_formats(), "protocol_whitelist": "file"}
 
 
 @cache

@@ -7,7 +7,7 @@ by its presentation time. It raises an error at the first damage.
 and when each is shown. So a damaged packet, or one that codes no frame, affects no other frame.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -23,7 +23,7 @@ from vidpipe.video.container import open_container, video_stream
 from vidpipe.video.packets import Source
 from vidpipe.video.steps import OnStep, no_step
 
-__all__ = ["PyavReader", "SurveyReader"]
+__all__ = ["Picture", "PyavReader", "SurveyReader", "decode_all"]
 
 SKIPPING_CODECS = frozenset({"h264"})
 """Codecs in which skipping B-frames was found to change no other frame. In damaged HEVC it did (benchmarks/fuzz.py)."""
@@ -64,7 +64,7 @@ class PyavReader:
         """Presentation times of the packets that were skipped since the last seek."""
         self._sound_keys: set[int] = set()
         self._kept = _KeptFrames()
-        self._picture = _Picture(self._frame(int(packets.ticks[0])))
+        self._picture = Picture(self._frame(int(packets.ticks[0])))
         self.is_upright = self._picture.is_upright
         self.pts_seconds, self.end_seconds = packets.pts_seconds, packets.end_seconds
         self.info = VideoInfo.of_file(
@@ -274,32 +274,55 @@ class SurveyReader:
     def _decoded(self) -> Iterator["av.VideoFrame"]:
         """Yield every frame that decodes, in presentation order."""
         with open_container(self._path) as container:
-            stream = video_stream(container)
-            packets = container.demux(stream)
-            packet: av.Packet[Any] | None
-            while True:
-                try:
-                    packet = next(packets)
-                except StopIteration:
-                    return
-                except av.error.FFmpegError:
-                    packet = None  # the rest of the file is missing: flush the decoder
-                self._on_step(1)
-                try:
-                    yield from stream.codec_context.decode(packet)
-                except av.error.EOFError:
-                    return
-                except av.error.FFmpegError:
-                    self._num_errors += 1
-                if packet is None:
-                    return
+            yield from decode_all(container, video_stream(container), on_step=self._on_step, on_error=self._count_error)
+
+    def _count_error(self) -> None:
+        self._num_errors += 1
+
+
+def decode_all(
+    container: "av.container.InputContainer",
+    stream: "av.video.stream.VideoStream",
+    *,
+    on_step: OnStep = no_step,
+    on_error: Callable[[], None] = lambda: None,
+) -> "Iterator[av.VideoFrame]":
+    """Decode every frame that decodes, from where an open file stands to its end.
+
+    Args:
+        container: the open file.
+        stream: its video stream.
+        on_step: called for each packet.
+        on_error: called for each packet that does not decode.
+
+    Yields:
+        The frames, in presentation order.
+    """
+    packets = container.demux(stream)
+    packet: av.Packet[Any] | None
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.error.FFmpegError:
+            packet = None  # the rest of the file is missing: flush the decoder
+        on_step(1)
+        try:
+            yield from stream.codec_context.decode(packet)
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            on_error()
+        if packet is None:
+            return
 
 
 class _Survey:
     """What decoding the whole file finds out."""
 
     def __init__(self) -> None:
-        self.picture: _Picture | None = None
+        self.picture: Picture | None = None
         self.num_corrupt = 0
         self.pts: list[int | None] = []
         self.dts: list[int | None] = []
@@ -307,7 +330,7 @@ class _Survey:
 
     def add(self, frame: "av.VideoFrame") -> None:
         """Take the next frame."""
-        self.picture = self.picture or _Picture(frame)
+        self.picture = self.picture or Picture(frame)
         self.num_corrupt += frame.is_corrupt
         self.kept.add(len(self.pts), frame)
         self.pts.append(frame.pts)
@@ -335,7 +358,7 @@ class _KeptFrames:
         return self._frames.get(name)
 
 
-class _Picture:
+class Picture:
     """Converts frames to RGB, upright and all of one size, as FFmpeg does.
 
     libavfilter's scaler handles interlacing and more than 8 bits.

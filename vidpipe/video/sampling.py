@@ -20,6 +20,9 @@ ROUNDING_SECONDS = 1e-6
 """Shorter than a tick of any common container. Added to k / fps, so that a rounding error does not put it before its
 frame."""
 
+_TIE_FRAMES = 0.02
+"""Rounds up a clip of 14 frames, which lies between 12 and 16, whatever the rounding error of its mean frame rate."""
+
 
 def uniform_indices(num_frames_in_video: int, num_frames: int) -> NDArray[np.int64]:
     """Return the middle frame of each of `num_frames` equal intervals of a video: floor((i + 0.5) · F / N).
@@ -65,7 +68,7 @@ def frames_per_clip(fps: float, clip_seconds: float) -> int:
     Returns:
         C, at least 4.
     """
-    return 4 * max(1, round(fps * clip_seconds / 4))
+    return 4 * max(1, round((fps * clip_seconds + _TIE_FRAMES) / 4))
 
 
 def fps_indices(pts_seconds: NDArray[np.float64], end_seconds: float, fps: float) -> NDArray[np.int64]:

@@ -33,6 +33,7 @@ __all__ = [
     "Piece",
     "ReaderError",
     "decode_piece",
+    "die_with",
     "frames_per_piece",
     "start_worker",
 ]
@@ -102,7 +103,7 @@ def start_worker(counts: "Array[c_longlong]", parent: int) -> None:
         counts: memory shared with the main process: a count of steps for each slot.
         parent: the id of the main process.
     """
-    _die_with(parent)  # before the imports, which take seconds
+    die_with(parent)  # before the imports, which take seconds
     import torch
 
     import vidpipe.video.resize  # noqa: F401
@@ -113,10 +114,13 @@ def start_worker(counts: "Array[c_longlong]", parent: int) -> None:
     _Worker.counts = counts
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Have the system end this process when the main process ends.
 
     A main process that is killed cannot stop its workers, and a worker that hangs in native code cannot look after it.
+
+    Args:
+        parent: the id of the main process.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
