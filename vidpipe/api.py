@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Inputs", "StoreInputs", "evaluate", "extract", "predict", "timelines", "train"]
 
-_TIMELINE_SETTINGS = ("window", "stride", "method", "change_cost", "high", "low", "min_segment", "cuts")
+_TIMELINE_SETTINGS = ("window", "stride", "method", "change_cost", "high", "low", "max_overlap", "min_segment", "cuts")
 """Those of `TimelineConfig` that change a timeline; the others choose what the command prints."""
 Inputs: TypeAlias = str | Path | Sequence[str | Path]
 """A video, a folder of videos or a CSV with a column `video`; or several of them."""

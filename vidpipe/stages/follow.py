@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from vidpipe.backbones.image import choose_device
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig, TimelineConfig
+from vidpipe.errors import UsageError
 from vidpipe.records import Segment, VideoFailure
 from vidpipe.runs.classifier import SequenceClassifier
 from vidpipe.runs.run import Run
 from vidpipe.stages.extract import DEFAULT_BATCH_SIZE, LoadedStream
-from vidpipe.stages.timeline import WindowPlan
-from vidpipe.timeline.decoding import Decoding
+from vidpipe.stages.timeline import WindowPlan, decoding_of
 from vidpipe.timeline.live import LiveTimeline, NewRows
 from vidpipe.video.live import LiveEnd, LiveFile, LiveRows, read_live
 from vidpipe.video.live_files import Patience
@@ -74,6 +74,11 @@ def follow(
         VideoError: the file or the folder cannot be read.
     """
     timeline, config = timeline or TimelineConfig(), config or ExtractConfig()
+    if run.config.targets == "rows":
+        raise UsageError(
+            f"{run.path}: its head sees a video as a whole, so nothing is certain before the end; --follow goes with a "
+            "run that was trained on windows"
+        )
     plan = WindowPlan.of(run, timeline)
     live = LiveTimeline(
         SequenceClassifier.of_run(run, choose_device(config.device)),
@@ -81,7 +86,7 @@ def follow(
         plan.window_seconds,
         plan.stride_seconds,
         class_names=run.class_names,
-        decoding=_decoding(timeline, min_confidence),
+        decoding=decoding_of(run, timeline, min_confidence),
         background=run.background,
         has_cuts=timeline.cuts,
     )
@@ -93,17 +98,6 @@ def follow(
     }
     patience = Patience(timeline.idle, min(_MAX_SETTLE_SECONDS, timeline.idle / 2))
     return _follow(path, live, streams, patience, config, is_stopped)
-
-
-def _decoding(timeline: TimelineConfig, min_confidence: float) -> Decoding:
-    return Decoding(
-        timeline.method,
-        timeline.change_cost,
-        timeline.high,
-        timeline.low,
-        timeline.min_segment,
-        min_confidence,
-    )
 
 
 def _follow(

@@ -21,7 +21,7 @@ from vidpipe.timeline.classifier import RowClassifier, WindowClassifier
 from vidpipe.timeline.curves import thin
 from vidpipe.timeline.decoding import Decoding, decode_segments
 
-__all__ = ["WindowPlan", "predict_timelines"]
+__all__ = ["WindowPlan", "decoding_of", "predict_timelines"]
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class _Answerer:
     def __init__(self, run: Run, plan: WindowPlan, config: TimelineConfig, min_confidence: float, device: str) -> None:
         self._classifier = _load_classifier(run, plan, choose_device(device), has_cuts=config.cuts)
         self._run, self._plan = run, plan
-        self._decoding = _decoding_of(run, config, min_confidence)
+        self._decoding = decoding_of(run, config, min_confidence)
 
     def answer(self, found: VideoFeatures | VideoFailure) -> Timeline:
         """Return the timeline of a video, or why there is none."""
@@ -157,8 +157,8 @@ def _load_classifier(
     return WindowClassifier(classifier, plan.sampling, plan.window_seconds, plan.stride_seconds, has_cuts=has_cuts)
 
 
-def _decoding_of(run: Run, config: TimelineConfig, min_confidence: float) -> Decoding:
-    """The settings that are given, else those that were found in training."""
+def decoding_of(run: Run, config: TimelineConfig, min_confidence: float) -> Decoding:
+    """Return the settings that are given, else those that were found in training."""
     found = run.timelines.get("decoding", {}).get("change_cost", Decoding().change_cost)
     change_cost = found if config.change_cost is None else config.change_cost
     return Decoding(
