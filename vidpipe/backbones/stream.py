@@ -3,11 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
-import torch
-
 from vidpipe.backbones.engines.engine import Engine
 from vidpipe.backbones.engines.load import load_engine
-from vidpipe.backbones.image import FrozenBackbone, meta_backbone
 from vidpipe.backbones.spec import OFFLINE_BACKBONE, BackboneSpec
 from vidpipe.backbones.table import find_backbone
 from vidpipe.backbones.weights import WeightsFile, find_weights
@@ -216,8 +213,17 @@ def _resolve_grid(spec: BackboneSpec, pooling: str, grid: int) -> int:
             f"--grid {grid} does not go with --pool attention, which is trained for whole pictures; --pool tokens "
             "averages the patches of each cell"
         )
+    _check_grid(spec, grid)
+    return grid
+
+
+def _check_grid(spec: BackboneSpec, grid: int) -> None:
+    """Refuse a grid that is finer than the feature map. torch is imported only here, where there is a grid."""
+    import torch
+
+    from vidpipe.backbones.image import FrozenBackbone, meta_backbone
+
     backbone = meta_backbone(spec)
     if isinstance(backbone, FrozenBackbone):
         with torch.device("meta"), torch.no_grad():
             backbone.check_grid(grid)
-    return grid
