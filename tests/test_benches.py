@@ -27,6 +27,7 @@ def test_damaged_videos_do_not_hang_crash_or_give_wrong_rows(tmp_path: Path) -> 
         assert outcomes[outcome] == 0, outcome
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes left behind in /proc")
 def test_a_killed_extraction_loses_nothing_that_was_sealed(tmp_path: Path) -> None:
     outcome = kill_often(3, 1, tmp_path, num_videos=12)

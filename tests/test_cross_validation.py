@@ -105,6 +105,7 @@ def test_auto_takes_a_head_that_earns_it_and_says_why(made: Made, tmp_path: Path
     assert "not tried within --budget: statistics, gru, lstm, tcn, attention" in run.choice
 
 
+@pytest.mark.slow
 def test_auto_leaves_the_simple_head_where_another_wins(tmp_path: Path) -> None:
     """The class is how far the feature goes up and down around its mean, and back: its thirds are the same."""
     random = np.random.default_rng(0)

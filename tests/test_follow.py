@@ -30,6 +30,8 @@ from vidpipe.video.files import find_videos
 from vidpipe.video.live import read_live
 from vidpipe.video.live_files import GrowingFile, Patience, finished_files
 
+pytestmark = pytest.mark.slow  # recordings grow while they are read
+
 CPU = ("--device", "cpu")
 CONFIG = ExtractConfig(device="cpu", workers=1)
 QUICK = Patience(idle_seconds=1.0, settle_seconds=0.4, poll_seconds=0.02)

@@ -32,6 +32,8 @@ from vidpipe.video.resize import resize_and_crop
 
 transformers = pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.slow  # transformers takes seconds to import
+
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VIDEOMAE = {
     "image_size": 32,
