@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.browser import Browser
 from tests.commands import run
 from tests.media import moving_square, write_frames
 from tests.pages import Page
@@ -203,6 +204,56 @@ def corrected(predicted: Path) -> list[Row]:
             if number < 7 and labels:
                 rows.append((row["video"], float(row["start_seconds"]), float(row["stop_seconds"]), labels[0]))
     return rows
+
+
+@pytest.mark.slow
+def test_what_the_page_saves_is_trained_on(folder: Path, tmp_path: Path) -> None:
+    """predict, correct the labels in the page, save, train: a better run."""
+    rows = [row for number in range(7) for row in intervals_of(number)]
+    wrong = [
+        replace_label(row, "right" if row[3] == "left" else "left") if n % 5 < 2 else row for n, row in enumerate(rows)
+    ]
+    write_labels(tmp_path / "before.csv", wrong)
+    write_labels(tmp_path / "truth.csv", [row for number in (7, 8, 9) for row in intervals_of(number)])
+    before = trained_accuracy(folder, tmp_path, "before")
+    page = tmp_path / "after.html"
+    command = ("timeline", "page", tmp_path / "before.json", "--videos", folder / "videos", "-o", page)
+    assert run(*command).exit_code == 0
+    truth = json.dumps({f"{number}.mkv": [row[1:] for row in intervals_of(number)] for number in range(NUM_VIDEOS)})
+    with Browser(tmp_path) as browser:
+        browser.open(page)
+        browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        browser.evaluate(f"const truth = {truth}; {CORRECT}; element.save.click()")
+        browser.wait_for("!state.unsaved")
+        for _ in range(200):
+            if not (tmp_path / "after.csv").is_file():
+                browser.evaluate("new Promise((done) => setTimeout(done, 20))")
+    assert (tmp_path / "after.csv").is_file()
+    assert trained_accuracy(folder, tmp_path, "after") > before + 0.05
+
+
+CORRECT = """
+for (const video of data.videos) {
+  showVideo(video);
+  for (const segment of [...video.segments]) {
+    const middle = (segment.start + segment.stop) / 2;
+    const found = truth[video.id].find(([start, stop]) => start <= middle && middle < stop);
+    select(segment, { jump: false });
+    if (found) setLabel(found[2]); else deleteSegment();
+  }
+}"""
+
+
+def trained_accuracy(folder: Path, tmp_path: Path, name: str) -> float:
+    """Train on the first seven videos in NAME.csv, predict into NAME.json, and score the others."""
+    rows = (tmp_path / f"{name}.csv").read_text().splitlines(keepends=True)
+    (tmp_path / f"{name}.csv").write_text("".join(row for row in rows if not row.startswith(("7", "8", "9"))))
+    options = ("--labels", tmp_path / f"{name}.csv", "--head", "statistics", "--test-fraction", 0, *CPU)
+    assert run("train", folder / "dense", "-o", tmp_path / name, *options).exit_code == 0
+    command = ("predict", tmp_path / name, folder / "videos", "--timeline", "--store", folder / "dense", *CPU)
+    assert run(*command, "-o", tmp_path / f"{name}.json").exit_code == 0
+    scored = run("timeline", "score", tmp_path / "truth.csv", tmp_path / f"{name}.json", "--format", "json")
+    return float(json.loads(scored.stdout)["frame_accuracy"])
 
 
 def test_clips_of_a_length_are_windows_too(folder: Path, tmp_path: Path) -> None:
