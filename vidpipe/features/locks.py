@@ -217,7 +217,7 @@ def acquire(path: Path, *, timeout_seconds: float) -> BaseFileLock | None:
         HeldError: another process still holds it after this time.
         OSError: the file cannot be made.
     """
-    for lock in (FileLock(path), SoftFileLock(path.with_suffix(".marker"))):
+    for lock in (FileLock(path, fallback_to_soft=False), SoftFileLock(path.with_suffix(".marker"))):
         try:
             lock.acquire(timeout=timeout_seconds)
         except Timeout:
