@@ -617,7 +617,7 @@ class TimelineConfig(_Checked):
         "Read one file that is still recorded, or a folder into which a camera puts file after file, and print each "
         "segment as soon as it is certain, as JSON.",
     )
-    idle: float = _setting(30.0, "follow: stop after so many seconds without anything new.", low=0, above=True)
+    idle: float = _setting(30.0, "follow: stop after this number of seconds without anything new.", low=0, above=True)
     write_video: str | None = _setting(
         None,
         "Write an H.264 copy of each video, with its segments burnt in and its sound, into this folder.",

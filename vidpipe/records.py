@@ -596,7 +596,7 @@ class Window:
     """Seconds of video from the start of a window to the start of the next; None for a window around each sampled
     frame."""
     multiple: int = 1
-    """The network sees a multiple of so many frames: it embeds so many together."""
+    """The network sees a multiple of this number of frames: it embeds them together."""
 
     def __post_init__(self) -> None:
         rates = [rate for rate in (self.fps, self.stride_seconds) if rate is not None]

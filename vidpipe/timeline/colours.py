@@ -11,7 +11,7 @@ _PALETTE = (
     *("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#edc948"),
     *("#76b7b2", "#9c755f", "#ff9da7", "#86bc86", "#8c8cc8", "#a0a0a0"),
 )
-"""Tableau 10 and two more: told apart on white and on black."""
+"""Tableau 10 and two more: distinguishable on white and on black."""
 _GOLDEN_ANGLE = 0.61803398875
 
 

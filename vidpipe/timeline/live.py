@@ -144,7 +144,7 @@ class LiveTimeline:
         return self._grid.first + max(0, int(np.searchsorted(edges, until_seconds, side="right")) - 1)
 
     def _advance(self, num_rows: int, *, is_end: bool) -> Iterator[Segment]:
-        """Go on as far as is certain with so many rows."""
+        """Go on as far as is certain with `num_rows` rows."""
         length, step = self._grid.rows_per_window, self._grid.step(self._stride_seconds)
         num_uncut = num_rows
         if num_rows > length:  # a video of one window has no cuts
@@ -388,7 +388,7 @@ class _Shot:
         """Where the next window starts."""
 
     def open_windows(self, num_rows: int, length: int, step: int) -> NDArray[np.int64]:
-        """Return the windows that are certain if the shot has so many rows or more, (W, 2), each once."""
+        """Return the windows that are certain if the shot has this number of rows or more, (W, 2), each once."""
         if not self._is_long(num_rows, length):
             return np.empty((0, 2), np.int64)
         first: NDArray[np.int64] = np.arange(self._next, num_rows - length + 1, step)
@@ -396,7 +396,7 @@ class _Shot:
         return np.stack([first, first + length], axis=1)
 
     def num_complete(self, num_rows: int, length: int) -> int:
-        """Return up to which row no other window is possible if the shot has so many rows or more."""
+        """Return up to which row no other window is possible if the shot has this number of rows or more."""
         return num_rows - length if self._is_long(num_rows, length) else self.start
 
     def _is_long(self, num_rows: int, length: int) -> bool:

@@ -39,7 +39,7 @@ class LiveDecoder:
         class_names: K names.
         decoding: the settings.
         background: the class that gives no segments.
-        rows_per_window: so many rows count as one in the evidence (viterbi).
+        rows_per_window: rows whose evidence counts as one (viterbi).
     """
 
     def __init__(

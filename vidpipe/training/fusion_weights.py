@@ -27,7 +27,7 @@ SHRINKAGE = 0.1
 """Penalty on the squared logarithm of weight / prior, in nats a video."""
 MAX_LOG_RATIO = 3.0
 NUM_PARTS = 3
-"""Where there is one fold, its groups are divided into so many parts to judge the weights."""
+"""Where there is one fold, its groups are divided into this number of parts to judge the weights."""
 
 
 @dataclass(frozen=True)
