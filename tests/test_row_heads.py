@@ -105,6 +105,7 @@ def test_a_run_that_labels_rows_predicts_timelines_only(folder: Path, tmp_path: 
     [
         (("--head", "statistics"), "--targets rows goes with --head bilstm or --head tcn, not with statistics"),
         (("--head", "tcn", "--resume"), "goes without --resume"),
+        (("--head", "tcn", "--folds", 3), "--targets rows tests once; leave out --folds"),
     ],
 )
 def test_what_rows_do_not_go_with_is_named(

@@ -298,6 +298,26 @@ def test_evaluate_refuses_labels_of_intervals_and_says_what_scores_them(folder: 
     assert "`vidpipe predict --timeline` and `vidpipe timeline score`" in result.stderr
 
 
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_groups_come_from_an_expression_over_ids_too(folder: Path, tmp_path: Path, suffix: str) -> None:
+    labels = folder / "labels.csv"
+    if suffix == "json":
+        labels = tmp_path / "labels.json"
+        assert run("timeline", "convert", folder / "labels.csv", labels, "--to", "activitynet").exit_code == 0
+    config = LabelsConfig(labels=str(labels), group_by="[0-4]|[5-9]")
+    found = read_interval_labels({"flow": FeatureStore.open(folder / "dense")}, config)
+    assert [one.group for one in found] == [one.video_id[0] for one in found]
+
+
+def test_a_window_without_intervals_is_wrong_usage(folder: Path, tmp_path: Path) -> None:
+    rows = "".join(f"{number}.mkv,{'ab'[number % 2]}\n" for number in range(NUM_VIDEOS))
+    (tmp_path / "labels.csv").write_text(f"video,label\n{rows}")
+    options = ("--labels", tmp_path / "labels.csv", "--window", 1, *CPU)
+    result = run("train", folder / "dense", "-o", tmp_path / "run", *options)
+    assert result.exit_code == 2
+    assert "--window goes with --labels of intervals" in result.stderr
+
+
 def test_frames_of_whole_videos_have_no_windows(folder: Path, tmp_path: Path) -> None:
     extracted = ("--backbone", "lenet5", "--workers", 1, *CPU)
     assert run("extract", folder / "videos", "-o", tmp_path / "whole", *extracted).exit_code == 0

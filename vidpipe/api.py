@@ -156,6 +156,8 @@ def train(
             opened, videos, more_splits = dict(windows.stores), list(windows.videos), []
             exam = TimelineExam(windows, config)
         else:
+            if config.window is not None:
+                raise UsageError("--window goes with --labels of intervals; these labels are of whole videos")
             videos, *more_splits = label_store_splits(opened, labels)
     if config.targets == "rows":
         if exam is None or resume or tensorboard:

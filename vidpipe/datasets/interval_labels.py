@@ -10,14 +10,16 @@ windows      [───────)                         background, or not 
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.config import LabelsConfig
+from vidpipe.datasets.groups import group_by_pattern
 from vidpipe.datasets.intervals import LabeledInterval, read_intervals
+from vidpipe.datasets.labels import labels_table
 from vidpipe.datasets.matching import match_names
 from vidpipe.datasets.windows import Windows, cut_windows, grid_of, rows_between
 from vidpipe.errors import LabelsError, UsageError, count_of, first_few
@@ -33,7 +35,7 @@ MIN_SHARE, MAX_OTHER_SHARE = 0.75, 0.25
 """A window learns a label that covers this share of it, if each other label covers less than that."""
 MAX_BACKGROUND_SHARE = 0.1
 """A window is background where labels cover no more of it."""
-STRIDES_PER_WINDOW = 2
+_TRAINING_STRIDES_PER_WINDOW = 2
 TOLERANCE_SECONDS = 0.5
 """An interval may stop so much after its video, as times are rounded."""
 
@@ -93,7 +95,19 @@ def read_interval_labels(stores: Mapping[str, FeatureStore], config: LabelsConfi
         else:
             missing.append(one.video_id)
     _report_missing(config, sorted(set(missing)), common, by_video)
-    return [_timeline(video_id, by_video[video_id], first) for video_id in sorted(by_video)]
+    return _grouped([_timeline(video_id, by_video[video_id], first) for video_id in sorted(by_video)], config)
+
+
+def _grouped(timelines: Sequence[Timeline], config: LabelsConfig) -> list[Timeline]:
+    """The timelines with the groups of --group-by, where it is an expression over ids and no column."""
+    table = None if str(config.labels).lower().endswith(".json") else labels_table(str(config.labels))
+    if config.group_by is None or (table is not None and table.named(config.group_by) is not None):
+        return list(timelines)
+    no_column = f"{config.labels} has no such column"
+    videos = group_by_pattern(
+        [LabeledVideo(one.video_id, "") for one in timelines], config.group_by, no_column=no_column
+    )
+    return [replace(one, group=video.group) for one, video in zip(timelines, videos, strict=True)]
 
 
 def _report_missing(
@@ -209,7 +223,7 @@ def _cut(
         sequence, cells = store[video_id], store.key.num_cells
         if windows is None:
             grid = grid_of(sequence, store.key.resolve_sampling(), window_seconds, num_cells=cells)
-            windows = cut_windows(grid, window_seconds / STRIDES_PER_WINDOW)
+            windows = cut_windows(grid, window_seconds / _TRAINING_STRIDES_PER_WINDOW)
             spans[name] = windows.first_row, windows.stop_row
         else:
             spans[name] = rows_between(sequence.pts_seconds[::cells], windows)

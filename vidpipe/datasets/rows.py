@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vidpipe.datasets.sequences import join_cells
@@ -49,7 +50,7 @@ def join_streams(streams: Mapping[str, FeatureSequence], keys: Mapping[str, Feat
     return torch.cat([rows[name][_nearest(first, times[name])] for name in streams], dim=1)
 
 
-def _nearest(wanted: np.ndarray, times: np.ndarray) -> np.ndarray:
+def _nearest(wanted: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.int64]:
     """The numbers of the times that are nearest to those wanted; both increase."""
     after = np.searchsorted(times, wanted).clip(1, max(1, len(times) - 1))
     if len(times) < 2:

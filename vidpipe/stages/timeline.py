@@ -9,6 +9,7 @@ import torch
 
 from vidpipe.backbones.image import choose_device
 from vidpipe.config import ExtractConfig, Sampling, TimelineConfig
+from vidpipe.datasets.windows import STRIDES_PER_WINDOW
 from vidpipe.errors import UsageError
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
@@ -24,8 +25,6 @@ from vidpipe.timeline.decoding import Decoding, decode_segments
 __all__ = ["WindowPlan", "decoding_of", "predict_timelines"]
 
 logger = logging.getLogger(__name__)
-
-STRIDES_PER_WINDOW = 4
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ def train_rows(
     """
     if config.head not in ROW_HEADS:
         raise UsageError(f"--targets rows goes with --head {' or --head '.join(ROW_HEADS)}, not with {config.head}")
+    if config.folds is not None or config.leave_one_group_out or config.repeats > 1:
+        raise UsageError("--targets rows tests once; leave out --folds, --leave-one-group-out and --repeats")
     for store in windows.whole.values():
         check_apart_from_store(run_path, store.path)
     options = {"resume": False, "overwrite": overwrite, "tensorboard": False}

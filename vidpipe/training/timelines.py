@@ -9,6 +9,7 @@ from vidpipe.backbones.image import choose_device
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.interval_labels import LabelledWindows
 from vidpipe.datasets.sequences import SequenceDataset, Subsets
+from vidpipe.datasets.windows import STRIDES_PER_WINDOW
 from vidpipe.heads.fusion import Fusion
 from vidpipe.records import Curve, FeatureSequence, Timeline
 from vidpipe.runs.classifier import SequenceClassifier
@@ -25,7 +26,6 @@ __all__ = ["MIN_UNITS", "TimelineExam", "TimelineJudge", "TimelineResult", "writ
 CHANGE_COSTS = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 MIN_UNITS = 4
 """With fewer groups of training videos, the default settings of the decoding stay."""
-STRIDES_PER_WINDOW = 4
 
 
 @dataclass(frozen=True)
