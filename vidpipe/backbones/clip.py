@@ -25,21 +25,18 @@ class ClipBackbone(FrozenNetwork):
     memory_format = torch.channels_last_3d
     features: "_Maps"
 
-    def feature_map(self, frames: Tensor) -> Tensor:
-        """(N, W, 3, H, W) uint8 RGB -> (N, D, t, h, w) float32"""
-        return self._run(frames)
+    @property
+    def pools_each_channel(self) -> bool:
+        """See `FrozenNetwork.pools_each_channel`."""
+        return True
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """(N, W, 3, H, W) uint8 RGB -> (N, D) float32"""
-        return self._pooled(self._run(frames))
-
-    def _run(self, frames: Tensor) -> Tensor:
-        """The output of the model: maps or tokens."""
+    def run(self, frames: Tensor) -> Tensor:
+        """See `FrozenNetwork.run`: (N, W, 3, H, W) uint8 RGB -> (N, D, t, h, w) float32, or tokens"""
         output: Tensor = self.features(self.normalise(frames).transpose(1, 2))  # -> (N, 3, W, H, W)
         return output
 
-    def _pooled(self, output: Tensor) -> Tensor:
-        """(N, D, t, h, w) -> (N, D)"""
+    def pool(self, output: Tensor) -> Tensor:
+        """See `FrozenNetwork.pool`: (N, D, t, h, w) -> (N, D)"""
         if self.pooling == "max":
             return output.amax(dim=(2, 3, 4))
         averaged: Tensor = self.features.average(output)
@@ -54,12 +51,17 @@ class TokenClipBackbone(ClipBackbone):
 
     features: "_Tokens"  # type: ignore[assignment]
 
-    def feature_map(self, frames: Tensor) -> Tensor:
+    @property
+    def pools_each_channel(self) -> bool:
+        """See `FrozenNetwork.pools_each_channel`."""
+        return False
+
+    def as_map(self, output: Tensor) -> Tensor:
         """Raise UsageError: its tokens are no map."""
         raise UsageError("it gives tokens, not a feature map; r3d_18 is a video model with one")
 
-    def _pooled(self, output: Tensor) -> Tensor:
-        """(N, T, D) -> (N, D)"""
+    def pool(self, output: Tensor) -> Tensor:
+        """See `FrozenNetwork.pool`: (N, T, D) -> (N, D)"""
         if self.pooling == "token":
             return output[:, 0]
         if self.pooling == "attention":

@@ -47,6 +47,51 @@ class FrozenNetwork(nn.Module):
         """The device of the model."""
         return self.get_buffer("mean").device
 
+    @property
+    def pools_each_channel(self) -> bool:
+        """Whether each feature is pooled from one channel of the feature map: the sum, or the largest, of its parts."""
+        return False
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Compute features: the output of `run`, pooled."""
+        return self.pool(self.run(frames))
+
+    def run(self, frames: Tensor) -> Tensor:
+        """Compute what is pooled.
+
+        Args:
+            frames: (N, 3, H, W) uint8 RGB; (N, W, 3, H, W) for a clip backbone.
+
+        Returns:
+            The output of `features`: maps, tokens or a layer.
+        """
+        raise NotImplementedError
+
+    def pool(self, output: Tensor) -> Tensor:
+        """Pool the output of `run`.
+
+        Args:
+            output: maps, tokens or a layer of N pictures or windows.
+
+        Returns:
+            (N, D) float32; with a grid (N, 1 + G², D), the whole picture first.
+        """
+        raise NotImplementedError
+
+    def as_map(self, output: Tensor) -> Tensor:
+        """Return the output of `run` as feature maps.
+
+        Args:
+            output: maps or tokens.
+
+        Returns:
+            (N, D, h, w); (N, D, t, h, w) for a clip backbone.
+
+        Raises:
+            UsageError: the backbone has no feature map.
+        """
+        return output
+
     def feature_map(self, frames: Tensor) -> Tensor:
         """Compute feature maps.
 
@@ -59,7 +104,7 @@ class FrozenNetwork(nn.Module):
         Raises:
             UsageError: the backbone has no feature map.
         """
-        raise NotImplementedError
+        return self.as_map(self.run(frames))
 
     def normalise(self, frames: Tensor) -> Tensor:
         """Return frames as the weights expect them.

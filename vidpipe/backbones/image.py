@@ -54,21 +54,7 @@ class FrozenBackbone(FrozenNetwork):
     grid = 1
     """G: G × G cells of the map are pooled, too; 1 where only the whole map is."""
 
-    def feature_map(self, frames: Tensor) -> Tensor:
-        """Compute feature maps.
-
-        Args:
-            frames: (N, 3, H, W) uint8 RGB.
-
-        Returns:
-            (N, D, h, w) float32.
-
-        Raises:
-            UsageError: the backbone has no feature map.
-        """
-        return self._as_map(self._run(frames))
-
-    @torch.inference_mode()
+    @torch.no_grad()
     def divide(self, grid: int) -> None:
         """Also pool each of grid × grid cells of the feature map from now on.
 
@@ -100,20 +86,20 @@ class FrozenBackbone(FrozenNetwork):
             raise UsageError(f"--grid {grid} is finer than its feature map of {height} × {width}; take a smaller one")
         return height, width
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 RGB -> (N, D) float32; with a grid (N, 1 + G², D), the whole picture first"""
-        output = self._run(frames)
-        pooled = self._pooled(output)
-        return pooled if self.grid == 1 else torch.cat([pooled[:, None], self._pooled_cells(output)], dim=1)
+    @property
+    def pools_each_channel(self) -> bool:
+        """See `FrozenNetwork.pools_each_channel`."""
+        return True
 
-    def _run(self, frames: Tensor) -> Tensor:
-        """The output of the model: maps, tokens or a layer."""
+    def run(self, frames: Tensor) -> Tensor:
+        """See `FrozenNetwork.run`."""
         output: Tensor = self.features(self.normalise(frames))
         return output
 
-    def _as_map(self, output: Tensor) -> Tensor:
-        """-> (N, D, h, w)"""
-        return output
+    def pool(self, output: Tensor) -> Tensor:
+        """See `FrozenNetwork.pool`."""
+        pooled = self._pooled(output)
+        return pooled if self.grid == 1 else torch.cat([pooled[:, None], self._pooled_cells(output)], dim=1)
 
     def _pooled(self, maps: Tensor) -> Tensor:
         """(N, D, h, w) -> (N, D)"""
@@ -121,7 +107,7 @@ class FrozenBackbone(FrozenNetwork):
 
     def _pooled_cells(self, output: Tensor) -> Tensor:
         """-> (N, G², D)"""
-        maps = self._as_map(output)
+        maps = self.as_map(output)
         if self.pooling == "max":
             return max_of_cells(maps, self.grid)
         return self.get_buffer("cell_weights") @ maps.flatten(2).transpose(1, 2)  # (N, h·w, D) -> (N, G², D)
@@ -135,7 +121,13 @@ class TokenBackbone(FrozenBackbone):
 
     features: "_TokenFeatures"
 
-    def _as_map(self, output: Tensor) -> Tensor:
+    @property
+    def pools_each_channel(self) -> bool:
+        """See `FrozenNetwork.pools_each_channel`."""
+        return self.pooling == "tokens" and isinstance(self.features.after_pooling, nn.Identity)
+
+    def as_map(self, output: Tensor) -> Tensor:
+        """See `FrozenNetwork.as_map`: the patches, row by row."""
         patches = output[:, self.features.num_prefix_tokens :]  # (N, T, D) -> (N, h·w, D)
         side = int(patches.shape[1] ** 0.5)
         if side * side != patches.shape[1]:
@@ -160,7 +152,13 @@ class TokenBackbone(FrozenBackbone):
 class LayerBackbone(FrozenBackbone):
     """A model whose feature is the output of a layer, without pooling; it has no feature map."""
 
-    def _as_map(self, output: Tensor) -> Tensor:
+    @property
+    def pools_each_channel(self) -> bool:
+        """See `FrozenNetwork.pools_each_channel`."""
+        return False
+
+    def as_map(self, output: Tensor) -> Tensor:
+        """Raise UsageError: it has no feature map."""
         raise UsageError(
             "its feature is a whole layer, which has no feature map; resnet18 is a small backbone with one"
         )

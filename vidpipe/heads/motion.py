@@ -18,6 +18,9 @@ __all__ = ["TRANSFORMS", "Motion", "masked_mean", "step_mask"]
 MIN_SCALE = 1e-6
 """A feature with a smaller deviation is not scaled: dividing by almost zero would blow it up in other videos."""
 
+MIN_NORM = 1e-12
+"""As in `torch.nn.functional.normalize`."""
+
 
 def step_mask(sequences: Tensor, lengths: Tensor) -> Tensor:
     """Return (N, T) bool: which steps of (N, T, D) lie within their sequence."""
@@ -55,6 +58,14 @@ TRANSFORMS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "difference": _difference,
     "magnitude": lambda features, lengths: _difference(features, lengths).abs(),
 }
+
+
+def _split(name: str, parts: Tensor, whole: Tensor) -> Tensor:
+    """Transform parts (P, T, D) so that their sum is the transform of the whole (T, D)."""
+    lengths = torch.tensor([len(whole)])
+    if name != "magnitude":
+        return TRANSFORMS[name](parts, lengths.expand(len(parts)))
+    return _difference(whole[None], lengths).sign() * _difference(parts, lengths.expand(len(parts)))
 
 
 class Motion(nn.Module):
@@ -115,6 +126,24 @@ class Motion(nn.Module):
             return seen
         by_video = seen.reshape(len(features), self.num_cells, -1, self.dim)  # (N · C, T, M · D) -> (N, C, T, M · D)
         return by_video.transpose(1, 2).flatten(1, 2)  # -> (N, T · C, M · D)
+
+    def split(self, parts: Tensor, whole: Tensor) -> Tensor:
+        """Transform the parts of one cell's sequence, so that their sum is what the head sees of the whole.
+
+        What is not linear is fixed by the whole: the length of each frame's feature, and the signs of differences.
+
+        Args:
+            parts: (P, T, D) whose sum is the whole.
+            whole: (T, D) the sequence, without padding.
+
+        Returns:
+            (P, T, M · D)
+        """
+        if self._unit_frames:
+            norm = whole.norm(dim=1, keepdim=True).clamp_min(MIN_NORM)  # (T, 1)
+            parts, whole = parts / norm, whole / norm
+        transformed = torch.cat([_split(name, parts, whole) for name in self._transforms], dim=2)
+        return (transformed - self.mean / len(parts)) / self.scale
 
     def _by_cell(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(N, T, at least C · D) -> (N · C, T, D) and the lengths (N · C,)"""

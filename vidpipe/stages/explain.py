@@ -1,0 +1,218 @@
+"""Explain the labels of videos: decode what each stream sees, run the backbones with their maps, divide the margins."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vidpipe.backbones.flow import FlowParameters
+from vidpipe.backbones.image import load_backbone
+from vidpipe.backbones.stream import Stream
+from vidpipe.config import ExtractConfig
+from vidpipe.errors import DecodeError, UsageError, VideoError, unknown_name
+from vidpipe.explain.explanation import Explanation, explain_video
+from vidpipe.explain.places import FlowView, NetworkView, StreamView
+from vidpipe.records import FrameBatch, VideoFailure, VideoFile, VideoInfo, VideoPlan
+from vidpipe.runs.run import Run
+from vidpipe.video.crop import cell_regions
+from vidpipe.video.decoding import decode_videos, default_workers
+from vidpipe.video.view import View
+
+__all__ = ["MAX_ROWS", "ExplainedVideo", "explain"]
+
+MAX_ROWS = 1024
+"""The feature maps of all rows of a video are in memory: of 1,024 rows of 1280 × 7 × 7 floats, 257 MB."""
+
+Inputs = NDArray[np.uint8]
+"""What a backbone sees: (T, 3, H, W), or (T, W, 3, H, W) of windows."""
+
+
+@dataclass(frozen=True)
+class ExplainedVideo:
+    """A video with the explanation of its label, and what the streams saw of it."""
+
+    video: VideoFile
+    info: VideoInfo
+    explanation: Explanation
+    pictures: Mapping[str, NDArray[np.uint8]]
+    """By stream, (T, 3, H, W) the picture of each row; of a window, the one in its middle."""
+    regions: Mapping[str, tuple[float, float, float, float]]
+    """By stream, the part of the video's pictures that the backbone sees: x, y, width and height, as fractions."""
+
+
+def explain(
+    run: Run,
+    videos: Sequence[VideoFile],
+    *,
+    label: str | None = None,
+    against: str | None = None,
+    config: ExtractConfig | None = None,
+) -> Iterator[ExplainedVideo | VideoFailure]:
+    """Explain the labels that a run gives to videos.
+
+    Args:
+        run: from `Run.open`.
+        videos: their ids differ.
+        label: the label to explain; None for the predicted one.
+        against: the label to compare it with; None for the mean of all.
+        config: device, workers, timeout and weights.
+
+    Returns:
+        An iterator over the explanations and failures, in the order in which the videos are decoded.
+
+    Raises:
+        RunError: the weights are not those that the run was trained on, or this version of vidpipe does not have the
+            backbone, or the run labels the rows of long videos.
+        UsageError: the run does not have a label, or the device or a weights file is not available.
+        WeightsError: the backbone's weights cannot be downloaded or read.
+    """
+    _check_labels(run, label, against)
+    config = config or ExtractConfig()
+    explainer = _Explainer(run, label, against, config)
+    return explainer.explain_each(videos)
+
+
+def _check_labels(run: Run, label: str | None, against: str | None) -> None:
+    for one in (label, against):
+        if one is not None and one not in run.class_names:
+            raise UsageError(f"{run.path}: {unknown_name('label', one, run.class_names)}")
+    if against is not None and against == label:
+        raise UsageError(f"--against {against}: is the label itself; choose another one, or leave it out")
+
+
+class _Explainer:
+    """A run with its backbones, ready to explain videos."""
+
+    def __init__(self, run: Run, label: str | None, against: str | None, config: ExtractConfig) -> None:
+        self._fusion, _ = run.load_classifiers(torch.device("cpu"))
+        self._class_names, self._label, self._against, self._config = run.class_names, label, against, config
+        self._streams = {
+            name: Stream.of_key(key, weights=config.weights, owner=str(run.path)) for name, key in run.keys.items()
+        }
+        self._see = {name: _seer(stream, config.device) for name, stream in self._streams.items()}
+
+    def explain_each(self, videos: Sequence[VideoFile]) -> Iterator[ExplainedVideo | VideoFailure]:
+        """Explain videos one by one."""
+        views = {
+            name: View(stream.key.resolve_sampling(), stream.spec.preprocessing, stream.spec.window)
+            for name, stream in self._streams.items()
+        }
+        for result in _decode_whole(videos, views, self._config):
+            try:
+                yield result if isinstance(result, VideoFailure) else self._explain(result)
+            except VideoError as error:
+                assert isinstance(result, _DecodedVideo)
+                yield VideoFailure(result.video.id, type(error).__name__, str(error))
+
+    def _explain(self, decoded: "_DecodedVideo") -> ExplainedVideo:
+        inputs = {name: decoded.inputs(name) for name in self._streams}
+        rows = {name: plan.rows for name, plan in decoded.plan.streams.items()}
+        explanation = explain_video(
+            self._fusion,
+            {name: self._see[name](inputs[name]) for name in self._streams},
+            rows,
+            self._class_names,
+            label=self._label,
+            against=self._against,
+        )
+        return ExplainedVideo(
+            decoded.video,
+            decoded.info,
+            explanation,
+            pictures={name: one if one.ndim == 4 else one[:, one.shape[1] // 2] for name, one in inputs.items()},
+            regions={name: _seen_region(decoded.info, stream) for name, stream in self._streams.items()},
+        )
+
+
+def _seer(stream: Stream, device: str) -> Callable[[Inputs], StreamView]:
+    """A function that runs a stream's backbone on its inputs."""
+    if stream.spec.parameters is not None:
+        return partial(FlowView, parameters=FlowParameters(**stream.spec.parameters))
+    backbone = load_backbone(
+        stream.spec, weights=stream.weights, pool=stream.key.pooling, device=device, grid=stream.key.grid
+    )
+    return partial(NetworkView, backbone)
+
+
+def _seen_region(info: VideoInfo, stream: Stream) -> tuple[float, float, float, float]:
+    x, y, width, height = cell_regions(info.height, info.width, stream.spec.preprocessing, 1)[1].tolist()
+    return x, y, width, height
+
+
+# Decoding
+
+
+@dataclass
+class _DecodedVideo:
+    """A video with all its pictures, which come in batches."""
+
+    video: VideoFile
+    info: VideoInfo
+    plan: VideoPlan
+    pictures: dict[str, NDArray[np.uint8]]
+    """By stream, (P, 3, H, W)."""
+    num_missing: int
+
+    @classmethod
+    def of(cls, batch: FrameBatch) -> Self:
+        """A video without pictures, from its first batch.
+
+        Raises:
+            DecodeError: it has too many rows.
+        """
+        num_rows = max(len(plan.rows) for plan in batch.video_plan.streams.values())
+        if num_rows > MAX_ROWS:
+            raise DecodeError(
+                f"has {num_rows:,} rows, and an explanation shows at most {MAX_ROWS:,}; cut out the part to explain"
+            )
+        return cls(batch.video, batch.info, batch.video_plan, {}, batch.video_plan.num_pictures)
+
+    def add(self, batch: FrameBatch) -> None:
+        """Keep the pictures of a batch."""
+        shape = (batch.plan.num_pictures, *batch.pictures.shape[1:])
+        pictures = self.pictures.setdefault(batch.stream, np.empty(shape, np.uint8))
+        pictures[batch.start : batch.start + len(batch.pictures)] = batch.pictures
+        self.num_missing -= len(batch.pictures)
+
+    def inputs(self, stream: str) -> Inputs:
+        """Return what the backbone of a stream sees of each row."""
+        row_pictures = self.plan.streams[stream].row_pictures
+        return self.pictures[stream] if row_pictures is None else self.pictures[stream][row_pictures]
+
+
+def _decode_whole(
+    videos: Sequence[VideoFile], views: Mapping[str, View], config: ExtractConfig
+) -> Iterator[_DecodedVideo | VideoFailure]:
+    """Decode videos, and yield each when all its pictures are there."""
+    unfinished: dict[str, _DecodedVideo] = {}
+    refused: set[str] = set()
+    batches = decode_videos(
+        videos,
+        views,
+        decoder=config.decoder,
+        workers=config.workers or default_workers(),
+        timeout_seconds=config.timeout,
+    )
+    with closing(batches):
+        for batch in batches:
+            if isinstance(batch, VideoFailure):
+                unfinished.pop(batch.video_id, None)
+                yield batch
+            elif isinstance(batch, FrameBatch) and batch.video.id not in refused:
+                video_id = batch.video.id
+                decoded = unfinished.get(video_id)
+                if decoded is None or decoded.plan is not batch.video_plan:
+                    try:
+                        decoded = unfinished[video_id] = _DecodedVideo.of(batch)
+                    except DecodeError as error:
+                        refused.add(video_id)
+                        yield VideoFailure(video_id, type(error).__name__, str(error))
+                        continue
+                decoded.add(batch)
+                if not decoded.num_missing:
+                    yield unfinished.pop(video_id)
