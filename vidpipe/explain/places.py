@@ -1,10 +1,10 @@
 """What a stream saw of a video, divided by place: the parts of each row's feature, or of its share.
 
-    backbone                                feature                       parts
-    maps with average or maximum pooling    pooled channel by channel     exact: they add up to the feature
-    flow                                    histograms of 3 × 3 cells     exact: the cells, or the directions
-    transformers with a class token         attention mixes the patches   gradient × token (Selvaraju et al. 2017)
-    a layer                                 no place                      none
+backbone                                feature                       parts
+maps with average or maximum pooling    pooled channel by channel     exact: they add up to the feature
+flow                                    histograms of 3 × 3 cells     exact: the cells, or the directions
+transformers with a class token         attention mixes the patches   gradient × token (Selvaraju et al. 2017)
+a layer                                 no place                      none
 """
 
 import math
