@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vidpipe.config import (
+    EXPLAIN_SETTINGS,
     PREDICT_SETTINGS,
     SECTIONS,
     ExtractConfig,
@@ -22,15 +23,16 @@ from vidpipe.config import settings as settings_of
 from vidpipe.errors import UsageError
 
 if TYPE_CHECKING:
+    from vidpipe.explain.explanation import ExplainedVideo
     from vidpipe.features.store import FeatureStore
-    from vidpipe.records import Prediction, Timeline
+    from vidpipe.records import Prediction, Timeline, VideoFailure
     from vidpipe.runs.run import Run
     from vidpipe.runs.tables import Epoch
     from vidpipe.stages.evaluate import EvaluationReport
     from vidpipe.stages.extract import ExtractProgress, ExtractSummary
     from vidpipe.stages.train import TrainResult
 
-__all__ = ["Inputs", "StoreInputs", "evaluate", "extract", "predict", "timelines", "train"]
+__all__ = ["Inputs", "StoreInputs", "evaluate", "explanations", "extract", "predict", "timelines", "train"]
 
 _TIMELINE_SETTINGS = ("window", "stride", "method", "change_cost", "high", "low", "max_overlap", "min_segment", "cuts")
 """Those of `TimelineConfig` that change a timeline; the others choose what the command prints."""
@@ -330,6 +332,50 @@ def timelines(
         store_path=None if store is None else Path(store),
         config=config,
     )
+
+
+def explanations(
+    run: "str | Path | Run",
+    inputs: Inputs,
+    *,
+    label: str | None = None,
+    against: str | None = None,
+    prefix: str = "",
+    exclude: Sequence[str] = (),
+    **settings: Any,
+) -> "Iterator[ExplainedVideo | VideoFailure]":
+    """Explain the labels that a trained run gives to videos: what each stream, row and place spoke for.
+
+        for explained in vidpipe.explanations("run", "new_video.mp4"):
+            for stream in explained.explanation.streams:
+                print(stream.name, stream.share, stream.shares, stream.places)
+
+    Args:
+        run: the trained run.
+        inputs: the videos.
+        label: the label to explain; None for the predicted one.
+        against: the label to compare it with; None for the mean of all.
+        prefix: put before each video's id, as a folder.
+        exclude: patterns of videos to leave out, such as `rejected/*` and `*.gif`.
+        **settings: of extraction: `weights`, `device`, `decoder`, `workers`, `timeout`, `video_column`.
+
+    Returns:
+        an iterator over the explanations, and the failures of videos that cannot be read, as they get done.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+        UsageError: the run or an input does not exist, or the run does not have a label.
+        InputError: an input contains no videos.
+        RunError: the folder is not a run, or it labels the rows of long videos.
+        WeightsError: the backbone's weights are not available.
+    """
+    from vidpipe.stages import explain as stage
+    from vidpipe.video.files import find_videos
+
+    check_names(settings, EXPLAIN_SETTINGS)
+    config = ExtractConfig(**settings)
+    videos = find_videos(_paths(inputs), prefix=prefix, exclude=exclude, video_column=config.video_column)
+    return stage.explain(_open_run(run), videos, label=label, against=against, config=config)
 
 
 def _names(section: str) -> list[str]:

@@ -22,6 +22,7 @@ from vidpipe.errors import ConfigError, UsageError, unknown_name
 __all__ = [
     "DEFAULT_DECODER",
     "DEFAULT_HEAD",
+    "EXPLAIN_SETTINGS",
     "HEAD_NAMES",
     "LINEAR_HEADS",
     "PREDICT_SETTINGS",
@@ -50,6 +51,9 @@ DEFAULT_HEAD = "statistics,lstm"
 HEAD_NAMES = ("auto", "lstm", "bilstm", "gru", "attention", "tcn", "transformer", *LINEAR_HEADS)
 PREDICT_SETTINGS = ("weights", "device", "engine", "decoder", "batch_size", "workers", "timeout", "video_column")
 """Settings of `extract` that `predict` has too. The others change features; `predict` takes them from the run."""
+
+EXPLAIN_SETTINGS = ("weights", "device", "decoder", "workers", "timeout", "video_column")
+"""Settings of `extract` that `explain` has too."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,19 @@ __all__ = ["COMMANDS", "main"]
 # beside one busy process, extraction was 1.8 times as fast with this. Set it before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-COMMANDS = ("extract", "train", "evaluate", "report", "predict", "timeline", "info", "store", "backbones", "demo")
+COMMANDS = (
+    "extract",
+    "train",
+    "evaluate",
+    "report",
+    "predict",
+    "timeline",
+    "explain",
+    "info",
+    "store",
+    "backbones",
+    "demo",
+)
 """In the order of `vidpipe --help`. Each is a module of this package."""
 
 _INSTEAD = {

@@ -13,9 +13,13 @@ from vidpipe.explain.places import StreamView
 from vidpipe.explain.shares import HeadShares, share_out
 from vidpipe.heads.fusion import Fusion
 from vidpipe.heads.heads import LinearHead
-from vidpipe.records import Rows
+from vidpipe.records import Rows, VideoFile, VideoInfo
 
-__all__ = ["Explanation", "StreamExplanation", "explain_video"]
+__all__ = ["ExplainedVideo", "Explanation", "Region", "StreamExplanation", "explain_video"]
+
+
+Region = tuple[float, float, float, float]
+"""x, y, width and height, as fractions of a picture."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,33 @@ class StreamExplanation:
     """(T, directions + 1) of the directions of motion, from right on clockwise, then of stillness; None for others."""
 
     @property
+    def is_flow(self) -> bool:
+        """Whether its places are the cells of histograms of motion."""
+        return self.directions is not None
+
+    @property
     def share(self) -> float:
         """Of the whole stream."""
         return float(self.shares.sum())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers, for JSON."""
+        rows, places, directions = self.rows, self.places, self.directions
+        of_rows = {
+            "pts_seconds": rows.pts_seconds,
+            "start_seconds": rows.start_seconds,
+            "stop_seconds": rows.stop_seconds,
+            "share": self.shares,
+            "places": places,
+            "directions": directions,
+        }
+        columns = {name: values.tolist() for name, values in of_rows.items() if values is not None}
+        return {
+            "stream": self.name,
+            "share": self.share,
+            "places_add_up": self.places_add_up,
+            "rows": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
+        }
 
 
 @dataclass(frozen=True)
@@ -61,6 +89,37 @@ class Explanation:
     def residual(self) -> float:
         """What the shares and the bias lack of the margin; rounding errors where `is_exact`."""
         return self.margin - self.bias - sum(stream.share for stream in self.streams)
+
+
+@dataclass(frozen=True)
+class ExplainedVideo:
+    """A video with the explanation of a label, and what the streams saw of it."""
+
+    video: VideoFile
+    info: VideoInfo
+    explanation: Explanation
+    pictures: Mapping[str, NDArray[np.uint8]]
+    """By stream, (T, 3, H, W) the picture of each row; of a window, the one in its middle."""
+    regions: Mapping[str, Region]
+    """By stream, the part of the video's pictures that the backbone sees."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the numbers, for JSON."""
+        explanation = self.explanation
+        return {
+            "video": self.video.id,
+            "path": str(self.video.path),
+            "label": explanation.label,
+            "against": explanation.against,
+            "probability": explanation.probability,
+            "margin": explanation.margin,
+            "bias": explanation.bias,
+            "residual": explanation.residual,
+            "exact": explanation.is_exact,
+            "streams": [
+                {**stream.as_dict(), "region": list(self.regions[stream.name])} for stream in explanation.streams
+            ],
+        }
 
 
 def explain_video(

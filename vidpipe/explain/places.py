@@ -51,7 +51,7 @@ class StreamView(ABC):
 
     def _cell(self, cell: int) -> Tensor:
         """(T, D) the features of a cell."""
-        return self.features.unflatten(1, (self._num_cells, -1))[:, cell]
+        return self.features.reshape(len(self.features), self._num_cells, -1)[:, cell]
 
     @property
     def _num_cells(self) -> int:
@@ -85,7 +85,7 @@ class FlowView(StreamView):
 
     def places(self, heads: Weighted) -> Tensor:
         """See `StreamView.places`."""
-        return self._by(self._of_cells, heads).unflatten(1, (self._grid, self._grid))
+        return self._by(self._of_cells, heads).reshape(-1, self._grid, self._grid)
 
     def directions(self, heads: Weighted) -> Tensor:
         """See `StreamView.directions`."""
@@ -126,7 +126,7 @@ class NetworkView(StreamView):
         """See `StreamView.places`."""
         if self.adds_up:
             shape = self._maps(0).shape[-2:]
-            return self._shares(heads, lambda cell: self._maps(cell).flatten(2).permute(2, 0, 1)).T.unflatten(1, shape)
+            return self._shares(heads, lambda cell: self._maps(cell).flatten(2).permute(2, 0, 1)).T.reshape(-1, *shape)
         layer = _last_attention(self._backbone)
         return None if layer is None else self._token_shares(heads, layer)
 
@@ -156,7 +156,7 @@ class NetworkView(StreamView):
         num_prefix_tokens = getattr(self._backbone.features, "num_prefix_tokens", 0)
         patches = shares[num_prefix_tokens:].T  # (T, h · w)
         side = math.isqrt(patches.shape[1])
-        return patches.unflatten(1, (side, side)) if side * side == patches.shape[1] else None
+        return patches.reshape(-1, side, side) if side * side == patches.shape[1] else None
 
     def _feature_gradient(self, heads: Weighted) -> Tensor:
         """(T, C · D) how the margin changes with each feature, with the weights of the heads as they are."""

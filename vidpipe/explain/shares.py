@@ -11,6 +11,7 @@ For a neural head, they are the mean gradient on the way from an average video: 
 al. 2017), whose sum is as exact as the integration.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,8 @@ from vidpipe.heads.motion import Motion
 
 __all__ = ["HeadShares", "over_time", "share_out"]
 
+_Margin = Callable[[Tensor], Tensor]
+"""(N, T · C, M · D) of what a head sees -> (N,)"""
 NUM_STEPS = 32
 """Of the integration; Gauss-Legendre."""
 
@@ -97,14 +100,14 @@ def share_out(head: Head, features: Tensor, contrast: Tensor) -> HeadShares:
     return HeadShares(head.motion, of_video, of_average, by_cell)
 
 
-def _gradient(margin, seen: Tensor) -> Tensor:
+def _gradient(margin: _Margin, seen: Tensor) -> Tensor:
     """(1, T · C, M · D), of the margin at what the head sees."""
     rows = seen.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(margin(rows).sum(), rows)
     return gradient.nan_to_num()  # the deviation of a feature that never changes has none
 
 
-def _mean_gradient(margin, seen: Tensor) -> Tensor:
+def _mean_gradient(margin: _Margin, seen: Tensor) -> Tensor:
     """(1, T · C, M · D), on the straight way from an average video."""
     from captum.attr import IntegratedGradients
 

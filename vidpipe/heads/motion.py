@@ -143,7 +143,8 @@ class Motion(nn.Module):
             norm = whole.norm(dim=1, keepdim=True).clamp_min(MIN_NORM)  # (T, 1)
             parts, whole = parts / norm, whole / norm
         transformed = torch.cat([_split(name, parts, whole) for name in self._transforms], dim=2)
-        return (transformed - self.mean / len(parts)) / self.scale
+        seen: Tensor = (transformed - self.mean / len(parts)) / self.scale
+        return seen
 
     def _by_cell(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(N, T, at least C · D) -> (N · C, T, D) and the lengths (N · C,)"""

@@ -15,7 +15,7 @@ from vidpipe.backbones.image import load_backbone
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import DecodeError, UsageError, VideoError, unknown_name
-from vidpipe.explain.explanation import Explanation, explain_video
+from vidpipe.explain.explanation import ExplainedVideo, Region, explain_video
 from vidpipe.explain.places import FlowView, NetworkView, StreamView
 from vidpipe.records import FrameBatch, VideoFailure, VideoFile, VideoInfo, VideoPlan
 from vidpipe.runs.run import Run
@@ -23,26 +23,13 @@ from vidpipe.video.crop import cell_regions
 from vidpipe.video.decoding import decode_videos, default_workers
 from vidpipe.video.view import View
 
-__all__ = ["MAX_ROWS", "ExplainedVideo", "explain"]
+__all__ = ["explain"]
 
 MAX_ROWS = 1024
 """The feature maps of all rows of a video are in memory: of 1,024 rows of 1280 × 7 × 7 floats, 257 MB."""
 
 Inputs = NDArray[np.uint8]
 """What a backbone sees: (T, 3, H, W), or (T, W, 3, H, W) of windows."""
-
-
-@dataclass(frozen=True)
-class ExplainedVideo:
-    """A video with the explanation of its label, and what the streams saw of it."""
-
-    video: VideoFile
-    info: VideoInfo
-    explanation: Explanation
-    pictures: Mapping[str, NDArray[np.uint8]]
-    """By stream, (T, 3, H, W) the picture of each row; of a window, the one in its middle."""
-    regions: Mapping[str, tuple[float, float, float, float]]
-    """By stream, the part of the video's pictures that the backbone sees: x, y, width and height, as fractions."""
 
 
 def explain(
@@ -139,7 +126,7 @@ def _seer(stream: Stream, device: str) -> Callable[[Inputs], StreamView]:
     return partial(NetworkView, backbone)
 
 
-def _seen_region(info: VideoInfo, stream: Stream) -> tuple[float, float, float, float]:
+def _seen_region(info: VideoInfo, stream: Stream) -> Region:
     x, y, width, height = cell_regions(info.height, info.width, stream.spec.preprocessing, 1)[1].tolist()
     return x, y, width, height
 

@@ -1,0 +1,94 @@
+"""vidpipe explain"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidpipe.cli.options import (
+    SOME_VIDEOS_FAILED,
+    LocalPath,
+    exclude_option,
+    find_inputs,
+    inputs_argument,
+    prefix_option,
+    printable,
+    setting_options,
+    vidpipe_command,
+)
+from vidpipe.config import EXPLAIN_SETTINGS, ExtractConfig, make_config
+
+__all__ = ["command", "run"]
+
+
+@vidpipe_command(name="run", short_help="Show which frames and places spoke for a label.")
+@click.argument("run", type=LocalPath())
+@inputs_argument
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the explanations, one a video."
+)
+@click.option("--label", metavar="LABEL", help="Label to explain.  [default: the predicted one]")
+@click.option("--against", metavar="LABEL", help="Label to compare it with.  [default: the mean of all]")
+@click.option("--no-video", is_flag=True, help="Do not write heat.mp4.")
+@click.option("--overwrite", is_flag=True, help="Replace explanations that exist.")
+@prefix_option
+@exclude_option
+@setting_options(ExtractConfig, "extract", "predict", only=EXPLAIN_SETTINGS)
+def run(
+    run: Path,
+    inputs: tuple[Path, ...],
+    output: Path,
+    label: str | None,
+    against: str | None,
+    no_video: bool,
+    overwrite: bool,
+    prefix: str,
+    exclude: tuple[str, ...],
+    **settings: Any,
+) -> None:
+    """Show which streams, frames and places of a video spoke for its label, and which against it.
+
+    OUTPUT gets a folder for each video:
+
+    \b
+    contact.png        the frames with heat maps, and a bar of each frame's share
+    heat.mp4           the video with the heat maps over it and the curve of the shares below
+    explanation.json   the numbers
+
+    \b
+    vidpipe explain run run new_video.mp4 -o why
+    vidpipe explain run run new_videos/ -o why --label running --against walking
+    """
+    from vidpipe.errors import VideoError
+    from vidpipe.explain.contact import describe_margin
+    from vidpipe.explain.folder import check_folders, write_explanation
+    from vidpipe.records import VideoFailure
+    from vidpipe.runs.run import Run
+    from vidpipe.stages.explain import explain
+
+    config = make_config(ExtractConfig, settings)
+    videos, unreadable = find_inputs(inputs, prefix=prefix, exclude=exclude, video_column=config.video_column)
+    if not overwrite:
+        check_folders(output, [video.id for video in videos])
+    num_failed = 0
+    for explained in explain(Run.open(run), videos, label=label, against=against, config=config):
+        try:
+            if isinstance(explained, VideoFailure):
+                raise VideoError(f"{explained.video_id}: {explained.message}")
+            folder = write_explanation(explained, output, video=not no_video)
+            click.echo(printable(f"{folder}: {describe_margin(explained.explanation)}"))
+        except VideoError as error:
+            num_failed += 1
+            click.echo(printable(f"failed: {error}"), err=True)
+    for line in unreadable:
+        click.echo(line, err=True)
+    if num_failed or unreadable:
+        click.get_current_context().exit(SOME_VIDEOS_FAILED)
+
+
+command = click.Group(
+    "explain",
+    commands=[run],
+    short_help="Show why a video has its label, and what a backbone sees.",
+    help="Show why a video has its label, and what a backbone sees.",
+)

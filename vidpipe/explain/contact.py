@@ -1,0 +1,174 @@
+"""A contact sheet: the frames of a video with their heat maps, and a bar of each frame's share under them."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from vidpipe.errors import VidpipeError
+from vidpipe.explain.explanation import ExplainedVideo, Explanation, StreamExplanation
+from vidpipe.explain.heat import AGAINST, FOR, colour_heat, heat_scale, over_picture, resize_places
+from vidpipe.version import __version__
+from vidpipe.video.drawn_copy import font_path
+
+__all__ = ["clean_text", "contact_sheet", "describe_margin", "draw_row", "write_contact_sheet"]
+
+_TILE, _BAR, _GAP, _COLUMNS = 160, 44, 4, 8
+"""Pixels of a frame's side, of the bar under it and between frames; frames in a line."""
+_MAX_FRAMES = 24
+"""Of a stream: those with the largest shares, in order of time."""
+_MARGIN, _LINE = 16, 22
+_INK, _PALE = "#202020", "#707070"
+_ARROWS = "→↘↓↙←↖↑↗"
+
+
+def draw_row(stream: StreamExplanation, picture: NDArray[np.uint8], row: int, side: int) -> Image.Image:
+    """Draw what a backbone saw in one row, with its heat map.
+
+    Args:
+        stream: the explanation.
+        picture: (3, H, W) of the row.
+        row: its number.
+        side: pixels of the drawing.
+
+    Returns:
+        The drawing, square; the picture itself where the feature has no places.
+    """
+    small = Image.fromarray(picture.transpose(1, 2, 0)).resize((side, side), Image.Resampling.BILINEAR)
+    if stream.places is None:
+        return small
+    heat = resize_places(stream.places[row], (side, side), smooth=not stream.is_flow)
+    return Image.fromarray(over_picture(np.asarray(small), colour_heat(heat, heat_scale(stream))))
+
+
+def contact_sheet(explained: ExplainedVideo) -> Image.Image:
+    """Draw a video's explanation, stream by stream.
+
+    Args:
+        explained: the video.
+
+    Returns:
+        The sheet.
+    """
+    explanation = explained.explanation
+    title = f"{explained.video.id}: {explanation.label} {explanation.probability:.2f}"
+    blocks = [_stream_block(stream, explained.pictures[stream.name]) for stream in explanation.streams]
+    width = max(block.width for block in blocks) + 2 * _MARGIN
+    height = 2 * _MARGIN + 2 * _LINE + sum(block.height + _MARGIN for block in blocks)
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, _MARGIN), clean_text(title), font=_font(16), fill=_INK)
+    draw.text((_MARGIN, _MARGIN + _LINE), clean_text(describe_margin(explanation)), font=_font(13), fill=_PALE)
+    top = _MARGIN + 2 * _LINE
+    for block in blocks:
+        sheet.paste(block, (_MARGIN, top + _MARGIN // 2))
+        top += block.height + _MARGIN
+    return sheet
+
+
+def describe_margin(explanation: Explanation) -> str:
+    """Return the parts of the margin in words: `margin 13.4 = average video 1.5 + flow 4.4 + …`.
+
+    Args:
+        explanation: of a video.
+
+    Returns:
+        One line.
+    """
+    against = "the mean logit of all labels" if explanation.against is None else f"the logit of {explanation.against}"
+    parts = [f"{stream.share:+.2f} {stream.name}" for stream in explanation.streams]
+    rest = [] if explanation.is_exact else [f"{explanation.residual:+.2f} not divided"]
+    return (
+        f"logit of {explanation.label} less {against}: {explanation.margin:+.2f} = "
+        f"{explanation.bias:+.2f} average video, {', '.join([*parts, *rest])}"
+    )
+
+
+def _stream_block(stream: StreamExplanation, pictures: NDArray[np.uint8]) -> Image.Image:
+    """The frames of a stream in lines, each with its bar, and below them the directions of motion."""
+    shown = _shown_rows(stream.shares)
+    num_lines = -(-len(shown) // _COLUMNS)
+    cell_height = _TILE + _BAR + _GAP
+    width = min(len(shown), _COLUMNS) * (_TILE + _GAP)
+    height = _LINE + num_lines * cell_height + (_LINE * 2 if stream.is_flow else 0)
+    block = Image.new("RGB", (max(width, 4 * _TILE), height), "white")
+    draw = ImageDraw.Draw(block)
+    draw.text((0, 0), _caption(stream, len(shown)), font=_font(13), fill=_INK)
+    full = max(float(np.abs(stream.shares).max()), 1e-12)
+    for place, row in enumerate(shown):
+        left = place % _COLUMNS * (_TILE + _GAP)
+        top = _LINE + place // _COLUMNS * cell_height
+        block.paste(draw_row(stream, pictures[row], row, _TILE), (left, top))
+        _draw_bar(draw, (left, top + _TILE), float(stream.shares[row]), full, float(stream.rows.pts_seconds[row]))
+    if stream.directions is not None:
+        draw.text((0, height - _LINE * 2 + 6), _describe_directions(stream.directions), font=_font(13), fill=_INK)
+    return block
+
+
+def _shown_rows(shares: NDArray[np.float64]) -> list[int]:
+    largest = np.argsort(-np.abs(shares), kind="stable")[:_MAX_FRAMES]
+    return sorted(largest.tolist())
+
+
+def _caption(stream: StreamExplanation, num_shown: int) -> str:
+    shown = f", the {num_shown} of {len(stream.shares)} rows with the largest shares" * (num_shown < len(stream.shares))
+    if stream.places is None:
+        note = "; its features have no places"
+    else:
+        note = "" if stream.places_add_up else "; the maps show where, and do not add up to the shares"
+    return f"{stream.name} {stream.share:+.2f}{shown}{note}"
+
+
+def _draw_bar(draw: ImageDraw.ImageDraw, corner: tuple[int, int], share: float, full: float, seconds: float) -> None:
+    """A bar from the middle up for a share that spoke for the label, down for one against it."""
+    left, top = corner
+    middle, half = top + _BAR // 2 + 2, (_BAR - 18) // 2
+    draw.line((left, middle, left + _TILE, middle), fill="#c0c0c0")
+    length = round(half * share / full)
+    box = (left + 8, min(middle, middle - length), left + _TILE // 2 - 8, max(middle, middle - length))
+    draw.rectangle(box, fill=FOR if share >= 0 else AGAINST)
+    draw.text((left + _TILE // 2, top + 4), f"{share:+.2f}  {seconds:.2f} s", font=_font(12), fill=_PALE)
+
+
+def _describe_directions(directions: NDArray[np.float64]) -> str:
+    """`by direction: → +0.31  ↓ −0.02  …  still +0.11`"""
+    totals = directions.sum(axis=0)
+    arrows = _ARROWS if len(totals) == len(_ARROWS) + 1 else [str(number) for number in range(len(totals) - 1)]
+    named = zip([*arrows, "still"], totals.tolist(), strict=True)
+    return "by direction of motion:  " + "   ".join(f"{name} {total:+.2f}" for name, total in named)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(font_path(), size)
+
+
+def clean_text(text: str) -> str:
+    """Return a text in which a space stands for each character that cannot be drawn."""
+    return "".join(one if one.isprintable() else " " for one in text)
+
+
+def write_contact_sheet(sheet: Image.Image, out: Path) -> None:
+    """Write a sheet as a PNG: under another name first, so that `out` is always complete.
+
+    Args:
+        sheet: from `contact_sheet`.
+        out: the file.
+
+    Raises:
+        VidpipeError: it cannot be written.
+    """
+    about = PngInfo()
+    about.add_text("Software", f"vidpipe {__version__}")
+    aside = out.with_name(f".{out.name}.partial")
+    try:
+        sheet.save(aside, "PNG", pnginfo=about)
+        os.replace(aside, out)
+    except OSError as error:
+        raise VidpipeError(f"{out}: cannot be written ({error.strerror}); choose another folder") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink()
