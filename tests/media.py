@@ -114,6 +114,39 @@ def write_sound(path: Path, seconds: float = 0.5) -> Path:
     return path
 
 
+def add_sound(video: Path, out: Path, codec: str) -> Path:
+    """The video's packets and a tone."""
+    with av.open(str(video)) as source, av.open(str(out), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        sound = target.add_stream(codec, rate=16000, layout="mono")
+        assert isinstance(sound, av.AudioStream)
+        tone = (8000 * np.sin(np.arange(16000) / 5)).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
+        resampler = av.AudioResampler(format=sound.format, layout="mono", rate=16000, frame_size=1024)
+        target.mux([packet for one in resampler.resample(frame) for packet in sound.encode(one)])
+        target.mux(sound.encode(None))
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    return out
+
+
+def packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
+    """Time and content of the packets of a kind of stream, in order of time."""
+    with av.open(str(path)) as container:
+        stream = container.streams.best(kind)  # type: ignore[arg-type]
+        assert stream is not None
+        found = [packet for packet in container.demux(stream) if packet.size]
+        return sorted((Fraction(packet.pts or 0) * (packet.time_base or 1), bytes(packet)) for packet in found)
+
+
+def times(path: Path) -> list[Fraction]:
+    """The presentation times of the video's packets."""
+    return [when for when, _ in packets(path, "video")]
+
+
 def rotate_mp4(path: Path, degrees: int) -> Path:
     """Have an MP4's header ask for its pictures to be shown turned clockwise, as a telephone does."""
     one = 0x10000

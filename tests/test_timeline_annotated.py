@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.media import drifting_frames, read_number, rotate_mp4, write_frames, write_video
+from tests.media import add_sound, drifting_frames, packets, read_number, rotate_mp4, times, write_frames, write_video
 from vidpipe.errors import NotAVideoError, UsageError, VidpipeError
 from vidpipe.records import Segment, Timeline
 from vidpipe.timeline.annotated import write_annotated, write_copy
@@ -18,38 +18,6 @@ from vidpipe.timeline.annotated import write_annotated, write_copy
 TIMELINE = Timeline("a.mp4", (Segment(0.0, 0.5, "walk", 0.8), Segment(0.5, 1.0, "run", 0.6)), 1.0)
 BAND = 32
 """Pixels: the least height of what is drawn."""
-
-
-def add_sound(video: Path, out: Path, codec: str) -> Path:
-    """The video's packets and a tone."""
-    with av.open(str(video)) as source, av.open(str(out), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        sound = target.add_stream(codec, rate=16000, layout="mono")
-        assert isinstance(sound, av.AudioStream)
-        tone = (8000 * np.sin(np.arange(16000) / 5)).astype(np.int16)[None]
-        frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
-        resampler = av.AudioResampler(format=sound.format, layout="mono", rate=16000, frame_size=1024)
-        target.mux([packet for one in resampler.resample(frame) for packet in sound.encode(one)])
-        target.mux(sound.encode(None))
-        for packet in source.demux(video=0):
-            if packet.size:
-                packet.stream = stream
-                target.mux(packet)
-    return out
-
-
-def packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
-    """Time and content of the packets of a kind of stream, in order of time."""
-    with av.open(str(path)) as container:
-        stream = container.streams.best(kind)  # type: ignore[arg-type]
-        assert stream is not None
-        found = [packet for packet in container.demux(stream) if packet.size]
-        return sorted((Fraction(packet.pts or 0) * (packet.time_base or 1), bytes(packet)) for packet in found)
-
-
-def times(path: Path) -> list[Fraction]:
-    return [when for when, _ in packets(path, "video")]
 
 
 def pictures(path: Path) -> NDArray[Any]:

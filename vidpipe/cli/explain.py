@@ -1,5 +1,6 @@
 """vidpipe explain"""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from vidpipe.cli.options import (
     LocalPath,
     exclude_option,
     find_inputs,
+    format_option,
     inputs_argument,
+    json_line,
     prefix_option,
     printable,
     setting_options,
@@ -19,6 +22,8 @@ from vidpipe.cli.options import (
 from vidpipe.config import EXPLAIN_SETTINGS, ExtractConfig, make_config
 
 __all__ = ["command", "run"]
+
+logger = logging.getLogger(__name__)
 
 
 @vidpipe_command(name="run", short_help="Show which frames and places spoke for a label.")
@@ -29,6 +34,7 @@ __all__ = ["command", "run"]
 )
 @click.option("--label", metavar="LABEL", help="Label to explain.  [default: the predicted one]")
 @click.option("--against", metavar="LABEL", help="Label to compare it with.  [default: the mean of all]")
+@format_option("table", "json")
 @click.option("--no-video", is_flag=True, help="Do not write heat.mp4.")
 @click.option("--overwrite", is_flag=True, help="Replace explanations that exist.")
 @prefix_option
@@ -40,6 +46,7 @@ def run(
     output: Path,
     label: str | None,
     against: str | None,
+    format_: str,
     no_video: bool,
     overwrite: bool,
     prefix: str,
@@ -59,6 +66,7 @@ def run(
     vidpipe explain run run new_video.mp4 -o why
     vidpipe explain run run new_videos/ -o why --label running --against walking
     """
+    from vidpipe.backbones.spec import OFFLINE_BACKBONE
     from vidpipe.errors import VideoError
     from vidpipe.explain.contact import describe_margin
     from vidpipe.explain.folder import check_folders, write_explanation
@@ -70,16 +78,28 @@ def run(
     videos, unreadable = find_inputs(inputs, prefix=prefix, exclude=exclude, video_column=config.video_column)
     if not overwrite:
         check_folders(output, [video.id for video in videos])
-    num_failed = 0
+    num_failed, without_places = 0, set[str]()
     for explained in explain(Run.open(run), videos, label=label, against=against, config=config):
         try:
             if isinstance(explained, VideoFailure):
                 raise VideoError(f"{explained.video_id}: {explained.message}")
             folder = write_explanation(explained, output, video=not no_video)
-            click.echo(printable(f"{folder}: {describe_margin(explained.explanation)}"))
+            if format_ == "json":
+                click.echo(json_line(explained.as_dict()))
+            else:
+                click.echo(printable(f"{folder}: {describe_margin(explained.explanation)}"))
         except VideoError as error:
             num_failed += 1
             click.echo(printable(f"failed: {error}"), err=True)
+            continue
+        without_places |= {stream.name for stream in explained.explanation.streams if stream.places is None}
+    for name in sorted(without_places):
+        logger.warning(
+            "%s: its features have no places, so only frames have shares; resnet18 and %s are small backbones with "
+            "places",
+            printable(name),
+            OFFLINE_BACKBONE,
+        )
     for line in unreadable:
         click.echo(line, err=True)
     if num_failed or unreadable:

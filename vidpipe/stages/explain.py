@@ -28,6 +28,9 @@ __all__ = ["explain"]
 MAX_ROWS = 1024
 """The feature maps of all rows of a video are in memory: of 1,024 rows of 1280 × 7 × 7 floats, 257 MB."""
 
+MIN_SHARE = 1e-6
+"""Smaller shares are rounding errors."""
+
 Inputs = NDArray[np.uint8]
 """What a backbone sees: (T, 3, H, W), or (T, W, 3, H, W) of windows."""
 
@@ -107,6 +110,11 @@ class _Explainer:
             label=self._label,
             against=self._against,
         )
+        if not any(np.abs(stream.shares).max() > MIN_SHARE for stream in explanation.streams):
+            raise DecodeError(
+                "nothing in it speaks for or against a label: the run's heads see changes between frames, and there "
+                "are none; explain a longer video, or train with --motion raw"
+            )
         return ExplainedVideo(
             decoded.video,
             decoded.info,
