@@ -11,7 +11,7 @@ from captum.attr import LayerGradCam
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tests.commands import run
+from tests.commands import LITE0, run
 from tests.media import add_sound, moving_square, packets, times, write_frames
 from vidpipe.backbones.flow import FlowParameters
 from vidpipe.backbones.frozen import FrozenNetwork
@@ -26,6 +26,9 @@ from vidpipe.heads.fusion import Fusion, MemberHeads
 from vidpipe.heads.heads import HEADS, Head, LinearHead, build_head
 from vidpipe.heads.members import Member
 from vidpipe.records import Preprocessing, Rows
+from vidpipe.runs.run import Run
+from vidpipe.stages.explain import explain
+from vidpipe.video.files import find_videos
 
 LINEAR: list[dict[str, Any]] = [
     {"head": "mean"},
@@ -286,3 +289,75 @@ def test_the_command_writes_pictures_a_video_and_numbers_that_add_up(made: Path,
     options = ("--overwrite", "--no-video", "--label", "left", "--against", "right", "--device", "cpu")
     replaced = run("explain", "run", made / "run", video, "-o", tmp_path / "why", *options)
     assert "new.mp4: logit of left less the logit of right: " in replaced.stdout
+
+
+# Where and when something happens
+
+
+QUADRANTS = {"top left": (8, 8), "top right": (8, 114), "bottom left": (114, 8), "bottom right": (114, 114)}
+
+
+def quadrant_video(seed: int, quadrant: str, third: int | None) -> list[NDArray[np.uint8]]:
+    """A textured square in a quadrant that moves in one third of the time, to and fro, or never."""
+    random = np.random.default_rng(seed)
+    goes_down = bool(random.integers(2))
+    background = random.integers(70, 150, (12, 12, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+    square = random.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(10, axis=0).repeat(10, axis=1)
+    top, left = QUADRANTS[quadrant]
+    frames = []
+    for step in range(60):
+        since = 0 if third is None else min(max(step - 20 * third, 0), 20)
+        shift = 3 * (10 - abs(10 - since))
+        frame = background.copy()
+        down, right = (shift, 0) if goes_down else (0, shift)
+        frame[top + down : top + down + 40, left + right : left + right + 40] = square
+        frames.append(frame)
+    return frames
+
+
+@pytest.fixture(scope="module")
+def moves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`run`, `lstm` and `fused` that know whether something moves, and four new videos in `new/`."""
+    folder = tmp_path_factory.mktemp("moves")
+    for seed in range(48):
+        quadrant = list(QUADRANTS)[seed % 4]
+        third = None if seed < 24 else seed % 3
+        label = "still" if third is None else "moves"
+        write_frames(folder / "videos" / label / f"{seed}.mp4", quadrant_video(seed, quadrant, third))
+    for number, quadrant in enumerate(QUADRANTS):
+        write_frames(folder / "new" / f"{number}.mp4", quadrant_video(50 + number, quadrant, number % 3))
+    streams = (*LITE0, "--backbone", "flow", "--crop", "whole", "--num-frames", 12)
+    extracted = run("extract", folder / "videos", "-o", folder / "features", *streams)
+    assert extracted.exit_code == 0, extracted.output
+    for name, options in {
+        "statistics": ("--streams", "efficientnet_lite0"),
+        "lstm": ("--streams", "efficientnet_lite0", "--head", "lstm"),
+        "fused": ("--head", "statistics"),
+    }.items():
+        trained = run("train", folder / "features", "-o", folder / name, *options, "--device", "cpu")
+        assert trained.exit_code == 0, trained.output
+    return folder
+
+
+def centre(places: NDArray[np.float64]) -> tuple[float, float]:
+    """Row and column of the centre of mass of what spoke for the label, as shares of the sides."""
+    positive = np.clip(places.sum(axis=0), 0, None)
+    axes = [(np.arange(side) + 0.5) / side for side in positive.shape]
+    down, right = np.meshgrid(*axes, indexing="ij")
+    return float((positive * down).sum() / positive.sum()), float((positive * right).sum() / positive.sum())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["statistics", "lstm", "fused"])
+def test_the_heat_lies_where_and_when_something_moves(moves: Path, name: str) -> None:
+    opened = Run.open(moves / name)
+    found = {one.video.id: one for one in explain(opened, find_videos([moves / "new"]), label="moves")}
+    assert len(found) == 4
+    for number, quadrant in enumerate(QUADRANTS):
+        for stream in found[f"{number}.mp4"].explanation.streams:
+            third = number % 3
+            by_third = stream.shares.reshape(3, 4).sum(axis=1)
+            assert by_third.argmax() == third, (stream.name, quadrant, by_third)
+            assert stream.places is not None
+            down, right = centre(stream.places[4 * third : 4 * third + 4])
+            assert (down < 0.5, right < 0.5) == ("top" in quadrant, "left" in quadrant), (stream.name, down, right)
