@@ -90,6 +90,12 @@ def test_predicted_timelines_are_as_described(made: Path) -> None:
         assert any(one["curve"] is not None for one in found) == has_curves
 
 
+def test_explanations_are_as_described(made: Path, tmp_path: Path) -> None:
+    chosen = ("explain", "run", made / "run", made / "new/a.mp4", "-o", tmp_path / "why", "--no-video", "--workers", 1)
+    (found,) = check("explain run RUN INPUT…", *chosen)
+    assert len(found["streams"][0]["rows"]) == 4
+
+
 def test_segments_of_a_recording_are_as_described(made: Path, tmp_path: Path) -> None:
     path = write_frames(tmp_path / "a.ts", moving_square(3, to_the_right=True) * 4)
     chosen = ("predict", made / "run", path, "--timeline", "--follow", "--idle", 0.2, "--device", "cpu")
