@@ -38,11 +38,11 @@ MAY_IMPORT = {
     "explain": "errors version records config html_pages video backbones features datasets heads runs",
     "timeline": "errors version records config csv_files html_pages video features datasets heads runs",
     "stages": "errors records config video backbones features datasets heads runs training timeline explain",
-    "api": "errors records config video features datasets runs training stages",
+    "api": "errors records config video features datasets runs training explain stages",
     "report": "errors version records config html_pages features datasets heads video runs",
     "demo": "errors records config features datasets video runs timeline stages",
     "cli": "errors version records config csv_files video backbones features datasets heads runs training timeline"
-    " stages api report demo",
+    " explain stages api report demo",
     "": "version api features runs",
     "__main__": "cli",
 }

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FlowParameters", "compute_flow", "describe", "draw_flow"]
+__all__ = ["NUM_HISTOGRAMS", "FlowParameters", "compute_flow", "describe", "draw_flow"]
 
 NUM_HISTOGRAMS = 3
 """Of flow, and of the boundaries of its horizontal and of its vertical part."""
