@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "timeline": "errors version records config csv_files html_pages video features datasets heads runs",
     "stages": "errors records config video backbones features datasets heads runs training timeline explain",
     "api": "errors records config video features datasets runs training explain stages",
-    "report": "errors version records config html_pages features datasets heads video runs",
+    "report": "errors version records config html_pages features datasets heads video runs explain stages",
     "demo": "errors records config features datasets video runs timeline stages",
     "cli": "errors version records config csv_files video backbones features datasets heads runs training timeline"
     " explain stages api report demo",

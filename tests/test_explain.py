@@ -1,6 +1,8 @@
 """The parts of a margin add up to it, and lie where and when something happens."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +293,57 @@ def test_the_command_writes_pictures_a_video_and_numbers_that_add_up(made: Path,
     assert "new.mp4: logit of left less the logit of right: " in replaced.stdout
 
 
+def test_the_report_says_what_spoke_for_each_mistake_and_shows_typical_videos(made: Path, tmp_path: Path) -> None:
+    for options, expected in ((), True), (("--no-heat-maps",), False):
+        out = ("-o", tmp_path / "page.html", "--videos", made / "videos")
+        result = run("report", made / "run", *out, *options)
+        assert result.exit_code == 0, result.output
+        page = (tmp_path / "page.html").read_text()
+        assert ("average video" in page) == bool(re.search(r"<figcaption>[+-]\d", page)) == expected
+        assert page.count("most typical: ") >= 1
+        rows = [row for row in Run.open(made / "run").predictions if row.split == "test" and row.head != "mean"]
+        best = max((row for row in rows if row.right and row.label == "left"), key=lambda row: row.probability)
+        assert f"most typical: <bdi>{best.video}</bdi>" in page
+
+
+def test_a_run_whose_weights_are_missing_has_a_report_without_heat_maps(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "run", tmp_path / "run")
+    document = json.loads((tmp_path / "run/run.json").read_text())
+    document["streams"][0]["key"]["weights"] = "0" * 64
+    (tmp_path / "run/run.json").write_text(json.dumps(document))
+    result = run("report", tmp_path / "run", "--videos", made / "videos")
+    assert result.exit_code == 0, result.output
+    assert "frames have no heat maps: " in result.stderr
+    assert "data:image/jpeg" in (tmp_path / "run/report.html").read_text()
+    refused = run("explain", "run", tmp_path / "run", made / "new/a.mp4", "-o", tmp_path / "why")
+    assert "trained on features of other weights of lenet5" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--label", "rigth"), "unknown label 'rigth'; did you mean 'right'? Known: left, right"),
+        (("--label", "right", "--against", "right"), "--against right: is the label itself"),
+    ],
+)
+def test_a_label_that_the_run_does_not_know_is_refused(made: Path, tmp_path: Path, options: Any, message: str) -> None:
+    result = run("explain", "run", made / "run", made / "new/a.mp4", "-o", tmp_path / "why", *options)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "why").exists()
+
+
+def test_a_video_of_one_frame_has_a_warning_and_a_file_that_is_none_fails_alone(made: Path, tmp_path: Path) -> None:
+    write_frames(tmp_path / "videos/one.mp4", moving_square(3, to_the_right=True)[:1])
+    write_frames(tmp_path / "videos/many.mp4", moving_square(3, to_the_right=True))
+    (tmp_path / "videos/bad.mp4").write_text("no video")
+    result = run("explain", "run", made / "run", tmp_path / "videos", "-o", tmp_path / "why", "--no-video")
+    assert result.exit_code == 3
+    assert "one.mp4: a single row, so nothing changes in it" in result.stderr
+    assert "bad.mp4: not a media file" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "why").iterdir()) == ["many.mp4", "one.mp4"]
+
+
 # Where and when something happens
 
 
@@ -351,7 +404,8 @@ def centre(places: NDArray[np.float64]) -> tuple[float, float]:
 @pytest.mark.parametrize("name", ["statistics", "lstm", "fused"])
 def test_the_heat_lies_where_and_when_something_moves(moves: Path, name: str) -> None:
     opened = Run.open(moves / name)
-    each = explain(opened, find_videos([moves / "new"]), label="moves")
+    videos = find_videos([moves / "new"])
+    each = explain(opened, videos, questions={video.id: ("moves", None) for video in videos})
     found = {one.video.id: one for one in each if isinstance(one, ExplainedVideo)}
     assert len(found) == 4
     for number, quadrant in enumerate(QUADRANTS):

@@ -375,7 +375,8 @@ def explanations(
     check_names(settings, EXPLAIN_SETTINGS)
     config = ExtractConfig(**settings)
     videos = find_videos(_paths(inputs), prefix=prefix, exclude=exclude, video_column=config.video_column)
-    return stage.explain(_open_run(run), videos, label=label, against=against, config=config)
+    questions = {video.id: (label, against) for video in videos}
+    return stage.explain(_open_run(run), videos, questions=questions, config=config)
 
 
 def _names(section: str) -> list[str]:

@@ -79,7 +79,8 @@ def run(
     if not overwrite:
         check_folders(output, [video.id for video in videos])
     num_failed, without_places = 0, set[str]()
-    for explained in explain(Run.open(run), videos, label=label, against=against, config=config):
+    questions = {video.id: (label, against) for video in videos}
+    for explained in explain(Run.open(run), videos, questions=questions, config=config):
         try:
             if isinstance(explained, VideoFailure):
                 raise VideoError(f"{explained.video_id}: {explained.message}")

@@ -34,9 +34,18 @@ COLUMNS = (
     "--videos",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="The INPUT of extract, such as a folder: adds frames of the most confident mistakes. May be repeated.",
+    help="The INPUT of extract, such as a folder: adds frames of the most confident mistakes, and the most and least "
+    "typical videos of each class. May be repeated.",
 )
-def command(runs: tuple[Path, ...], compare: bool, output: Path | None, videos: tuple[Path, ...]) -> None:
+@click.option(
+    "--heat-maps/--no-heat-maps",
+    default=True,
+    show_default=True,
+    help="With --videos, lay heat maps over the frames: what spoke for the predicted label. Runs the backbones.",
+)
+def command(
+    runs: tuple[Path, ...], compare: bool, output: Path | None, videos: tuple[Path, ...], heat_maps: bool
+) -> None:
     """Report a run as one HTML page, which opens from disk and loads nothing from the network.
 
     The page shows the training settings, the metrics of the model and its baselines, the confusion matrix, the
@@ -55,16 +64,16 @@ def command(runs: tuple[Path, ...], compare: bool, output: Path | None, videos: 
     elif len(runs) > 1:
         raise UsageError("several runs: compare them with --compare, or report one run at a time")
     else:
-        _report(runs[0], output or runs[0] / "report.html", videos)
+        _report(runs[0], output or runs[0] / "report.html", videos, heat_maps=heat_maps)
 
 
-def _report(run: Path, path: Path, videos: tuple[Path, ...]) -> None:
+def _report(run: Path, path: Path, videos: tuple[Path, ...], *, heat_maps: bool) -> None:
     from vidpipe.report.collect import collect_report
     from vidpipe.report.page import write_report
     from vidpipe.runs.run import Run
 
     check_replaceable(path, "a report", is_own=is_own_page)
-    report = collect_report(Run.open(run), videos=videos)
+    report = collect_report(Run.open(run), videos=videos, heat_maps=heat_maps)
     write_report(report, path)
     num_shown = sum(bool(mistake.thumbnails) for mistake in report.mistakes)
     frames = f", {num_shown} of them with frames" if report.shows_frames else ""

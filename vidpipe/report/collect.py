@@ -3,13 +3,14 @@
 import base64
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vidpipe.datasets.streams import kind_of
 from vidpipe.heads.members import BASELINE
+from vidpipe.report.heated import read_heated
 from vidpipe.report.thumbnails import THUMBNAIL_PIXELS, Thumbnail, read_thumbnails
 from vidpipe.runs.metrics import Evaluation
 from vidpipe.runs.run import Run
@@ -17,11 +18,12 @@ from vidpipe.runs.tables import FoldRow, PredictionRow
 from vidpipe.video.files import find_videos
 
 __all__ = [
+    "Case",
     "Group",
-    "Mistake",
     "Report",
     "Score",
     "Subset",
+    "TypicalCases",
     "collect_report",
     "evaluated_rows",
     "find_scores",
@@ -31,6 +33,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 MAX_MISTAKES = 12
+MAX_TYPICAL_CLASSES = 12
+NUM_TYPICAL = 2
+"""Most typical, and least typical, videos of a class."""
 EvaluatedRow = PredictionRow | FoldRow
 
 
@@ -72,8 +77,8 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """A wrong prediction with a high confidence."""
+class Case:
+    """A video of the evaluation set, and what the model predicts for it."""
 
     video: str
     group: str
@@ -87,6 +92,16 @@ class Mistake:
     thumbnails: tuple[Thumbnail, ...] = ()
     problem: str = ""
     """Why there are no frames of the video, or what is wrong with them."""
+    margin: str = ""
+    """The parts of the margin in words, where the frames have heat maps."""
+
+
+@dataclass(frozen=True)
+class TypicalCases:
+    """Of a class: the videos that the model is most certain of, and those that it takes least for the class."""
+
+    most: tuple[Case, ...]
+    least: tuple[Case, ...]
 
 
 @dataclass(frozen=True)
@@ -97,9 +112,12 @@ class Report:
     subsets: tuple[Subset, ...]
     groups: tuple[Group, ...]
     scores: tuple[Score, ...]
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[Case, ...]
+    """Wrong predictions, most confident first."""
     num_mistakes: int
     """The number of videos that the model predicts wrongly at least once."""
+    typical: Mapping[str, TypicalCases]
+    """By label, for the classes with the lowest recall; empty where no frames are shown."""
     shows_frames: bool
     verdict: str
     """From `find_verdict`."""
@@ -112,12 +130,13 @@ class Report:
         return _score_of(self.scores, self.run, kind)
 
 
-def collect_report(run: Run, *, videos: Sequence[Path] = ()) -> Report:
+def collect_report(run: Run, *, videos: Sequence[Path] = (), heat_maps: bool = True) -> Report:
     """Collect the contents of a run's report.
 
     Args:
         run: from `Run.open`.
-        videos: folders, files or CSVs, as given to `extract`: where to find frames of the mistakes.
+        videos: folders, files or CSVs, as given to `extract`: where to find frames.
+        heat_maps: lay heat maps over the frames: why the model predicts what it does.
 
     Returns:
         The contents.
@@ -130,16 +149,24 @@ def collect_report(run: Run, *, videos: Sequence[Path] = ()) -> Report:
     rows = evaluated_rows(run)
     own = [row for row in rows if row.head == run.classifier]
     wrong = sorted((row for row in own if not row.right), key=lambda row: -row.probability)
-    mistakes = tuple(_mistakes(wrong, rows, run.classifier))
+    baseline = {_video_in_fold(row): row.predicted for row in rows if row.head == BASELINE != run.classifier}
+    mistakes = [_case(row, baseline) for row in _one_a_video(wrong)[:MAX_MISTAKES]]
+    typical = _typical_rows(own) if videos else {}
+    cases = {row.video: _case(row, baseline) for pair in typical.values() for rows in pair for row in rows}
+    cases |= {case.video: case for case in mistakes}
     if videos:
-        mistakes = tuple(_with_thumbnails(mistakes, run, videos))
+        cases = {case.video: case for case in _with_frames(list(cases.values()), run, videos, heat_maps=heat_maps)}
     return Report(
         run=run,
         subsets=tuple(_subsets(run)),
         groups=tuple(_groups(run, own)),
         scores=tuple(find_scores(run)),
-        mistakes=mistakes,
+        mistakes=tuple(cases[case.video] for case in mistakes),
         num_mistakes=len({row.video for row in wrong}),
+        typical={
+            label: TypicalCases(*(tuple(cases[row.video] for row in rows) for rows in pair))
+            for label, pair in typical.items()
+        },
         shows_frames=bool(videos),
         verdict=find_verdict(run),
         strip_uri=_strip_uri(run.path / "timelines.png") if run.timelines else "",
@@ -235,22 +262,38 @@ def _groups(run: Run, own: Sequence[EvaluatedRow]) -> Iterator[Group]:
         yield Group(name, subset, num_videos, sum(found) / len(found) if found else None)
 
 
-def _mistakes(wrong: Sequence[EvaluatedRow], rows: Sequence[EvaluatedRow], head: str) -> Iterator[Mistake]:
-    """The first wrong predictions, one per video."""
-    baseline = {_video_in_fold(row): row.predicted for row in rows if row.head == BASELINE != head}
-    first_of: dict[str, EvaluatedRow] = {}
-    for row in wrong:
-        first_of.setdefault(row.video, row)
-    for row in list(first_of.values())[:MAX_MISTAKES]:
-        yield Mistake(
-            video=row.video,
-            group=row.group,
-            label=row.label,
-            predicted=row.predicted,
-            probability=row.probability,
-            fold=row.fold if isinstance(row, FoldRow) else None,
-            baseline=baseline.get(_video_in_fold(row), ""),
-        )
+def _one_a_video(rows: Iterable[EvaluatedRow]) -> list[EvaluatedRow]:
+    """The first row of each video."""
+    first: dict[str, EvaluatedRow] = {}
+    for row in rows:
+        first.setdefault(row.video, row)
+    return list(first.values())
+
+
+def _case(row: EvaluatedRow, baseline: Mapping[Any, str]) -> Case:
+    return Case(
+        video=row.video,
+        group=row.group,
+        label=row.label,
+        predicted=row.predicted,
+        probability=row.probability,
+        fold=row.fold if isinstance(row, FoldRow) else None,
+        baseline=baseline.get(_video_in_fold(row), ""),
+    )
+
+
+def _typical_rows(own: Sequence[EvaluatedRow]) -> dict[str, tuple[list[EvaluatedRow], list[EvaluatedRow]]]:
+    """By label, the most and the least typical videos; for the classes with the lowest recall."""
+    by_label = defaultdict(list)
+    for row in _one_a_video(own):
+        by_label[row.label].append(row)
+    recall = {label: sum(row.right for row in rows) / len(rows) for label, rows in by_label.items()}
+    found = {}
+    for label in sorted(by_label, key=lambda label: (recall[label], label))[:MAX_TYPICAL_CLASSES]:
+        ranked = sorted(by_label[label], key=lambda row: row.probability if row.right else -row.probability)
+        most = [row for row in ranked[::-1] if row.right][:NUM_TYPICAL]
+        found[label] = most, [row for row in ranked if row not in most][:NUM_TYPICAL]
+    return found
 
 
 def _video_in_fold(row: EvaluatedRow) -> tuple[str, int | None, int | None]:
@@ -263,19 +306,24 @@ def _shown_part(run: Run) -> Mapping[str, Any]:
     return seen[0] if seen else {"resize": THUMBNAIL_PIXELS, "crop": THUMBNAIL_PIXELS}
 
 
-def _with_thumbnails(mistakes: Sequence[Mistake], run: Run, videos: Sequence[Path]) -> Iterator[Mistake]:
-    """The mistakes with frames of their videos, or with the problem of one that cannot be found or decoded."""
+def _with_frames(cases: Sequence[Case], run: Run, videos: Sequence[Path], *, heat_maps: bool) -> Iterator[Case]:
+    """The cases with frames of their videos, or with the problem of one that cannot be found or decoded."""
     found = {file.id: file for file in find_videos(videos)}
-    wanted = [found[mistake.video] for mistake in mistakes if mistake.video in found]
-    thumbnails, problems = read_thumbnails(wanted, _shown_part(run))
+    wanted = [case for case in cases if case.video in found]
+    heated = read_heated(run, wanted, found) if heat_maps else {}
+    others = [found[case.video] for case in wanted if case.video not in heated]
+    thumbnails, problems = read_thumbnails(others, _shown_part(run))
     size_bytes = {row.video: row.size_bytes for row in run.splits}
-    for mistake in mistakes:
-        file = found.get(mistake.video)
-        problem = problems.get(mistake.video, "")
+    for case in cases:
+        file = found.get(case.video)
+        problem = problems.get(case.video, "")
         if file is None:
             problem = f"not found in {', '.join(map(str, videos))}"
-        elif not problem and file.path.stat().st_size != size_bytes.get(mistake.video):
+        elif not problem and file.path.stat().st_size != size_bytes.get(case.video):
             problem = "not the file that the features came from: its size differs"
         if problem:
-            logger.warning("%s: %s", mistake.video, problem)
-        yield replace(mistake, thumbnails=thumbnails.get(mistake.video, ()), problem=problem)
+            logger.warning("%s: %s", case.video, problem)
+        if case.video in heated:
+            yield replace(case, **vars(heated[case.video]), problem=problem)
+        else:
+            yield replace(case, thumbnails=thumbnails.get(case.video, ()), problem=problem)

@@ -117,6 +117,18 @@ def _last_epochs(history: Sequence[Epoch]) -> list[Epoch]:
     return list({(epoch.name, epoch.member): epoch for epoch in history}.values())
 
 
+def _frames_note(report: Report) -> str:
+    """What the frames show."""
+    if not any(case.margin for case in report.mistakes):
+        return "Frames are cropped as for the image model."
+    learned = " It was refitted on these videos, too." if len(report.run.learned_subsets) > 1 else ""
+    return (
+        "Frames are those of the stream with the largest share. Orange places speak for the predicted label and "
+        "against the true one, blue places the other way; the number under a frame is its share of the difference of "
+        f"the two logits. Heat maps are of the saved model.{learned}"
+    )
+
+
 def _reliability(evaluation: Evaluation) -> Chart:
     """The share of correct predictions by confidence."""
     points = tuple((bin_.confidence, bin_.top1) for bin_ in evaluation.reliability)
@@ -188,6 +200,7 @@ def _report_values(report: Report) -> dict[str, Any]:
         "folds_chart": _top1_chart(),
         "settings": _settings(report.run.config),
         "caveats": _caveats(report),
+        "frames_note": _frames_note(report),
         "thumbnail_pixels": THUMBNAIL_PIXELS,
         "max_leaks": MAX_LEAKS,
         "max_rows": MAX_ROWS,

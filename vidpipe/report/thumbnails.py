@@ -14,7 +14,7 @@ from vidpipe.records import FrameBatch, Preprocessing, VideoFailure, VideoFile
 from vidpipe.video.decoding import decode_videos
 from vidpipe.video.view import View
 
-__all__ = ["THUMBNAIL_PIXELS", "Thumbnail", "read_thumbnails"]
+__all__ = ["NUM_THUMBNAILS", "THUMBNAIL_PIXELS", "TIMEOUT_SECONDS", "Thumbnail", "jpeg_uri", "read_thumbnails"]
 
 NUM_THUMBNAILS = 6
 THUMBNAIL_PIXELS = 144
@@ -29,6 +29,8 @@ class Thumbnail:
     pts_seconds: float
     uri: str
     """`data:image/jpeg;base64,…`"""
+    share: float | None = None
+    """Of the margin, where the frame has a heat map."""
 
 
 def read_thumbnails(
@@ -52,7 +54,7 @@ def read_thumbnails(
         if isinstance(result, FrameBatch):
             seconds = result.plan.rows.pts_seconds
             thumbnails[result.video.id] = tuple(
-                Thumbnail(float(when), _jpeg_uri(frame.transpose(1, 2, 0)))  # (3, H, W) -> (H, W, 3)
+                Thumbnail(float(when), jpeg_uri(frame.transpose(1, 2, 0)))  # (3, H, W) -> (H, W, 3)
                 for when, frame in zip(seconds, result.pictures, strict=True)
             )
         elif isinstance(result, VideoFailure):
@@ -73,8 +75,8 @@ def _smaller(resize: int | list[int], crop: int | list[int]) -> Preprocessing:
     return Preprocessing(size, THUMBNAIL_PIXELS, "bilinear", mean=(0, 0, 0), std=(1, 1, 1))
 
 
-def _jpeg_uri(frame: NDArray[np.uint8]) -> str:
-    """Return a frame (H, W, 3) as a data URI."""
+def jpeg_uri(frame: NDArray[np.uint8]) -> str:
+    """Return a picture (H, W, 3) uint8 RGB as a data URI, `data:image/jpeg;base64,…`."""
     from PIL import Image
 
     stream = io.BytesIO()

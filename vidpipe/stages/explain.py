@@ -1,9 +1,11 @@
 """Explain the labels of videos: decode what each stream sees, run the backbones with their maps, divide the margins."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -14,7 +16,7 @@ from vidpipe.backbones.flow import FlowParameters
 from vidpipe.backbones.image import load_backbone
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
-from vidpipe.errors import DecodeError, UsageError, VideoError, unknown_name
+from vidpipe.errors import DecodeError, UsageError, unknown_name
 from vidpipe.explain.explanation import ExplainedVideo, Region, explain_video
 from vidpipe.explain.places import FlowView, NetworkView, StreamView
 from vidpipe.records import FrameBatch, VideoFailure, VideoFile, VideoInfo, VideoPlan
@@ -23,14 +25,15 @@ from vidpipe.video.crop import cell_regions
 from vidpipe.video.decoding import decode_videos, default_workers
 from vidpipe.video.view import View
 
-__all__ = ["explain"]
+__all__ = ["Question", "explain"]
+
+logger = logging.getLogger(__name__)
 
 MAX_ROWS = 1024
 """The feature maps of all rows of a video are in memory: of 1,024 rows of 1280 × 7 × 7 floats, 257 MB."""
 
-MIN_SHARE = 1e-6
-"""Smaller shares are rounding errors."""
-
+Question = tuple[str | None, str | None]
+"""The label to explain, None for the predicted one; and the label to compare it with, None for the mean of all."""
 Inputs = NDArray[np.uint8]
 """What a backbone sees: (T, 3, H, W), or (T, W, 3, H, W) of windows."""
 
@@ -39,8 +42,7 @@ def explain(
     run: Run,
     videos: Sequence[VideoFile],
     *,
-    label: str | None = None,
-    against: str | None = None,
+    questions: Mapping[str, Question] = MappingProxyType({}),
     config: ExtractConfig | None = None,
 ) -> Iterator[ExplainedVideo | VideoFailure]:
     """Explain the labels that a run gives to videos.
@@ -48,8 +50,7 @@ def explain(
     Args:
         run: from `Run.open`.
         videos: their ids differ.
-        label: the label to explain; None for the predicted one.
-        against: the label to compare it with; None for the mean of all.
+        questions: by id, what to explain of a video; of others, the predicted label against the mean of all.
         config: device, workers, timeout and weights.
 
     Returns:
@@ -61,10 +62,9 @@ def explain(
         UsageError: the run does not have a label, or the device or a weights file is not available.
         WeightsError: the backbone's weights cannot be downloaded or read.
     """
-    _check_labels(run, label, against)
-    config = config or ExtractConfig()
-    explainer = _Explainer(run, label, against, config)
-    return explainer.explain_each(videos)
+    for question in set(questions.values()):
+        _check_labels(run, *question)
+    return _Explainer(run, questions, config or ExtractConfig()).explain_each(videos)
 
 
 def _check_labels(run: Run, label: str | None, against: str | None) -> None:
@@ -78,9 +78,9 @@ def _check_labels(run: Run, label: str | None, against: str | None) -> None:
 class _Explainer:
     """A run with its backbones, ready to explain videos."""
 
-    def __init__(self, run: Run, label: str | None, against: str | None, config: ExtractConfig) -> None:
+    def __init__(self, run: Run, questions: Mapping[str, Question], config: ExtractConfig) -> None:
         self._fusion, _ = run.load_classifiers(torch.device("cpu"))
-        self._class_names, self._label, self._against, self._config = run.class_names, label, against, config
+        self._class_names, self._questions, self._config = run.class_names, questions, config
         self._streams = {
             name: Stream.of_key(key, weights=config.weights, owner=str(run.path)) for name, key in run.keys.items()
         }
@@ -93,27 +93,25 @@ class _Explainer:
             for name, stream in self._streams.items()
         }
         for result in _decode_whole(videos, views, self._config):
-            try:
-                yield result if isinstance(result, VideoFailure) else self._explain(result)
-            except VideoError as error:
-                assert isinstance(result, _DecodedVideo)
-                yield VideoFailure(result.video.id, type(error).__name__, str(error))
+            yield result if isinstance(result, VideoFailure) else self._explain(result)
 
     def _explain(self, decoded: "_DecodedVideo") -> ExplainedVideo:
         inputs = {name: decoded.inputs(name) for name in self._streams}
         rows = {name: plan.rows for name, plan in decoded.plan.streams.items()}
+        label, against = self._questions.get(decoded.video.id, (None, None))
         explanation = explain_video(
             self._fusion,
             {name: self._see[name](inputs[name]) for name in self._streams},
             rows,
             self._class_names,
-            label=self._label,
-            against=self._against,
+            label=label,
+            against=against,
         )
-        if not any(np.abs(stream.shares).max() > MIN_SHARE for stream in explanation.streams):
-            raise DecodeError(
-                "nothing in it speaks for or against a label: the run's heads see changes between frames, and there "
-                "are none; explain a longer video, or train with --motion raw"
+        if all(len(of_stream) == 1 for of_stream in rows.values()):
+            logger.warning(
+                "%s: a single row, so nothing changes in it, and its shares say what the absence of change speaks for; "
+                "explain a longer video",
+                decoded.video.id,
             )
         return ExplainedVideo(
             decoded.video,
