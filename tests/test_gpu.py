@@ -11,8 +11,12 @@ from tests.trainings import QUICK, rising_and_falling
 from vidpipe.backbones.engines.torch import TorchEngine
 from vidpipe.backbones.image import load_backbone
 from vidpipe.backbones.table import BACKBONES
+from vidpipe.backbones.weights import find_weights
 from vidpipe.config import ExtractConfig, TrainConfig
+from vidpipe.explain.places import NetworkView
+from vidpipe.explain.shares import share_out
 from vidpipe.features.store import FeatureStore
+from vidpipe.heads.heads import build_head
 from vidpipe.stages.extract import extract
 from vidpipe.stages.train import train
 from vidpipe.video.files import find_videos
@@ -52,3 +56,19 @@ def test_training_on_the_gpu_learns(tmp_path: Path) -> None:
     store, videos = rising_and_falling(tmp_path)
     config = TrainConfig(**{**vars(QUICK), "device": "cuda"})
     assert train(store, videos, tmp_path / "run", config=config).evaluations["test"]["lstm"].top1 > 0.9
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "vit_tiny"])
+def test_what_a_backbone_saw_is_divided_on_the_gpu_as_on_the_cpu(name: str) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (5, 3, 224, 224), dtype=np.uint8)
+    spec, places = BACKBONES[name], []
+    weights = find_weights(spec, "random")
+    for device in ("cpu", "cuda"):
+        view = NetworkView(load_backbone(spec, weights=weights, device=device), frames)
+        torch.manual_seed(0)
+        head = build_head("statistics", spec.dim, 3, TrainConfig()).eval()
+        shares = share_out(head, view.features, torch.tensor([1.0, -1.0, 0.0]))
+        found = view.places([(1.0, shares)])
+        assert found is not None
+        places.append(found)
+    assert (places[0] - places[1]).norm() / places[0].norm() < 5e-2
