@@ -129,9 +129,10 @@ def _draw_bar(draw: ImageDraw.ImageDraw, corner: tuple[int, int], share: float, 
     middle, half = top + _BAR // 2 + 2, (_BAR - 18) // 2
     draw.line((left, middle, left + _TILE, middle), fill="#c0c0c0")
     length = round(half * share / full)
-    box = (left + 8, min(middle, middle - length), left + _TILE // 2 - 8, max(middle, middle - length))
+    box = (left + 8, min(middle, middle - length), left + _TILE // 2 - 28, max(middle, middle - length))
     draw.rectangle(box, fill=FOR if share >= 0 else AGAINST)
-    draw.text((left + _TILE // 2, top + 4), f"{share:+.2f}  {seconds:.2f} s", font=_font(12), fill=_PALE)
+    text = f"{share:+.2f}  {seconds:.2f} s"
+    draw.text((left + _TILE - 2, top + 4), text, font=_font(12), fill=_PALE, anchor="ra")
 
 
 def _describe_directions(directions: NDArray[np.float64]) -> str:
