@@ -36,14 +36,14 @@ CONTROLS: Mapping[str, _Words] = {
     ),
     "one_frame": _Words(
         "a linear classifier that learns from one frame of each video",
-        "one frame does not give the class away",
-        "one frame gives a part of the classes away, by the place or a pose",
+        "nothing shows that one frame gives the class away",
+        "one frame gives the class away in part: by the place, or by a pose",
         "one frame is enough on these videos, and they do not show that motion was learned",
     ),
     "shuffled": _Words(
         "with the frames in random order",
         "it needs the order of the frames",
-        "it uses the order of the frames, and other things",
+        "it uses the order of the frames, and more than the order",
         "the order of the frames does not matter to it",
     ),
     "without_people": _Words(
@@ -149,8 +149,9 @@ class BackgroundCheck:
         words, score, outcome = CONTROLS[name], self.controls[name], self._outcome(name)
         still = "still " * (outcome in ("in_between", "as_good") and name != "one_frame")
         subject = "names" if name == "one_frame" else f"it {still}names"
-        whole = f"{_percent(self.whole.top1)} of the videos as they are, chance {_percent(self.chance)}"
-        return f"{words.title} {subject} {_percent(score.top1)} ({whole}): {_meaning(words, outcome)}"
+        interval = "" if score.interval is None else "95 % CI {:.0f} to {:.0f} %; ".format(*_percents(score.interval))
+        beside = f"{interval}{_percent(self.whole.top1)} of the videos as they are; chance {_percent(self.chance)}"
+        return f"{words.title} {subject} {_percent(score.top1)} ({beside}): {_meaning(words, outcome)}"
 
     def _outcome(self, name: str) -> str:
         """`at_chance`, `in_between` or `as_good`; else why the control says nothing: `few_groups`, …"""
@@ -178,3 +179,7 @@ def _meaning(words: _Words, outcome: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
+
+
+def _percents(interval: tuple[float, float]) -> tuple[float, float]:
+    return 100 * interval[0], 100 * interval[1]
