@@ -25,7 +25,7 @@ import vidpipe
 from benchmarks.clips import SHARED_DATA, labelled_sets
 from benchmarks.sampling import BACKBONES, PROTOCOLS
 from tests.media import write_frames
-from vidpipe.runs.background_check import CONTROLS, BackgroundCheck, ControlScore
+from vidpipe.runs.background_check import CONTROLS, BackgroundCheck
 from vidpipe.video.files import find_videos
 from vidpipe.video.reader import read_frames
 
@@ -39,12 +39,12 @@ ENCODING = {"crf": "10", "bf": "0", "threads": "1", "preset": "ultrafast"}
 Masks = NDArray[np.bool_]
 PAINTED: Mapping[str, Callable[[Masks], Masks]] = {
     "without_people": lambda masks: np.broadcast_to(masks.any(axis=0), masks.shape),
-    "without_outlines": lambda masks: masks,
     "only_people": lambda masks: ~masks,
 }
-"""What is painted, from where people are in each frame (T, H, W) -> (T, H, W): wherever a person is at any time, so
-that no outline moves; where a person is in this frame; all else."""
+"""What is painted, from where people are in each frame, (T, H, W) -> (T, H, W): wherever a person is at any time, so
+that no outline moves; and in each frame all else."""
 STREAMS = ("efficientnet_lite0", BACKBONES)
+HEADS = ("statistics", "default")
 
 
 def people_of(network: InferenceSession, frames: NDArray[np.uint8]) -> Masks:
@@ -58,66 +58,67 @@ def people_of(network: InferenceSession, frames: NDArray[np.uint8]) -> Masks:
     return np.stack(found)
 
 
-def paint(videos: Path, folder: Path) -> dict[str, float]:
-    """Write painted copies of the videos; return the mean share of the picture that is painted, by folder."""
+def paint(videos: Path, folder: Path) -> None:
+    """Write painted copies of the videos, unless they are there, into a folder for each way to paint."""
     options = SessionOptions()
     options.intra_op_num_threads = 1
     network = InferenceSession(MASK_NETWORK, options)
-    shares: dict[str, list[float]] = {name: [] for name in PAINTED}
     for video in find_videos([videos]):
+        copies = {name: folder / name / video.path.relative_to(videos) for name in PAINTED}
+        if all(copy.exists() for copy in copies.values()):
+            continue
         _, frames = read_frames(video.path, lambda reader: np.arange(len(reader.pts_seconds)))
         people = people_of(network, frames)
         for name, choose in PAINTED.items():
-            mask = choose(people)
-            shares[name].append(float(mask.mean()))
-            copy = np.where(mask[..., None], np.uint8(PAINT), frames)
-            write_frames(folder / name / video.path.relative_to(videos), copy, options=ENCODING)
-    return {name: float(np.mean(one)) for name, one in shares.items()}
+            painted = np.where(choose(people)[..., None], np.uint8(PAINT), frames)
+            write_frames(copies[name], painted, options=ENCODING)
 
 
-def check(labels: Path, folder: Path, masked: Mapping[str, Path], **settings: Any) -> BackgroundCheck:
-    """Return the background check of a training on the stores in a folder."""
+def extract_views(labels: Path, folder: Path) -> None:
+    """Extract the videos as they are and, if people can be found, painted: a folder of stores for each view."""
+    views = {"whole": labels.parent}
+    if MASK_NETWORK.exists():
+        paint(labels.parent, folder / "painted")
+        views |= {view: folder / "painted" / view for view in PAINTED}
+    for view, videos in views.items():
+        vidpipe.extract(videos, folder / view, backbone=BACKBONES, device="cpu")
+
+
+def check(labels: Path, folder: Path, masked: Mapping[str, str], **settings: Any) -> BackgroundCheck:
+    """Return the background check of a training on the stores in a folder; masked: a view by control."""
     protocol = {**PROTOCOLS[labels.parent.name], "device": "cpu", "refit": False, "check_background": True}
+    stores = {control: folder / view for control, view in masked.items() if (folder / view).exists()}
     with tempfile.TemporaryDirectory() as run:
-        given = {"labels": str(labels), **protocol, **settings, **masked}
+        given = {"labels": str(labels), **protocol, **settings, **stores}
         found = vidpipe.train(folder / "whole", Path(run) / "run", **given).background_check
     assert found is not None
     return found
 
 
-def rows(name: str, labels: Path, folder: Path) -> Iterator[str]:
-    """Measure one data set, and yield the rows of the table."""
-    views = {"whole": labels.parent}
-    if MASK_NETWORK.exists():
-        painted = folder / "painted"
-        if not painted.exists():
-            print(f"{name}: {paint(labels.parent, painted)}", file=sys.stderr, flush=True)
-        views |= {view: painted / view for view in PAINTED}
-    for view, videos in views.items():
-        vidpipe.extract(videos, folder / view, backbone=BACKBONES, device="cpu")
-    masked = {view: folder / view for view in views if view in CONTROLS}
-    for streams in STREAMS:
-        found = check(labels, folder, masked, streams=streams)
-        yield row(name, streams, "as they are", found.whole)
-        for control, score in found.controls.items():
-            yield row(name, streams, CONTROLS[control].title, score)
-    if MASK_NETWORK.exists():
-        for streams in STREAMS:
-            for view in ("without_people", "without_outlines"):
-                found = check(labels, folder, {"without_people": folder / view}, streams=streams, head="statistics")
-                print(f"{name}, {streams}, statistics: {view} {found.controls['without_people']}", file=sys.stderr)
+def rows(labels: Path, folder: Path, streams: str, head: str) -> Iterator[str]:
+    """Yield the rows of the table about one training."""
+    settings = {"streams": streams, **({} if head == "default" else {"head": head})}
+    found = check(labels, folder, {"without_people": "without_people", "only_people": "only_people"}, **settings)
+    scores = {"as they are": found.whole}
+    scores |= {CONTROLS[control].title: score for control, score in found.controls.items()}
+    if (folder / "without_outlines").exists() and head == "statistics":
+        outlined = check(labels, folder, {"without_people": "without_outlines"}, **settings)
+        scores["with the people painted out, outlines move"] = outlined.controls["without_people"]
+    for title, score in scores.items():
+        difference = f"{score.difference:+.3f} {_ends(score.difference_interval)}"
+        cells = [
+            labels.parent.name,
+            streams.replace(",", " + "),
+            head,
+            title,
+            f"{score.top1:.3f} {_ends(score.interval)}",
+        ]
+        line = f"| {' | '.join(cells)} | {'' if title == 'as they are' else difference} |"
+        print(line, file=sys.stderr, flush=True)
+        yield line
 
 
-def row(name: str, streams: str, title: str, score: ControlScore) -> str:
-    """Return a row of the table."""
-    cells = [f"{score.top1:.3f} {ends(score.interval)}", f"{score.difference:+.3f} {ends(score.difference_interval)}"]
-    line = f"| {name} | {streams.replace(',', ' + ')} | {title} | {' | '.join(cells)} |"
-    print(line, file=sys.stderr, flush=True)
-    return line
-
-
-def ends(interval: tuple[float, float] | None) -> str:
-    """Return an interval in brackets."""
+def _ends(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f"({interval[0]:.3f} to {interval[1]:.3f})"
 
 
@@ -125,16 +126,20 @@ def run(stores: Path | None = None) -> str:
     """Measure, and return a section of RESULTS.md."""
     warnings.simplefilter("ignore")
     logging.getLogger("vidpipe").setLevel(logging.ERROR)
-    lines = ["| set | streams | videos | top-1 | difference |", "|---|---|---|---|---|"]
+    lines = ["| set | streams | head | videos | top-1 | difference |", "|---|---|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as scratch:
         for name, labels in labelled_sets(Path(scratch)).items():
-            lines += rows(name, labels, (stores or Path(scratch)) / name)
+            folder = (stores or Path(scratch)) / name
+            extract_views(labels, folder)
+            for head in HEADS:
+                for streams in STREAMS:
+                    lines += rows(labels, folder, streams, head)
     return (
         "## What classifiers go by (`benchmarks/background.py`)\n\n"
-        "The default classifier, `train --check-background`; 95 % CI by bootstrap over groups. fight: 5 folds by "
-        "source video, chance 0.500; interaction: one sequence left out at a time, chance 0.167. The people are "
-        "painted out wherever a person is at any time of the clip, so that no outline moves; all but the people is "
-        "painted out in each frame.\n\n" + "\n".join(lines)
+        "`train --check-background`; 95 % CI by bootstrap over groups. fight: 5 folds by source video, chance 0.500; "
+        "interaction: one sequence left out at a time, chance 0.167. The people are painted out wherever a person is at "
+        "any time of the clip, so that no outline moves; for comparison also where they are in each frame. All but the "
+        "people is painted out in each frame.\n\n" + "\n".join(lines)
     )
 
 
