@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from vidpipe.runs.run import Run
 from vidpipe.stages.train import TrainResult, train
 from vidpipe.training.controls import MaskedStores, freeze, shuffle, still_features
 
-LOOK = {"head": "statistics", "motion": "raw", "statistics": "mean", "device": "cpu"}
+LOOK: dict[str, Any] = {"head": "statistics", "motion": "raw", "statistics": "mean", "device": "cpu"}
 """A classifier of what frames look like."""
 FOLDS = TrainConfig(**LOOK, folds=5, check_background=True)
 Made = tuple[FeatureStore, list[LabeledVideo]]
@@ -59,7 +60,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
     for sees in ("whole", "place", "square"):
         write_videos(folder / "videos" / sees, sees)
-        settings = {"backbone": "lenet5,flow", "num_frames": 8, "device": "cpu", "workers": 1}
+        settings: dict[str, Any] = {"backbone": "lenet5,flow", "num_frames": 8, "device": "cpu", "workers": 1}
         vidpipe.extract(folder / "videos" / sees, folder / sees, **settings)
     for name, labels in {"place": ("dark", "bright"), "direction": ("left", "right")}.items():
         rows = [f"{n:02d}.mp4,{labels[(n if name == 'place' else n // 2) % 2]},g{n:02d}" for n in range(40)]
@@ -68,8 +69,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check_of(stores: Path, run: Path, *, stream: str, label: str) -> BackgroundCheck:
-    masked = {"without_people": stores / "place", "only_people": stores / "square"}
-    labels = {"labels": stores / f"{label}.csv", "streams": stream, "folds": 5}
+    masked: dict[str, Any] = {"without_people": stores / "place", "only_people": stores / "square"}
+    labels: dict[str, Any] = {"labels": stores / f"{label}.csv", "streams": stream, "folds": 5}
     found = vidpipe.train(stores / "whole", run, check_background=True, **masked, **labels, **LOOK).background_check
     assert found is not None
     return found
@@ -294,9 +295,9 @@ def test_nothing_is_said_of_a_classifier_that_is_at_chance_itself() -> None:
 # What does not go together
 
 
-def message_of(call: type[VidpipeError], stores: Path, run: Path, **settings: object) -> str:
+def message_of(call: type[VidpipeError], stores: Path, run: Path, **settings: Any) -> str:
     with pytest.raises(call) as caught:
-        vidpipe.train(stores, run, **{"head": "statistics", "device": "cpu", **settings})  # type: ignore[arg-type]
+        vidpipe.train(stores, run, **{"head": "statistics", "device": "cpu", **settings})
     return str(caught.value)
 
 
@@ -313,7 +314,7 @@ def test_a_masked_store_must_fit_the_stores_of_the_training(placed: Made, tmp_pa
     ids = [video.video_id for video in videos]
     other = masked_store(tmp_path / "other", replace(KEY, backbone="resnet101"), ids)
     few = masked_store(tmp_path / "few", KEY, ids[:-2])
-    stage = {"config": FOLDS}
+    stage: dict[str, Any] = {"config": FOLDS}
     with pytest.raises(UsageError, match=r"--without-people: no store fits the stream resnet50: .*resnet101"):
         train(store, videos, tmp_path / "run", masked=MaskedStores([FeatureStore.open(other)]), **stage)
     with pytest.raises(UsageError, match="--only-people: no store fits the stream resnet50"):
@@ -332,7 +333,7 @@ def test_what_does_not_go_together_is_refused(placed: Made, tmp_path: Path) -> N
     run, given = tmp_path / "run", {"labels": labels}
     assert "give both" in message_of(UsageError, store.path, run, without_people=store.path, **given)
     assert "--targets windows" in message_of(UsageError, store.path, run, check_background=True, targets="rows")
-    settings = {"check_background": True, "val_fraction": 0.0}
+    settings: dict[str, Any] = {"check_background": True, "val_fraction": 0.0}
     assert "--folds 5" in message_of(UsageError, store.path, run, **settings, **given)
 
 

@@ -259,8 +259,8 @@ def _cross_validate(
         return None
     session.stage = "during cross-validation"
     videos = subsets["train"].concatenate(subsets["val"], subsets["test"])
-    examine = {"on_fitted": check.examine} if check else {}
-    return cross_validate(videos, protocol.crossed, session.config, with_baseline=True, **examine)
+    on_fitted = check.examine if check else None
+    return cross_validate(videos, protocol.crossed, session.config, with_baseline=True, on_fitted=on_fitted)
 
 
 def _refit(tested: _Fitted, subsets: Subsets, session: TrainingSession) -> _Fitted:

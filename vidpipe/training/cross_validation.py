@@ -108,7 +108,7 @@ def cross_validate(
     config: TrainConfig,
     *,
     with_baseline: bool = False,
-    on_fitted: Callable[[Fusion, Subsets], None] = lambda classifier, subsets: None,
+    on_fitted: Callable[[Fusion, Subsets], None] | None = None,
 ) -> CrossValidation:
     """Train the classifier on each split's training set, and test it and its parts on the split's test set.
 
@@ -127,7 +127,8 @@ def cross_validate(
     for fold, (seed, split) in enumerate(splits):
         subsets, seeded = select_subsets(dataset, split), replace(config, seed=seed)
         classifiers = [fit_classifier(members, subsets, seeded).fusion]
-        on_fitted(classifiers[0], subsets)
+        if on_fitted is not None:
+            on_fitted(classifiers[0], subsets)
         if with_baseline:
             classifiers.append(fit_classifier(baseline_members(dataset.streams), subsets, seeded).fusion)
         scores = score_classifiers(classifiers, subsets["test"])
