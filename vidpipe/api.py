@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vidpipe.stages.evaluate import EvaluationReport
     from vidpipe.stages.extract import ExtractProgress, ExtractSummary
     from vidpipe.stages.train import TrainResult
+    from vidpipe.training.controls import MaskedStores
 
 __all__ = ["Inputs", "StoreInputs", "evaluate", "explanations", "extract", "predict", "timelines", "train"]
 
@@ -105,6 +106,8 @@ def train(
     resume: bool = False,
     tensorboard: bool = False,
     skip_conflicts: bool = False,
+    without_people: StoreInputs = (),
+    only_people: StoreInputs = (),
     on_epoch: "Callable[[str, Epoch], None]" = lambda head, epoch: None,
     **settings: Any,
 ) -> "TrainResult":
@@ -120,6 +123,8 @@ def train(
         resume: continue an interrupted training.
         tensorboard: also write TensorBoard event files.
         skip_conflicts: leave out videos with identical features and different labels, instead of raising an error.
+        without_people: with `check_background`, features of the same videos with the people painted out.
+        only_people: the same with all but the people painted out.
         on_epoch: called after each epoch with the name of the member (`flow/lstm`) or of the only head (`lstm`).
         **settings: see `vidpipe train --help`; `labels` is the file with the labels.
 
@@ -145,10 +150,13 @@ def train(
 
     check_names(settings, _names("train"))
     config, labels = make_config(TrainConfig, settings), make_config(LabelsConfig, settings)
+    masked = _open_masked(without_people, only_people, is_used=config.check_background)
     opened = choose_streams(_open_streams(stores, usage=f"vidpipe train STORE -o {output}"), config.stream_names)
     exam = None
     with collect_warnings() as label_warnings:
         if labels.labels is not None and has_intervals(labels.labels):
+            if masked.without_people or masked.only_people:
+                raise UsageError("--without-people and --only-people go with labels of whole videos, not of intervals")
             windows = label_windows(
                 opened,
                 read_interval_labels(opened, labels),
@@ -184,6 +192,7 @@ def train(
         skip_conflicts=skip_conflicts,
         label_warnings=label_warnings,
         exam=exam,
+        masked=masked,
         on_epoch=on_epoch,
     )
 
@@ -398,6 +407,20 @@ def _open_streams(stores: StoreInputs, *, usage: str) -> "Mapping[str, FeatureSt
     if isinstance(stores, FeatureStore | Mapping):
         return name_stores(stores)
     return open_streams(_paths(stores), usage=usage)
+
+
+def _open_masked(without_people: StoreInputs, only_people: StoreInputs, *, is_used: bool) -> "MaskedStores":
+    from vidpipe.training.controls import MaskedStores
+
+    given = {"without_people": without_people, "only_people": only_people}
+    opened = {
+        name: tuple(_open_streams(stores, usage=f"vidpipe train … --{name.replace('_', '-')} STORE").values())
+        for name, stores in given.items()
+        if isinstance(stores, str | Path) or stores
+    }
+    if opened and not is_used:
+        raise UsageError(f"--{next(iter(opened)).replace('_', '-')} goes with --check-background; give both")
+    return MaskedStores(**opened)
 
 
 def _match_stores(run: "Run", stores: StoreInputs, *, usage: str) -> "FeatureStore | Mapping[str, FeatureStore]":

@@ -437,6 +437,11 @@ class TrainConfig(_Checked):
         low=2,
     )
     leave_one_group_out: bool = _setting(False, "Cross-validate with each group as a fold.")
+    check_background: bool = _setting(
+        False,
+        "Also test the classifier on altered test videos: one frozen frame, frames in random order, and those of "
+        "--without-people and --only-people. It shows whether the place was learned.",
+    )
     repeats: int = _setting(1, "Repeat cross-validation, or the random split, with this number of seeds.", low=1)
     refit: bool = _setting(
         True, "After testing, refit the saved head on all videos outside a test set that the labels define."
@@ -469,6 +474,8 @@ class TrainConfig(_Checked):
             )
         if values.get("folds") is not None and values.get("leave_one_group_out"):
             raise UsageError("--folds and --leave-one-group-out are two protocols; give only one")
+        if values.get("check_background") and values.get("targets") == "rows":
+            raise UsageError("--check-background goes with --targets windows: it tests labels, not rows of long videos")
 
     @staticmethod
     def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:

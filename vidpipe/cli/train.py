@@ -12,6 +12,7 @@ from vidpipe.errors import count_of
 from vidpipe.heads.members import BASELINE, headline_names
 
 if TYPE_CHECKING:
+    from vidpipe.runs.background_check import BackgroundCheck
     from vidpipe.runs.tables import Epoch
     from vidpipe.stages.train import TrainResult
     from vidpipe.training.cross_validation import CrossValidation
@@ -29,6 +30,20 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--skip-conflicts", is_flag=True, help="Exclude videos that have identical features but different labels."
 )
+@click.option(
+    "--without-people",
+    metavar="STORE",
+    multiple=True,
+    type=LocalPath(),
+    help="Features of the same videos with the people painted out, for --check-background.",
+)
+@click.option(
+    "--only-people",
+    metavar="STORE",
+    multiple=True,
+    type=LocalPath(),
+    help="Features of the same videos with all but the people painted out, for --check-background.",
+)
 @label_options
 @setting_options(TrainConfig, "train")
 def command(
@@ -38,6 +53,8 @@ def command(
     resume: bool,
     tensorboard: bool,
     skip_conflicts: bool,
+    without_people: tuple[Path, ...],
+    only_people: tuple[Path, ...],
     official_split: str,
     **settings: Any,
 ) -> None:
@@ -65,6 +82,8 @@ def command(
         resume=resume,
         tensorboard=tensorboard,
         skip_conflicts=skip_conflicts,
+        without_people=without_people,
+        only_people=only_people,
         on_epoch=_log_epoch,
         split=official_split,
         **settings,
@@ -107,6 +126,8 @@ def _print_result(result: "TrainResult") -> None:
             click.echo(f"{subset:<5} {line}")
     if result.timelines is not None:
         _print_timelines(result.timelines)
+    if result.background_check is not None:
+        _print_background_check(result.background_check)
     for warning in run.warnings:
         click.echo(printable(f"warning: {warning}"), err=True)
 
@@ -121,6 +142,14 @@ def _print_timelines(found: "TimelineResult") -> None:
             f"{subset:<5} timelines F1@50 {segmentation.f1[50]:.3f}  edit {segmentation.edit:.3f}  "
             f"frame accuracy {segmentation.frame_accuracy:.3f}{maps}  {count_of(scores.num_videos, 'video')}"
         )
+
+
+def _print_background_check(found: "BackgroundCheck") -> None:
+    from vidpipe.runs.run import EVALUATION_SETS
+
+    click.echo(f"background check on {EVALUATION_SETS[found.evaluation_set]}:")
+    for sentence in found.sentences.values():
+        click.echo(f"  {sentence}")
 
 
 def _print_folds(found: "CrossValidation") -> None:

@@ -185,6 +185,22 @@ class SequenceDataset:
         }
         return averaged
 
+    def altered(self, alter: Callable[[str, LabeledVideo, Tensor], Tensor]) -> Self:
+        """Return the same videos with other rows in each stream.
+
+        Args:
+            alter: a stream's name, a video and its rows (T, C · D) -> (T, C · D).
+
+        Returns:
+            The dataset.
+        """
+        altered = copy.copy(self)
+        altered._by_stream = {
+            name: [alter(name, *its) for its in zip(self.videos, sequences, strict=True)]
+            for name, sequences in self._by_stream.items()
+        }
+        return altered
+
     def mapped(self, compute: Callable[[Tensor, Tensor], Tensor], *, batch_size: int = 256) -> Self:
         """Return the same videos with other rows.
 

@@ -21,6 +21,7 @@ from vidpipe.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, axis_over
 from vidpipe.report.collect import Report, Score
 from vidpipe.report.compare import Comparison
 from vidpipe.report.thumbnails import THUMBNAIL_PIXELS
+from vidpipe.runs.background_check import CONTROLS
 from vidpipe.runs.confusion import ConfusionMatrix
 from vidpipe.runs.curves import learning_curves
 from vidpipe.runs.metrics import Evaluation, FoldScores
@@ -165,6 +166,8 @@ def _caveats(report: Report) -> list[str]:
             "no test set was kept: metrics on the validation set are optimistic, "
             "because it also chose the epoch and the temperature"
         )
+    if report.run.background_check:
+        caveats += report.run.background_check.caveats
     return caveats
 
 
@@ -186,6 +189,8 @@ def _report_values(report: Report) -> dict[str, Any]:
         "report": report,
         "run": report.run,
         "name": report.run.path.resolve().name,
+        "controls": CONTROLS,
+        "names_of_sets": EVALUATION_SETS,
         "place": EVALUATION_SETS.get(report.run.evaluation_set, "no set"),
         "model": model,
         "majority": report.score_of("majority"),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "MAX_CLASSES_WITHOUT_TOP5",
+    "MIN_GROUPS_FOR_INTERVAL",
     "ClassMetrics",
     "Estimate",
     "Evaluation",

@@ -32,6 +32,7 @@ from vidpipe.config import TrainConfig, save_config
 from vidpipe.errors import ConfigError, RunError, UsageError
 from vidpipe.features.key import FeatureKey
 from vidpipe.heads.members import BASELINE, Member, name_classifier
+from vidpipe.runs.background_check import BackgroundCheck
 from vidpipe.runs.metrics import Evaluation, FoldScores
 from vidpipe.runs.run_folder import RUN_FORMAT, find_training_folder, finish_replacement
 from vidpipe.runs.tables import Epoch, FoldRow, PredictionRow, SplitRow, read_rows, write_rows
@@ -103,7 +104,8 @@ class Run:
     members: tuple[RunMember, ...]
     """The members of the classifier, at least one."""
     metrics: Mapping[str, Any]
-    """By evaluation set, then by classifier or part, as metrics.json holds them; `evaluations` has them as records."""
+    """By evaluation set, then by classifier or part, as metrics.json holds them; `evaluations` has them as records.
+    `background_check`, if it was asked for, is a section of its own."""
     grouping: str
     """Where the split comes from and what it keeps together, in a sentence."""
     learned_subsets: tuple[str, ...]
@@ -199,6 +201,13 @@ class Run:
         """Top-1 in cross-validation, by head; empty without cross-validation."""
         with _reading_run_json(self.path):
             return {head: FoldScores.from_dict(values) for head, values in self.metrics.get("folds", {}).items()}
+
+    @cached_property
+    def background_check(self) -> BackgroundCheck | None:
+        """What `train --check-background` found; None without it."""
+        with _reading_run_json(self.path):
+            values = self.metrics.get("background_check")
+            return None if values is None else BackgroundCheck.from_dict(values)
 
     @cached_property
     def splits(self) -> tuple[SplitRow, ...]:

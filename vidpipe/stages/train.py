@@ -16,19 +16,21 @@ from vidpipe.datasets.sequences import SequenceDataset, Subsets, read_subsets
 from vidpipe.datasets.splits import SUBSETS, Split, describe_grouping
 from vidpipe.datasets.streams import Stores, choose_streams, name_stores
 from vidpipe.datasets.warning_collector import collect_warnings
-from vidpipe.errors import count_of
+from vidpipe.errors import UsageError, count_of
 from vidpipe.features.store import FeatureStore
 from vidpipe.heads.fusion import Fusion, MemberHeads
 from vidpipe.heads.heads import LinearHead
 from vidpipe.heads.inputs import input_of
 from vidpipe.heads.members import BASELINE, FUSED, Member, baseline_members, resolve_val_fraction
 from vidpipe.records import LabeledVideo
+from vidpipe.runs.background_check import BackgroundCheck
 from vidpipe.runs.metrics import Evaluation
 from vidpipe.runs.plots import plot_confusion, plot_history
 from vidpipe.runs.run import Run, RunMember, RunStream, save_run
 from vidpipe.runs.run_folder import check_apart_from_store
 from vidpipe.runs.tables import Epoch, PredictionRow, SplitRow
 from vidpipe.training.caveats import result_caveats, split_caveats
+from vidpipe.training.controls import BackgroundExam, MaskedStores
 from vidpipe.training.cross_validation import CrossValidation, cross_validate
 from vidpipe.training.fit import Callbacks, compute_uncalibrated_logits
 from vidpipe.training.fusion import FittedClassifier, Watched, fit_classifier
@@ -59,6 +61,8 @@ class TrainResult:
     leaks: tuple[Leak, ...]
     timelines: TimelineResult | None = None
     """Of the validation and the test videos, where the labels are of intervals."""
+    background_check: BackgroundCheck | None = None
+    """What `check_background` found."""
 
     @property
     def evaluations(self) -> dict[str, dict[str, Evaluation]]:
@@ -82,6 +86,7 @@ def train(
     skip_conflicts: bool = False,
     label_warnings: Sequence[str] = (),
     exam: TimelineExam | None = None,
+    masked: MaskedStores | None = None,
     on_epoch: Callable[[str, Epoch], None] = lambda head, epoch: None,
 ) -> TrainResult:
     """Train a classifier and the baseline on the features of one or more streams, test them once, then refit them.
@@ -102,6 +107,7 @@ def train(
         skip_conflicts: exclude videos that have identical features but different labels; without it, they are an error.
         label_warnings: the warnings of reading the labels (`collect_warnings`), to save in the run.
         exam: where the videos are windows of long videos, scores the timelines of these.
+        masked: with `check_background`, the features of the videos with the people, or all else, painted out.
         on_epoch: called after each epoch with the name of the member (`flow/lstm`) or of the only head (`lstm`).
 
     Returns:
@@ -109,7 +115,8 @@ def train(
 
     Raises:
         LabelsError: the labels cannot be split, or two videos have identical features but different labels.
-        UsageError: the folder holds something else than a run, or the settings do not fit the videos.
+        UsageError: the folder holds something else than a run, or the settings or the masked stores do not fit the
+            videos.
         RunError: the folder cannot be written, its checkpoint is of another training, or another process trains it.
         TrainingError: a loss is not finite.
         InterruptedTrainingError: Ctrl-C; the last checkpoint is kept.
@@ -125,18 +132,20 @@ def train(
         with collect_warnings() as split_warnings:
             protocol = draw_protocol(kept, resolve_val_fraction(config, len(named)), more_splits)
         subsets = read_subsets(named, protocol.split)
+        check = _open_check(named, masked, protocol, session)
         members = session.set_head(_choose_head(subsets["train"], session), tuple(named))
         tested = _fit(members, subsets, session)
         scores = _score(tested, subsets)
         timelines = exam.examine(tested.own, subsets, session.set_stage) if exam else None
-        cross_validation = _cross_validate(subsets, protocol, session)
+        cross_validation = _cross_validate(subsets, protocol, session, check)
+        background_check = check.finish(tested.own.fusion, subsets) if check else None
         saved = _refit(tested, subsets, session)
         leaks = tuple(find_leaks(subsets))
-        results = _Results(protocol.split, subsets, scores, cross_validation, leaks, timelines)
+        results = _Results(protocol.split, subsets, scores, cross_validation, leaks, timelines, background_check)
         warnings = (*label_warnings, *conflict_warnings, *split_warnings)
         run = _make_run(named, results, saved, session, warnings)
         session.folder.put_in_place(partial(_write_run, first, run, results, saved, tested.history))
-    return TrainResult(run, results.split, scores, cross_validation, results.leaks, timelines)
+    return TrainResult(run, results.split, scores, cross_validation, results.leaks, timelines, background_check)
 
 
 # The steps
@@ -172,6 +181,7 @@ class _Results:
     cross_validation: CrossValidation | None
     leaks: tuple[Leak, ...]
     timelines: TimelineResult | None
+    background_check: BackgroundCheck | None
 
 
 def _choose_head(training: SequenceDataset, session: TrainingSession) -> HeadChoice:
@@ -226,13 +236,31 @@ def _score(fitted: _Fitted, subsets: Subsets) -> ScoresBySubset:
     }
 
 
-def _cross_validate(subsets: Subsets, protocol: Protocol, session: TrainingSession) -> CrossValidation | None:
+def _open_check(
+    stores: Mapping[str, FeatureStore], masked: MaskedStores | None, protocol: Protocol, session: TrainingSession
+) -> BackgroundExam | None:
+    """The background check that the config asks for, on the test videos that there are."""
+    if not session.config.check_background:
+        return None
+    split = protocol.split
+    evaluation_set = "folds" if protocol.crossed else "test" if split.test else "val"
+    if not protocol.crossed and not split[evaluation_set]:
+        raise UsageError("--check-background needs videos to test: give --folds 5, or a --test-fraction above 0")
+    videos = [video for subset in SUBSETS for video in split[subset]]
+    matched = masked.match(stores, videos) if masked else {}
+    return BackgroundExam(stores, matched, session.config, evaluation_set)
+
+
+def _cross_validate(
+    subsets: Subsets, protocol: Protocol, session: TrainingSession, check: BackgroundExam | None
+) -> CrossValidation | None:
     """Cross-validate the classifier and the baseline; None where the protocol has no splits for it."""
     if not protocol.crossed:
         return None
     session.stage = "during cross-validation"
     videos = subsets["train"].concatenate(subsets["val"], subsets["test"])
-    return cross_validate(videos, protocol.crossed, session.config, with_baseline=True)
+    on_fitted = check.examine if check else None
+    return cross_validate(videos, protocol.crossed, session.config, with_baseline=True, on_fitted=on_fitted)
 
 
 def _refit(tested: _Fitted, subsets: Subsets, session: TrainingSession) -> _Fitted:
@@ -302,7 +330,7 @@ def _make_run(
         class_names=subsets["train"].class_names,
         streams=tuple(RunStream(name, store.key, subsets["train"].stream(name).dim) for name, store in stores.items()),
         members=tuple(_run_members(saved.own.fusion, subsets["train"], session.config)),
-        metrics=_metrics(scores, crossed),
+        metrics=_metrics(results),
         grouping=describe_grouping(results.split),
         learned_subsets=saved.learned_subsets,
         has_found_weights=saved.own.weights.is_found,
@@ -327,12 +355,16 @@ def _run_members(fusion: Fusion, training: SequenceDataset, config: TrainConfig)
         yield RunMember(member.streams, member.head, weight, inputs)
 
 
-def _metrics(scores: ScoresBySubset, cross_validation: CrossValidation | None) -> dict[str, Any]:
+def _metrics(results: _Results) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         subset: {name: its_scores.evaluation.as_dict() for name, its_scores in by_head.items()}
-        for subset, by_head in scores.items()
+        for subset, by_head in results.scores.items()
     }
-    return metrics | ({"folds": cross_validation.as_dict()} if cross_validation else {})
+    if results.cross_validation:
+        metrics["folds"] = results.cross_validation.as_dict()
+    if results.background_check:
+        metrics["background_check"] = results.background_check.as_dict()
+    return metrics
 
 
 def _write_run(

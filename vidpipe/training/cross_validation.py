@@ -2,15 +2,16 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from vidpipe.config import TrainConfig
-from vidpipe.datasets.sequences import SequenceDataset, select_subsets
+from vidpipe.datasets.sequences import SequenceDataset, Subsets, select_subsets
 from vidpipe.datasets.splits import Split
+from vidpipe.heads.fusion import Fusion
 from vidpipe.heads.members import baseline_members, plan_members
 from vidpipe.records import LabeledVideo
 from vidpipe.runs.metrics import Estimate, Evaluation, bootstrap_interval
@@ -107,6 +108,7 @@ def cross_validate(
     config: TrainConfig,
     *,
     with_baseline: bool = False,
+    on_fitted: Callable[[Fusion, Subsets], None] | None = None,
 ) -> CrossValidation:
     """Train the classifier on each split's training set, and test it and its parts on the split's test set.
 
@@ -115,6 +117,7 @@ def cross_validate(
         splits: each with its seed.
         config: the settings.
         with_baseline: train the baseline, too.
+        on_fitted: called with the classifier of each split and its subsets.
 
     Returns:
         The results, by split; the classifier itself is the first of `heads`.
@@ -124,6 +127,8 @@ def cross_validate(
     for fold, (seed, split) in enumerate(splits):
         subsets, seeded = select_subsets(dataset, split), replace(config, seed=seed)
         classifiers = [fit_classifier(members, subsets, seeded).fusion]
+        if on_fitted is not None:
+            on_fitted(classifiers[0], subsets)
         if with_baseline:
             classifiers.append(fit_classifier(baseline_members(dataset.streams), subsets, seeded).fusion)
         scores = score_classifiers(classifiers, subsets["test"])
