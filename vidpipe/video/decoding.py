@@ -1,8 +1,8 @@
 """Decoding in worker processes: videos in, batches of pictures at the backbone's input size out.
 
 A decoder is native code that may hang with the interpreter's lock held, crash or leak memory. So it runs in processes
-of its own. They are spawned, never forked: a fork copies locks and threads in any state. A process without progress for
-too long is killed, and each is replaced after a number of pieces. An error costs one video.
+of its own (`vidpipe.video.processes`). A process without progress for too long is killed, and each is replaced after a
+number of pieces. An error costs one video.
 
 A video is decoded in pieces of about `PIECE_PICTURES` pictures. So the memory for a long video is bounded, and the
 workers share its pieces. While a piece runs, the worker counts the packets and frames that it has read, in memory that
@@ -22,7 +22,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from pebble import ProcessExpired, ProcessPool
 from vidpipe.config import DEFAULT_DECODER
 from vidpipe.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, DecodingStoppedError, VideoError
 from vidpipe.records import DecodeProgress, FrameBatch, VideoFailure, VideoFile
+from vidpipe.video.processes import decoding_context
 from vidpipe.video.reader import methods_from
 from vidpipe.video.steps import STEPS_PER_CHUNK
 from vidpipe.video.view import View
@@ -143,7 +143,7 @@ class _Workers:
     def __init__(self, count: int, *, num_videos: int) -> None:
         self._count = count
         self._num_first = min(count, max(1, num_videos))
-        self._context = get_context("spawn")
+        self._context = decoding_context()
         slots = range(2 * count + 1)  # for each worker a piece that runs and one in its queue, and one more
         self.counts: Array[c_longlong] = self._context.RawArray("q", len(slots))
         self.first_slots = [slot for slot in slots if self._is_first(slot)]
@@ -163,7 +163,7 @@ class _Workers:
             max_tasks=PIECES_PER_WORKER,
             context=self._context,
             initializer=start_worker,
-            initargs=(self.counts, os.getpid()),
+            initargs=(self.counts,),
         )
 
     def submit(self, slot: int, function: Callable[..., "Decoded"], *args: Any) -> "Future[Decoded]":
