@@ -30,7 +30,7 @@ from pebble import ProcessExpired, ProcessPool
 from vidpipe.config import DEFAULT_DECODER
 from vidpipe.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, DecodingStoppedError, VideoError
 from vidpipe.records import DecodeProgress, FrameBatch, VideoFailure, VideoFile
-from vidpipe.video.processes import decoding_context
+from vidpipe.video.processes import decoding_context, fork_server, has_ended
 from vidpipe.video.reader import methods_from
 from vidpipe.video.steps import STEPS_PER_CHUNK
 from vidpipe.video.view import View
@@ -155,6 +155,7 @@ class _Workers:
         return slot % self._count < self._num_first
 
     def _new_pools(self) -> tuple[ProcessPool, ProcessPool]:
+        self._server = fork_server()
         return self._new_pool(self._num_first), self._new_pool(self._count - self._num_first)
 
     def _new_pool(self, num_workers: int) -> ProcessPool:
@@ -186,6 +187,11 @@ class _Workers:
         except RuntimeError as error:
             raise BrokenProcessPool(str(error)) from error
 
+    @property
+    def have_ended(self) -> bool:
+        """Whether all processes were killed with their fork server."""
+        return has_ended(self._server)
+
     def restart(self) -> None:
         """Replace all processes; the pieces that they were decoding are lost."""
         self.stop()
@@ -210,7 +216,7 @@ class _Schedule:
         self._waiting: deque[Piece] = deque()
         self._running: dict[Future[Decoded], _Running] = {}
         self._is_broken = False
-        """Whether an idle worker died: pebble then ends all of them."""
+        """Whether all workers have ended: their fork server did, or an idle one died and pebble ended the others."""
         self._num_breaks = 0
         """How often that happened since a piece was last decoded."""
 
@@ -295,15 +301,22 @@ class _Schedule:
         except VideoError as error:
             yield self._fail(piece, error)
         except BrokenProcessPool:
-            self._is_broken = True
-            self._waiting.appendleft(piece)
+            self._restart_with(piece)
         except ProcessExpired as error:
+            if self._workers.have_ended:
+                self._restart_with(piece)
+                return
             yield self._fail(piece, DecoderCrashError(f"the decoder crashed ({_exit_reason(error.exitcode)})"))
         else:
             self._num_breaks = 0
             if piece.opened is None:
                 self._add_other_pieces(piece, decoded)
             yield from _batches(piece, decoded)
+
+    def _restart_with(self, piece: Piece) -> None:
+        """Have all processes replaced, and the piece decoded again."""
+        self._is_broken = True
+        self._waiting.appendleft(piece)
 
     def _add_other_pieces(self, first: Piece, decoded: Decoded) -> None:
         """Queue the pieces of a video that follow its first one."""

@@ -11,9 +11,9 @@ import signal
 _handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
-import vidpipe.video.reader_pyav
-import vidpipe.video.resize
-import vidpipe.video.worker  # noqa: F401
+import vidpipe.video.reader_pyav  # noqa: E402
+import vidpipe.video.resize  # noqa: E402
+import vidpipe.video.worker  # noqa: E402, F401
 
 gc.freeze()  # a collection in a forked process would write to the objects' pages, which copies them
 signal.signal(signal.SIGINT, _handler)

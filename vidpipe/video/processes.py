@@ -10,9 +10,10 @@ import multiprocessing
 import os
 import signal
 import sys
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, SpawnContext
 
-__all__ = ["decoding_context", "end_with_main_process"]
+__all__ = ["decoding_context", "end_with_main_process", "fork_server", "has_ended"]
 
 _PRELOAD = "vidpipe.video.preload"
 _PR_SET_PDEATHSIG = 1
@@ -34,6 +35,35 @@ def decoding_context() -> "ForkServerContext | SpawnContext":
     return context
 
 
+def fork_server() -> int | None:
+    """Return the id of the fork server, and start it if need be.
+
+    Returns:
+        None where each process is spawned.
+    """
+    if decoding_context().get_start_method() != "forkserver":
+        return None
+    forkserver.ensure_running()
+    return forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined, no-any-return]
+
+
+def has_ended(server: int | None) -> bool:
+    """Return whether the fork server has ended, and its processes with it.
+
+    Args:
+        server: its id; None where there is none.
+
+    Returns:
+        False where there is none.
+    """
+    if server is None:
+        return False
+    try:
+        return os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # another one has been started since
+        return True
+
+
 def end_with_main_process() -> None:
     """Have the system end this process when the main process ends; call it in a new process first.
 
@@ -50,8 +80,7 @@ def end_with_main_process() -> None:
 
 def _let_go_of_fork_server() -> None:
     """Close this process's end of the pipe that keeps the fork server alive: the main process alone shall hold it."""
-    from multiprocessing.forkserver import _forkserver  # type: ignore[attr-defined]
-
-    if (end := _forkserver._forkserver_alive_fd) is not None:
-        _forkserver._forkserver_alive_fd = None
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    if (end := server._forkserver_alive_fd) is not None:
+        server._forkserver_alive_fd = None
         os.close(end)
