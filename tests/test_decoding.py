@@ -2,6 +2,7 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from vidpipe.config import Sampling
 from vidpipe.records import DecodeProgress, FrameBatch, VideoFailure, VideoFile
 from vidpipe.video import decoding, worker
 from vidpipe.video.decoding import decode_videos
+from vidpipe.video.processes import decoding_context, fork_server
 from vidpipe.video.view import View
 
 
@@ -127,9 +129,9 @@ def test_a_bad_video_affects_no_other_video(tmp_path: Path) -> None:
 def test_a_decode_that_hangs_is_killed_and_the_others_continue(tmp_path: Path) -> None:
     slow = VideoFile("slow.mkv", slow_video(tmp_path))
     quick = VideoFile("quick.mp4", write_video(tmp_path / "quick.mp4", 3))
-    hang = threading.Thread(target=lambda: os.kill(busy_worker(4.0), signal.SIGSTOP))
+    hang = threading.Thread(target=lambda: os.kill(busy_worker(1.0), signal.SIGSTOP))
     hang.start()
-    batches = decode([quick, slow, quick], Sampling("scene", num_frames=4), timeout_seconds=4.0)
+    batches = decode([quick, slow, quick], Sampling("scene", num_frames=4), timeout_seconds=3.0)
     hang.join()
     results = sorted(
         (batch.video_id, batch.error) if isinstance(batch, VideoFailure) else (batch.video.id, "") for batch in batches
@@ -153,35 +155,44 @@ from tests.decoding import SMALL, busy_worker
 from vidpipe.config import Sampling
 from vidpipe.records import VideoFile
 from vidpipe.video.decoding import decode_videos
+from vidpipe.video.processes import fork_server
 from vidpipe.video.view import View
 
 if __name__ == "__main__":
     videos = [VideoFile("slow.mkv", Path(sys.argv[1]))]
     sampling = Sampling("scene", num_frames=4)
     for _ in decode_videos(videos, {"small": View(sampling, SMALL)}, workers=1, timeout_seconds=60):
-        print(busy_worker(0), flush=True)
+        print(busy_worker(0), fork_server(), flush=True)
 """
     script = tmp_path / "main.py"
     script.write_text(program)
     command = [sys.executable, str(script), str(slow_video(tmp_path))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."}) as main:
         assert main.stdout is not None
-        worker = int(main.stdout.readline())
-        os.kill(worker, signal.SIGSTOP)  # it can do nothing itself
+        started = [int(pid) for pid in main.stdout.readline().split()]
+        os.kill(started[0], signal.SIGSTOP)  # the worker can do nothing itself
         main.kill()
     for _ in range(100):
-        if not Path(f"/proc/{worker}").exists() or " Z " in Path(f"/proc/{worker}/stat").read_text():
+        if not (alive := [pid for pid in started if is_alive(pid)]):
             return
         time.sleep(0.1)
-    os.kill(worker, signal.SIGKILL)
-    raise AssertionError("the worker outlived the main process")
+    for pid in alive:
+        os.kill(pid, signal.SIGKILL)
+    raise AssertionError(f"of the worker and the fork server, {alive} outlived the main process")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_a_decoder_that_dies_costs_the_video_that_it_was_decoding(tmp_path: Path) -> None:
     slow = VideoFile("slow.mkv", slow_video(tmp_path))
     quick = VideoFile("quick.mp4", write_video(tmp_path / "quick.mp4", 3))
 
-    killer = threading.Thread(target=lambda: os.kill(busy_worker(4.0), signal.SIGKILL))
+    killer = threading.Thread(target=lambda: os.kill(busy_worker(1.0), signal.SIGKILL))
     killer.start()
     batches = decode([slow, quick], Sampling("scene", num_frames=4))
     killer.join()
@@ -244,6 +255,49 @@ def test_the_workers_are_started_without_fork(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(os, "fork", no_fork)
     video = VideoFile("a.mp4", write_video(tmp_path / "a.mp4", 3))
     assert len(decode([video], Sampling("uniform", num_frames=2))) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a fork server")
+def test_the_fork_server_has_one_thread_and_its_workers_share_its_memory(tmp_path: Path) -> None:
+    server = fork_server()
+    video = VideoFile("a.mp4", write_video(tmp_path / "a.mp4", 3))
+    batches = decode_videos(
+        [video] * 9, {"small": View(Sampling("uniform", num_frames=2), SMALL)}, workers=1, timeout_seconds=60
+    )
+    next(batches)
+    assert len(list(Path(f"/proc/{server}/task").iterdir())) == 1
+    memory = Path(f"/proc/{busy_worker(0)}/smaps_rollup").read_text()
+    own_kb, all_kb = (int(re.findall(rf"{name}: +(\d+)", memory)[0]) for name in ("Private_Dirty", "Anonymous"))
+    assert own_kb < all_kb / 4
+    batches.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a fork server")
+def test_a_fork_server_that_dies_costs_no_video(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 20)
+    taken = decode_videos(
+        (VideoFile(f"{number}.mp4", path) for number in range(40)),
+        {"small": View(Sampling("fps", fps=25), SMALL)},
+        workers=2,
+        timeout_seconds=60,
+    )
+    results = (result for result in taken if not isinstance(result, DecodeProgress))
+    batches = [next(results) for _ in range(5)]
+    server = fork_server()
+    assert server is not None
+    os.kill(server, signal.SIGKILL)
+    batches += results
+    assert sorted(batch.video.id for batch in batches if isinstance(batch, FrameBatch)) == sorted(
+        f"{number}.mp4" for number in range(40)
+    )
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads
+def test_a_process_that_was_forked_does_not_use_the_fork_server_of_another() -> None:
+    fork_server()
+    if not (forked := os.fork()):
+        os._exit(7 if decoding_context().get_start_method() == "spawn" and fork_server() is None else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 7
 
 
 def test_decoding_runs_only_a_few_videos_ahead(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Decoding in worker processes: videos in, batches of pictures at the backbone's input size out.
 
 A decoder is native code that may hang with the interpreter's lock held, crash or leak memory. So it runs in processes
-of its own. They are spawned, never forked: a fork copies locks and threads in any state. A process without progress for
-too long is killed, and each is replaced after a number of pieces. An error costs one video.
+of its own (`vidpipe.video.processes`). A process without progress for too long is killed, and each is replaced after a
+number of pieces. An error costs one video.
 
 A video is decoded in pieces of about `PIECE_PICTURES` pictures. So the memory for a long video is bounded, and the
 workers share its pieces. While a piece runs, the worker counts the packets and frames that it has read, in memory that
@@ -22,7 +22,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from pebble import ProcessExpired, ProcessPool
 from vidpipe.config import DEFAULT_DECODER
 from vidpipe.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, DecodingStoppedError, VideoError
 from vidpipe.records import DecodeProgress, FrameBatch, VideoFailure, VideoFile
+from vidpipe.video.processes import decoding_context, fork_server, has_ended
 from vidpipe.video.reader import methods_from
 from vidpipe.video.steps import STEPS_PER_CHUNK
 from vidpipe.video.view import View
@@ -143,7 +143,7 @@ class _Workers:
     def __init__(self, count: int, *, num_videos: int) -> None:
         self._count = count
         self._num_first = min(count, max(1, num_videos))
-        self._context = get_context("spawn")
+        self._context = decoding_context()
         slots = range(2 * count + 1)  # for each worker a piece that runs and one in its queue, and one more
         self.counts: Array[c_longlong] = self._context.RawArray("q", len(slots))
         self.first_slots = [slot for slot in slots if self._is_first(slot)]
@@ -155,6 +155,7 @@ class _Workers:
         return slot % self._count < self._num_first
 
     def _new_pools(self) -> tuple[ProcessPool, ProcessPool]:
+        self._server = fork_server()
         return self._new_pool(self._num_first), self._new_pool(self._count - self._num_first)
 
     def _new_pool(self, num_workers: int) -> ProcessPool:
@@ -163,7 +164,7 @@ class _Workers:
             max_tasks=PIECES_PER_WORKER,
             context=self._context,
             initializer=start_worker,
-            initargs=(self.counts, os.getpid()),
+            initargs=(self.counts,),
         )
 
     def submit(self, slot: int, function: Callable[..., "Decoded"], *args: Any) -> "Future[Decoded]":
@@ -185,6 +186,11 @@ class _Workers:
             return (first if self._is_first(slot) else others).schedule(function, args=args)
         except RuntimeError as error:
             raise BrokenProcessPool(str(error)) from error
+
+    @property
+    def have_ended(self) -> bool:
+        """Whether all processes were killed with their fork server."""
+        return has_ended(self._server)
 
     def restart(self) -> None:
         """Replace all processes; the pieces that they were decoding are lost."""
@@ -210,7 +216,7 @@ class _Schedule:
         self._waiting: deque[Piece] = deque()
         self._running: dict[Future[Decoded], _Running] = {}
         self._is_broken = False
-        """Whether an idle worker died: pebble then ends all of them."""
+        """Whether all workers have ended: their fork server did, or an idle one died and pebble ended the others."""
         self._num_breaks = 0
         """How often that happened since a piece was last decoded."""
 
@@ -295,15 +301,22 @@ class _Schedule:
         except VideoError as error:
             yield self._fail(piece, error)
         except BrokenProcessPool:
-            self._is_broken = True
-            self._waiting.appendleft(piece)
+            self._restart_with(piece)
         except ProcessExpired as error:
+            if self._workers.have_ended:
+                self._restart_with(piece)
+                return
             yield self._fail(piece, DecoderCrashError(f"the decoder crashed ({_exit_reason(error.exitcode)})"))
         else:
             self._num_breaks = 0
             if piece.opened is None:
                 self._add_other_pieces(piece, decoded)
             yield from _batches(piece, decoded)
+
+    def _restart_with(self, piece: Piece) -> None:
+        """Have all processes replaced, and the piece decoded again."""
+        self._is_broken = True
+        self._waiting.appendleft(piece)
 
     def _add_other_pieces(self, first: Piece, decoded: Decoded) -> None:
         """Queue the pieces of a video that follow its first one."""

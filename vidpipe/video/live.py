@@ -6,7 +6,6 @@ each byte and decodes each frame once, from the start on. While it waits, it say
 file or folder ──frames, with continuous times──► RowPlanner, one a stream ──rows that are certain──► main process
 """
 
-import os
 import signal
 import time
 from collections import deque
@@ -14,7 +13,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -28,9 +26,9 @@ from vidpipe.records import VideoFailure
 from vidpipe.video.container import GROWING_FORMATS, open_container, open_stream, video_stream
 from vidpipe.video.live_files import GrowingFile, IsStopped, Patience, finished_files
 from vidpipe.video.live_rows import LiveRow, RowPlanner
+from vidpipe.video.processes import decoding_context, end_with_main_process
 from vidpipe.video.reader_pyav import Picture, decode_all
 from vidpipe.video.view import View
-from vidpipe.video.worker import die_with
 
 if TYPE_CHECKING:
     import av
@@ -108,9 +106,9 @@ def read_live(
     Raises:
         VideoError: the file, or the folder, cannot be read, or the process hangs or crashes.
     """
-    context = get_context("spawn")
+    context = decoding_context()
     ours, theirs = context.Pipe()
-    process = context.Process(target=_run, args=(theirs, path, dict(views), patience, os.getpid()), daemon=True)
+    process = context.Process(target=_run, args=(theirs, path, dict(views), patience), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -150,10 +148,10 @@ def _receive(connection: "Connection", timeout_seconds: float, is_stopped: IsSto
             return
 
 
-def _run(connection: "Connection", path: Path, views: Mapping[str, View], patience: Patience, parent: int) -> None:
+def _run(connection: "Connection", path: Path, views: Mapping[str, View], patience: Patience) -> None:
     """Run in the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process hears Ctrl-C, and says when to stop
-    die_with(parent)
+    end_with_main_process()
     import torch
 
     torch.set_num_threads(1)

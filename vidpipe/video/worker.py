@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import DecodeError, VideoError
 from vidpipe.records import FramePlan, Preprocessing, VideoFile, VideoInfo, VideoPlan
+from vidpipe.video.processes import end_with_main_process
 from vidpipe.video.reader import VideoReader, methods_from, open_video
 from vidpipe.video.view import View, plan_views
 
@@ -33,7 +34,6 @@ __all__ = [
     "Piece",
     "ReaderError",
     "decode_piece",
-    "die_with",
     "frames_per_piece",
     "start_worker",
 ]
@@ -42,8 +42,6 @@ PIECE_PICTURES = 128
 """About how many pictures one piece gives."""
 VIDEOS_PER_TRIM = 16
 """Returning memory to the system takes milliseconds, about a twentieth of the time that a short clip takes."""
-PR_SET_PDEATHSIG = 1
-"""From <sys/prctl.h>: the signal that the process gets when its parent dies."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +94,13 @@ class ReaderError(DecodeError):
         self.message, self.methods_left = message, methods_left
 
 
-def start_worker(counts: "Array[c_longlong]", parent: int) -> None:
+def start_worker(counts: "Array[c_longlong]") -> None:
     """Load the libraries before the first piece, and limit torch to one thread: the workers share the cores.
 
     Args:
         counts: memory shared with the main process: a count of steps for each slot.
-        parent: the id of the main process.
     """
-    die_with(parent)  # before the imports, which take seconds
+    end_with_main_process()  # before the imports, which take seconds where there is no fork server
     import torch
 
     import vidpipe.video.resize  # noqa: F401
@@ -112,20 +109,6 @@ def start_worker(counts: "Array[c_longlong]", parent: int) -> None:
     torch.set_num_threads(1)
     gc.freeze()  # later collections skip the libraries' objects: 0.3 ms, not 90
     _Worker.counts = counts
-
-
-def die_with(parent: int) -> None:
-    """Have the system end this process when the main process ends.
-
-    A main process that is killed cannot stop its workers, and a worker that hangs in native code cannot look after it.
-
-    Args:
-        parent: the id of the main process.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 class _Worker:
