@@ -159,6 +159,21 @@ def test_the_report_shows_the_segments_of_the_test_videos_and_their_scores(folde
     assert b64decode(picture.partition(",")[2]) == (folder / "run/timelines.png").read_bytes()
 
 
+def test_the_background_check_tests_windows(folder: Path, tmp_path: Path) -> None:
+    options = ("--labels", folder / "labels.csv", "--head", "statistics", "--check-background", *CPU)
+    trained = run("train", folder / "dense", "-o", tmp_path / "run", "--folds", 5, *options)
+    assert trained.exit_code == 0, trained.output
+    found = Run.open(tmp_path / "run")
+    assert found.background_check is not None
+    assert found.background_check.num_videos == len(found.splits)
+    assert found.background_check.whole.top1 > 0.75
+    assert found.background_check.controls["frozen"].difference < -0.2  # a still picture: no window moves
+    assert found.background_check.sentences["frozen"] in trained.stdout
+    masked = run("train", folder / "dense", "-o", tmp_path / "masked", "--only-people", folder / "dense", *options)
+    assert masked.exit_code == 2
+    assert "labels of whole videos" in masked.stderr
+
+
 def test_predict_uses_the_decoding_of_the_run_and_gives_no_background(folder: Path) -> None:
     command = ("predict", folder / "run", folder / "videos/1.mkv", "--timeline", "--format", "json", *CPU)
     cost = Run.open(folder / "run").timelines["decoding"]["change_cost"]
