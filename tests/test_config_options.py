@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import LITE0, run
+from tests.commands import LENET, run
 from tests.media import write_video
 from tests.stores import make_sequence, make_store
 from vidpipe.features.store import FeatureStore
@@ -46,14 +46,14 @@ def test_an_option_that_replaces_the_sampling_drops_its_parameters(
     video: Path, tmp_path: Path, text: str, options: tuple[object, ...], sampling: dict[str, object]
 ) -> None:
     config = write_config(tmp_path, f"[extract]\n{text}\n")
-    result = run("extract", video, "-o", tmp_path / "s", "--config", config, *options, *LITE0)
+    result = run("extract", video, "-o", tmp_path / "s", "--config", config, *options, *LENET)
     assert result.exit_code == 0, result.output
     assert FeatureStore.open(tmp_path / "s").key.sampling == sampling
 
 
 def test_options_that_contradict_one_another_are_still_refused(video: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, "[extract]\nsampling = 'scene'\n")
-    result = run("extract", video, "-o", tmp_path / "s", "--config", config, "--fps", 2, *LITE0)
+    result = run("extract", video, "-o", tmp_path / "s", "--config", config, "--fps", 2, *LENET)
     assert result.exit_code == 2
     assert "--fps goes with --sampling fps, not with --sampling scene" in result.stderr
 
@@ -105,7 +105,7 @@ def test_the_settings_of_predict_may_stand_in_the_file(video: Path, tmp_path: Pa
         for number in range(4):
             (tmp_path / "v" / label).mkdir(parents=True, exist_ok=True)
             write_video(tmp_path / "v" / label / f"{number}.mp4", 4 + number, first_number=50 * first_number)
-    assert run("extract", tmp_path / "v", "-o", tmp_path / "s", "--num-frames", 2, *LITE0).exit_code == 0
+    assert run("extract", tmp_path / "v", "-o", tmp_path / "s", "--num-frames", 2, *LENET).exit_code == 0
     assert run("train", tmp_path / "s", "-o", tmp_path / "run", "--head", "mean", *QUICK).exit_code == 0
     config = write_config(
         tmp_path, f"[predict]\ntop = 1\nformat = 'json'\nmin_confidence = 1.0\nstore = '{tmp_path / 's'}'\n"

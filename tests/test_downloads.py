@@ -204,6 +204,7 @@ def test_without_the_hub_the_error_says_what_to_fetch_and_where_to_put_it(
     assert len([line for line in result.stderr.splitlines() if line.startswith("Error")]) == 1
 
 
+@pytest.mark.slow
 def test_a_video_encoder_of_transformers_comes_through_the_hubs_cache(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

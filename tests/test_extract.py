@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from vidpipe.video.reader import open_video
 from vidpipe.video.resize import resize_and_crop
 
 LITE0 = ExtractConfig(backbone="efficientnet_lite0", device="cpu", workers=1, batch_size=5, sampling="fps", fps=25)
+LENET = replace(LITE0, backbone="lenet5")
 LENGTHS = {"one.mp4": 1, "three.mp4": 3, "deep/er/twelve.mp4": 12, "hundred.mp4": 140}
 
 
@@ -143,7 +145,7 @@ def test_parts_together_do_every_video_once(folder: Path, tmp_path: Path) -> Non
     for number in range(12):
         write_video(videos / f"{number}.mp4", 2)
     command = [sys.executable, "-m", "vidpipe", "extract", str(videos), "-o", str(tmp_path / "s"), "--device", "cpu"]
-    command += ["--backbone", "efficientnet_lite0", "--workers", "1", "--quiet"]
+    command += ["--backbone", "lenet5", "--workers", "1", "--quiet"]
     writers = [subprocess.Popen([*command, "--part", f"{number}/2"]) for number in (1, 2)]
     assert [writer.wait() for writer in writers] == [0, 0]
     store = FeatureStore.open(tmp_path / "s")
@@ -157,7 +159,7 @@ def test_a_damaged_video_is_marked_with_what_it_lost(tmp_path: Path) -> None:
     content = whole.read_bytes()
     (tmp_path / "most.mkv").write_bytes(content[: len(content) * 3 // 4])
     (tmp_path / "little.mkv").write_bytes(content[: len(content) // 3])
-    summary = extract(find_videos(sorted(tmp_path.glob("*.mkv"))), tmp_path / "s", config=LITE0)
+    summary = extract(find_videos(sorted(tmp_path.glob("*.mkv"))), tmp_path / "s", config=LENET)
     assert [failure.video_id for failure in summary.failures] == ["little.mkv"]
     assert "frames can be decoded" in summary.failures[0].message
     store = FeatureStore.open(tmp_path / "s")

@@ -12,6 +12,7 @@ import signal
 import sys
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, SpawnContext
+from typing import Any
 
 __all__ = ["decoding_context", "end_with_main_process", "fork_server", "has_ended"]
 
@@ -80,7 +81,7 @@ def end_with_main_process() -> None:
 
 def _let_go_of_fork_server() -> None:
     """Close this process's end of the pipe that keeps the fork server alive: the main process alone shall hold it."""
-    server = forkserver._forkserver  # type: ignore[attr-defined]
+    server: Any = forkserver._forkserver
     if (end := server._forkserver_alive_fd) is not None:
         server._forkserver_alive_fd = None
         os.close(end)
