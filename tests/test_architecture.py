@@ -37,12 +37,13 @@ MAY_IMPORT = {
     "training": "errors records config features datasets heads backbones runs timeline",
     "explain": "errors version records config html_pages video backbones features datasets heads runs",
     "timeline": "errors version records config csv_files html_pages video features datasets heads runs",
+    "explain": "errors version records config html_pages video backbones features datasets heads runs",
     "stages": "errors records config video backbones features datasets heads runs training timeline explain",
     "api": "errors records config video features datasets runs training stages",
     "report": "errors version records config html_pages features datasets heads video runs",
     "demo": "errors records config features datasets video runs timeline stages",
     "cli": "errors version records config csv_files video backbones features datasets heads runs training timeline"
-    " stages api report demo",
+    " explain stages api report demo",
     "": "version api features runs",
     "__main__": "cli",
 }
@@ -65,7 +66,7 @@ HOMES = {
     "huggingface_hub": {"vidpipe.backbones.downloads"},
     "transformers": {"vidpipe.backbones.video_transformers"},
     "pebble": {"vidpipe.video.decoding"},
-    "matplotlib": {"vidpipe.runs.plots", "vidpipe.timeline.strip"},
+    "matplotlib": {"vidpipe.explain.tiles", "vidpipe.runs.plots", "vidpipe.timeline.strip"},
     "jinja2": {"vidpipe.html_pages"},
     "pysubs2": {"vidpipe.timeline.formats.subtitles"},
     "pympi": {"vidpipe.timeline.formats.elan"},
