@@ -25,8 +25,8 @@ __all__ = ["Stage", "activations", "find_stages", "output_map", "run_up_to"]
 
 MIN_BLOCKS = 3
 """A level of the network with fewer blocks is entered: `features` of torchvision, `blocks` of timm."""
-_PASSES_ON = (nn.Identity, nn.Dropout)
-"""Modules that change nothing."""
+_ACTIVATIONS = "torch.nn.modules.activation"
+"""The module of torch with the classes of layers without weights that belong to the layer before them."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _trace(network: WholeNetwork, frames: Tensor) -> dict[str, Stage]:
     def note(name: str, output: Any) -> None:
         calls[name] += 1
         maps = output_map(output, 1, network.num_prefix_tokens)
-        if maps is not None and not isinstance(modules[name], _PASSES_ON):
+        if maps is not None:
             found[name] = Stage(name, type(modules[name]).__name__, maps.shape[1], maps.shape[-2], maps.shape[-1])
 
     with torch.inference_mode(), _watched(network.features, note):
@@ -208,23 +208,22 @@ def _default_names(model: nn.Module, found: dict[str, Stage]) -> list[str]:
     level = _children("", modules, found)
     while True:
         blocks = [name for name in level if _num_layers(modules[name]) > 1]
-        uncalled = [name for name in blocks if name not in found]
-        largest = max(blocks, key=lambda name: _num_weights(modules[name]), default=None)
-        if largest is None or not (uncalled or len(blocks) < MIN_BLOCKS):
+        entered = max(blocks, key=lambda name: _num_weights(modules[name]), default=None)
+        if entered is None or len(blocks) >= MIN_BLOCKS:
             break
-        entered = uncalled[0] if uncalled else largest
         inside = _children(entered, modules, found)
         if not inside:
             break
-        place = level.index(entered)
-        level[place : place + 1] = inside
+        level = [one for name in level for one in (inside if name == entered else [name])]
     return _one_of_each_size([name for name in found if name in level], modules, found)
 
 
 def _children(parent: str, modules: dict[str, nn.Module], found: dict[str, Stage]) -> list[str]:
-    """The children of a module that are stages or hold some."""
+    """The children of a module that are stages; in place of a list of modules, which is not called, its own."""
     names = [f"{parent}.{name}" if parent else name for name, _ in modules[parent].named_children()]
-    return [name for name in names if name in found or any(one.startswith(f"{name}.") for one in found)]
+    lists = [name for name in names if isinstance(modules[name], nn.ModuleList)]
+    inside = {name: _children(name, modules, found) for name in lists}
+    return [one for name in names for one in inside.get(name, [name]) if one in found]
 
 
 def _num_layers(module: nn.Module) -> int:
@@ -237,11 +236,10 @@ def _num_weights(module: nn.Module) -> int:
 
 
 def _one_of_each_size(names: Sequence[str], modules: dict[str, nn.Module], found: dict[str, Stage]) -> list[str]:
-    """All blocks; of neighbouring single layers of one size the last, if one of them has weights."""
+    """All blocks; of neighbouring single layers of one size the last that has weights or is an activation."""
 
     def kind(name: str) -> tuple[str, int, int]:
-        stage = found[name]
-        return name if _num_layers(modules[name]) > 1 else "", stage.height, stage.width
+        return name if _num_layers(modules[name]) > 1 else "", found[name].height, found[name].width
 
-    runs = [list(run) for _, run in groupby(names, kind)]
-    return [run[-1] for run in runs if any(_num_layers(modules[name]) for name in run)]
+    layers = [name for name in names if _num_layers(modules[name]) or type(modules[name]).__module__ == _ACTIVATIONS]
+    return [list(run)[-1] for _, run in groupby(layers, kind)]
