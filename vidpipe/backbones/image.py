@@ -30,7 +30,6 @@ __all__ = [
     "choose_device",
     "load_backbone",
     "load_whole",
-    "load_network",
     "meta_backbone",
 ]
 
@@ -292,43 +291,11 @@ def load_backbone(
     """
     pooling = spec.resolve_pool(pool)
     weights = weights or find_weights(spec, "default")
-    model = _loaded(spec, weights)
+    model = _with_weights(spec, weights)
     backbone = _frozen(spec, model, pooling=pooling, weights_id=weights.id)
     if grid > 1 and isinstance(backbone, FrozenBackbone):
         backbone.divide(grid)
     return backbone.to(choose_device(device))
-
-
-def load_network(spec: BackboneSpec, *, weights: WeightsFile, device: str = "auto") -> nn.Module:
-    """Build the whole network as its library does, with the weights of a backbone: its modules have their own names.
-
-    Args:
-        spec: from `vidpipe.backbones.table.find_backbone`.
-        weights: from `find_weights`.
-        device: `auto`, `cpu` or `cuda`.
-
-    Returns:
-        The network in evaluation mode, without gradients of its weights. Its classifier is not trained.
-
-    Raises:
-        WeightsError: the weights cannot be read, or belong to another model.
-        UsageError: the device is not available.
-    """
-    model = _loaded(spec, weights)
-    _set_input_size(spec, model)
-    return model.requires_grad_(False).eval().to(choose_device(device))
-
-
-def _loaded(spec: BackboneSpec, weights: WeightsFile) -> nn.Module:
-    model = build_network(spec)
-    if weights.path is not None:
-        _load(model, spec, weights)
-    return model
-
-
-def _set_input_size(spec: BackboneSpec, model: nn.Module) -> None:
-    if spec.library == "timm" and model.pretrained_cfg["input_size"][1] != spec.input_size:  # type: ignore[index]
-        model.set_input_size(img_size=(spec.input_size, spec.input_size))  # type: ignore[operator]
 
 
 def load_whole(spec: BackboneSpec, *, weights: WeightsFile, device: str = "auto") -> WholeNetwork:
