@@ -3,13 +3,14 @@
 Erhan et al. 2009; normalised gradients and blur as in Yosinski et al. 2015; jitter as in Mordvintsev et al. 2015.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidpipe.backbones.image import WholeNetwork
 from vidpipe.explain.layers import Stage, run_up_to
@@ -19,17 +20,15 @@ __all__ = ["Filters", "find_filters", "is_convolutional"]
 _SIDE_IN_PLACES, _MIN_SIDE, _MAX_SIDE = 8, 48, 96
 """A picture has this number of places of the stage along each side, and pixels from 48 to 96, or the network's input
 size: a channel's pattern repeats, so a part of a whole input shows it."""
-STEP = 0.06
-"""Of the values of pixels, which are 0 to 1; the gradient has a mean square of 1."""
-NOISE = 0.15
+STEP = 0.12
+"""Of the first step, of the values of pixels, which are 0 to 1; the gradient has a mean square of 1."""
+NOISE = 0.2
 """Standard deviation of the noise around grey at the start."""
 JITTER = 8
 """Pixels by which a picture is moved in each step, so that no pattern depends on where the network's grid lies."""
-BLUR_EVERY = 4
-BLUR = 0.25
-"""The weight of the mean of a pixel's neighbours, on each axis."""
-LEAK = 0.01
-"""Weight of activations below zero: a channel that is silent everywhere has a gradient, too."""
+LEAK = 0.1
+"""Of the gradient, passes where an activation function has none: a channel that is silent everywhere can be raised."""
+_FLAT = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
 
 
 @dataclass(frozen=True)
@@ -72,19 +71,15 @@ def find_filters(
     noise = _noise(network, stage, random).to(network.device)  # (3, H, W) or (W, 3, H, W)
     pixels = torch.stack([noise] * len(channels))
     before = _means(network, stage, pixels, chosen)
-    for step in range(num_steps):
-        shift = torch.randint(-JITTER, JITTER + 1, (2,), generator=random).tolist()
-        moved = pixels.roll(shift, dims=(-2, -1)).requires_grad_()
-        maps = run_up_to(network, 255 * moved, stage.name)
-        own = maps[torch.arange(len(chosen)), chosen]  # (F, C, …, h, w) -> (F, …, h, w)
-        torch.nn.functional.leaky_relu(own, LEAK).flatten(1).mean(dim=1).sum().backward()
-        assert moved.grad is not None
-        gradient = moved.grad.roll([-one for one in shift], dims=(-2, -1))
-        size = gradient.flatten(1).square().mean(dim=1).sqrt().clamp_min(1e-12)  # (F,)
-        pixels = pixels + STEP * gradient / size.view(-1, *[1] * (gradient.ndim - 1))
-        if step % BLUR_EVERY == BLUR_EVERY - 1 and step < num_steps - BLUR_EVERY:
-            pixels = _blurred(pixels)
-        pixels = pixels.clamp(0, 1)
+    num_blurs = _num_blurs(network, stage)
+    with _leaky(network.features):
+        for step in range(num_steps):
+            shift = torch.randint(-JITTER, JITTER + 1, (2,), generator=random).tolist()
+            gradient = _gradient(network, stage, pixels.roll(shift, dims=(-2, -1)), chosen)
+            gradient = _blurred(gradient.roll([-one for one in shift], dims=(-2, -1)), num_blurs)
+            size = gradient.flatten(1).square().mean(dim=1).sqrt().clamp_min(1e-12)  # (F,)
+            rate = STEP * (1 - step / num_steps)
+            pixels = (pixels + rate * gradient / size.view(-1, *[1] * (gradient.ndim - 1))).clamp(0, 1)
     shown = pixels if pixels.ndim == 4 else pixels[:, pixels.shape[1] // 2]
     pictures = (255 * shown).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return Filters(tuple(channels), pictures, before, _means(network, stage, pixels, chosen))
@@ -92,22 +87,66 @@ def find_filters(
 
 def _noise(network: WholeNetwork, stage: Stage, random: torch.Generator) -> Tensor:
     """(3, H, W) or (W, 3, H, W) float, 0 to 1"""
-    pixels_of_a_place = network.input_size // stage.height
-    side = min(max(_SIDE_IN_PLACES * pixels_of_a_place, _MIN_SIDE), _MAX_SIDE, network.input_size)
-    return (0.5 + NOISE * torch.randn(*network.input_shape[:-2], side, side, generator=random)).clamp(0, 1)
+    side = min(max(_SIDE_IN_PLACES * _place_side(network, stage), _MIN_SIDE), _MAX_SIDE, network.input_size)
+    noise = torch.randn(*network.input_shape[:-2], side, side, generator=random)
+    return (0.5 + NOISE * _blurred(noise, _num_blurs(network, stage))).clamp(0, 1)
+
+
+def _place_side(network: WholeNetwork, stage: Stage) -> int:
+    """Pixels of the picture from one place of the map to the next."""
+    return max(1, network.input_size // stage.height)
+
+
+def _num_blurs(network: WholeNetwork, stage: Stage) -> int:
+    """None for the first layers, whose patterns are as fine as pixels; one more each time that the map is halved."""
+    return max(0, _place_side(network, stage).bit_length() - 2)
+
+
+def _gradient(network: WholeNetwork, stage: Stage, pixels: Tensor, chosen: Tensor) -> Tensor:
+    """How each picture's channel grows with its pixels."""
+    pixels = pixels.detach().requires_grad_()
+    own = _own_channels(network, stage, pixels, chosen)
+    nn.functional.leaky_relu(own, LEAK).flatten(1).mean(dim=1).sum().backward()
+    assert pixels.grad is not None
+    return pixels.grad
+
+
+def _own_channels(network: WholeNetwork, stage: Stage, pixels: Tensor, chosen: Tensor) -> Tensor:
+    maps = run_up_to(network, 255 * pixels, stage.name)
+    return maps[torch.arange(len(chosen)), chosen]  # (F, C, …, h, w) -> (F, …, h, w)
 
 
 @torch.no_grad()
 def _means(network: WholeNetwork, stage: Stage, pixels: Tensor, chosen: Tensor) -> NDArray[np.float32]:
     """(F,) the mean of each picture's channel over the places"""
-    maps = run_up_to(network, 255 * pixels, stage.name)
-    means: NDArray[np.float32] = maps[torch.arange(len(chosen)), chosen].flatten(1).mean(dim=1).cpu().numpy()
+    means: NDArray[np.float32] = _own_channels(network, stage, pixels, chosen).flatten(1).mean(dim=1).cpu().numpy()
     return means
 
 
-def _blurred(pixels: Tensor) -> Tensor:
-    """(…, H, W) with a little of each pixel's neighbours, around the edges"""
-    for axis in (-2, -1):
-        around = (pixels.roll(1, dims=axis) + pixels.roll(-1, dims=axis)) / 2
-        pixels = (1 - BLUR) * pixels + BLUR * around
+@contextmanager
+def _leaky(model: nn.Module) -> Iterator[None]:
+    """Give the activation functions that are flat somewhere a gradient everywhere; their values stay the same."""
+
+    def leak(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + LEAK * (inputs[0] - inputs[0].detach())
+
+    flat = [module for module in model.modules() if isinstance(module, _FLAT)]
+    hooks = [module.register_forward_hook(leak, prepend=True) for module in flat]
+    in_place = {module for module in flat if module.inplace}
+    try:
+        for module in in_place:
+            module.inplace = False
+        yield
+    finally:
+        for module in in_place:
+            module.inplace = True
+        for hook in hooks:
+            hook.remove()
+
+
+def _blurred(pixels: Tensor, times: int) -> Tensor:
+    """(…, H, W), each pixel with its neighbours, over the edges, weighed 1 : 2 : 1 on both axes"""
+    for _ in range(times):
+        for axis in (-2, -1):
+            pixels = (pixels.roll(1, dims=axis) + 2 * pixels + pixels.roll(-1, dims=axis)) / 4
     return pixels
