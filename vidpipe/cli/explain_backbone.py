@@ -30,7 +30,7 @@ __all__ = ["backbone"]
 )
 @click.option("--no-filters", is_flag=True, help="Find no filters: the same as --filters 0.")
 @click.option(
-    "--steps", type=click.IntRange(1), default=16, show_default=True, help="Steps of gradient ascent of a filter."
+    "--steps", type=click.IntRange(1), default=32, show_default=True, help="Steps of gradient ascent of a filter."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the filters.")
 @click.option("--overwrite", is_flag=True, help="Replace the page and the pictures that exist.")

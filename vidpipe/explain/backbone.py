@@ -57,7 +57,7 @@ def explain_backbone(
     stages: tuple[str, ...] = (),
     num_channels: int = 16,
     num_filters: int | None = None,
-    num_steps: int = 16,
+    num_steps: int = 32,
     seed: int = 0,
 ) -> ExplainedBackbone:
     """Show a picture or a frame to a backbone, and look into it.
