@@ -67,12 +67,13 @@ def test_activations_of_torchvision_equal_those_of_its_feature_extractor() -> No
     found = activations(network, frames, find_stages(network, frames))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = get_model("resnet18", weights=None).eval()
+        model = get_model("resnet18", weights=None).eval().to(memory_format=torch.channels_last)
     mean, std = (torch.tensor(one).view(1, 3, 1, 1) for one in (spec.preprocessing.mean, spec.preprocessing.std))
     with torch.no_grad():
-        expected = create_feature_extractor(model, list(found))((frames / 255 - mean) / std)
+        pixels = ((frames / 255 - mean) / std).to(memory_format=torch.channels_last)
+        expected = create_feature_extractor(model, list(found))(pixels)
     for name, maps in found.items():
-        torch.testing.assert_close(maps, expected[name][0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(maps, expected[name][0], rtol=1e-6, atol=1e-6)
 
 
 def test_activations_of_timm_equal_its_own_features() -> None:
@@ -83,9 +84,10 @@ def test_activations_of_timm_equal_its_own_features() -> None:
     model = timm.create_model(LITE0.builder, features_only=True)
     model.load_state_dict(network.features.state_dict(), strict=False)
     with torch.no_grad():
-        expected = model.eval()(network.normalise(frames))
+        pixels = network.normalise(frames).to(memory_format=torch.channels_last)
+        expected = model.eval().to(memory_format=torch.channels_last)(pixels)
     for number, place in enumerate((0, 1, 2, 4, 6)):
-        torch.testing.assert_close(found[f"blocks.{place}"], expected[number][0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found[f"blocks.{place}"], expected[number][0], rtol=1e-6, atol=1e-6)
 
 
 def test_a_layer_that_the_next_one_changes_in_place_is_shown_as_it_was() -> None:
@@ -103,7 +105,7 @@ def hand_built(kernel: list[list[float]]) -> WholeNetwork:
     spec = BackboneSpec(
         name="hand-built",
         dim=1,
-        preprocessing=Preprocessing(48, 48, "bilinear", mean=(0, 0, 0), std=(1, 1, 1)),
+        preprocessing=Preprocessing(48, 48, "bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
         library="torchvision",
         builder="",
         feature_map="",
@@ -118,12 +120,14 @@ def test_the_filter_of_a_known_edge_is_stripes_along_it(kernel: list[list[float]
     network = hand_built(kernel)
     (stage,) = find_stages(network, torch.zeros(1, 3, 48, 48, dtype=torch.uint8), ["1"])
     found = find_filters(network, stage, [0], num_steps=64)
-    # No row of pixels from 0 to 1 has a mean above 0.5: differences add up to 0, and none is above 1. Stripes of two
-    # black and two white pixels reach it.
-    assert 0.4 < found.activations[0] <= 0.5 * 48 / 46
+    # No picture of values from 0 to 1 has a mean above 0.5: differences add up to 0, and none is above 1. Stripes of two
+    # black and two white pixels reach it. Random black and white pixels have 0.25.
+    assert 0.3 < found.activations[0] <= 0.5 * 48 / 46
     grey = found.pictures[0].mean(axis=2)
-    steps_of_two = [np.abs(np.take(grey, range(2, 48), axis) - np.take(grey, range(46), axis)).mean() for axis in (0, 1)]
-    assert steps_of_two[across] > 0.8 * 255
+    steps_of_two = [
+        np.abs(np.take(grey, range(2, 48), axis) - np.take(grey, range(46), axis)).mean() for axis in (0, 1)
+    ]
+    assert steps_of_two[across] > 0.6 * 255
     assert steps_of_two[across] > 2 * steps_of_two[1 - across]
 
 
@@ -146,7 +150,7 @@ def test_a_filter_activates_its_channel_more_than_noise_and_drawn_frames_do(lite
     found = find_filters(lite0, stage, [0, 5, 9], num_steps=12)
     largest = torch.stack([activations(lite0, one[None], [stage])[name].mean(dim=(1, 2)) for one in frames])
     drawn = largest.amax(dim=0)[[0, 5, 9]].numpy()
-    assert (found.activations > np.maximum(2 * np.abs(found.noise_activations), 1.5 * drawn)).all()
+    assert (found.activations > 2 * np.maximum(found.noise_activations, drawn)).all()
 
 
 def test_the_same_seed_gives_the_same_filters_and_another_seed_others(lite0: WholeNetwork) -> None:
@@ -248,14 +252,15 @@ def test_the_frame_of_a_video_is_the_middle_one_or_the_one_on_screen(
     assert read_number(read_input(folder / "<b>num & bers.mp4", whole, at_seconds=at_seconds).picture) == number
 
 
-def test_a_video_model_sees_the_window_around_the_middle(folder: Path) -> None:
+def test_a_video_model_sees_the_window_around_the_middle(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "numbers.mp4", 41, width=160, height=160)
     spec = BACKBONES["r3d_18"]
     spec = spec.__class__(**{**spec.__dict__, "preprocessing": spec.preprocessing.whole})
-    seen = read_input(folder / "<b>num & bers.mp4", spec)
+    seen = read_input(video, spec)
     numbers = [read_number(frame.permute(1, 2, 0).numpy()) for frame in seen.frames[0]]
     assert len(numbers) == len(set(numbers)) == spec.window.num_frames  # type: ignore[union-attr]
     assert numbers == sorted(numbers)
-    assert read_number(seen.picture) == 12
+    assert read_number(seen.picture) == 20
 
 
 def explain(*arguments: object) -> str:
@@ -280,7 +285,9 @@ def test_the_page_shows_each_stage_with_its_channels_and_filters(page: Path) -> 
     for kind in ("activations", "filters"):
         files = sorted(page.parent.glob(f"{kind}/*.png"))
         assert [file.name for file in files] == ["blocks.0.png", "blocks.2.png"]
-        assert all(Image.open(file).width > 256 for file in files)
+        for file in files:
+            with Image.open(file) as image:
+                assert image.width > 256
 
 
 @pytest.fixture

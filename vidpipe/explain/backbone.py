@@ -80,8 +80,7 @@ def explain_backbone(
     Raises:
         UsageError: the backbone has no layers to look into, or no such stage or filters, or an argument does not fit
             the input.
-        InputError: the picture cannot be read.
-        VideoError: the video cannot be decoded.
+        InputError: the picture or the video cannot be read.
         WeightsError: the weights cannot be downloaded or read.
     """
     _check_has_layers(spec)
@@ -134,6 +133,8 @@ def _resolve_filters(
             )
         return 0, (f"{spec.name} has attention layers; filters are found for convolutional networks only.",)
     if num_filters is None and spec.window is not None:
-        note = f"{spec.name} sees windows of frames, whose filters take minutes: --filters {DEFAULT_FILTERS} finds them."
+        note = (
+            f"{spec.name} sees windows of frames, whose filters take minutes: --filters {DEFAULT_FILTERS} finds them."
+        )
         return 0, (note,)
     return min(DEFAULT_FILTERS, num_channels) if num_filters is None else num_filters, ()

@@ -26,6 +26,8 @@ NOISE = 0.2
 """Standard deviation of the noise around grey at the start."""
 JITTER = 8
 """Pixels by which a picture is moved in each step, so that no pattern depends on where the network's grid lies."""
+BELOW_ZERO = 0.5
+"""The weight of activations below zero in what is raised."""
 LEAK = 0.1
 """Of the gradient, passes where an activation function has none: a channel that is silent everywhere can be raised."""
 _FLAT = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
@@ -54,7 +56,8 @@ def find_filters(
 ) -> Filters:
     """Find pictures that activate channels of a convolutional network.
 
-    The mean of the channel's positive activations over all places is raised.
+    What is raised is the mean of the channel over all places. Activations below zero count half: the whole mean of a
+    linear filter for edges is zero for every picture.
 
     Args:
         network: the network.
@@ -106,7 +109,7 @@ def _gradient(network: WholeNetwork, stage: Stage, pixels: Tensor, chosen: Tenso
     """How each picture's channel grows with its pixels."""
     pixels = pixels.detach().requires_grad_()
     own = _own_channels(network, stage, pixels, chosen)
-    nn.functional.leaky_relu(own, LEAK).flatten(1).mean(dim=1).sum().backward()
+    nn.functional.leaky_relu(own, BELOW_ZERO).flatten(1).mean(dim=1).sum().backward()
     assert pixels.grad is not None
     return pixels.grad
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from vidpipe.backbones.spec import BackboneSpec
-from vidpipe.errors import InputError, UsageError
+from vidpipe.errors import InputError, UsageError, VideoError
 from vidpipe.records import FramePlan, Rows, Window
 from vidpipe.video.reader import VideoReader, read_frames
 from vidpipe.video.resize import resize_and_crop
@@ -55,13 +55,15 @@ def read_input(path: Path, spec: BackboneSpec, *, at_seconds: float | None = Non
         InputError: the file cannot be read.
         UsageError: there is no such file, a time is given with a picture or lies outside of the video, or the backbone
             sees windows of frames and the file is a picture.
-        VideoError: the video cannot be decoded.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file; give a JPEG, a PNG or a video")
     picture = _read_picture(path)
     if picture is None:
-        return _read_video(path, spec, at_seconds)
+        try:
+            return _read_video(path, spec, at_seconds)
+        except VideoError as error:
+            raise InputError(f"{path}: cannot be read ({error}); give a JPEG, a PNG or a video") from error
     if at_seconds is not None:
         raise UsageError(f"--at {at_seconds:g}: {path} is a picture; leave --at out, or give a video")
     if spec.window is not None:
@@ -73,7 +75,7 @@ def _read_picture(path: Path) -> NDArray[np.uint8] | None:
     """(H, W, 3) RGB, turned as its EXIF says; None where the file is no picture."""
     try:
         with Image.open(path, formats=PICTURE_FORMATS) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError:
         return None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
