@@ -23,7 +23,10 @@ PAGES = {
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
 TEXT = "\n".join(PAGES.values())
-LONG_PAGES = ("docs/backbones.md", "docs/extracting.md", "docs/predicting.md", "docs/timeline.md", "docs/training.md")
+LONG_PAGES = (
+    *("docs/backbones.md", "docs/explaining.md", "docs/extracting.md", "docs/predicting.md"),
+    *("docs/timeline.md", "docs/training.md"),
+)
 IN_EVERY_COMMAND = {"--help", "--quiet", "--debug", "--version"}
 OPTION = re.compile(r"(?<![\w-])--[A-Za-z][A-Za-z-]*")
 

@@ -8,6 +8,7 @@ import base64
 import hashlib
 from contextlib import suppress
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def render_page(package: str, template: str, *, assets: str, **values: Any) -> s
     Args:
         package: the package, such as `vidpipe.report`.
         template: the template's file name.
-        assets: name of the style and the script beside it: `report` for `report.css` and `report.js`.
+        assets: name of the style and the script beside it: `report` for `report.css` and `report.js`; a page without a
+            script has no `.js`.
         **values: what the template shows.
 
     Returns:
@@ -34,7 +36,7 @@ def render_page(package: str, template: str, *, assets: str, **values: Any) -> s
         `vidpipe_version`.
     """
     folder = files(package) / "templates"
-    style, script = ((folder / f"{assets}.{suffix}").read_text(encoding="utf-8") for suffix in ("css", "js"))
+    style, script = (_read_asset(folder / f"{assets}.{suffix}") for suffix in ("css", "js"))
     environment = Environment(
         loader=PackageLoader(package),
         autoescape=True,
@@ -78,6 +80,10 @@ def write_whole(page: str, path: Path, *, kind: str, error: type[VidpipeError]) 
         raise error(
             f"{path}: {kind} cannot be written ({problem.strerror or problem}); -o names another file"
         ) from problem
+
+
+def _read_asset(file: Traversable) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def _hash(text: str) -> str:

@@ -1,7 +1,8 @@
 """Frozen backbones in PyTorch: uint8 frames in, features out; in evaluation mode, without gradients.
 
 There is a class for each kind of output: a feature map that is pooled (`FrozenBackbone`), the tokens of a transformer
-(`TokenBackbone`), and a layer that is the feature itself (`LayerBackbone`).
+(`TokenBackbone`), and a layer that is the feature itself (`LayerBackbone`). `WholeNetwork` is the network as its library
+builds it, for explanations of its layers.
 """
 
 import logging
@@ -24,9 +25,11 @@ __all__ = [
     "FrozenBackbone",
     "LayerBackbone",
     "TokenBackbone",
+    "WholeNetwork",
     "build_network",
     "choose_device",
     "load_backbone",
+    "load_whole",
     "meta_backbone",
 ]
 
@@ -167,6 +170,42 @@ class LayerBackbone(FrozenBackbone):
         return layer
 
 
+class WholeNetwork(FrozenNetwork):
+    """A network as its library builds it: its modules have the library's names, and it is not cut.
+
+    Its classifier has random weights, because no feature needs them.
+
+    Args:
+        model: the library's network.
+        spec: the backbone.
+        weights_id: the sha256 of the weights' file, or `random`.
+    """
+
+    def __init__(self, model: nn.Module, spec: BackboneSpec, *, weights_id: str = "random") -> None:
+        super().__init__(
+            model, dim=spec.dim, pool=spec.poolings[0], preprocessing=spec.preprocessing, weights_id=weights_id
+        )
+        self.input_shape = spec.input_shape
+        """(3, H, W) of a frame, or (W, 3, H, W) of a window of frames."""
+        if spec.window is None:
+            self.to(memory_format=self.memory_format)  # on a CPU, gradients take a third of the time
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before those of the patches: the class token and registers; of a transformer of images."""
+        return int(getattr(self.features, "num_prefix_tokens", hasattr(self.features, "class_token")))
+
+    def run(self, frames: Tensor) -> Tensor:
+        """See `FrozenNetwork.run`: what the classifier gives."""
+        pixels = self.normalise(frames)
+        if pixels.ndim == 5:
+            pixels = pixels.transpose(1, 2)  # -> (N, 3, W, H, W)
+        else:
+            pixels = pixels.contiguous(memory_format=self.memory_format)
+        output: Tensor = self.features(pixels)
+        return output
+
+
 class _TimmFeatures(nn.Module):
     """A timm model up to its last feature map."""
 
@@ -252,13 +291,31 @@ def load_backbone(
     """
     pooling = spec.resolve_pool(pool)
     weights = weights or find_weights(spec, "default")
-    model = build_network(spec)
-    if weights.path is not None:
-        _load(model, spec, weights)
+    model = _with_weights(spec, weights)
     backbone = _frozen(spec, model, pooling=pooling, weights_id=weights.id)
     if grid > 1 and isinstance(backbone, FrozenBackbone):
         backbone.divide(grid)
     return backbone.to(choose_device(device))
+
+
+def load_whole(spec: BackboneSpec, *, weights: WeightsFile, device: str = "auto") -> WholeNetwork:
+    """Build a network of torchvision, timm or vidpipe with its weights, and do not cut it.
+
+    Args:
+        spec: from `vidpipe.backbones.table.find_backbone`.
+        weights: from `find_weights`.
+        device: `auto`, `cpu` or `cuda`.
+
+    Returns:
+        The network, on the device.
+
+    Raises:
+        WeightsError: the weights cannot be read, or belong to another model.
+        UsageError: the device is not available.
+    """
+    model = _with_weights(spec, weights)
+    _set_input_size(spec, model)
+    return WholeNetwork(model, spec, weights_id=weights.id).to(choose_device(device))
 
 
 def meta_backbone(spec: BackboneSpec) -> FrozenNetwork:
@@ -293,8 +350,7 @@ def _frozen(spec: BackboneSpec, model: nn.Module, *, pooling: str, weights_id: s
     """The network without its classifier, at the input size of the spec."""
     if spec.window is not None:
         return freeze_clip(spec, model, pooling=pooling, weights_id=weights_id)
-    if spec.library == "timm" and model.pretrained_cfg["input_size"][1] != spec.input_size:  # type: ignore[index]
-        model.set_input_size(img_size=(spec.input_size, spec.input_size))  # type: ignore[operator]
+    _set_input_size(spec, model)
     features: nn.Module = model
     kind = {"map": FrozenBackbone, "layer": LayerBackbone}.get(spec.kind, TokenBackbone)
     if spec.library == "timm":
@@ -306,6 +362,20 @@ def _frozen(spec: BackboneSpec, model: nn.Module, *, pooling: str, weights_id: s
         prefix = getattr(model, "num_prefix_tokens", int(spec.library == "torchvision"))  # torchvision: a class token
         features = _TokenFeatures(features, model, num_prefix_tokens=prefix)
     return kind(features, dim=spec.dim, pool=pooling, preprocessing=spec.preprocessing, weights_id=weights_id)
+
+
+def _with_weights(spec: BackboneSpec, weights: WeightsFile) -> nn.Module:
+    """The whole network; only its classifier keeps random weights."""
+    model = build_network(spec)
+    if weights.path is not None:
+        _load(model, spec, weights)
+    return model
+
+
+def _set_input_size(spec: BackboneSpec, model: nn.Module) -> None:
+    """Give a transformer of timm the positions of the spec's input size."""
+    if spec.library == "timm" and model.pretrained_cfg["input_size"][1] != spec.input_size:  # type: ignore[index]
+        model.set_input_size(img_size=(spec.input_size, spec.input_size))  # type: ignore[operator]
 
 
 def _load(model: nn.Module, spec: BackboneSpec, weights: WeightsFile) -> None:

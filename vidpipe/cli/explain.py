@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from vidpipe.cli.explain_backbone import backbone
 from vidpipe.cli.options import (
     SOME_VIDEOS_FAILED,
     LocalPath,
@@ -109,7 +110,7 @@ def run(
 
 command = click.Group(
     "explain",
-    commands=[run],
+    commands=[run, backbone],
     short_help="Show why a video has its label, and what a backbone sees.",
     help="Show why a video has its label, and what a backbone sees.",
 )
