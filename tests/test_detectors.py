@@ -24,8 +24,8 @@ from vidpipe.regions.weights import find_detector_weights
 TORCHVISION = {name: spec for name, spec in DETECTORS.items() if spec.library == "torchvision"}
 QUICK = ("ssdlite",)
 """The others are marked slow."""
-CLASSIFIERS = ("cls_score", "cls_logits", "classification_head.module_list", "mask_fcn_logits", "classifier.4")
-"""Layers whose random weights are scaled up, so that something is found; the biases of prior probabilities are removed."""
+CLASSIFIERS = ("cls_logits", "classification_head.module_list", "mask_fcn_logits", "classifier.4")
+"""Layers whose random weights are scaled up, so that something is found; their prior probabilities are removed."""
 
 
 def pictures(height: int = 120, width: int = 160) -> NDArray[np.uint8]:
@@ -47,6 +47,8 @@ def excited(spec: DetectorSpec) -> nn.Module:
         for name, parameter in network.named_parameters():
             if any(part in name for part in CLASSIFIERS):
                 parameter.mul_(0 if name.endswith("bias") else 60)
+            if name.endswith("cls_score.bias"):
+                parameter[PERSON] = 5
     return network
 
 

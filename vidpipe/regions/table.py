@@ -51,18 +51,18 @@ def _file(name: str, kind: str, classes: str, min_score: float) -> DetectorSpec:
 DETECTORS: Mapping[str, DetectorSpec] = {
     spec.name: spec
     for spec in (
-        #        name                    torchvision's name                   file                       figure  parameters
-        _boxes("fasterrcnn",           "fasterrcnn_resnet50_fpn_v2",        "coco-dd69338a",           46.7, 43_712_278),
-        _boxes("fasterrcnn_mobilenet", "fasterrcnn_mobilenet_v3_large_fpn", "fb6a3cc7",                32.8, 19_386_354),
-        _boxes("maskrcnn",             "maskrcnn_resnet50_fpn_v2",          "coco-73cbd019",           47.4, 46_359_409,
+        #      name                    torchvision's name                   file                  figure  parameters
+        _boxes("fasterrcnn",           "fasterrcnn_resnet50_fpn_v2",        "coco-dd69338a",  46.7, 43_712_278),
+        _boxes("fasterrcnn_mobilenet", "fasterrcnn_mobilenet_v3_large_fpn", "fb6a3cc7",       32.8, 19_386_354),
+        _boxes("maskrcnn",             "maskrcnn_resnet50_fpn_v2",          "coco-73cbd019",  47.4, 46_359_409,
                kind="masks"),
-        _boxes("keypointrcnn",         "keypointrcnn_resnet50_fpn",         "coco-fc266e95",           54.6, 59_137_258,
+        _boxes("keypointrcnn",         "keypointrcnn_resnet50_fpn",         "coco-fc266e95",  54.6, 59_137_258,
                kind="key points", classes="person"),
-        _boxes("ssdlite",              "ssdlite320_mobilenet_v3_large",     "coco-a79551df",           21.3, 3_440_060),
-        _boxes("retinanet",            "retinanet_resnet50_fpn_v2",         "coco-5905b1c5",           41.5, 38_198_935),
-        _semantic("deeplab",           "deeplabv3_resnet50",                "coco-cd0a2569",           66.4, 42_004_074),
-        _semantic("deeplab_mobilenet", "deeplabv3_mobilenet_v3_large",      "fc3c493d",                60.3, 11_029_328),
-        _semantic("fcn_resnet50",      "fcn_resnet50",                      "coco-1167a1af",           60.5, 35_322_218),
+        _boxes("ssdlite",              "ssdlite320_mobilenet_v3_large",     "coco-a79551df",  21.3, 3_440_060),
+        _boxes("retinanet",            "retinanet_resnet50_fpn_v2",         "coco-5905b1c5",  41.5, 38_198_935),
+        _semantic("deeplab",           "deeplabv3_resnet50",                "coco-cd0a2569",  66.4, 42_004_074),
+        _semantic("deeplab_mobilenet", "deeplabv3_mobilenet_v3_large",      "fc3c493d",       60.3, 11_029_328),
+        _semantic("fcn_resnet50",      "fcn_resnet50",                      "coco-1167a1af",  60.5, 35_322_218),
         _file("movenet", "key points", "person", 0.2),
         _file("centernet", "boxes", "COCO", 0.35),
         _file("person_mask", "masks", "person", 0.5),

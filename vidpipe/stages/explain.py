@@ -59,6 +59,8 @@ def explain(
         WeightsError: the backbone's weights cannot be downloaded or read.
     """
     _check_labels(run, label, against)
+    if any(key.regions is not None for key in run.keys.values()):
+        raise UsageError(f"{run.path}: it was trained with --regions, whose pictures `vidpipe explain` does not show")
     config = config or ExtractConfig()
     explainer = _Explainer(run, label, against, config)
     return explainer.explain_each(videos)
