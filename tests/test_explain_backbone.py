@@ -15,7 +15,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from tests.browser import Browser
 from tests.commands import run
-from tests.media import drifting_frames, read_number, write_frames, write_video
+from tests.media import drifting_frames, read_number, write_video
 from tests.pages import Page
 from vidpipe.backbones.image import WholeNetwork, load_whole
 from vidpipe.backbones.spec import BackboneSpec
@@ -23,7 +23,7 @@ from vidpipe.backbones.table import BACKBONES, find_backbone
 from vidpipe.backbones.weights import WeightsFile, find_weights
 from vidpipe.explain.attention import class_attention
 from vidpipe.explain.filters import find_filters
-from vidpipe.explain.layers import Stage, activations, find_stages
+from vidpipe.explain.layers import activations, find_stages
 from vidpipe.explain.seen_input import read_input
 from vidpipe.records import Preprocessing
 

@@ -141,6 +141,7 @@ def test_what_info_tells_is_as_described(made: Path, half_tested: Path, tmp_path
 def test_backbones_are_as_described() -> None:
     assert len(check("backbones", "backbones")) > 50
     check("backbones", "backbones", "timm/test_vit.r160_in1k", "mvit_v2_s")
+    assert len(check("backbones --kind detector", "backbones", "--kind", "detector")) >= 12
 
 
 def test_what_verify_finds_is_as_described(made: Path, tmp_path: Path) -> None:

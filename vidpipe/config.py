@@ -49,7 +49,17 @@ DEFAULT_DECODER = "pyav"
 LINEAR_HEADS = ("mean", "statistics")
 DEFAULT_HEAD = "statistics,lstm"
 HEAD_NAMES = ("auto", "lstm", "bilstm", "gru", "attention", "tcn", "transformer", *LINEAR_HEADS)
-PREDICT_SETTINGS = ("weights", "device", "engine", "decoder", "batch_size", "workers", "timeout", "video_column")
+PREDICT_SETTINGS = (
+    "weights",
+    "detector_weights",
+    "device",
+    "engine",
+    "decoder",
+    "batch_size",
+    "workers",
+    "timeout",
+    "video_column",
+)
 """Settings of `extract` that `predict` has too. The others change features; `predict` takes them from the run."""
 
 EXPLAIN_SETTINGS = ("weights", "device", "decoder", "workers", "timeout", "video_column")
@@ -250,6 +260,21 @@ class ExtractConfig(_Checked):
         "frame.",
         low=0.01,
     )
+    regions: str = _setting(
+        "whole",
+        "What the backbone sees of each frame. people: a box around all people of the video. mask: people alone; all "
+        "else is painted over. background: all but people, who are painted over.",
+        choices=("whole", "people", "mask", "background"),
+    )
+    detector: str | None = _setting(
+        None,
+        "Detector of people (--regions), a name that `vidpipe backbones --kind detector` lists. [default: "
+        "fasterrcnn_mobilenet for people, deeplab_mobilenet for mask and background]",
+    )
+    detector_weights: str = _setting(
+        "default",
+        "Weights of the detector: `default`, `random` (for tests), or a .pth, .pt, .safetensors or .onnx file.",
+    )
     dtype: str = _setting("float32", "Type of the stored features.", choices=("float32", "float16"))
     device: str = _setting("auto", "Device that runs the image model.", choices=("auto", "cpu", "cuda"))
     engine: str = _setting(
@@ -289,6 +314,8 @@ class ExtractConfig(_Checked):
             raise UsageError("--num-frames goes with --sampling uniform or scene; with --sampling fps, give --fps")
         if values.get("clip_seconds") is not None and sampling != "uniform":
             raise UsageError(f"--clip-seconds goes with --sampling uniform, not with --sampling {sampling}")
+        if values.get("detector") is not None and values.get("regions", "whole") == "whole":
+            raise UsageError("--detector goes with --regions people, mask or background; give one of them")
 
     @staticmethod
     def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:

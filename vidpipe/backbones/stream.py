@@ -1,7 +1,8 @@
 """A stream: one backbone's view of the videos, with everything that changes a feature resolved."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from vidpipe.backbones.engines.engine import Engine
 from vidpipe.backbones.engines.load import load_engine
@@ -33,13 +34,21 @@ class Stream:
     """Sampling, pooling, preprocessing, window, dtype and precision."""
 
     @classmethod
-    def of(cls, config: ExtractConfig, *, spec: BackboneSpec | None = None, weights: WeightsFile | None = None) -> Self:
+    def of(
+        cls,
+        config: ExtractConfig,
+        *,
+        spec: BackboneSpec | None = None,
+        weights: WeightsFile | None = None,
+        regions: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Resolve the settings of an extraction with one backbone.
 
         Args:
             config: the settings.
             spec: the backbone; None finds the one that the settings name.
             weights: the weights to use; None finds those that the settings name, and downloads them if needed.
+            regions: for the key, what of each frame the backbone sees; None for whole frames.
 
         Returns:
             The stream.
@@ -53,6 +62,8 @@ class Stream:
         spec = _at_stride(spec, config.window_stride)
         pooling = "none" if spec.kind == "motion" else spec.resolve_pool(config.pool)  # before a download
         grid = _resolve_grid(spec, pooling, config.grid)
+        if grid > 1 and regions is not None and regions["kind"] == "people":
+            raise UsageError(f"--grid {grid} divides whole pictures; leave it out, or --regions people")
         weights = weights or find_weights(spec, config.weights)
         key = FeatureKey.of(
             _sampling(config, spec.window),
@@ -65,6 +76,7 @@ class Stream:
             window=spec.window,
             grid=grid,
             parameters=spec.parameters,
+            regions=regions,
         )
         return cls(spec, weights, key)
 
@@ -127,12 +139,15 @@ class Stream:
         )
 
 
-def resolve_streams(config: ExtractConfig, *, weights: WeightsFile | None = None) -> dict[str, Stream]:
+def resolve_streams(
+    config: ExtractConfig, *, weights: WeightsFile | None = None, regions: Mapping[str, Any] | None = None
+) -> dict[str, Stream]:
     """Resolve the settings of an extraction with one or more backbones.
 
     Args:
         config: the settings.
         weights: as for `Stream.of`.
+        regions: as for `Stream.of`.
 
     Returns:
         By name of its store, the stream of each backbone.
@@ -146,7 +161,9 @@ def resolve_streams(config: ExtractConfig, *, weights: WeightsFile | None = None
         raise UsageError(f"--backbone {twice} is given twice; each backbone makes one stream")
     specs = [find_backbone(name) for name in config.backbones]
     _check_goes_with(config, specs)
-    return {spec.name.replace("/", "_"): Stream.of(config, spec=spec, weights=weights) for spec in specs}
+    return {
+        spec.name.replace("/", "_"): Stream.of(config, spec=spec, weights=weights, regions=regions) for spec in specs
+    }
 
 
 def _check_goes_with(config: ExtractConfig, specs: list[BackboneSpec]) -> None:

@@ -1,6 +1,6 @@
 """vidpipe backbones"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,18 +10,21 @@ from vidpipe.cli.tables import show_table
 
 if TYPE_CHECKING:
     from vidpipe.backbones.spec import BackboneSpec
+    from vidpipe.regions.spec import DetectorSpec
 
 __all__ = ["command"]
 
 COLUMNS = ("name", "D", "parameters", "GMACs", "frames", "input", "top-1", "on", "here", "weights from", "licence")
+DETECTOR_COLUMNS = ("name", "finds", "classes", "parameters", "figure", "of", "here", "weights from", "licence")
 
 
 @vidpipe_command(name="backbones", short_help="List the frozen models.")
 @click.argument("names", metavar="[NAME…]", nargs=-1)
 @click.option(
     "--kind",
-    type=click.Choice(("image", "clip", "motion")),
-    help="List only models of single frames (image), of windows of frames (clip), or of motion without weights.",
+    type=click.Choice(("image", "clip", "motion", "detector")),
+    help="List only models of single frames (image), of windows of frames (clip), or of motion without weights; or "
+    "the detectors of `vidpipe extract --regions`.",
 )
 @click.option(
     "--download", is_flag=True, help="Download the weights of the named backbones, for use without a network."
@@ -39,23 +42,72 @@ def command(names: tuple[str, ...], kind: str | None, download: bool, format_: s
     \b
     vidpipe backbones
     vidpipe backbones --kind clip
+    vidpipe backbones --kind detector
     vidpipe backbones resnet50 timm/resnet50d.ra2_in1k
     vidpipe backbones --download dinov2_small resnet50
     """
     from vidpipe.backbones.table import BACKBONES, find_backbone
 
+    if kind == "detector":
+        _list_detectors(names, format_, download=download)
+        return
     if download:
         _download(names)
         return
     specs = [find_backbone(name) for name in names] if names else list(BACKBONES.values())
     rows = [_row(spec) for spec in specs if kind in (None, spec.family)]
+    _print(rows, names, format_, _show)
+
+
+def _print(
+    rows: Sequence[dict[str, Any]], names: Sequence[str], format_: str, show: Callable[[Sequence[dict[str, Any]]], None]
+) -> None:
+    """Print a table, or all facts about the models that are named."""
     if format_ == "json":
         for row in rows:
             click.echo(json_line(row))
     elif names:
         click.echo("\n\n".join(map(_format_row, rows)))
     else:
-        _show(rows)
+        show(rows)
+
+
+def _list_detectors(names: Sequence[str], format_: str, *, download: bool) -> None:
+    from vidpipe.errors import UsageError
+    from vidpipe.regions.table import DETECTORS, find_detector
+    from vidpipe.regions.weights import find_detector_weights
+
+    specs = [find_detector(name) for name in names or DETECTORS]
+    if not download:
+        _print([_detector_row(spec) for spec in specs], names, format_, _show_detectors)
+        return
+    if not names:
+        raise UsageError("--download: name the detectors: vidpipe backbones --kind detector --download ssdlite")
+    for spec in specs:
+        click.echo(f"{spec.name}: {find_detector_weights(spec, 'default').path}")
+
+
+def _detector_row(spec: "DetectorSpec") -> dict[str, Any]:
+    from vidpipe.regions.weights import default_detector_path
+
+    path = default_detector_path(spec)
+    here = path is not None and path.exists()
+    return {
+        "name": spec.name,
+        "kind": "detector",
+        "finds": spec.finds,
+        "classes": spec.classes,
+        "library": spec.library,
+        "parameters": spec.num_parameters,
+        "score": spec.score,
+        "score_metric": spec.score_metric or None,
+        "score_source": spec.score_source or None,
+        "min_score": spec.min_score,
+        "here": here,
+        "weights": spec.weights or None,
+        "licence": spec.weights_licence,
+        "path": str(path) if here else None,
+    }
 
 
 def _download(names: Sequence[str]) -> None:
@@ -139,6 +191,26 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
                 _format_value(row["top1_dataset"]),
                 _format_value(row["here"]),
                 _source(row["weights"]),
+                row["licence"],
+            )
+            for row in rows
+        ],
+    )
+
+
+def _show_detectors(rows: Sequence[dict[str, Any]]) -> None:
+    show_table(
+        DETECTOR_COLUMNS,
+        [
+            (
+                row["name"],
+                ", ".join(row["finds"]),
+                row["classes"],
+                "–" if row["parameters"] is None else f"{row['parameters'] / 1e6:.1f} M",
+                "–" if row["score"] is None else f"{row['score']:.1f}",
+                _format_value(row["score_metric"]),
+                _format_value(row["here"]),
+                _source(row["weights"] or "--detector-weights FILE"),
                 row["licence"],
             )
             for row in rows

@@ -13,7 +13,7 @@ __all__ = ["FeatureKey"]
 
 logger = logging.getLogger(__name__)
 
-_DEFAULTS = {"precision": "full", "window": None, "grid": 1, "parameters": None}
+_DEFAULTS = {"precision": "full", "window": None, "grid": 1, "parameters": None, "regions": None}
 """Settings that stores made before they existed do not name."""
 _TYPES = {
     "sampling": Mapping,
@@ -21,6 +21,7 @@ _TYPES = {
     "grid": int,
     "window": Mapping | None,
     "parameters": Mapping | None,
+    "regions": Mapping | None,
 }
 """By name; all others are texts."""
 _OF_BACKBONE = ("weights", "preprocessing", "window", "parameters")
@@ -46,6 +47,8 @@ class FeatureKey:
     """G: a frame has a row for each of G × G cells of the picture too; 1 where it has only one row."""
     parameters: Mapping[str, Any] | None = None
     """All other numbers that a motion backbone's features depend on."""
+    regions: Mapping[str, Any] | None = None
+    """What of each frame the backbone sees, and the detector that decides it; None where it sees whole frames."""
 
     @property
     def num_cells(self) -> int:
@@ -66,6 +69,7 @@ class FeatureKey:
         window: Window | None = None,
         grid: int = 1,
         parameters: Mapping[str, Any] | None = None,
+        regions: Mapping[str, Any] | None = None,
     ) -> Self:
         """Return the key of an extraction with these settings."""
         return cls(
@@ -79,6 +83,7 @@ class FeatureKey:
             window=None if window is None else window.as_dict(),
             grid=grid,
             parameters=parameters,
+            regions=regions,
         )
 
     @classmethod
@@ -150,6 +155,7 @@ class FeatureKey:
             "window": "single frames" if self.window is None else _window_words(self.window),
             "grid": f"{self.grid} × {self.grid} cells of each picture" if self.grid > 1 else "no cells of pictures",
             "parameters": json.dumps(self.parameters),
+            "regions": _region_words(self.regions, other.regions),
             "dtype": self.dtype,
         }
         return [f"{self.backbone} features", *(word for name, word in words.items() if name in differs)]
@@ -173,6 +179,17 @@ def _shows_whole(preprocessing: Mapping[str, Any]) -> bool:
     """Whether pictures are resized to the model's size, without a crop."""
     crop = preprocessing.get("crop")
     return preprocessing.get("resize") == ([crop, crop] if isinstance(crop, int) else crop)
+
+
+def _region_words(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) -> str:
+    """`regions people by movenet`; of two finders of one kind by one detector, what differs."""
+    if ours is None:
+        return "whole frames"
+    differs = [name for name in ours if theirs is not None and ours[name] != theirs.get(name)]
+    words = f"regions {ours.get('kind')} by {ours.get('detector')}"
+    if theirs is None or {"kind", "detector"} & set(differs):
+        return words
+    return f"{words}, {', '.join(f'{name} {str(ours[name])[:8]}' for name in differs)}"
 
 
 def _window_words(window: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ from vidpipe.records import (
     VideoSource,
     Window,
 )
+from vidpipe.regions.finder import RegionFinder
 from vidpipe.video.crop import cell_regions
 from vidpipe.video.decoding import decode_videos, default_workers
 from vidpipe.video.view import View
@@ -66,12 +67,19 @@ class LoadedStream:
     key: FeatureKey
     window: Window | None = None
     """The frames of a row; None where a row is one frame."""
+    finder: RegionFinder | None = None
+    """Decides what of each frame the backbone sees; None for whole frames."""
 
     @classmethod
     def load(cls, stream: Stream, config: ExtractConfig, *, num_videos: int) -> "LoadedStream":
         """Load a stream's backbone; `num_videos` as for `Stream.load_engine`."""
         engine = stream.load_engine(device=config.device, engine=config.engine, num_videos=num_videos)
-        return cls(engine, stream.key, stream.spec.window)
+        finder = None
+        if stream.key.regions is not None:
+            weights = config.detector_weights
+            finder = RegionFinder.of_key(stream.key.regions, weights=weights, device=config.device)
+            finder.check()
+        return cls(engine, stream.key, stream.spec.window, finder)
 
     def regions(self, info: VideoInfo) -> NDArray[np.float32]:
         """Return the regions that the backbone pools of each picture of a video, (1 + G², 4), the whole one first."""
@@ -80,7 +88,8 @@ class LoadedStream:
     @property
     def view(self) -> View:
         """What it needs of each video."""
-        return View(self.key.resolve_sampling(), self.engine.preprocessing, self.window)
+        view = View(self.key.resolve_sampling(), self.engine.preprocessing, self.window)
+        return view if self.finder is None else self.finder.applied_to(view)
 
 
 @dataclass(frozen=True)
@@ -188,7 +197,8 @@ def extract(
         WeightsError: the backbone's weights cannot be downloaded or read.
         InterruptedExtractionError: Ctrl-C; the videos that were finished are stored.
     """
-    streams = resolve_streams(config)
+    finder = RegionFinder.of(config)
+    streams = resolve_streams(config, regions=None if finder is None else finder.as_dict())
     paths = place_stores(store_path, {name: stream.key for name, stream in streams.items()})
     stores = {name: FeatureStore.create(paths[name], stream.key) for name, stream in streams.items()}
     with ExitStack() as locks:
@@ -310,18 +320,28 @@ def preview(
             are to go into one store.
         StoreError: a store cannot be read, was made with other settings, or holds other videos under the same ids.
     """
-    streams = resolve_streams(config, weights=WEIGHTS_NOT_READ)
+    finder = RegionFinder.of(config, weights=WEIGHTS_NOT_READ)
+    regions = None if finder is None else finder.as_dict()
+    streams = resolve_streams(config, weights=WEIGHTS_NOT_READ, regions=regions)
     paths = place_stores(store_path, {name: stream.key for name, stream in streams.items()})
     reasons: dict[str, str] = {}
     for name, stream in streams.items():
         store = None
         if (paths[name] / "store.json").exists():
             store = FeatureStore.open(paths[name])
-            store.check_key(replace(stream.key, weights=store.key.weights))
+            store.check_key(_with_weights_of(stream.key, store.key))
         plan = plan_extraction(store, videos, part=part, force=force, retry_failed=retry_failed)
         found = skip_reasons(plan, videos)
         reasons = {video_id: reason and reasons.get(video_id, reason) for video_id, reason in found.items()}
     return reasons
+
+
+def _with_weights_of(key: FeatureKey, other: FeatureKey) -> FeatureKey:
+    """A key whose weights were not read, with those of another one."""
+    regions = key.regions
+    if regions is not None and other.regions is not None:
+        regions = {**regions, "weights": other.regions.get("weights")}
+    return replace(key, weights=other.weights, regions=regions)
 
 
 def extract_into(

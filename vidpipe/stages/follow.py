@@ -79,6 +79,8 @@ def follow(
             f"{run.path}: its head sees a video as a whole, so nothing is certain before the end; --follow goes with a "
             "run that was trained on windows"
         )
+    if any(key.regions is not None for key in run.keys.values()):
+        raise UsageError(f"{run.path}: it was trained with --regions, which --follow does not find; leave out --follow")
     plan = WindowPlan.of(run, timeline)
     live = LiveTimeline(
         SequenceClassifier.of_run(run, choose_device(config.device)),

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from vidpipe.records import Preprocessing
 from vidpipe.video.crop import plan_crop
 
-__all__ = ["crop_to_region", "resize", "resize_and_crop"]
+__all__ = ["crop_to_region", "paint_over", "resize", "resize_and_crop"]
 
 
 def crop_to_region(frame: NDArray[np.uint8], region: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -28,6 +28,21 @@ def crop_to_region(frame: NDArray[np.uint8], region: NDArray[np.float32]) -> NDA
 def _pixels(start: float, length: float, num_pixels: int) -> slice:
     first = min(round(start * num_pixels), num_pixels - 1)
     return slice(first, max(first + 1, round((start + length) * num_pixels)))
+
+
+def paint_over(frames: NDArray[np.uint8], hidden: NDArray[np.bool_], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return frames whose hidden pixels have the mean colour that the preprocessing subtracts.
+
+    Args:
+        frames: (N, H, W, 3)
+        hidden: (N, H, W)
+        preprocessing: of the backbone.
+
+    Returns:
+        (N, H, W, 3), a copy.
+    """
+    colour = np.rint(255 * np.array(preprocessing.mean)).astype(np.uint8)
+    return np.where(hidden[..., None], colour, frames)
 
 
 def resize_and_crop(frames: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:

@@ -4,13 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vidpipe.config import Sampling
 from vidpipe.records import FramePlan, Preprocessing, VideoPlan, Window
 from vidpipe.video.reader import VideoReader
 from vidpipe.video.sampling import plan_frames
 from vidpipe.video.windows import plan_dense_windows, plan_windows
 
-__all__ = ["FindScenes", "Planner", "View", "plan_video", "plan_views"]
+__all__ = ["FindHidden", "FindScenes", "Planner", "View", "plan_video", "plan_views"]
 
 FindScenes = Callable[[], Sequence[tuple[int, int]]]
 """Returns the [start, stop) frame indices of each scene of a video; they are detected at the first call."""
@@ -44,6 +47,9 @@ def plan_video(reader: VideoReader, view: "View", find_scenes: FindScenes) -> Fr
 Planner = Callable[[VideoReader, "View", FindScenes], FramePlan]
 """Plans the frames and rows of an open video. It is sent to the decoding processes, so it is a function of a module."""
 
+FindHidden = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
+"""Says which pixels of frames (N, H, W, 3) a backbone does not see, (N, H, W). It can be sent and compared."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -55,6 +61,8 @@ class View:
     window: Window | None = None
     """The frames of a row; None where a row is one frame."""
     planner: Planner = plan_video
+    hidden: FindHidden | None = None
+    """Finds pixels to paint over with the mean colour of the preprocessing; None where all are seen."""
 
 
 def plan_views(reader: VideoReader, views: Mapping[str, View]) -> VideoPlan:

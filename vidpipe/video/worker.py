@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import DecodeError, VideoError
-from vidpipe.records import FramePlan, Preprocessing, VideoFile, VideoInfo, VideoPlan
+from vidpipe.records import FramePlan, VideoFile, VideoInfo, VideoPlan
 from vidpipe.video.processes import end_with_main_process
 from vidpipe.video.reader import VideoReader, methods_from, open_video
-from vidpipe.video.view import View, plan_views
+from vidpipe.video.steps import STEPS_PER_CHUNK
+from vidpipe.video.view import FindHidden, View, plan_views
 
 if TYPE_CHECKING:
     from ctypes import Array, c_longlong
@@ -192,32 +193,47 @@ def decode_piece(piece: Piece, slot: int) -> Decoded:
 def _decode_pictures(reader: VideoReader, piece: Piece, plan: VideoPlan) -> Iterator[Pictures]:
     """Decode a piece's frames once, and yield the pictures of each stream."""
     index = plan.frame_index[piece.start : piece.start + frames_per_piece(plan)]
-    makers = [_PictureMaker(name, one, piece.views[name].preprocessing) for name, one in plan.streams.items()]
+    makers = [_PictureMaker(name, one, piece.views[name]) for name, one in plan.streams.items()]
     first = 0
     for block in reader.blocks(index):
+        hidden = {find: _find_hidden(find, block) for find in {maker.view.hidden for maker in makers} - {None}}
         for maker in makers:
-            maker.add(index[first : first + len(block)], block)
+            maker.add(index[first : first + len(block)], block, hidden.get(maker.view.hidden))
         first += len(block)
     yield from (pictures for maker in makers if (pictures := maker.result()) is not None)
+
+
+def _find_hidden(find: FindHidden, frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(N, H, W, 3) -> (N, H, W) the pixels to paint over. Each frame may take as long as a chunk of decoding."""
+    hidden = np.empty(frames.shape[:3], np.bool_)
+    for number in range(len(frames)):
+        hidden[number] = find(frames[number : number + 1])[0]
+        _Worker.step(STEPS_PER_CHUNK)
+    return hidden
 
 
 class _PictureMaker:
     """Makes one stream's pictures of decoded frames."""
 
-    def __init__(self, stream: str, plan: FramePlan, preprocessing: Preprocessing) -> None:
-        self._stream, self._plan, self._preprocessing = stream, plan, preprocessing
+    def __init__(self, stream: str, plan: FramePlan, view: View) -> None:
+        self._stream, self._plan, self.view = stream, plan, view
+        self._preprocessing = view.preprocessing
         self._start: int | None = None
         self._made: list[NDArray[np.uint8]] = []
 
-    def add(self, frame_index: NDArray[np.int64], frames: NDArray[np.uint8]) -> None:
+    def add(
+        self, frame_index: NDArray[np.int64], frames: NDArray[np.uint8], hidden: NDArray[np.bool_] | None = None
+    ) -> None:
         """Take frames (n, H, W, 3) that follow those taken before, of which the stream uses some, or none."""
-        from vidpipe.video.resize import resize_and_crop
+        from vidpipe.video.resize import paint_over, resize_and_crop
 
         used = np.isin(frame_index, self._plan.frame_index, assume_unique=True)
         if not used.any():
             return
         first, last = np.searchsorted(self._plan.frame_index, frame_index[used][[0, -1]]).tolist()
         frames = frames if used.all() else frames[used]
+        if hidden is not None:
+            frames = paint_over(frames, hidden[used], self._preprocessing)
         if self._plan.picture_regions is None:
             self._keep(first, resize_and_crop(frames, self._preprocessing))
             return

@@ -29,7 +29,7 @@ from vidpipe.records import Preprocessing
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["OnnxEngine", "export_path", "load_onnx"]
+__all__ = ["OnnxEngine", "export_path", "load_onnx", "open_session"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class OnnxEngine:
     name, device, max_in_flight = "onnx", "cpu", 0
 
     def __init__(self, path: Path, *, dim: int, preprocessing: Preprocessing) -> None:
-        self._session = _session(path)
+        self._session = open_session(path)
         self.dim, self.preprocessing = dim, preprocessing
 
     def start(self, frames: NDArray[np.uint8]) -> Finish:
@@ -144,16 +144,26 @@ def _export(spec: BackboneSpec, weights: WeightsFile, pool: str, grid: int, path
             verbose=False,
         )
     expected = backbone(frames).numpy()
-    difference = np.abs(_session(path).run(None, {"frames": frames.numpy()})[0] - expected).max()
+    difference = np.abs(open_session(path).run(None, {"frames": frames.numpy()})[0] - expected).max()
     if not difference <= TOLERANCE * np.abs(expected).max():
         raise VidpipeError(f"the features of its export differ from PyTorch's by {difference:g}")
 
 
-def _session(path: Path) -> "InferenceSession":
+def open_session(path: Path, *, num_threads: int | None = None) -> "InferenceSession":
+    """Open a network for ONNX Runtime, on the CPU.
+
+    Args:
+        path: the .onnx file.
+        num_threads: how many threads compute; None for one on each core that the process may use.
+
+    Returns:
+        The session.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    options.intra_op_num_threads = cores if num_threads is None else num_threads
     options.add_session_config_entry(
         "session.intra_op.allow_spinning", "0"
     )  # its threads share the cores with decoders

@@ -1,0 +1,199 @@
+"""What `--regions` does with a video: find where people are, and say what a backbone sees of each frame.
+
+Detection runs in the decoding processes, on whole frames at full size. Then a detector that hangs or crashes costs one
+video, detection is as parallel as decoding, and every stream sees the same regions whatever its own pictures are.
+
+people       plan ─── a few frames ──► detector ──► one box a video ──► a region of each row ──► decode and crop
+mask         plan ─── decode ──► each frame ──► detector ──► pixels that are hidden ──► paint over, resize and crop
+background   the same, with the other pixels
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.backbones.weights import WeightsFile
+from vidpipe.config import ExtractConfig
+from vidpipe.errors import RunError, UsageError
+from vidpipe.records import FramePlan
+from vidpipe.regions.detections import Detections
+from vidpipe.regions.detector import Detector
+from vidpipe.regions.load import load_detector
+from vidpipe.regions.masks import MASK_THRESHOLD, people_mask
+from vidpipe.regions.people import people_region
+from vidpipe.regions.spec import DetectorSpec
+from vidpipe.regions.table import DETECTORS, find_detector
+from vidpipe.regions.weights import find_detector_weights
+from vidpipe.video.reader import VideoReader
+from vidpipe.video.sampling import uniform_indices
+from vidpipe.video.view import FindScenes, View, plan_video
+
+__all__ = ["RegionFinder"]
+
+_DEFAULT_DETECTORS = {"people": "fasterrcnn_mobilenet", "mask": "deeplab_mobilenet", "background": "deeplab_mobilenet"}
+_NUM_FRAMES = 8
+"""The frames of a video in which people are looked for, to find their box."""
+_MARGIN = 0.1
+"""Around the box of all people, as a share of its longer side."""
+
+
+@dataclass(frozen=True)
+class _Loadable:
+    """A detector that a decoding process loads at its first use, and then keeps."""
+
+    spec: DetectorSpec
+    weights: WeightsFile
+    device: str
+
+    def detect(self, frames: NDArray[np.uint8]) -> tuple[Detections, ...]:
+        """(N, H, W, 3) -> what is found in each frame"""
+        return _loaded(self).detect(frames.transpose(0, 3, 1, 2))
+
+
+@lru_cache(maxsize=2)
+def _loaded(detector: _Loadable) -> Detector:
+    """One thread for each process: the processes share the cores."""
+    return load_detector(detector.spec, detector.weights, device=detector.device, num_threads=1)
+
+
+@dataclass(frozen=True)
+class RegionFinder:
+    """The settings of `--regions` with the detector, resolved."""
+
+    kind: str
+    """`people`, `mask` or `background`."""
+    detector: _Loadable
+
+    @classmethod
+    def of(cls, config: ExtractConfig, *, weights: WeightsFile | None = None) -> Self | None:
+        """Resolve the settings of an extraction.
+
+        Args:
+            config: the settings.
+            weights: of the detector; None finds those that the settings name, and downloads them if needed.
+
+        Returns:
+            The finder; None where the backbone sees whole frames.
+
+        Raises:
+            UsageError: there is no such detector or weights file, or the detector has no masks and they are asked for.
+            WeightsError: the weights cannot be downloaded.
+        """
+        if config.regions == "whole":
+            return None
+        spec = find_detector(config.detector or _DEFAULT_DETECTORS[config.regions])
+        if config.regions != "people" and not spec.has_masks:
+            with_masks = ", ".join(name for name, one in DETECTORS.items() if one.has_masks)
+            raise UsageError(
+                f"--regions {config.regions} needs masks, and {spec.name} finds {' and '.join(spec.finds)}; detectors "
+                f"with masks: {with_masks}"
+            )
+        weights = weights or find_detector_weights(spec, config.detector_weights)
+        return cls(config.regions, _Loadable(spec, weights, config.device))
+
+    @classmethod
+    def of_key(cls, regions: Mapping[str, Any], *, weights: str, device: str) -> Self:
+        """Resolve the regions of features that are there.
+
+        Args:
+            regions: from the features' key.
+            weights: `default`, or a file's path; not used where the key says `random`.
+            device: `auto`, `cpu` or `cuda`.
+
+        Returns:
+            The finder.
+
+        Raises:
+            RunError: the features were made with another detector's weights, or with settings that this vidpipe does
+                not have.
+            UsageError: there is no such weights file, or the detector needs one.
+            WeightsError: the weights cannot be downloaded.
+        """
+        try:
+            spec = find_detector(regions.get("detector", ""))
+        except UsageError as error:
+            raise RunError(f"the features' detector is not available: {error}") from error
+        found = find_detector_weights(spec, "random" if regions.get("weights") == "random" else weights)
+        finder = cls(regions.get("kind", ""), _Loadable(spec, found, device))
+        if finder.as_dict() != regions:
+            made_with, here = dict(regions), finder.as_dict()
+            differs = [name for name in made_with | here if made_with.get(name) != here.get(name)]
+            raise RunError(
+                f"the features' regions were found with other settings of {spec.name} ({', '.join(differs)}); where it "
+                "is the weights, give their file with --detector-weights"
+            )
+        return finder
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what changes a feature, for a store's key."""
+        spec = self.detector.spec
+        common = {
+            "kind": self.kind,
+            "detector": spec.name,
+            "weights": self.detector.weights.id,
+            "min_score": spec.min_score,
+        }
+        if self.kind == "people":
+            return common | {"num_frames": _NUM_FRAMES, "margin": _MARGIN}
+        return common | {"threshold": MASK_THRESHOLD}
+
+    def check(self) -> None:
+        """Load the detector and drop it, so that a wrong file is one error and not one of each video.
+
+        Raises:
+            UsageError: the device or ONNX Runtime is not available.
+            WeightsError: the weights cannot be read, or belong to another network.
+        """
+        load_detector(self.detector.spec, self.detector.weights, device=self.detector.device)
+
+    def applied_to(self, view: View) -> View:
+        """Return what a stream needs of each video, seen through the regions."""
+        if self.kind == "people":
+            return replace(view, planner=_PlanPeople(self.detector))
+        return replace(view, hidden=_Hidden(self.detector, hides_people=self.kind == "background"))
+
+
+@dataclass(frozen=True)
+class _PlanPeople:
+    """Plans rows with the region around all people of the video; it is a `Planner`."""
+
+    detector: _Loadable
+
+    def __call__(self, reader: VideoReader, view: View, find_scenes: FindScenes) -> FramePlan:
+        plan = plan_video(reader, view, find_scenes)
+        rows = replace(plan.rows, region=np.tile(_region_of(reader, self.detector), (len(plan.rows), 1)))
+        row_frames = np.arange(len(rows)) if plan.row_frames is None else plan.row_frames
+        return FramePlan(plan.frame_index, rows, row_frames)
+
+
+_REGIONS: WeakKeyDictionary[VideoReader, dict[_Loadable, NDArray[np.float32]]] = WeakKeyDictionary()
+"""Of the video that is open, so that several streams detect once."""
+
+
+def _region_of(reader: VideoReader, detector: _Loadable) -> NDArray[np.float32]:
+    """(4,) the region around all people of a video."""
+    known = _REGIONS.setdefault(reader, {})
+    if detector not in known:
+        found: list[Detections] = []
+        for block in reader.blocks(uniform_indices(len(reader.pts_seconds), _NUM_FRAMES)):
+            found += detector.detect(block)
+        known[detector] = people_region(found, min_score=detector.spec.min_score, margin=_MARGIN)
+    return known[detector]
+
+
+@dataclass(frozen=True)
+class _Hidden:
+    """Says which pixels are painted over; it is a `FindHidden`."""
+
+    detector: _Loadable
+    hides_people: bool
+
+    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        found = self.detector.detect(frames)
+        people = np.stack([people_mask(one, self.detector.spec.min_score) for one in found])  # (N, H, W)
+        return people if self.hides_people else ~people

@@ -1,0 +1,141 @@
+"""Detectors whose network is an ONNX file: MoveNet MultiPose, CenterNet on COCO, and a mask of people.
+
+Each network has its own input and output. A file with another output is refused.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.backbones.engines.onnx import open_session
+from vidpipe.errors import WeightsError
+from vidpipe.regions.detections import NUM_KEY_POINTS, PERSON, Detections
+from vidpipe.regions.masks import detections_of_mask
+from vidpipe.video.resize import resize
+
+__all__ = ["ONNX_DETECTORS", "OnnxDetector"]
+
+_NOT_IN_COCO = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+"""Category ids from 1 to 90 that no object of COCO has."""
+_COCO_IDS = np.array([number for number in range(1, 91) if number not in _NOT_IN_COCO])
+"""(80,) by a network's own number of a class, COCO's category id."""
+
+
+class OnnxDetector(ABC):
+    """A network in an ONNX file, on the CPU, one frame at a time.
+
+    Args:
+        path: the file.
+        name: of the detector, for messages.
+        num_threads: that compute; None for one on each core.
+
+    Raises:
+        WeightsError: the file is no network, or another one.
+    """
+
+    output_shape: tuple[int, ...]
+    """Of the output to read, without its first axis."""
+
+    def __init__(self, path: Path, *, name: str, num_threads: int | None = None) -> None:
+        try:
+            self._session = open_session(path, num_threads=num_threads)
+        except Exception as error:  # ONNX Runtime's errors have no base of their own
+            raise WeightsError(f"{path}: cannot be read as an ONNX network: {str(error).splitlines()[0]}") from error
+        (self._input, *others), outputs = self._session.get_inputs(), self._session.get_outputs()
+        fitting = [one.name for one in outputs if tuple(one.shape[1:]) == self.output_shape]
+        if others or len(self._input.shape) != 4 or len(fitting) != 1:
+            found = ", ".join(f"{one.name} {one.shape}" for one in outputs)
+            raise WeightsError(
+                f"{path}: not the network of {name}: its outputs are {found}, and {name} has one of shape "
+                f"{[1, *self.output_shape]}"
+            )
+        self._output = fitting[0]
+
+    def detect(self, frames: NDArray[np.uint8]) -> tuple[Detections, ...]:
+        """See `Detector.detect`."""
+        height, width = frames.shape[2:]
+        resized = resize(frames.transpose(0, 2, 3, 1), self.input_size(height, width), "bilinear")  # (N, 3, h, w)
+        return tuple(self.read(self._run(pixels), height, width) for pixels in resized)
+
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(3, h, w) -> the output, without its first axis."""
+        dtype = np.int32 if self._input.type == "tensor(int32)" else np.float32
+        values = self.scaled(pixels.transpose(1, 2, 0)[None].astype(dtype))  # (1, h, w, 3)
+        output: NDArray[np.float32] = self._session.run([self._output], {self._input.name: values})[0][0]
+        return output
+
+    def scaled(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Return pixels of 0 to 255 in the range that the network expects."""
+        return pixels
+
+    @abstractmethod
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width to which a frame is resized."""
+
+    @abstractmethod
+    def read(self, output: NDArray[np.float32], height: int, width: int) -> Detections:
+        """Return what an output says about a frame of this height and width."""
+
+
+class _MoveNet(OnnxDetector):
+    """MoveNet MultiPose: up to 6 people with their key points."""
+
+    output_shape = (6, 3 * NUM_KEY_POINTS + 5)
+    longer_side, multiple = 256, 32
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        scale = self.longer_side / max(height, width) / self.multiple
+        return (
+            max(1, round(height * scale)) * self.multiple,
+            max(1, round(width * scale)) * self.multiple,
+        )
+
+    def read(self, output: NDArray[np.float32], height: int, width: int) -> Detections:
+        size = np.array([width, height], np.float32)
+        points = output[:, : 3 * NUM_KEY_POINTS].reshape(-1, NUM_KEY_POINTS, 3)  # y, x, score
+        key_points = np.concatenate([points[..., 1::-1] * size, points[..., 2:]], axis=2)  # x, y, score
+        top, left, bottom, right, scores = output[:, 3 * NUM_KEY_POINTS :].T
+        boxes = np.stack([left, top, right, bottom], axis=1) * np.tile(size, 2)
+        return Detections(height, width, boxes, scores, np.full(len(scores), PERSON), key_points=key_points)
+
+
+class _CenterNet(OnnxDetector):
+    """CenterNet: up to 100 objects of COCO's 80 classes."""
+
+    output_shape = (100, 6)
+    side = 512
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        return self.side, self.side
+
+    def read(self, output: NDArray[np.float32], height: int, width: int) -> Detections:
+        scale = np.array([width, height, width, height], np.float32) / self.side
+        classes = _COCO_IDS[output[:, 5].round().astype(np.int64)]
+        return Detections(height, width, output[:, :4] * scale, output[:, 4], classes)
+
+
+class _PersonMask(OnnxDetector):
+    """A mask of all people together."""
+
+    output_shape = (256, 256, 1)
+    side = 256
+
+    def scaled(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+        return pixels / np.float32(255)
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        return self.side, self.side
+
+    def read(self, output: NDArray[np.float32], height: int, width: int) -> Detections:
+        return detections_of_mask(output[..., 0], height, width)
+
+
+ONNX_DETECTORS: Mapping[str, type[OnnxDetector]] = {
+    "movenet": _MoveNet,
+    "centernet": _CenterNet,
+    "person_mask": _PersonMask,
+}
+"""By name of the detector."""

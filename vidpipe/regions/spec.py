@@ -1,0 +1,41 @@
+"""The description of a detector: what is known before it is built."""
+
+from dataclasses import dataclass
+
+__all__ = ["DetectorSpec"]
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """A row of the table of detectors."""
+
+    name: str
+    kind: str
+    """What it finds beside boxes: `boxes` (nothing), `masks` or `key points`."""
+    library: str
+    """`torchvision` or `onnx`: what builds or runs it."""
+    builder: str
+    """The model's name in torchvision; empty for a network that an ONNX file holds."""
+    weights: str
+    """The URL of the default weights; empty where they are a file that the user gives."""
+    weights_licence: str
+    classes: str
+    """The objects that it finds: `COCO` (80 classes) or `person`."""
+    score: float | None = None
+    """Mean average precision of boxes, or mean IoU of masks, in percent, as published."""
+    score_metric: str = ""
+    score_source: str = ""
+    num_parameters: int | None = None
+    """None where they depend on the user's file."""
+    min_score: float = 0.5
+    """What counts as found. Detectors are sure to different degrees, so each has its own."""
+
+    @property
+    def finds(self) -> tuple[str, ...]:
+        """What it finds of each object: boxes and, with some detectors, masks or key points."""
+        return ("boxes",) if self.kind == "boxes" else ("boxes", self.kind)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it finds masks."""
+        return self.kind == "masks"
