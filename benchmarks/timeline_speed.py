@@ -80,7 +80,8 @@ def measure(scratch: Path) -> list[str]:
     shutil.rmtree(scratch / "dense", ignore_errors=True)
     command = ["predict", str(run_path), str(hour), "--timeline", "--store", str(scratch / "dense"), "--device", "cpu"]
     lines = [f"An hour of clips of {name}, {info.num_frames} frames of {info.width} × {info.height}."]
-    lines += ["", "| | seconds | × real time | CPU seconds, main | peak RSS, GB | peak PSS, GB | load before | segments |"]
+    columns = "seconds | × real time | CPU seconds, main | peak RSS, GB | peak PSS, GB | load before | segments"
+    lines += ["", f"| | {columns} |"]
     lines += ["|---|---|---|---|---|---|---|---|"]
     for title in ("first", "again, from the store"):
         segments, load = scratch / "segments.json", os.getloadavg()[0]
