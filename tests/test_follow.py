@@ -277,10 +277,13 @@ def test_a_playlist_is_refused(tmp_path: Path) -> None:
 
 def test_a_process_without_a_sign_of_life_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidpipe.video.live._START_SECONDS", 0.2)
+    monkeypatch.setattr(
+        "vidpipe.video.live._ALIVE_SECONDS", 0.05
+    )  # here, not in the process, which takes ten times that
     (tmp_path / "a.ts").write_bytes(b"")
     children = len(multiprocessing.active_children())
     with pytest.raises(DecodeTimeoutError, match=r"no progress for 0\.2 s"):
-        list(read_live(tmp_path / "a.ts", {}, patience=replace(QUICK, idle_seconds=60), timeout_seconds=0.1))
+        list(read_live(tmp_path / "a.ts", {}, patience=replace(QUICK, idle_seconds=60), timeout_seconds=0.2))
     assert len(multiprocessing.active_children()) == children
 
 
