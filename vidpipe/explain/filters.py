@@ -109,9 +109,8 @@ def _gradient(network: WholeNetwork, stage: Stage, pixels: Tensor, chosen: Tenso
     """How each picture's channel grows with its pixels."""
     pixels = pixels.detach().requires_grad_()
     own = _own_channels(network, stage, pixels, chosen)
-    nn.functional.leaky_relu(own, BELOW_ZERO).flatten(1).mean(dim=1).sum().backward()
-    assert pixels.grad is not None
-    return pixels.grad
+    raised = nn.functional.leaky_relu(own, BELOW_ZERO).flatten(1).mean(dim=1).sum()
+    return torch.autograd.grad(raised, pixels)[0]
 
 
 def _own_channels(network: WholeNetwork, stage: Stage, pixels: Tensor, chosen: Tensor) -> Tensor:

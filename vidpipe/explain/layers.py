@@ -70,7 +70,7 @@ def _map_of_tokens(tokens: Tensor, num_prefix_tokens: int) -> Tensor | None:
         patches = tokens[:, num_skipped:]
         side = isqrt(patches.shape[1])
         if side > 1 and side * side == patches.shape[1]:
-            return patches.transpose(1, 2).unflatten(2, (side, side))
+            return patches.transpose(1, 2).reshape(len(patches), -1, side, side)
     return None
 
 
