@@ -47,8 +47,9 @@ class Filters:
 
 
 def is_convolutional(network: WholeNetwork) -> bool:
-    """Return whether a network has no attention: it sees pictures of other sizes than its own."""
-    return not any("attention" in type(module).__name__.lower() for module in network.features.modules())
+    """Return whether a network has no attention and no fixed number of patches: it sees pictures of other sizes."""
+    kinds = {type(module).__name__.lower() for module in network.features.modules()}
+    return not any(fixed in kind for kind in kinds for fixed in ("attention", "patchembed"))
 
 
 def find_filters(
