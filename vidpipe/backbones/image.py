@@ -1,8 +1,8 @@
 """Frozen backbones in PyTorch: uint8 frames in, features out; in evaluation mode, without gradients.
 
 There is a class for each kind of output: a feature map that is pooled (`FrozenBackbone`), the tokens of a transformer
-(`TokenBackbone`), and a layer that is the feature itself (`LayerBackbone`). `WholeNetwork` is the network as its library
-builds it, for explanations of its layers.
+(`TokenBackbone`), and a layer that is the feature itself (`LayerBackbone`). `WholeNetwork` is the network as its
+library builds it, for explanations of its layers.
 """
 
 import logging
@@ -198,11 +198,9 @@ class WholeNetwork(FrozenNetwork):
     def run(self, frames: Tensor) -> Tensor:
         """See `FrozenNetwork.run`: what the classifier gives."""
         pixels = self.normalise(frames)
-        if pixels.ndim == 5:
-            pixels = pixels.transpose(1, 2)  # -> (N, 3, W, H, W)
-        else:
-            pixels = pixels.contiguous(memory_format=self.memory_format)
-        output: Tensor = self.features(pixels)
+        windows = pixels.ndim == 5
+        pixels = pixels.transpose(1, 2) if windows else pixels.contiguous(memory_format=self.memory_format)
+        output: Tensor = self.features(pixels)  # (N, 3, H, W) or (N, 3, W, H, W)
         return output
 
 

@@ -53,7 +53,7 @@ def class_attention(network: WholeNetwork, frames: Tensor) -> ClassAttention | N
     means = [one.mean(dim=0) for one in weights.values()]  # (A, T, T) -> (T, T)
 
     def over_patches(rows: Tensor) -> Tensor:
-        return rows[..., num_prefix:].unflatten(-1, (side, side))
+        return rows[..., num_prefix:].reshape(*rows.shape[:-1], side, side)
 
     last = list(weights.values())[-1]
     return ClassAttention(
@@ -90,7 +90,7 @@ def _recorded(model: nn.Module, weights: dict[str, Tensor]) -> Iterator[None]:
             fused.append((module, module.fused_attn))
             module.fused_attn = False
             dropout = module.attn_drop
-            hooks.append(dropout.register_forward_hook(lambda _, __, output, name=name: note(name, output)))  # type: ignore[union-attr, operator]
+            hooks.append(dropout.register_forward_hook(lambda _, __, output, name=name: note(name, output)))
     try:
         yield
     finally:

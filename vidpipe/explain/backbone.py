@@ -128,10 +128,10 @@ def _resolve_filters(
     if not is_convolutional(network):
         if num_filters:
             raise UsageError(
-                f"--filters {num_filters}: {spec.name} has attention layers, and filters are found for convolutional "
-                "networks; leave --filters out"
+                f"--filters {num_filters}: {spec.name} is no convolutional network, and filters are found for those; "
+                "leave --filters out"
             )
-        return 0, (f"{spec.name} has attention layers; filters are found for convolutional networks only.",)
+        return 0, (f"{spec.name} is no convolutional network; filters are found only for those.",)
     if num_filters is None and spec.window is not None:
         note = (
             f"{spec.name} sees windows of frames, whose filters take minutes: --filters {DEFAULT_FILTERS} finds them."

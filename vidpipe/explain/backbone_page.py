@@ -142,7 +142,8 @@ def _colour(map_: NDArray[np.float32]) -> Pixels:
     """(h, w) -> (h, w, 3): black is zero, and the colour is full at the largest absolute activation"""
     share = map_ / max(float(np.abs(map_).max()), 1e-12)
     colours = np.where(share[..., None] >= 0, _ABOVE, _BELOW) * np.sqrt(np.abs(share))[..., None]
-    return np.rint(colours).astype(np.uint8)
+    pixels: Pixels = np.rint(colours).astype(np.uint8)
+    return pixels
 
 
 def _tile(pixels: Pixels) -> Image.Image:

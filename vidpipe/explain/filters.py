@@ -47,8 +47,9 @@ class Filters:
 
 
 def is_convolutional(network: WholeNetwork) -> bool:
-    """Return whether a network has no attention: it sees pictures of other sizes than its own."""
-    return not any("attention" in type(module).__name__.lower() for module in network.features.modules())
+    """Return whether a network has no attention and no fixed number of patches: it sees pictures of other sizes."""
+    kinds = {type(module).__name__.lower() for module in network.features.modules()}
+    return not any(fixed in kind for kind in kinds for fixed in ("attention", "patchembed"))
 
 
 def find_filters(
@@ -109,9 +110,8 @@ def _gradient(network: WholeNetwork, stage: Stage, pixels: Tensor, chosen: Tenso
     """How each picture's channel grows with its pixels."""
     pixels = pixels.detach().requires_grad_()
     own = _own_channels(network, stage, pixels, chosen)
-    nn.functional.leaky_relu(own, BELOW_ZERO).flatten(1).mean(dim=1).sum().backward()
-    assert pixels.grad is not None
-    return pixels.grad
+    raised = nn.functional.leaky_relu(own, BELOW_ZERO).flatten(1).mean(dim=1).sum()
+    return torch.autograd.grad(raised, pixels)[0]
 
 
 def _own_channels(network: WholeNetwork, stage: Stage, pixels: Tensor, chosen: Tensor) -> Tensor:

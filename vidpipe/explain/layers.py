@@ -70,7 +70,7 @@ def _map_of_tokens(tokens: Tensor, num_prefix_tokens: int) -> Tensor | None:
         patches = tokens[:, num_skipped:]
         side = isqrt(patches.shape[1])
         if side > 1 and side * side == patches.shape[1]:
-            return patches.transpose(1, 2).unflatten(2, (side, side))
+            return patches.transpose(1, 2).reshape(len(patches), -1, side, side)
     return None
 
 
@@ -92,11 +92,11 @@ def find_stages(network: WholeNetwork, frames: Tensor, names: Sequence[str] = ()
     chosen = _default_names(network.features, found)
     for name in names:
         if name not in found:
-            raise UsageError(f"{network_name(network)}: {_why_no_stage(network, name, chosen)}")
+            raise UsageError(f"{_network_name(network)}: {_why_no_stage(network, name, chosen)}")
     return [stage for name, stage in found.items() if name in (names or chosen)]
 
 
-def network_name(network: WholeNetwork) -> str:
+def _network_name(network: WholeNetwork) -> str:
     """Return the class of the library's network, for messages."""
     return type(network.features).__name__
 
@@ -126,14 +126,14 @@ def activations(network: WholeNetwork, frames: Tensor, stages: Sequence[Stage]) 
             whole = output_map(output, 1, network.num_prefix_tokens)
             assert whole is not None
             # A copy, because the next layer may work in place.
-            maps[name] = middle_step(whole)[0].float().cpu().clone()
+            maps[name] = _middle_step(whole)[0].float().cpu().clone()
 
     with torch.inference_mode(), _watched(network.features, keep):
         network.run(frames)
     return maps
 
 
-def middle_step(maps: Tensor) -> Tensor:
+def _middle_step(maps: Tensor) -> Tensor:
     """(N, C, t, h, w) or (N, C, h, w) -> (N, C, h, w)"""
     return maps if maps.ndim == 4 else maps[:, :, maps.shape[2] // 2]
 
