@@ -61,9 +61,9 @@ class Stream:
         spec = _seen_whole(spec or find_backbone(config.backbone), whole=config.crop == "whole")
         spec = _at_stride(spec, config.window_stride)
         pooling = "none" if spec.kind == "motion" else spec.resolve_pool(config.pool)  # before a download
+        if config.grid > 1 and spec.window is None and regions is not None and regions["kind"] == "people":
+            raise UsageError(f"--grid {config.grid} divides whole pictures; leave it out, or --regions people")
         grid = _resolve_grid(spec, pooling, config.grid)
-        if grid > 1 and regions is not None and regions["kind"] == "people":
-            raise UsageError(f"--grid {grid} divides whole pictures; leave it out, or --regions people")
         weights = weights or find_weights(spec, config.weights)
         key = FeatureKey.of(
             _sampling(config, spec.window),

@@ -54,4 +54,5 @@ class Detections:
 
     def people(self, min_score: float) -> NDArray[np.bool_]:
         """Return which of the objects are people of at least this score, (K,)."""
-        return (self.classes == PERSON) & (self.scores >= min_score)
+        found: NDArray[np.bool_] = (self.classes == PERSON) & (self.scores >= min_score)
+        return found

@@ -50,5 +50,5 @@ def people_mask(detections: Detections, min_score: float) -> NDArray[np.bool_]:
         (H, W)
     """
     assert detections.masks is not None
-    mask: NDArray[np.bool_] = (detections.masks[detections.people(min_score)] >= MASK_THRESHOLD).any(axis=0)
-    return mask
+    masks = detections.masks[detections.people(min_score)]  # (K, H, W)
+    return np.asarray((masks >= MASK_THRESHOLD).any(axis=0))

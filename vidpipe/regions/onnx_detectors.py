@@ -6,6 +6,7 @@ Each network has its own input and output. A file with another output is refused
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ class OnnxDetector(ABC):
         output: NDArray[np.float32] = self._session.run([self._output], {self._input.name: values})[0][0]
         return output
 
-    def scaled(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+    def scaled(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Return pixels of 0 to 255 in the range that the network expects."""
         return pixels
 
@@ -98,7 +99,7 @@ class _MoveNet(OnnxDetector):
         points = output[:, : 3 * NUM_KEY_POINTS].reshape(-1, NUM_KEY_POINTS, 3)  # y, x, score
         key_points = np.concatenate([points[..., 1::-1] * size, points[..., 2:]], axis=2)  # x, y, score
         top, left, bottom, right, scores = output[:, 3 * NUM_KEY_POINTS :].T
-        boxes = np.stack([left, top, right, bottom], axis=1) * np.tile(size, 2)
+        boxes = (np.stack([left, top, right, bottom], axis=1) * np.tile(size, 2)).astype(np.float32)
         return Detections(height, width, boxes, scores, np.full(len(scores), PERSON), key_points=key_points)
 
 
@@ -123,8 +124,8 @@ class _PersonMask(OnnxDetector):
     output_shape = (256, 256, 1)
     side = 256
 
-    def scaled(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
-        return pixels / np.float32(255)
+    def scaled(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(pixels / np.float32(255))
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         return self.side, self.side

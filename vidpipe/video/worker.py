@@ -196,9 +196,10 @@ def _decode_pictures(reader: VideoReader, piece: Piece, plan: VideoPlan) -> Iter
     makers = [_PictureMaker(name, one, piece.views[name]) for name, one in plan.streams.items()]
     first = 0
     for block in reader.blocks(index):
-        hidden = {find: _find_hidden(find, block) for find in {maker.view.hidden for maker in makers} - {None}}
+        finders = {maker.view.hidden for maker in makers}
+        hidden = {find: None if find is None else _find_hidden(find, block) for find in finders}
         for maker in makers:
-            maker.add(index[first : first + len(block)], block, hidden.get(maker.view.hidden))
+            maker.add(index[first : first + len(block)], block, hidden[maker.view.hidden])
         first += len(block)
     yield from (pictures for maker in makers if (pictures := maker.result()) is not None)
 
