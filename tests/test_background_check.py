@@ -321,6 +321,9 @@ def test_a_masked_store_must_fit_the_stores_of_the_training(placed: Made, tmp_pa
         train(store, videos, tmp_path / "run", masked=MaskedStores(only_people=[store]), **stage)
     with pytest.raises(LabelsError, match=r"few lacks 2 videos of the training: 38.mp4, 39.mp4"):
         train(store, videos, tmp_path / "run", masked=MaskedStores([FeatureStore.open(few)]), **stage)
+    mask = masked_store(tmp_path / "mask", replace(KEY, regions={"kind": "mask", "detector": "deeplab"}), ids)
+    with pytest.raises(UsageError, match="mask is of --regions mask; give one of --regions background"):
+        train(store, videos, tmp_path / "run", masked=MaskedStores([FeatureStore.open(mask)]), **stage)
     two = [FeatureStore.open(masked_store(tmp_path / name, KEY, ids)) for name in ("one", "two")]
     with pytest.raises(UsageError, match="several stores fit"):
         train(store, videos, tmp_path / "run", masked=MaskedStores(two), **stage)

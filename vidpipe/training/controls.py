@@ -31,6 +31,8 @@ STILL_PIXELS = 96
 """Side of the still picture whose motion is described: any size gives the same."""
 MASK_FIELD = "regions"
 """The field of a store's key that says what is painted out."""
+_KINDS = {"without_people": "background", "only_people": "mask"}
+"""By control, the `--regions` of its stores."""
 Alter = Callable[[SequenceDataset], SequenceDataset]
 
 
@@ -61,8 +63,17 @@ class MaskedStores:
         for control, masked in vars(self).items():
             if masked:
                 option = f"--{control.replace('_', '-')}"
+                for one in masked:
+                    _check_kind(one, _KINDS[control], option)
                 found[control] = {name: _match(option, name, store, masked, videos) for name, store in stores.items()}
         return found
+
+
+def _check_kind(store: FeatureStore, kind: str, option: str) -> None:
+    """Refuse a store that `extract --regions` made with other regions; videos may be painted by another program."""
+    regions = store.key.regions
+    if regions is not None and regions.get("kind") != kind:
+        raise UsageError(f"{option}: {store.path} is of --regions {regions.get('kind')}; give one of --regions {kind}")
 
 
 def _match(
