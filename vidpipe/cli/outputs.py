@@ -9,7 +9,7 @@ import click
 
 from vidpipe.errors import UsageError, VidpipeError
 
-__all__ = ["OutputLines", "check_absent", "check_replaceable", "is_own_page", "is_own_picture"]
+__all__ = ["OutputLines", "check_replaceable", "is_own_page", "is_own_picture"]
 
 _NUM_FIRST_BYTES = 65536
 
@@ -40,21 +40,6 @@ def check_replaceable(path: Path, kind: str, *, is_own: Callable[[bytes], bool])
         raise UsageError(
             f"{path}: exists and is not {kind} written by vidpipe; choose another file, or delete it first"
         )
-
-
-def check_absent(target: Path) -> None:
-    """Check that an output replaces nothing, for commands with --overwrite.
-
-    Args:
-        target: the file or the folder to write.
-
-    Raises:
-        UsageError: it is a file that is not empty, or a folder with files.
-    """
-    if target.is_file() and target.stat().st_size:
-        raise UsageError(f"{target}: exists; choose another file, or give --overwrite to replace it")
-    if target.is_dir() and any(target.iterdir()):
-        raise UsageError(f"{target}: a folder with files; choose a new one, or give --overwrite to write into it")
 
 
 def is_own_page(first: bytes) -> bool:

@@ -14,9 +14,9 @@ from vidpipe.cli.options import (
     printable,
     vidpipe_command,
 )
-from vidpipe.cli.outputs import check_absent, check_replaceable, is_own_page, is_own_picture
+from vidpipe.cli.outputs import check_replaceable, is_own_page, is_own_picture
 from vidpipe.cli.tables import show_table
-from vidpipe.errors import VideoError, count_of, first_few
+from vidpipe.errors import UsageError, VideoError, count_of, first_few
 
 if TYPE_CHECKING:
     from vidpipe.records import Timeline
@@ -162,13 +162,21 @@ def convert(
     from vidpipe.timeline.exchange import read_timelines, write_timelines
 
     if not overwrite:
-        check_absent(target)
+        _check_absent(target)
     timelines = read_timelines(source, form=from_, fps=fps, background=background)
     losses = write_timelines(target, timelines, form=to, fps=fps, background=background)
     num_segments = sum(len(one.segments) for one in timelines)
     click.echo(f"{target}: {count_of(num_segments, 'segment')} of {count_of(len(timelines), 'video')}")
     for sentence in losses:
         click.echo(printable(sentence), err=True)
+
+
+def _check_absent(target: Path) -> None:
+    """Refuse a file that is not empty, or a folder with files."""
+    if target.is_file() and target.stat().st_size:
+        raise UsageError(f"{target}: exists; choose another file, or give --overwrite to replace it")
+    if target.is_dir() and any(target.iterdir()):
+        raise UsageError(f"{target}: a folder with files; choose a new one, or give --overwrite to write into it")
 
 
 videos_option = click.option(
