@@ -26,7 +26,7 @@ VOC_PERSON = 15
 QUICK = ("ssdlite",)
 """The others are marked slow."""
 CLASSIFIERS = ("cls_logits", "classification_head.module_list", "mask_fcn_logits", "classifier.4")
-"""Layers whose random weights are scaled up, so that something is found; their prior probabilities are removed."""
+"""Layers whose random weights are scaled, so that something is found; their prior probabilities are removed."""
 
 
 def pictures(height: int = 120, width: int = 160) -> NDArray[np.uint8]:
@@ -47,7 +47,7 @@ def excited(spec: DetectorSpec) -> nn.Module:
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if any(part in name for part in CLASSIFIERS):
-                parameter.mul_(0 if name.endswith("bias") else 60)
+                parameter.mul_(0 if name.endswith("bias") else 0.1 if spec.name == "fcn_resnet50" else 60)
             if name.endswith("cls_score.bias"):
                 parameter[PERSON] = 5
             if name.startswith("classifier.4.bias"):
