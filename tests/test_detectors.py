@@ -22,10 +22,11 @@ from vidpipe.regions.table import DETECTORS, find_detector
 from vidpipe.regions.weights import find_detector_weights
 
 TORCHVISION = {name: spec for name, spec in DETECTORS.items() if spec.library == "torchvision"}
+VOC_PERSON = 15
 QUICK = ("ssdlite",)
 """The others are marked slow."""
 CLASSIFIERS = ("cls_logits", "classification_head.module_list", "mask_fcn_logits", "classifier.4")
-"""Layers whose random weights are scaled up, so that something is found; their prior probabilities are removed."""
+"""Layers whose random weights are scaled, so that something is found; their prior probabilities are removed."""
 
 
 def pictures(height: int = 120, width: int = 160) -> NDArray[np.uint8]:
@@ -46,9 +47,11 @@ def excited(spec: DetectorSpec) -> nn.Module:
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if any(part in name for part in CLASSIFIERS):
-                parameter.mul_(0 if name.endswith("bias") else 60)
+                parameter.mul_(0 if name.endswith("bias") else 0.1 if spec.name == "fcn_resnet50" else 60)
             if name.endswith("cls_score.bias"):
                 parameter[PERSON] = 5
+            if name.startswith("classifier.4.bias"):
+                parameter[VOC_PERSON] = 5
     return network
 
 
@@ -68,7 +71,7 @@ def test_a_detector_of_torchvision_finds_what_its_own_module_finds(name: str, tm
     preset = torchvision.models.get_model_weights(spec.builder).DEFAULT.transforms()
     with torch.no_grad():
         if spec.name.startswith(("deeplab", "fcn")):
-            check_masks(found, network(preset(torch.from_numpy(frames)))["out"].softmax(1)[:, 15:16])
+            check_masks(found, network(preset(torch.from_numpy(frames)))["out"].softmax(1)[:, VOC_PERSON, None])
         else:
             check_objects(found, network([preset(torch.from_numpy(frame)) for frame in frames]))
 
