@@ -113,7 +113,7 @@ class _CenterNet(OnnxDetector):
         return self.side, self.side
 
     def read(self, output: NDArray[np.float32], height: int, width: int) -> Detections:
-        scale = np.array([width, height, width, height], np.float32) / self.side
+        scale = np.array([width, height, width, height], np.float32) / np.float32(self.side)
         classes = _COCO_IDS[output[:, 5].round().astype(np.int64)]
         return Detections(height, width, output[:, :4] * scale, output[:, 4], classes)
 
