@@ -113,9 +113,9 @@ class _CenterNet(OnnxDetector):
         return self.side, self.side
 
     def read(self, output: NDArray[np.float32], height: int, width: int) -> Detections:
-        scale = np.array([width, height, width, height], np.float32) / self.side
+        boxes = output[:, :4] * (np.array([width, height, width, height]) / self.side)
         classes = _COCO_IDS[output[:, 5].round().astype(np.int64)]
-        return Detections(height, width, output[:, :4] * scale, output[:, 4], classes)
+        return Detections(height, width, boxes.astype(np.float32), output[:, 4], classes)
 
 
 class _PersonMask(OnnxDetector):
