@@ -187,6 +187,7 @@ def test_a_store_of_people_has_their_region_and_the_key_says_by_what(
     assert "lenet5 features, regions people by person_mask; you asked for lenet5 features, whole frames" in other.stderr
 
 
+@pytest.mark.slow
 def test_features_of_the_background_are_those_of_a_video_painted_by_hand(white_mask: Path, tmp_path: Path) -> None:
     mean = tuple(round(255 * value) for value in BACKBONES["lenet5"].preprocessing.mean)
     boxes = [(40 + 8 * at, 50, 64 + 8 * at, 90) for at in range(4)]
