@@ -115,7 +115,7 @@ class _CenterNet(OnnxDetector):
     def read(self, output: NDArray[np.float32], height: int, width: int) -> Detections:
         scale = np.array([width, height, width, height], np.float32) / np.float32(self.side)
         classes = _COCO_IDS[output[:, 5].round().astype(np.int64)]
-        return Detections(height, width, boxes.astype(np.float32), output[:, 4], classes)
+        return Detections(height, width, output[:, :4] * scale, output[:, 4], classes)
 
 
 class _PersonMask(OnnxDetector):
