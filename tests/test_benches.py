@@ -36,6 +36,7 @@ def test_a_killed_extraction_loses_nothing_that_was_sealed(tmp_path: Path) -> No
     assert outcome.wrong == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
 def test_a_large_video_takes_bounded_memory(tmp_path: Path) -> None:
     rss_gb, _, num_rows, _ = measure(

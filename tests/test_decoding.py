@@ -81,6 +81,7 @@ def open_containers() -> int:
     return sum(type(thing) is av.container.InputContainer for thing in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_a_worker_frees_a_video_when_it_opens_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers are in reference cycles: without a collection they would pile up, with FFmpeg's memory for each."""
     view = View(Sampling("uniform", num_frames=3), SMALL)

@@ -61,6 +61,7 @@ def features(engine: Engine, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     return engine.start(frames)()[0]
 
 
+@pytest.mark.slow
 def test_onnx_gives_pytorchs_features(frames: NDArray[np.uint8]) -> None:
     expected = features(engine("torch"), frames)
     exported = engine("onnx")

@@ -61,6 +61,7 @@ def counting(first: int, *, up: bool) -> list[NDArray[np.uint8]]:
     return [np.rint(digit).astype(np.uint8).repeat(8, 0).repeat(8, 1)[..., None].repeat(3, 2) for digit in chosen]
 
 
+@pytest.mark.slow
 def test_with_it_vidpipe_learns_the_order_of_digits_from_end_to_end(tmp_path: Path) -> None:
     rows = []
     for label in ("up", "down"):

@@ -189,7 +189,7 @@ def lines_in(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_an_interruption_keeps_the_predictions_that_were_done(made: Path, tmp_path: Path, stop: signal.Signals) -> None:
     (tmp_path / "many").mkdir()
     for number in range(3000):

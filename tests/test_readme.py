@@ -132,7 +132,14 @@ def test_every_command_of_the_page_about_ucf101_runs(folder: Path) -> None:
         run(arguments)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in PAGES[page]])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=() if page == "README.md" else pytest.mark.slow)
+        for page in PAGES
+        if "```python" in PAGES[page]
+    ],
+)
 def test_every_python_block_runs(page: str, folder: Path) -> None:
     for block in blocks(page, "python"):
         exec(compile(block, page, "exec"), {"__name__": "__main__"})

@@ -48,11 +48,11 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="kills as the bench does")
-@pytest.mark.parametrize("num_kills", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_a_killed_training_leaves_the_old_run_or_the_new_one(num_kills: int, tmp_path: Path) -> None:
-    outcome = kill_often(num_kills, 1, tmp_path)
-    assert outcome.num_kills == num_kills
+def test_a_killed_training_leaves_the_old_run_or_the_new_one(tmp_path: Path) -> None:
+    outcome = kill_often(4, 1, tmp_path)
+    assert outcome.num_kills == 4
     assert outcome.wrong == []
 
 
@@ -216,7 +216,10 @@ main()
 """
 
 
-@pytest.mark.parametrize(("seconds", "then"), [(0.0, "with --resume continues from there"), (99.0, "starts over")])
+@pytest.mark.parametrize(
+    ("seconds", "then"),
+    [(0.0, "with --resume continues from there"), pytest.param(99.0, "starts over", marks=pytest.mark.slow)],
+)
 def test_ctrl_c_reports_the_progress_of_the_training_and_how_to_continue(
     made: Made, tmp_path: Path, seconds: float, then: str
 ) -> None:

@@ -15,8 +15,6 @@ from vidpipe.runs.run import Run
 from vidpipe.stages.train import train
 from vidpipe.training.threads import DEFAULT_NUM_THREADS, use_threads
 
-SLOW_CAPABILITIES = [pytest.param(name, marks=pytest.mark.slow) for name in ("avx2", "default")]
-
 PROGRAM = """
 import hashlib, json, sys
 from dataclasses import replace
@@ -54,7 +52,8 @@ def digests_of_models(folder: Path, *, capability: str | None, threads_before: i
     return dict(digests)
 
 
-@pytest.mark.parametrize("capability", [None, *SLOW_CAPABILITIES])
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [None, "avx2", "default"])
 def test_the_same_seed_gives_the_same_model_whatever_ran_before(tmp_path: Path, capability: str | None) -> None:
     fresh = digests_of_models(tmp_path / "fresh", capability=capability, threads_before=0, omp=None)
     other = digests_of_models(tmp_path / "other", capability=capability, threads_before=1, omp="1")

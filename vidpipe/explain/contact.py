@@ -26,22 +26,25 @@ _INK, _PALE = "#202020", "#707070"
 _ARROWS = "→↘↓↙←↖↑↗"
 
 
-def draw_row(stream: StreamExplanation, picture: NDArray[np.uint8], row: int, side: int) -> Image.Image:
-    """Draw what a backbone saw in one row, with its heat map.
+def draw_row(explained: ExplainedVideo, stream: StreamExplanation, row: int, side: int) -> Image.Image:
+    """Draw what a backbone saw in one row, with its heat map, in the video's proportions.
 
     Args:
-        stream: the explanation.
-        picture: (3, H, W) of the row.
-        row: its number.
-        side: pixels of the drawing.
+        explained: the video.
+        stream: one of its streams.
+        row: the number of the row.
+        side: pixels of the longer side of the drawing.
 
     Returns:
-        The drawing, square; the picture itself where the feature has no places.
+        The drawing; the picture itself where the feature has no places.
     """
-    small = Image.fromarray(picture.transpose(1, 2, 0)).resize((side, side), Image.Resampling.BILINEAR)
+    ratio = explained.aspect_ratio(stream.name)
+    size = max(1, round(side * min(1, ratio))), max(1, round(side / max(1, ratio)))
+    picture = Image.fromarray(explained.pictures[stream.name][row].transpose(1, 2, 0))
+    small = picture.resize(size, Image.Resampling.BILINEAR)
     if stream.places is None:
         return small
-    heat = resize_places(stream.places[row], (side, side), smooth=not stream.is_flow)
+    heat = resize_places(stream.places[row], size, smooth=not stream.is_flow)
     return Image.fromarray(over_picture(np.asarray(small), colour_heat(heat, heat_scale(stream))))
 
 
@@ -56,7 +59,7 @@ def contact_sheet(explained: ExplainedVideo) -> Image.Image:
     """
     explanation = explained.explanation
     title = f"{explained.video.id}: {explanation.label} {explanation.probability:.2f}"
-    blocks = [_stream_block(stream, explained.pictures[stream.name]) for stream in explanation.streams]
+    blocks = [_stream_block(explained, stream) for stream in explanation.streams]
     width = max(block.width for block in blocks) + 2 * _MARGIN
     height = 2 * _MARGIN + 2 * _LINE + sum(block.height + _MARGIN for block in blocks)
     sheet = Image.new("RGB", (width, height), "white")
@@ -88,7 +91,7 @@ def describe_margin(explanation: Explanation) -> str:
     )
 
 
-def _stream_block(stream: StreamExplanation, pictures: NDArray[np.uint8]) -> Image.Image:
+def _stream_block(explained: ExplainedVideo, stream: StreamExplanation) -> Image.Image:
     """The frames of a stream in lines, each with its bar, and below them the directions of motion."""
     shown = _shown_rows(stream.shares)
     num_lines = -(-len(shown) // _COLUMNS)
@@ -102,7 +105,8 @@ def _stream_block(stream: StreamExplanation, pictures: NDArray[np.uint8]) -> Ima
     for place, row in enumerate(shown):
         left = place % _COLUMNS * (_TILE + _GAP)
         top = _LINE + place // _COLUMNS * cell_height
-        block.paste(draw_row(stream, pictures[row], row, _TILE), (left, top))
+        drawn = draw_row(explained, stream, row, _TILE)
+        block.paste(drawn, (left + (_TILE - drawn.width) // 2, top + _TILE - drawn.height))
         _draw_bar(draw, (left, top + _TILE), float(stream.shares[row]), full, float(stream.rows.pts_seconds[row]))
     if stream.directions is not None:
         draw.text((0, height - _LINE * 2 + 6), _describe_directions(stream.directions), font=_font(13), fill=_INK)

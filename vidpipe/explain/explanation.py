@@ -103,6 +103,11 @@ class ExplainedVideo:
     regions: Mapping[str, Region]
     """By stream, the part of the video's pictures that the backbone sees."""
 
+    def aspect_ratio(self, stream: str) -> float:
+        """Return width by height of what the backbone of a stream sees, before it is resized."""
+        _, _, width, height = self.regions[stream]
+        return width * self.info.width / (height * self.info.height)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers, for JSON."""
         explanation = self.explanation

@@ -79,6 +79,6 @@ def _heated(explained: ExplainedVideo) -> Heated:
 
 
 def _thumbnail(explained: ExplainedVideo, stream: StreamExplanation, row: int) -> Thumbnail:
-    drawn = draw_row(stream, explained.pictures[stream.name][row], row, THUMBNAIL_PIXELS)
+    drawn = draw_row(explained, stream, row, THUMBNAIL_PIXELS)
     seconds, share = float(stream.rows.pts_seconds[row]), float(stream.shares[row])
     return Thumbnail(seconds, jpeg_uri(np.asarray(drawn)), share)
