@@ -2,10 +2,11 @@
 
     python -m benchmarks.explain               the table of RESULTS.md
 
-Test videos of a run with the default classifier on efficientnet_lite0 (whole pictures) and flow, not refitted. Deletion (Petsiuk et al. 2018): frames, or squares of the picture, are taken away, those with the
-largest shares first, and the margin of the predicted label is computed again; insertion: they alone are kept. Frames
-are taken out of the sequence. Squares are blurred, the same ones in all frames: squares that change from frame to frame
-would be motion themselves. The people's boxes are MoveNet's.
+Test videos of a run with the default classifier on efficientnet_lite0 (whole pictures) and flow, not refitted. Deletion
+(Petsiuk et al. 2018): frames, or squares of the picture, are taken away, those with the largest shares first, and the
+margin of the predicted label is computed again; insertion: they alone are kept. Frames are taken out of the sequence.
+Squares are blurred, the same ones in all frames: squares that change from frame to frame would be motion themselves.
+The people's boxes are MoveNet's.
 """
 
 import logging
