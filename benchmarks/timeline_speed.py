@@ -26,7 +26,9 @@ HOUR_SECONDS, PART_SECONDS = 3600, 300
 WIDTH, HEIGHT = 320, 240
 FPS = 4
 """Rows a second."""
-GOALS = "15 × real time or faster, at most 1.5 GB of RSS; again: at most 5 s"
+GOALS = (
+    "15 × real time or faster, at most 1.5 GB of PSS; again: at most 5 s. RSS counts shared pages once for each process"
+)
 
 
 def write_hour(labels: Path, scratch: Path) -> Path:
