@@ -135,6 +135,7 @@ def test_a_cached_file_that_is_not_the_published_one_is_reported(
     assert "not the published weights" in caplog.text
 
 
+@pytest.mark.slow
 def test_processes_that_download_at_once_do_not_clash(server: Server, torch_home: Path) -> None:
     server.seconds = 1.0
     program = """

@@ -113,6 +113,7 @@ def test_a_model_that_the_baseline_beats_is_a_headline_in_the_report_and_in_info
     assert header.index("beats") < header.index("top-1")
 
 
+@pytest.mark.slow
 def test_a_model_that_beats_its_baseline_has_no_such_headline(beaten: Path, tmp_path: Path) -> None:
     store = beaten.parent / "store"
     assert run("train", store, "-o", tmp_path / "run", "--motion", "raw", "--device", "cpu").exit_code == 0

@@ -53,6 +53,7 @@ def test_csv_has_one_row_for_each_video_that_was_read_in_the_order_of_the_inputs
     assert "bad.mp4" not in result.stdout
 
 
+@pytest.mark.slow
 def test_the_csv_of_predictions_can_be_trained_on_and_extracted_from(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "videos", tmp_path / "new_videos")
     (tmp_path / "new_videos/left/bad.mp4").write_text("no video")
