@@ -67,7 +67,6 @@ def run(
     vidpipe explain run run new_video.mp4 -o why
     vidpipe explain run run new_videos/ -o why --label running --against walking
     """
-    from vidpipe.backbones.spec import OFFLINE_BACKBONE
     from vidpipe.errors import VideoError
     from vidpipe.explain.contact import describe_margin
     from vidpipe.explain.folder import check_folders, write_explanation
@@ -95,17 +94,23 @@ def run(
             click.echo(printable(f"failed: {error}"), err=True)
             continue
         without_places |= {stream.name for stream in explained.explanation.streams if stream.places is None}
-    for name in sorted(without_places):
+    _warn_without_places(without_places)
+    for line in unreadable:
+        click.echo(line, err=True)
+    if num_failed or unreadable:
+        click.get_current_context().exit(SOME_VIDEOS_FAILED)
+
+
+def _warn_without_places(streams: set[str]) -> None:
+    from vidpipe.backbones.spec import OFFLINE_BACKBONE
+
+    for name in sorted(streams):
         logger.warning(
             "%s: its features have no places, so only frames have shares; resnet18 and %s are small backbones with "
             "places",
             printable(name),
             OFFLINE_BACKBONE,
         )
-    for line in unreadable:
-        click.echo(line, err=True)
-    if num_failed or unreadable:
-        click.get_current_context().exit(SOME_VIDEOS_FAILED)
 
 
 command = click.Group(

@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vidpipe.errors import UsageError, VidpipeError
 from vidpipe.explain.backbone import ExplainedBackbone, SeenStage
-from vidpipe.explain.contact import clean_text, write_contact_sheet
 from vidpipe.explain.heat import colour_heat, over_picture, resize_places
+from vidpipe.explain.pictures import clean_text, write_png
 from vidpipe.html_pages import render_page, write_whole
 from vidpipe.video.drawn_copy import font_path
 
@@ -78,7 +78,7 @@ def write_backbone(explained: ExplainedBackbone, folder: Path) -> Path:
         for name, tiles in _sheets(explained).items():
             path = folder / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_contact_sheet(_sheet(tiles), path)
+            write_png(_sheet(tiles), path)
     except OSError as error:
         raise VidpipeError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
     rendered = render_page("vidpipe.explain", "backbone.html", assets="backbone", **_values(explained))

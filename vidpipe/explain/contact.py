@@ -1,21 +1,15 @@
 """A contact sheet: the frames of a video with their heat maps, and a bar of each frame's share under them."""
 
-import os
-from contextlib import suppress
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
-from vidpipe.errors import VidpipeError
 from vidpipe.explain.explanation import ExplainedVideo, Explanation, StreamExplanation
 from vidpipe.explain.heat import AGAINST, FOR, colour_heat, heat_scale, over_picture, resize_places
-from vidpipe.version import __version__
+from vidpipe.explain.pictures import clean_text
 from vidpipe.video.drawn_copy import font_path
 
-__all__ = ["clean_text", "contact_sheet", "describe_margin", "draw_row", "write_contact_sheet"]
+__all__ = ["contact_sheet", "describe_margin", "draw_row"]
 
 _TILE, _BAR, _GAP, _COLUMNS = 160, 44, 4, 8
 """Pixels of a frame's side, of the bar under it and between frames; frames in a line."""
@@ -149,31 +143,3 @@ def _describe_directions(directions: NDArray[np.float64]) -> str:
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(font_path(), size)
-
-
-def clean_text(text: str) -> str:
-    """Return a text in which a space stands for each character that cannot be drawn."""
-    return "".join(one if one.isprintable() else " " for one in text)
-
-
-def write_contact_sheet(sheet: Image.Image, out: Path) -> None:
-    """Write a sheet as a PNG: under another name first, so that `out` is always complete.
-
-    Args:
-        sheet: from `contact_sheet`.
-        out: the file.
-
-    Raises:
-        VidpipeError: it cannot be written.
-    """
-    about = PngInfo()
-    about.add_text("Software", f"vidpipe {__version__}")
-    aside = out.with_name(f".{out.name}.partial")
-    try:
-        sheet.save(aside, "PNG", pnginfo=about)
-        os.replace(aside, out)
-    except OSError as error:
-        raise VidpipeError(f"{out}: cannot be written ({error.strerror}); choose another folder") from error
-    finally:
-        with suppress(OSError):
-            aside.unlink()

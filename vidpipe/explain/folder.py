@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidpipe.errors import UsageError, VidpipeError, first_few
-from vidpipe.explain.contact import contact_sheet, write_contact_sheet
+from vidpipe.explain.contact import contact_sheet
 from vidpipe.explain.explanation import ExplainedVideo
 from vidpipe.explain.heat_video import write_heat_video
+from vidpipe.explain.pictures import write_png
 from vidpipe.video.drawn_copy import copy_suffix
 
 __all__ = ["check_folders", "write_explanation"]
@@ -58,7 +59,7 @@ def write_explanation(explained: ExplainedVideo, folder: Path, *, video: bool = 
     try:
         own.mkdir(parents=True, exist_ok=True)
         (own / _NUMBERS).unlink(missing_ok=True)
-        write_contact_sheet(contact_sheet(explained), own / _CONTACT)
+        write_png(contact_sheet(explained), own / _CONTACT)
         if video:
             write_heat_video(explained, own / f"heat{copy_suffix(explained.video.path)}")
         aside = own / f".{_NUMBERS}.partial"

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from vidpipe.explain.contact import clean_text
 from vidpipe.explain.explanation import ExplainedVideo, Explanation, Region, StreamExplanation
 from vidpipe.explain.heat import AGAINST, FOR, colour_heat, resize_places
+from vidpipe.explain.pictures import clean_text
 from vidpipe.records import VideoInfo
 from vidpipe.video.drawn_copy import font_path, header_seconds, write_drawn_copy
 
