@@ -383,6 +383,7 @@ def test_a_run_whose_backbone_is_unknown_is_reported(
     assert "did you mean 'efficientnet_lite" in result.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> None:
     video = write_video(tmp_path / "video.mp4", 40)
     (tmp_path / "videos").mkdir()

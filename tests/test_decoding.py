@@ -140,6 +140,7 @@ def test_a_decode_that_hangs_is_killed_and_the_others_continue(tmp_path: Path) -
     assert results == [("quick.mp4", ""), ("quick.mp4", ""), ("slow.mkv", "DecodeTimeoutError")]
 
 
+@pytest.mark.slow
 def test_a_long_decode_that_makes_progress_is_not_stopped(tmp_path: Path) -> None:
     slow = VideoFile("slow.mkv", slow_video(tmp_path, 50))
     started = time.monotonic()

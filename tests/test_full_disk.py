@@ -220,6 +220,7 @@ def test_copying_features_to_a_full_disk_is_an_error_and_leaves_nothing(
     write(FeatureStore.open(store.path))
 
 
+@pytest.mark.slow
 def test_an_extraction_to_a_full_disk_continues_once_there_is_room(disk: Path, tmp_path: Path) -> None:
     for name in "abc":
         write_video(tmp_path / "videos" / f"{name}.mp4", 4)
