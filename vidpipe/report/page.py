@@ -120,13 +120,15 @@ def _last_epochs(history: Sequence[Epoch]) -> list[Epoch]:
 
 def _frames_note(report: Report) -> str:
     """What the frames show."""
-    if not any(case.margin for case in report.mistakes):
+    typical = (case for cases in report.typical.values() for case in (*cases.most, *cases.least))
+    if not any(case.margin for case in (*report.mistakes, *typical)):
         return "Frames are cropped as for the image model."
     learned = " It was refitted on these videos, too." if len(report.run.learned_subsets) > 1 else ""
     return (
         "Frames are those of the stream with the largest share. Orange places speak for the predicted label and "
         "against the true one, blue places the other way; the number under a frame is its share of the difference of "
-        f"the two logits. Heat maps are of the saved model.{learned}"
+        "the two logits. A right label is compared with the mean of all. "
+        f"Heat maps are of the saved model.{learned}"
     )
 
 

@@ -65,7 +65,10 @@ def explain(
     for question in set(questions.values()):
         _check_labels(run, *question)
     if any(key.regions is not None for key in run.keys.values()):
-        raise UsageError(f"{run.path}: it was trained with --regions, whose pictures `vidpipe explain` does not show")
+        raise UsageError(
+            f"{run.path}: it was trained with --regions, whose pictures `vidpipe explain` does not show; explain a run "
+            "that was trained without"
+        )
     return _Explainer(run, questions, config or ExtractConfig()).explain_each(videos)
 
 
