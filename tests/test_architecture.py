@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "stages": "errors records config video backbones regions features datasets heads runs training timeline explain",
     "api": "errors records config video features datasets runs training explain stages",
     "report": "errors version records config html_pages features datasets heads video runs explain stages",
-    "demo": "errors records config features datasets video runs timeline stages",
+    "demo": "errors records config features datasets video regions runs timeline stages",
     "cli": "errors version records config csv_files video backbones regions features datasets heads runs training"
     " timeline explain stages api report demo",
     "": "version api features runs",

@@ -1,5 +1,6 @@
 """The demo end to end, on smaller sets than its default."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,14 @@ from vidpipe.demo import stage
 
 def run_demo(folder: Path, num_groups: int) -> str:
     """Run the demo; return what it prints."""
-    result = CliRunner().invoke(main, ["demo", str(folder), "--groups", str(num_groups)])
+    result = CliRunner().invoke(main, ["demo", str(folder), "--groups", str(num_groups), "--annotations"])
     assert result.exit_code == 0, result.output
     assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((folder / "videos").rglob("*.mp4"))) == num_groups * 8
+    annotated = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
+    assert {image["file_name"] for image in annotated["images"]} == {
+        path.relative_to(folder / "videos").as_posix() for path in (folder / "videos").rglob("*.mp4")
+    }
     assert (folder / "timeline.png").read_bytes().startswith(b"\x89PNG")
     assert "long.mp4" in (folder / "timeline.html").read_text(encoding="utf-8")
     return result.stdout

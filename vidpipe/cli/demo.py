@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Number of figures and scenes to draw; each gives a video of every action.",
 )
-def command(folder: Path, groups: int) -> None:
+@click.option(
+    "--annotations",
+    is_flag=True,
+    help="Also write DIR/annotations.json: boxes, masks and key points of the figures in every fourth frame, as COCO JSON.",
+)
+def command(folder: Path, groups: int, annotations: bool) -> None:
     """Draw a small set of action videos, extract their features, train and predict on them, and show the result.
 
     Nothing is downloaded. The actions come in pairs with the same frames in opposite order, so only a model of the
@@ -38,7 +43,7 @@ def command(folder: Path, groups: int) -> None:
     from vidpipe.demo.stage import run_demo
 
     with extract_progress() as show:
-        result = run_demo(folder, num_groups=groups, on_progress=show)
+        result = run_demo(folder, num_groups=groups, annotations=annotations, on_progress=show)
     _print_result(result)
 
 

@@ -21,11 +21,23 @@ from math import cos, hypot, pi, radians, sin, sqrt
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from vidpipe.errors import UsageError, unknown_name
 
-__all__ = ["ACTIONS", "Figure", "Joints", "Scene", "draw", "pose", "random_figure", "random_scene"]
+__all__ = [
+    "ACTIONS",
+    "Figure",
+    "Joints",
+    "Scene",
+    "draw",
+    "draw_mask",
+    "place_joints",
+    "pose",
+    "random_figure",
+    "random_scene",
+]
 
 Point = tuple[float, float]
 Limb = tuple[Point, Point, Point]
@@ -220,6 +232,9 @@ class Scene:
     right_end: Point
 
 
+HEAD_RADIUS = 0.082
+EYE_X, EYE_Y = 0.36, 0.08
+"""From the middle of the head, as shares of its radius."""
 SKINS: tuple[Color, ...] = ((255, 219, 188), (241, 194, 150), (205, 148, 102), (150, 98, 66), (101, 66, 46))
 HAIRS: tuple[Color, ...] = ((40, 30, 28), (88, 56, 36), (150, 96, 48), (222, 180, 96), (168, 68, 40), (150, 150, 154))
 SHIRTS: tuple[Color, ...] = (
@@ -278,9 +293,41 @@ def random_scene(width: int, height: int, rng: np.random.Generator, *, indoors: 
 def draw(figure: Figure, scene: Scene, joints: Joints) -> Image.Image:
     """Draw the figure in the scene, as (H, W) RGB."""
     canvas = _Canvas(scene.behind.copy())
+    _paint_shadow(canvas, figure, scene, joints)
     _paint_figure(canvas, figure, scene, joints)
     canvas.image.paste(scene.before, mask=scene.before)
     return canvas.image.reduce(SUPERSAMPLING)
+
+
+def draw_mask(figure: Figure, scene: Scene, joints: Joints) -> NDArray[np.bool_]:
+    """Return the pixels of the figure in `draw`'s picture, (H, W).
+
+    They are those that it covers by half or more, without its shadow, and without what is hidden by objects before it.
+    """
+    canvas = _Canvas.filled(scene.behind.size, "RGBA")
+    _paint_figure(canvas, figure, scene, joints)
+    canvas.image.paste((0, 0, 0, 0), mask=scene.before)
+    return np.asarray(canvas.image.getchannel("A").reduce(SUPERSAMPLING)) >= 128
+
+
+def place_joints(figure: Figure, scene: Scene, joints: Joints) -> Mapping[str, Point]:
+    """Return where the joints and the eyes are in `draw`'s picture.
+
+    Returns:
+        x and y in pixels, by COCO's names. The figure faces the viewer, so its left side is at the right.
+    """
+    at = _placing(figure, scene, joints)
+    x, y = at(joints.head)
+    radius = HEAD_RADIUS * figure.height
+    places = {}
+    for side, name in ((-1, "right"), (1, "left")):
+        limbs = (joints.arms[side > 0], joints.legs[side > 0])
+        parts = ("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle")
+        places[f"{name}_eye"] = (x + side * radius * EYE_X, y + radius * EYE_Y)
+        for limb, names in zip(limbs, parts, strict=True):
+            places |= {f"{name}_{part}": at(point) for part, point in zip(names, limb, strict=True)}
+    width, height = (length / SUPERSAMPLING for length in scene.behind.size)
+    return {name: (x * height + width / 2, y * height) for name, (x, y) in places.items()}
 
 
 class _Canvas:
@@ -325,15 +372,20 @@ class _Canvas:
         self.image.paste(Image.fromarray(pixels), (0, 0))
 
 
-def _paint_figure(canvas: _Canvas, figure: Figure, scene: Scene, joints: Joints) -> None:
+def _placing(figure: Figure, scene: Scene, joints: Joints) -> Callable[[Point], Point]:
+    """A function from body coordinates to scene coordinates."""
     ground = _between(scene.left_end, scene.right_end, joints.along)
-    size, limb = figure.height, 0.062 * figure.thickness * figure.height
+    return lambda point: (ground[0] + point[0] * figure.height, ground[1] - point[1] * figure.height)
 
-    def at(point: Point) -> Point:
-        return ground[0] + point[0] * size, ground[1] - point[1] * size
 
+def _paint_shadow(canvas: _Canvas, figure: Figure, scene: Scene, joints: Joints) -> None:
+    ground = _between(scene.left_end, scene.right_end, joints.along)
     lowest = min(leg[2][1] for leg in joints.legs)
-    canvas.disc((ground[0], ground[1] + 0.005), size * (0.19 - 0.2 * lowest), (0, 0, 0, 70), flatness=0.22)
+    canvas.disc((ground[0], ground[1] + 0.005), figure.height * (0.19 - 0.2 * lowest), (0, 0, 0, 70), flatness=0.22)
+
+
+def _paint_figure(canvas: _Canvas, figure: Figure, scene: Scene, joints: Joints) -> None:
+    at, limb = _placing(figure, scene, joints), 0.062 * figure.thickness * figure.height
     for hip, knee, foot in joints.legs:
         canvas.stroke((at(hip), at(knee), at(foot)), limb * 1.15, figure.trousers)
         canvas.disc(at((foot[0] * 1.06, foot[1])), limb * 0.85, figure.shoes, flatness=0.72)
@@ -353,11 +405,11 @@ def _paint_figure(canvas: _Canvas, figure: Figure, scene: Scene, joints: Joints)
 
 def _paint_head(canvas: _Canvas, figure: Figure, middle: Point) -> None:
     x, y = middle
-    radius = 0.082 * figure.height
+    radius = HEAD_RADIUS * figure.height
     canvas.disc((x, y - radius * 0.18), radius * 1.1, figure.hair)
     canvas.disc((x, y + radius * 0.12), radius * 0.92, figure.skin)
     for side in (-1, 1):
-        canvas.disc((x + side * radius * 0.36, y + radius * 0.08), radius * 0.12, (40, 32, 32))
+        canvas.disc((x + side * radius * EYE_X, y + radius * EYE_Y), radius * 0.12, (40, 32, 32))
     corners, dip = [(x + side * radius * 0.28, y + radius * 0.42) for side in (-1, 1)], (x, y + radius * 0.56)
     canvas.stroke((corners[0], dip, corners[1]), radius * 0.12, (170, 60, 60))
 

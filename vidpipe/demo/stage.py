@@ -11,6 +11,7 @@ import numpy as np
 from vidpipe.config import ExtractConfig, TrainConfig
 from vidpipe.datasets.store_labels import label_store
 from vidpipe.datasets.streams import open_streams
+from vidpipe.demo.annotations import write_demo_annotations
 from vidpipe.demo.videos import join_videos, write_demo_videos
 from vidpipe.records import LabeledVideo, Prediction, Segment, Timeline
 from vidpipe.runs.plots import Filmstrip, plot_filmstrips
@@ -65,13 +66,18 @@ class TimelineResult:
 
 
 def run_demo(
-    folder: Path, *, num_groups: int, on_progress: Callable[[ExtractProgress], None] = lambda progress: None
+    folder: Path,
+    *,
+    num_groups: int,
+    annotations: bool = False,
+    on_progress: Callable[[ExtractProgress], None] = lambda progress: None,
 ) -> DemoResult:
     """Run the pipeline end to end in a folder: videos/, features/, run/ and demo.png; long.mp4 and its timeline.
 
     Args:
         folder: where to write; files of an earlier demo are replaced.
         num_groups: figures and scenes to draw; each gives a video of every action.
+        annotations: also write annotations.json: where the figures are, as COCO JSON.
         on_progress: called with the progress of the extraction.
 
     Returns:
@@ -81,6 +87,8 @@ def run_demo(
         shutil.rmtree(folder / name, ignore_errors=True)
     logger.info("1. drawing videos")
     labels = write_demo_videos(folder / "videos", num_groups=num_groups)
+    if annotations:
+        write_demo_annotations(folder / "annotations.json", num_groups=num_groups)
     logger.info("2. extracting features")
     summary = extract(find_videos([folder / "videos"]), folder / "features", config=EXTRACT, on_progress=on_progress)
     logger.info("3. training the classifier, and the baseline that ignores the order of frames")

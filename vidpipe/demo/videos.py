@@ -34,10 +34,10 @@ import av
 import numpy as np
 from PIL import Image, ImageOps
 
-from vidpipe.demo.figures import ACTIONS, Figure, Scene, draw, pose, random_figure, random_scene
+from vidpipe.demo.figures import ACTIONS, Figure, Joints, Scene, draw, pose, random_figure, random_scene
 from vidpipe.errors import UsageError
 
-__all__ = ["join_videos", "write_demo_videos"]
+__all__ = ["Group", "demo_groups", "join_videos", "write_demo_videos"]
 
 FRAME_SIZES = ((192, 144), (224, 168), (256, 192), (320, 240), (240, 192), (320, 180))
 """(width, height) in pixels; even numbers, as yuv420p needs."""
@@ -55,7 +55,7 @@ JOINED_TICKS = 600
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """The properties that the videos of a group share: all but the action."""
 
     name: str
@@ -65,6 +65,14 @@ class _Group:
     frames_per_second: int
     num_frames: int
     """Odd."""
+
+    def joints(self, action: str) -> list[Joints]:
+        """Return the figure's joints in each frame of its video of an action."""
+        return [pose(action, i / (self.num_frames - 1)) for i in range(self.num_frames)]
+
+    def video(self, action: str) -> str:
+        """Return the path of the video of an action, relative to the folder of all."""
+        return f"{action}/{action}_{self.name}.mp4"
 
 
 def write_demo_videos(folder: Path, *, num_groups: int = 17, seed: int = 0) -> Path:
@@ -83,18 +91,35 @@ def write_demo_videos(folder: Path, *, num_groups: int = 17, seed: int = 0) -> P
     Raises:
         UsageError: fewer than 3 groups.
     """
-    if num_groups < 3:
-        raise UsageError(f"num_groups must be at least 3, one per subset; got {num_groups}")
     rows = []
-    for number, split in enumerate(_splits(num_groups), start=1):
-        group = _random_group(number, split, seed)
-        rows += [(video, action, split, group.name) for action, video in _write_group(folder, group).items()]
+    for group in demo_groups(num_groups, seed):
+        _write_group(folder, group)
+        rows += [(group.video(action), action, group.split, group.name) for action in ACTIONS]
     labels_path = folder / "labels.csv"
     with labels_path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("video", "label", "split", "group"))
         writer.writerows(sorted(rows))
     return labels_path
+
+
+def demo_groups(num_groups: int, seed: int) -> Iterator[Group]:
+    """Draw the figures and scenes of the demo's videos.
+
+    Args:
+        num_groups: at least 3.
+        seed: the same seed gives the same groups.
+
+    Yields:
+        The groups.
+
+    Raises:
+        UsageError: fewer than 3 groups.
+    """
+    if num_groups < 3:
+        raise UsageError(f"num_groups must be at least 3, one per subset; got {num_groups}")
+    for number, split in enumerate(_splits(num_groups), start=1):
+        yield _random_group(number, split, seed)
 
 
 def _splits(num_groups: int) -> list[str]:
@@ -104,13 +129,13 @@ def _splits(num_groups: int) -> list[str]:
     return ["train"] * num_train + ["val"] * num_val + ["test"] * (num_groups - num_train - num_val)
 
 
-def _random_group(number: int, split: str, seed: int) -> _Group:
+def _random_group(number: int, split: str, seed: int) -> Group:
     """Return a group of random properties: in a room if its number is even, in a garden if it is odd."""
     rng = np.random.default_rng([seed, number])
     width, height = FRAME_SIZES[int(rng.integers(len(FRAME_SIZES)))]
     frames_per_second = FRAME_RATES[int(rng.integers(len(FRAME_RATES)))]
     num_frames = int(np.clip(frames_per_second * rng.uniform(*DURATION_SECONDS), *NUM_FRAMES))
-    return _Group(
+    return Group(
         name=f"g{number:02d}",
         split=split,
         figure=random_figure(rng),
@@ -120,16 +145,13 @@ def _random_group(number: int, split: str, seed: int) -> _Group:
     )
 
 
-def _write_group(folder: Path, group: _Group) -> dict[str, str]:
-    """Write the videos of a group, and return the path of each action's video, relative to the folder."""
+def _write_group(folder: Path, group: Group) -> None:
+    """Write the videos of a group."""
     picture = cache(partial(draw, group.figure, group.scene))  # the second video of a pair has the same pictures
-    phases = [i / (group.num_frames - 1) for i in range(group.num_frames)]
-    videos = {action: f"{action}/{action}_{group.name}.mp4" for action in ACTIONS}
-    for action, video in videos.items():
-        path = folder / video
+    for action in ACTIONS:
+        path = folder / group.video(action)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _encode([picture(pose(action, phase)) for phase in phases], path, group.frames_per_second)
-    return videos
+        _encode([picture(joints) for joints in group.joints(action)], path, group.frames_per_second)
 
 
 def _encode(pictures: Sequence[Image.Image], path: Path, frames_per_second: int) -> None:

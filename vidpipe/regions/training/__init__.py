@@ -1,0 +1,1 @@
+"""Training of detectors on one's own annotations, COCO JSON, and the metrics of detectors."""
