@@ -28,6 +28,7 @@ __all__ = [
     "PREDICT_SETTINGS",
     "SECTIONS",
     "Config",
+    "DetectorConfig",
     "EvaluateConfig",
     "ExtractConfig",
     "LabelsConfig",
@@ -664,9 +665,54 @@ class TimelineConfig(_Checked):
     )
 
 
-Config = ExtractConfig | TrainConfig | LabelsConfig | EvaluateConfig | PredictConfig | TimelineConfig
+@dataclass(frozen=True)
+class DetectorConfig(_Checked):
+    """Settings of `vidpipe regions train`."""
+
+    epochs: int = _setting(50, "Largest number of passes over the annotated frames.", low=1)
+    batch_size: int = _setting(8, "Frames in a batch.", low=1)
+    learning_rate: float | None = _setting(
+        None,
+        "Largest learning rate of AdamW; it rises at first, then falls to 0. [default: 1e-3 from random weights, 1e-4 "
+        "from others]",
+        low=0,
+        above=True,
+    )
+    size: int | None = _setting(
+        None,
+        "Side in pixels of the square into which frames are fitted, a multiple of 32. [default: the network's own]",
+        low=32,
+    )
+    width: float = _setting(
+        1.0,
+        "Share of the channels of yolov3, fcn and unet: 0.125 gives a network that learns on a CPU.",
+        low=0,
+        above=True,
+        high=1,
+    )
+    weights: str = _setting(
+        "default",
+        "Weights to begin from: `default` (the published ones; random where there are none), `random`, or a file. "
+        "Layers for other classes begin at random.",
+    )
+    val_fraction: float = _setting(
+        0.2, "Share of the videos to validate on, without --val-annotations.", low=0, above=True, high=0.9
+    )
+    patience: int = _setting(10, "Stop after this number of epochs without a better validation score.", low=1)
+    device: str = _setting("auto", "Device that trains the detector.", choices=("auto", "cpu", "cuda"))
+    seed: int = _setting(0, "Seed of the weights, of the order of frames and of their changes.", low=0)
+
+
+Config = ExtractConfig | TrainConfig | LabelsConfig | EvaluateConfig | PredictConfig | TimelineConfig | DetectorConfig
 AnyConfig = TypeVar(
-    "AnyConfig", ExtractConfig, TrainConfig, LabelsConfig, EvaluateConfig, PredictConfig, TimelineConfig
+    "AnyConfig",
+    ExtractConfig,
+    TrainConfig,
+    LabelsConfig,
+    EvaluateConfig,
+    PredictConfig,
+    TimelineConfig,
+    DetectorConfig,
 )
 
 SECTIONS: Mapping[str, tuple[type[Config], ...]] = {

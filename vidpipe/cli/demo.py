@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 @click.option(
     "--annotations",
     is_flag=True,
-    help="Also write DIR/annotations.json: boxes, masks and key points of the figures in every fourth frame, as COCO JSON.",
+    help="Also write DIR/annotations.json: the figures' boxes, masks and key points in every fourth frame, as COCO "
+    "JSON.",
 )
 def command(folder: Path, groups: int, annotations: bool) -> None:
     """Draw a small set of action videos, extract their features, train and predict on them, and show the result.

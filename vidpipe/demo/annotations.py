@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vidpipe.demo.figures import ACTIONS, Figure, Joints, Scene, draw_mask, place_joints
 from vidpipe.demo.videos import demo_groups
 from vidpipe.regions.detections import NUM_KEY_POINTS, PERSON, Detections
-from vidpipe.regions.training.coco import KEY_POINTS, FrameName, write_coco
+from vidpipe.regions.training.coco import KEY_POINTS, FrameName, as_coco, write_coco
 
 __all__ = ["EVERY", "annotate_figure", "write_demo_annotations"]
 
@@ -18,7 +18,7 @@ EVERY = 4
 """Each frame whose number is a multiple of this is annotated."""
 
 
-def write_demo_annotations(path: Path, *, num_groups: int, seed: int = 0) -> int:
+def write_demo_annotations(path: Path, *, num_groups: int, seed: int = 0) -> None:
     """Write the boxes, masks and key points in every fourth frame of the demo's videos.
 
     Args:
@@ -26,14 +26,11 @@ def write_demo_annotations(path: Path, *, num_groups: int, seed: int = 0) -> int
         num_groups: as for `write_demo_videos`.
         seed: as for `write_demo_videos`.
 
-    Returns:
-        The number of figures.
-
     Raises:
         UsageError: fewer than 3 groups, or pycocotools is not installed.
         VidpipeError: the file cannot be written.
     """
-    return write_coco(path, _frames(num_groups, seed), {PERSON: "person"}, scores=False)
+    write_coco(path, as_coco(_frames(num_groups, seed), {PERSON: "person"}, scores=False))
 
 
 def _frames(num_groups: int, seed: int) -> Iterator[tuple[FrameName, Detections]]:
@@ -49,8 +46,8 @@ def annotate_figure(figure: Figure, scene: Scene, joints: Joints) -> Detections:
     """Return what a perfect detector finds in `draw`'s picture.
 
     Returns:
-        One figure: its mask without its shadow, the box around the mask, and those of COCO's key points that it has, all
-        but the nose and the ears. Their third value is 2 where the figure is seen, 1 where something hides it.
+        One figure: its mask without its shadow, the box around the mask, and those of COCO's key points that it has,
+        all but the nose and the ears. Their third value is 2 where the figure is seen, 1 where something hides it.
     """
     mask = draw_mask(figure, scene, joints)
     rows, columns = np.nonzero(mask)

@@ -3,9 +3,10 @@
 from importlib.util import find_spec
 
 from vidpipe.backbones.weights import WeightsFile
-from vidpipe.errors import UsageError
+from vidpipe.errors import UsageError, WeightsError
 from vidpipe.regions.detector import Detector
 from vidpipe.regions.spec import DetectorSpec
+from vidpipe.regions.trained import read_header
 
 __all__ = ["load_detector"]
 
@@ -28,6 +29,12 @@ def load_detector(
         UsageError: the device or ONNX Runtime is not available.
         WeightsError: the weights cannot be read, or belong to another network.
     """
+    header = None if weights.path is None else read_header(weights.path)
+    if header is not None and header.detector != spec.name:
+        raise WeightsError(
+            f"{weights.path}: these are weights of {header.detector}, not of {spec.name}; --detector {header.detector} "
+            "goes with them"
+        )
     if spec.library == "onnx":
         if find_spec("onnxruntime") is None:
             raise UsageError(f"--detector {spec.name} needs a package: pip install onnxruntime")

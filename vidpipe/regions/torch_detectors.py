@@ -1,6 +1,8 @@
 """torchvision's detectors and segmentation networks, on the CPU or a GPU."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,11 @@ from vidpipe.backbones.weights import WeightsFile, load_tensors
 from vidpipe.errors import WeightsError
 from vidpipe.regions.detections import Detections
 from vidpipe.regions.masks import detections_of_mask
+from vidpipe.regions.networks import torchvision_detectors
 from vidpipe.regions.spec import DetectorSpec
+from vidpipe.regions.trained import TrainedHeader, read_header
 
-__all__ = ["ObjectDetector", "PeopleSegmenter", "load_torch_detector"]
+__all__ = ["ObjectDetector", "PeopleSegmenter", "load_torch_detector", "trained_object_detector"]
 
 _EPS = {"keypointrcnn_resnet50_fpn": 0.0}
 """Of batch normalisation, where torchvision sets it for its published weights alone."""
@@ -39,6 +43,8 @@ def load_torch_detector(
     Raises:
         WeightsError: the file cannot be read, or holds another network's weights.
     """
+    if weights.path is not None and (header := read_header(weights.path)) is not None:
+        return trained_object_detector(_trained(header, weights.path).to(device))
     network = _build(spec)
     if weights.path is not None:
         _load(network, spec, weights)
@@ -46,6 +52,29 @@ def load_torch_detector(
     preset = get_model_weights(spec.builder).DEFAULT.transforms()
     kind = PeopleSegmenter if "roi_heads" not in dict(network.named_children()) and spec.has_masks else ObjectDetector
     return kind(network, preset)
+
+
+def _trained(header: TrainedHeader, path: Path) -> nn.Module:
+    """The network of a file that `vidpipe regions train` wrote."""
+    try:
+        network = torchvision_detectors.build(torchvision_detectors.ObjectSettings.from_json(header.settings))
+        network.load_state_dict(dict(load_tensors(path)))
+    except (ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: these are not weights of {header.detector} ({error})") from error
+    return network.requires_grad_(False).eval()
+
+
+def trained_object_detector(network: nn.Module) -> "ObjectDetector":
+    """Return a detector for one's own classes, ready to run.
+
+    Args:
+        network: of `vidpipe.regions.networks.torchvision_detectors.build`, in evaluation mode.
+
+    Returns:
+        The detector.
+    """
+    settings: Any = network.settings
+    return ObjectDetector(network, partial(torch.mul, other=1 / 255), class_ids=settings.class_ids)
 
 
 def _build(spec: DetectorSpec) -> nn.Module:
@@ -82,20 +111,24 @@ class ObjectDetector:
     Args:
         network: of torchvision's, in evaluation mode.
         preset: torchvision's preprocessing of its weights.
+        class_ids: the class of each label, from 1; None where labels are classes.
     """
 
-    def __init__(self, network: nn.Module, preset: Any) -> None:
+    def __init__(self, network: nn.Module, preset: Any, *, class_ids: Sequence[int] | None = None) -> None:
         self._network, self._preset = network, preset
+        self._class_ids = None if class_ids is None else np.array([0, *class_ids])
 
     def detect(self, frames: NDArray[np.uint8]) -> tuple[Detections, ...]:
         """See `Detector.detect`."""
         height, width = frames.shape[2:]
         pixels = [self._preset(frame) for frame in torch.from_numpy(frames).to(_device_of(self._network))]
         with torch.inference_mode():
-            return tuple(_detections(found, height, width) for found in self._network(pixels))
+            return tuple(_detections(found, height, width, self._class_ids) for found in self._network(pixels))
 
 
-def _detections(found: Mapping[str, Tensor], height: int, width: int) -> Detections:
+def _detections(
+    found: Mapping[str, Tensor], height: int, width: int, class_ids: NDArray[np.int64] | None
+) -> Detections:
     arrays = {name: tensor.cpu().numpy() for name, tensor in found.items()}
     key_points, masks = arrays.get("keypoints"), arrays.get("masks")
     if key_points is not None:
@@ -105,7 +138,7 @@ def _detections(found: Mapping[str, Tensor], height: int, width: int) -> Detecti
         width,
         arrays["boxes"],
         arrays["scores"],
-        arrays["labels"],
+        arrays["labels"] if class_ids is None else class_ids[arrays["labels"]],
         key_points=key_points,
         masks=None if masks is None else masks[:, 0],  # (K, 1, H, W) -> (K, H, W)
     )

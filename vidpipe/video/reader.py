@@ -20,7 +20,7 @@ from vidpipe.video.reader_decord import DecordReader
 from vidpipe.video.reader_pyav import PyavReader, SurveyReader
 from vidpipe.video.steps import OnStep, no_step
 
-__all__ = ["METHODS", "VideoReader", "methods_from", "open_video", "read_frames"]
+__all__ = ["METHODS", "VideoReader", "iterate_frames", "methods_from", "open_video", "read_frames"]
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +116,36 @@ def read_frames(
         reader = open_video(path, methods=methods)
         try:
             return reader, _stacked(reader, choose(reader))
+        except DecodeError:
+            methods = methods_from(reader.method)[1:]
+            if not methods:
+                raise
+
+
+def iterate_frames(
+    path: Path, choose: Callable[[VideoReader], Sequence[int] | NDArray[np.int64]]
+) -> Iterator[NDArray[np.uint8]]:
+    """Read some frames of a video, without keeping all of them in memory.
+
+    Args:
+        path: the file.
+        choose: returns the frames to read from an open video: strictly increasing, in presentation order.
+
+    Yields:
+        The frames, (H, W, 3) RGB, one after the other.
+
+    Raises:
+        NotAVideoError: the file holds no video.
+        DecodeError: no reader can decode the frames.
+    """
+    methods, num_done = DEFAULT_METHODS, 0
+    while True:
+        reader = open_video(path, methods=methods)
+        try:
+            for block in reader.blocks(choose(reader)[num_done:]):
+                num_done += len(block)
+                yield from block
+            return
         except DecodeError:
             methods = methods_from(reader.method)[1:]
             if not methods:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,28 @@ class FrameName:
     """Relative to the folder of the videos or pictures, with `/`."""
     frame_index: int = -1
     """In order of presentation, from 0; -1 for a picture."""
+
+    @classmethod
+    def of(cls, image: Mapping[str, Any]) -> Self:
+        """Read the name of an image of a COCO JSON.
+
+        Args:
+            image: with `file_name` and, where that is a video, `frame_index`.
+
+        Returns:
+            The name.
+
+        Raises:
+            ValueError: it is neither a picture nor a frame of a video.
+            KeyError: it has no `file_name`.
+        """
+        name = str(image["file_name"])
+        if name.lower().endswith(PICTURE_SUFFIXES):
+            return cls(name)
+        index = image.get("frame_index")
+        if not isinstance(index, int) or index < 0:
+            raise ValueError(f"{name} is no picture ({', '.join(PICTURE_SUFFIXES)}), and frame_index is {index!r}")
+        return cls(name, index)
 
     def __str__(self) -> str:
         return self.file_name if self.frame_index < 0 else f"frame {self.frame_index} of {self.file_name}"
@@ -138,7 +160,7 @@ def read_annotations(path: Path) -> Annotations:
     Raises:
         LabelsError: the file cannot be read, or is no COCO JSON with images, annotations and categories.
     """
-    content = _load(path)
+    content = load_coco(path)
     try:
         names = {int(one["id"]): str(one["name"]) for one in content["categories"]}
         numbers = _class_numbers(names)
@@ -153,7 +175,19 @@ def read_annotations(path: Path) -> Annotations:
     return Annotations(path, {numbers[id]: name for id, name in names.items()}, tuple(frames))
 
 
-def _load(path: Path) -> Mapping[str, Any]:
+def load_coco(path: Path, *, needed: Sequence[str] = ("categories", "images", "annotations")) -> dict[str, Any]:
+    """Read a COCO JSON as it is.
+
+    Args:
+        path: the file.
+        needed: lists that must not be empty.
+
+    Returns:
+        Its content, with lists of categories, images and annotations.
+
+    Raises:
+        LabelsError: the file cannot be read, is no COCO JSON, or a list that is needed is missing or empty.
+    """
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -163,8 +197,11 @@ def _load(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, dict):
         raise LabelsError(f"{path}: no COCO JSON: an object with images, annotations and categories is needed")
     for key in ("categories", "images", "annotations"):
-        if not isinstance(content.get(key), list) or not content[key]:
-            raise LabelsError(f"{path}: no COCO JSON to learn from or to compare with: it has no {key}")
+        found = content.get(key)
+        if not isinstance(found, list) or (key in needed and not found):
+            raise LabelsError(f"{path}: no COCO JSON, or an empty one: it has no {key}")
+        if not all(isinstance(one, dict) for one in found):
+            raise LabelsError(f"{path}: no COCO JSON: {key} is a list of objects")
     return content
 
 
@@ -172,7 +209,7 @@ def _class_numbers(names: Mapping[int, str]) -> dict[int, int]:
     """The class of each category id."""
     first = [id for id, name in names.items() if name == "person" or len(names) == 1]
     others = sorted(names.keys() - first)
-    return {id: PERSON for id in first} | {id: PERSON + 1 + index for index, id in enumerate(others)}
+    return dict.fromkeys(first, PERSON) | {id: PERSON + 1 + index for index, id in enumerate(others)}
 
 
 def _objects_by_image(content: Mapping[str, Any], names: Mapping[int, str]) -> dict[int, list[Mapping[str, Any]]]:
@@ -193,37 +230,24 @@ def _objects_by_image(content: Mapping[str, Any], names: Mapping[int, str]) -> d
 def _frame(
     image: Mapping[str, Any], objects: Sequence[Mapping[str, Any]], numbers: Mapping[int, int]
 ) -> AnnotatedFrame:
-    name, is_picture = str(image["file_name"]), str(image["file_name"]).lower().endswith(PICTURE_SUFFIXES)
-    if not is_picture and "frame_index" not in image:
-        raise ValueError(
-            f"image {image['id']} is neither a picture ({', '.join(PICTURE_SUFFIXES)}) nor a frame of a video (with "
-            "frame_index)"
-        )
-    index = -1 if is_picture else int(image["frame_index"])
-    if not is_picture and index < 0:
-        raise ValueError(f"image {image['id']}: frame_index {index} is negative")
     objects = tuple(one for one in objects if one["bbox"][2] > 0 and one["bbox"][3] > 0)
-    return AnnotatedFrame(FrameName(name, index), int(image["height"]), int(image["width"]), objects, numbers)
+    return AnnotatedFrame(FrameName.of(image), int(image["height"]), int(image["width"]), objects, numbers)
 
 
-def write_coco(
-    path: Path, frames: Iterable[tuple[FrameName, Detections]], classes: Mapping[int, str], *, scores: bool
-) -> int:
-    """Write what is in frames as COCO JSON; the file appears when it is complete.
+def as_coco(
+    frames: Iterable[tuple[FrameName, Detections]], classes: Mapping[int, str], *, scores: bool
+) -> dict[str, Any]:
+    """Return what is in frames as the content of a COCO JSON.
 
     Args:
-        path: the file; it is replaced.
         frames: each with its objects.
         classes: their names.
-        scores: write the scores of a detector; False for annotations, whose key points have visibilities.
+        scores: with the scores of a detector; False for annotations, whose key points have visibilities.
 
     Returns:
-        The number of objects.
-
-    Raises:
-        VidpipeError: the file cannot be written.
+        Images, annotations and categories.
     """
-    images, annotations = [], []
+    images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
     for image_id, (name, found) in enumerate(frames, start=1):
         video = {} if name.frame_index < 0 else {"video": name.file_name, "frame_index": name.frame_index}
         size = {"width": found.width, "height": found.height}
@@ -236,8 +260,25 @@ def write_coco(
         {"id": id, "name": name} | ({"keypoints": KEY_POINTS} if has_key_points and id == PERSON else {})
         for id, name in sorted(classes.items())
     ]
-    _write(path, {"images": images, "annotations": annotations, "categories": categories})
-    return len(annotations)
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def write_coco(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a COCO JSON; the file appears when it is complete.
+
+    Args:
+        path: the file; it is replaced.
+        content: from `as_coco`.
+
+    Raises:
+        VidpipeError: the file cannot be written.
+    """
+    aside = path.with_name(f"{path.name}.partial")
+    try:
+        aside.write_text(json.dumps(content), encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise VidpipeError(f"{path}: cannot be written ({error.strerror}); choose another file with -o") from error
 
 
 def _annotations(found: Detections) -> Iterator[dict[str, Any]]:
@@ -252,12 +293,3 @@ def _annotations(found: Detections) -> Iterator[dict[str, Any]]:
             points = found.key_points[index]
             one |= {"keypoints": points.round(2).ravel().tolist(), "num_keypoints": int((points[:, 2] > 0).sum())}
         yield one
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    aside = path.with_name(f"{path.name}.partial")
-    try:
-        aside.write_text(json.dumps(content), encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise VidpipeError(f"{path}: cannot be written ({error.strerror}); choose another file with -o") from error

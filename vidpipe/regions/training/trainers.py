@@ -1,0 +1,107 @@
+"""The detectors that can be trained: what each learns, how it is built, and its loss. A row each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vidpipe.errors import UsageError, unknown_name
+from vidpipe.regions.detections import Detections
+from vidpipe.regions.detector import Detector
+from vidpipe.regions.networks import torchvision_detectors
+from vidpipe.regions.table import DETECTORS
+from vidpipe.regions.torch_detectors import trained_object_detector
+from vidpipe.regions.training.examples import Learned
+
+__all__ = ["TRAINERS", "Loss", "Plan", "Settings", "Trainer", "find_trainer"]
+
+Loss: TypeAlias = Callable[[Any, Tensor, Sequence[Detections]], Tensor]
+"""Of a network in training mode, pixels (N, 3, H, W) float32 from 0 to 1, and N truths; a scalar."""
+
+
+class Settings(Protocol):
+    """What a network needs to be built again; it is stored with the weights."""
+
+    def to_json(self) -> str:
+        """Return the settings as JSON."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a network is built for."""
+
+    detector: str
+    class_ids: tuple[int, ...]
+    size: int
+    """The side of the square pictures, in pixels."""
+    width: float
+    """The share of the channels."""
+    box_sizes: NDArray[np.float32]
+    """(K, 2) width and height of the training set's boxes in the square pictures."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How a detector is trained."""
+
+    size: int
+    """The default side of the square pictures, in pixels."""
+    settings: Callable[[Plan], Settings]
+    build: Callable[[Any], nn.Module]
+    loss: Loss
+    detector: Callable[[Any], Detector]
+    """Of a network in evaluation mode."""
+    learned: Learned
+    metric: str = "box mAP"
+    """Of the validation set: the best epoch is the one where it is largest; the other is `Dice`."""
+    has_width: bool = False
+
+
+def _object_settings(plan: Plan) -> Settings:
+    return torchvision_detectors.ObjectSettings(DETECTORS[plan.detector].builder, plan.class_ids, plan.size)
+
+
+def _objects(size: int, learned: Learned | None = None) -> Trainer:
+    """A detector of torchvision, with its own losses."""
+    return Trainer(
+        size,
+        _object_settings,
+        torchvision_detectors.build,
+        torchvision_detectors.loss,
+        trained_object_detector,
+        learned or Learned(),
+    )
+
+
+TRAINERS: Mapping[str, Trainer] = {
+    "fasterrcnn": _objects(800),
+    "fasterrcnn_mobilenet": _objects(800),
+    "maskrcnn": _objects(800, Learned(masks=True)),
+    "keypointrcnn": _objects(800, Learned(key_points=True)),
+    "ssdlite": _objects(320),
+    "retinanet": _objects(800),
+}
+
+
+def find_trainer(name: str) -> Trainer:
+    """Find how a detector is trained.
+
+    Args:
+        name: a key of `TRAINERS`.
+
+    Returns:
+        The trainer.
+
+    Raises:
+        UsageError: there is no such detector, or it cannot be trained.
+    """
+    if name in DETECTORS and name not in TRAINERS:
+        raise UsageError(f"{name} cannot be trained here: its network is a file; these can: {', '.join(TRAINERS)}")
+    if name not in TRAINERS:
+        raise UsageError(unknown_name("detector", name, list(TRAINERS)))
+    return TRAINERS[name]
