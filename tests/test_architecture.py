@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "explain": "errors version records config html_pages video backbones features datasets heads runs",
     "timeline": "errors version records config csv_files html_pages video features datasets heads runs",
     "stages": "errors records config video backbones regions features datasets heads runs training timeline explain",
-    "api": "errors records config video features datasets runs training explain stages",
+    "api": "errors records config video regions features datasets runs training explain stages",
     "report": "errors version records config html_pages features datasets heads video runs explain stages",
     "demo": "errors records config features datasets video regions runs timeline stages",
     "cli": "errors version records config csv_files video backbones regions features datasets heads runs training"
@@ -71,6 +71,7 @@ HOMES = {
     "jinja2": {"vidpipe.html_pages"},
     "pysubs2": {"vidpipe.timeline.formats.subtitles"},
     "pympi": {"vidpipe.timeline.formats.elan"},
+    "torchmetrics": {"vidpipe.regions.training.scoring"},
 }
 
 

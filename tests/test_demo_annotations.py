@@ -12,22 +12,17 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from tests.annotated import write_annotated_figures
 from vidpipe.demo import figures
-from vidpipe.demo.annotations import EVERY, annotate_figure, write_demo_annotations
-from vidpipe.demo.figures import ACTIONS, Figure, Joints, Scene, draw, pose, random_figure, random_scene
-from vidpipe.demo.videos import write_demo_videos
+from vidpipe.demo.annotations import EVERY, annotate_figure
+from vidpipe.demo.figures import Figure, Joints, Scene, draw, pose, random_figure, random_scene
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`videos/` and `annotations.json`, of short videos."""
     folder = tmp_path_factory.mktemp("annotated")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vidpipe.demo.videos.NUM_FRAMES", (16, 22))
-        patch.setattr("vidpipe.demo.videos.ACTIONS", {name: ACTIONS[name] for name in ("walk_left", "walk_right")})
-        patch.setattr("vidpipe.demo.annotations.ACTIONS", {name: ACTIONS[name] for name in ("walk_left", "walk_right")})
-        write_demo_videos(folder / "videos", num_groups=3, seed=5)
-        write_demo_annotations(folder / "annotations.json", num_groups=3, seed=5)
+    write_annotated_figures(folder, seed=5, actions=("walk_left", "walk_right"))
     return folder
 
 

@@ -12,6 +12,7 @@ from vidpipe.config import (
     EXPLAIN_SETTINGS,
     PREDICT_SETTINGS,
     SECTIONS,
+    DetectorConfig,
     ExtractConfig,
     LabelsConfig,
     TimelineConfig,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from vidpipe.explain.explanation import ExplainedVideo
     from vidpipe.features.store import FeatureStore
     from vidpipe.records import Prediction, Timeline, VideoFailure
+    from vidpipe.regions.training.fit import Step
+    from vidpipe.regions.training.train import DetectorTraining
     from vidpipe.runs.run import Run
     from vidpipe.runs.tables import Epoch
     from vidpipe.stages.evaluate import EvaluationReport
@@ -33,7 +36,17 @@ if TYPE_CHECKING:
     from vidpipe.stages.train import TrainResult
     from vidpipe.training.controls import MaskedStores
 
-__all__ = ["Inputs", "StoreInputs", "evaluate", "explanations", "extract", "predict", "timelines", "train"]
+__all__ = [
+    "Inputs",
+    "StoreInputs",
+    "evaluate",
+    "explanations",
+    "extract",
+    "predict",
+    "timelines",
+    "train",
+    "train_detector",
+]
 
 _TIMELINE_SETTINGS = ("window", "stride", "method", "change_cost", "high", "low", "max_overlap", "min_segment", "cuts")
 """Those of `TimelineConfig` that change a timeline; the others choose what the command prints."""
@@ -386,6 +399,57 @@ def explanations(
     videos = find_videos(_paths(inputs), prefix=prefix, exclude=exclude, video_column=config.video_column)
     questions = {video.id: (label, against) for video in videos}
     return stage.explain(_open_run(run), videos, questions=questions, config=config)
+
+
+def train_detector(
+    annotations: str | Path,
+    videos: str | Path,
+    output: str | Path,
+    *,
+    detector: str,
+    val_annotations: str | Path | None = None,
+    on_step: "Callable[[Step], None]" = lambda step: None,
+    **settings: Any,
+) -> "DetectorTraining":
+    """Train a detector on the boxes, masks or key points of one's own videos.
+
+        result = vidpipe.train_detector("boxes.json", "videos", "mine.safetensors", detector="fasterrcnn_mobilenet")
+        result.scores.boxes.ap50
+
+    Args:
+        annotations: COCO JSON over frames of the videos, or over pictures.
+        videos: the folder of the videos and pictures.
+        output: the .safetensors file to write, for `detector_weights`.
+        detector: its name.
+        val_annotations: of the frames that choose the best epoch; None sets some videos aside.
+        on_step: called after each batch and each epoch.
+        **settings: see `vidpipe regions train --help`.
+
+    Returns:
+        the detector's file, and its metrics on the validation frames.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+        UsageError: the detector cannot be trained, or a setting does not go with it.
+        LabelsError: the annotations do not fit the videos, or have not what the detector learns.
+        InputError: there is one video only, and none to validate on.
+        VideoError: a video or picture cannot be read.
+        WeightsError: the weights to begin from are not available, or belong to another network.
+        TrainingError: a loss is not finite.
+        InterruptedTrainingError: Ctrl-C; the best epoch so far is written.
+    """
+    from vidpipe.regions.training import train as training
+
+    check_names(settings, _names_of(DetectorConfig))
+    return training.train_detector(
+        Path(annotations),
+        Path(videos),
+        Path(output),
+        detector=detector,
+        config=DetectorConfig(**settings),
+        val_annotations=None if val_annotations is None else Path(val_annotations),
+        on_step=on_step,
+    )
 
 
 def _names(section: str) -> list[str]:

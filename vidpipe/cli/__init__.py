@@ -21,6 +21,7 @@ COMMANDS = (
     "predict",
     "timeline",
     "explain",
+    "regions",
     "info",
     "store",
     "backbones",
@@ -32,6 +33,7 @@ _INSTEAD = {
     "version": "vidpipe --version",
     "help": "vidpipe --help",
     "models": "vidpipe backbones",
+    "detect": "vidpipe regions detect",
     **{name: f"vidpipe store {name}" for name in ("verify", "repair", "merge", "compact", "export")},
     **{name: f"vidpipe timeline {name}" for name in ("score", "convert")},
 }

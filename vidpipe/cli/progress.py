@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vidpipe.records import DecodeProgress
     from vidpipe.stages.extract import ExtractProgress
 
-__all__ = ["extract_progress"]
+__all__ = ["ShowCount", "counted_progress", "extract_progress"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,30 @@ def _bar(console: Console) -> "Iterator[Callable[[ExtractProgress], None]]":
             bar.update(task, total=progress.num_videos, completed=completed, rates=_rates(progress))
 
         yield show
+
+
+ShowCount: TypeAlias = Callable[[float, float, str, bool], None]
+"""Called with what is done, the total, a text, and whether the text is worth a line of its own."""
+
+
+@contextmanager
+def counted_progress(verb: str) -> Iterator[ShowCount]:
+    """Show how much of a command is done.
+
+    Args:
+        verb: what it does, such as `training`.
+
+    Yields:
+        The callback.
+    """
+    console = Console(stderr=True)
+    if not (logger.isEnabledFor(logging.INFO) and console.is_terminal):
+        yield lambda done, total, text, is_line: logger.info("%s", text) if is_line else None
+        return
+    columns = (TextColumn(verb), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, text="")
+        yield lambda done, total, text, is_line: bar.update(task, completed=done, total=total, text=text)
 
 
 class _Lines:

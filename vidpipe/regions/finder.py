@@ -21,13 +21,14 @@ from vidpipe.backbones.weights import WeightsFile
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import RunError, UsageError
 from vidpipe.records import FramePlan
-from vidpipe.regions.detections import Detections
+from vidpipe.regions.detections import PERSON, Detections
 from vidpipe.regions.detector import Detector
 from vidpipe.regions.load import load_detector
 from vidpipe.regions.masks import MASK_THRESHOLD, people_mask
 from vidpipe.regions.people import people_region
 from vidpipe.regions.spec import DetectorSpec
 from vidpipe.regions.table import DETECTORS, find_detector
+from vidpipe.regions.trained import read_header
 from vidpipe.regions.weights import find_detector_weights
 from vidpipe.video.reader import VideoReader
 from vidpipe.video.sampling import uniform_indices
@@ -146,9 +147,16 @@ class RegionFinder:
         """Load the detector and drop it, so that a wrong file is one error and not one of each video.
 
         Raises:
-            UsageError: the device or ONNX Runtime is not available.
+            UsageError: the device or ONNX Runtime is not available, or the detector learned to find other things than
+                people.
             WeightsError: the weights cannot be read, or belong to another network.
         """
+        header = None if self.detector.weights.path is None else read_header(self.detector.weights.path)
+        if header is not None and PERSON not in header.classes:
+            raise UsageError(
+                f"{self.detector.weights.path}: finds {', '.join(header.classes.values())}; --regions needs a detector "
+                "of the class `person`, or of one class"
+            )
         load_detector(self.detector.spec, self.detector.weights, device=self.detector.device)
 
     def applied_to(self, view: View) -> View:

@@ -22,15 +22,18 @@ from vidpipe.regions.training.rle import decode_mask, encode_mask
 
 __all__ = [
     "KEY_POINTS",
-    "PICTURE_SUFFIXES",
     "AnnotatedFrame",
     "Annotations",
     "FrameName",
+    "as_coco",
+    "is_own_coco",
+    "load_coco",
     "read_annotations",
     "write_coco",
 ]
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_FOUND = "found by vidpipe"
 KEY_POINTS = ["nose"] + [
     f"{side}_{part}"
     for part in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
@@ -260,7 +263,13 @@ def as_coco(
         {"id": id, "name": name} | ({"keypoints": KEY_POINTS} if has_key_points and id == PERSON else {})
         for id, name in sorted(classes.items())
     ]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    info = {"info": {"description": _FOUND}} if scores else {}
+    return {**info, "images": images, "annotations": annotations, "categories": categories}
+
+
+def is_own_coco(first: bytes) -> bool:
+    """Return whether a file's first bytes are those of detections that vidpipe wrote."""
+    return first.startswith(json.dumps({"info": {"description": _FOUND}}).encode()[:-1])
 
 
 def write_coco(path: Path, content: Mapping[str, Any]) -> None:

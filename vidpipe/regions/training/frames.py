@@ -62,7 +62,7 @@ def _read(path: Path, names: Sequence[FrameName], source: Path) -> Iterator[NDAr
 def _read_picture(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:  # Pillow raises them for damaged files
         raise VideoError(f"{path}: cannot be read as a picture ({error})") from error
 
