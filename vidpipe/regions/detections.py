@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NUM_KEY_POINTS", "PERSON", "Detections"]
+__all__ = ["COCO_IDS", "NUM_KEY_POINTS", "PERSON", "Detections"]
 
 PERSON = 1
 """The class of people; classes are COCO's category ids, 1 to 90."""
+COCO_IDS = tuple(number for number in range(1, 91) if number not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+"""The category ids of COCO's 80 classes, in order; ten ids from 1 to 90 have no objects."""
 NUM_KEY_POINTS = 17
 """COCO's: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles; left before right."""
 

@@ -19,7 +19,7 @@ def load_detector(
     Args:
         spec: from `vidpipe.regions.table.find_detector`.
         weights: from `vidpipe.regions.weights.find_detector_weights`.
-        device: `auto`, `cpu` or `cuda`: where a network of torchvision runs. An ONNX file runs on the CPU.
+        device: `auto`, `cpu` or `cuda`: where a network of torch runs. An ONNX file runs on the CPU.
         num_threads: that compute an ONNX file; None for one on each core.
 
     Returns:
@@ -43,6 +43,11 @@ def load_detector(
         assert weights.path is not None
         return ONNX_DETECTORS[spec.name](weights.path, name=spec.name, num_threads=num_threads)
     from vidpipe.backbones.image import choose_device
+
+    if spec.library == "vidpipe":
+        from vidpipe.regions.networks.yolov3_detector import load_yolov3
+
+        return load_yolov3(weights, choose_device(device))
     from vidpipe.regions.torch_detectors import load_torch_detector
 
     return load_torch_detector(spec, weights, choose_device(device))

@@ -13,16 +13,11 @@ from numpy.typing import NDArray
 
 from vidpipe.backbones.engines.onnx import open_session
 from vidpipe.errors import WeightsError
-from vidpipe.regions.detections import NUM_KEY_POINTS, PERSON, Detections
+from vidpipe.regions.detections import COCO_IDS, NUM_KEY_POINTS, PERSON, Detections
 from vidpipe.regions.masks import detections_of_mask
 from vidpipe.video.resize import resize
 
 __all__ = ["ONNX_DETECTORS", "OnnxDetector"]
-
-_NOT_IN_COCO = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-"""Category ids from 1 to 90 that no object of COCO has."""
-_COCO_IDS = np.array([number for number in range(1, 91) if number not in _NOT_IN_COCO])
-"""(80,) by a network's own number of a class, COCO's category id."""
 
 
 class OnnxDetector(ABC):
@@ -114,7 +109,7 @@ class _CenterNet(OnnxDetector):
 
     def read(self, output: NDArray[np.float32], height: int, width: int) -> Detections:
         scale = np.array([width, height, width, height], np.float32) / np.float32(self.side)
-        classes = _COCO_IDS[output[:, 5].round().astype(np.int64)]
+        classes = np.array(COCO_IDS)[output[:, 5].round().astype(np.int64)]
         return Detections(height, width, output[:, :4] * scale, output[:, 4], classes)
 
 

@@ -48,6 +48,21 @@ def _file(name: str, kind: str, classes: str, min_score: float) -> DetectorSpec:
     return DetectorSpec(name, kind, "onnx", "", "", "the file's own", classes, min_score=min_score)
 
 
+_YOLOV3 = DetectorSpec(
+    name="yolov3",
+    kind="boxes",
+    library="vidpipe",
+    builder="",
+    weights="",
+    weights_licence="public domain (Darknet); trained on COCO",
+    classes="COCO",
+    score=31.0,
+    score_metric="box mAP at 416 × 416, COCO test-dev",
+    score_source="Redmon & Farhadi 2018",
+    num_parameters=61_949_149,
+)
+"""Built by vidpipe; Darknet's file, or one that vidpipe trained, is given by the user."""
+
 DETECTORS: Mapping[str, DetectorSpec] = {
     spec.name: spec
     for spec in (
@@ -63,6 +78,7 @@ DETECTORS: Mapping[str, DetectorSpec] = {
         _semantic("deeplab",           "deeplabv3_resnet50",                "coco-cd0a2569",  66.4, 42_004_074),
         _semantic("deeplab_mobilenet", "deeplabv3_mobilenet_v3_large",      "fc3c493d",       60.3, 11_029_328),
         _semantic("fcn_resnet50",      "fcn_resnet50",                      "coco-1167a1af",  60.5, 35_322_218),
+        _YOLOV3,
         _file("movenet", "key points", "person", 0.2),
         _file("centernet", "boxes", "COCO", 0.35),
         _file("person_mask", "masks", "person", 0.5),

@@ -53,6 +53,8 @@ def find_detector_weights(spec: DetectorSpec, weights: str) -> WeightsFile:
 def _file_wanted(spec: DetectorSpec) -> str:
     if spec.library == "onnx":
         return f"give the ONNX file of {spec.name} with --detector-weights FILE"
+    if spec.library == "vidpipe":
+        return f"give Darknet's {spec.name}.weights, or a .safetensors file of vidpipe's, with --detector-weights FILE"
     return "give a .pth, .pt or .safetensors file with --detector-weights FILE, or 'default'"
 
 
