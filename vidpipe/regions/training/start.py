@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from vidpipe.backbones.weights import load_tensors
 from vidpipe.errors import UsageError, WeightsError, count_of
+from vidpipe.regions.networks import yolov3
+from vidpipe.regions.networks.darknet_weights import load_darknet_weights
 from vidpipe.regions.spec import DetectorSpec
 from vidpipe.regions.trained import read_header
 from vidpipe.regions.weights import find_detector_weights
@@ -45,8 +47,16 @@ def load_start(spec: DetectorSpec, weights: str, network: nn.Module) -> bool:
     path = find_detector_weights(spec, weights).path
     assert path is not None
     _check_detector(path, spec)
-    _load_fitting(network, load_tensors(path), path, spec)
+    _load_fitting(network, _tensors_of(path), path, spec)
     return True
+
+
+def _tensors_of(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix != ".weights":
+        return load_tensors(path)
+    network = yolov3.build(yolov3.YoloSettings())
+    load_darknet_weights(network, path)
+    return network.state_dict()
 
 
 def _check_detector(path: Path, spec: DetectorSpec) -> None:

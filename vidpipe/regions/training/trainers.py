@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from vidpipe.errors import UsageError, unknown_name
 from vidpipe.regions.detections import Detections
 from vidpipe.regions.detector import Detector
-from vidpipe.regions.networks import torchvision_detectors
+from vidpipe.regions.networks import torchvision_detectors, yolov3, yolov3_loss
+from vidpipe.regions.networks.anchors import fit_anchors
+from vidpipe.regions.networks.yolov3 import YoloSettings, anchors_for
+from vidpipe.regions.networks.yolov3_detector import YoloDetector
 from vidpipe.regions.table import DETECTORS
 from vidpipe.regions.torch_detectors import trained_object_detector
 from vidpipe.regions.training.examples import Learned
@@ -66,6 +69,19 @@ def _object_settings(plan: Plan) -> Settings:
     return torchvision_detectors.ObjectSettings(DETECTORS[plan.detector].builder, plan.class_ids, plan.size)
 
 
+def _yolo_settings(plan: Plan) -> Settings:
+    """Anchors are those of the training set's boxes; a network of less width has fewer blocks, too."""
+    different = np.unique(plan.box_sizes, axis=0)
+    few = len(different) < len(YoloSettings().anchors)
+    return YoloSettings(
+        plan.class_ids,
+        plan.size,
+        plan.width,
+        tuple(max(1, round(number * plan.width)) for number in YoloSettings().blocks),
+        anchors_for(plan.size) if few else fit_anchors(plan.box_sizes, seed=plan.seed),
+    )
+
+
 def _objects(size: int, learned: Learned | None = None) -> Trainer:
     """A detector of torchvision, with its own losses."""
     return Trainer(
@@ -85,6 +101,7 @@ TRAINERS: Mapping[str, Trainer] = {
     "keypointrcnn": _objects(800, Learned(key_points=True)),
     "ssdlite": _objects(320),
     "retinanet": _objects(800),
+    "yolov3": Trainer(416, _yolo_settings, yolov3.build, yolov3_loss.loss, YoloDetector, Learned(), has_width=True),
 }
 
 
