@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from tests.media import moving_square, write_frames
 from vidpipe.errors import LabelsError
 from vidpipe.regions.detections import PERSON, Detections
-from vidpipe.regions.training.augmentation import augment, flip
+from vidpipe.regions.training.augmentation import augment, flip, zoom
 from vidpipe.regions.training.coco import FrameName, as_coco, read_annotations, write_coco
 from vidpipe.regions.training.examples import Examples, Learned, split_by_file
 from vidpipe.regions.training.frames import read_annotated_frames
@@ -245,6 +245,32 @@ def test_a_mirrored_example_has_its_objects_mirrored() -> None:
     assert np.array_equal(again, picture)
     assert np.array_equal(back.key_points, truth.key_points)
     assert np.array_equal(back.boxes, truth.boxes)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.5, (-4, 3)), (0.7, (6, -5)), (1.0, (-12, 0))])
+def test_objects_are_zoomed_with_their_picture(scale: float, shift: tuple[float, float]) -> None:
+    truth = objects([(20, 12, 40, 28)])
+    assert truth.masks is not None
+    picture = np.repeat((255 * truth.masks).astype(np.uint8), 3, axis=0)
+    zoomed, found = zoom(picture, truth, scale=scale, shift=shift)
+    assert found.masks is not None
+    assert found.key_points is not None
+    bright = (zoomed[0] > 191).astype(int)
+    assert np.abs(bright - found.masks[0]).mean() < 0.03
+    rows, columns = np.nonzero(found.masks[0])
+    assert np.allclose(found.boxes[0], [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], atol=1.1)
+    middle = [30 + shift[0], 20 + shift[1]]  # the ellipse is in the middle of the picture
+    assert np.allclose(found.key_points[0, 5], [*middle, 2], atol=1e-4)
+    width = (truth.boxes[0, 2] - truth.boxes[0, 0]) * scale
+    assert found.boxes[0, 2] - found.boxes[0, 0] == pytest.approx(width, abs=1e-3)
+
+
+def test_an_object_that_is_shifted_out_of_the_picture_is_left_out() -> None:
+    truth = objects([(20, 12, 40, 28), (2, 2, 12, 12)])
+    _, found = zoom(np.zeros((3, HEIGHT, WIDTH), np.uint8), truth, scale=1.0, shift=(-9, 0))
+    assert found.boxes.tolist() == [[11, 12, 31, 28]]
+    assert found.masks is not None
+    assert len(found.masks) == 1
 
 
 def test_the_same_seed_alters_an_example_in_the_same_way() -> None:

@@ -105,7 +105,7 @@ def fit_network(
             on_step(Step(epoch, config.epochs, len(losses), num_batches, float(np.mean(losses))))
         scores = score_network(network, trainer, val, classes=classes, batch_size=config.batch_size)
         score = _headline(scores, trainer)
-        if score >= best.score:
+        if score > best.score or score == 0 == best.score:  # while nothing is found, the later epoch is the better one
             best.epoch, best.score, best.scores = epoch, score, scores
             best.tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
         on_step(Step(epoch, config.epochs, num_batches, num_batches, float(np.mean(losses)), score))
