@@ -18,14 +18,14 @@ def load_detector(
     Args:
         spec: from `vidpipe.regions.table.find_detector`.
         weights: from `vidpipe.regions.weights.find_detector_weights`.
-        device: `auto`, `cpu` or `cuda`: where a network of torchvision runs. An ONNX file runs on the CPU.
+        device: `auto`, `cpu` or `cuda`: where a network of torch runs. An ONNX file runs on the CPU.
         num_threads: that compute an ONNX file; None for one on each core.
 
     Returns:
         The detector.
 
     Raises:
-        UsageError: the device or ONNX Runtime is not available.
+        UsageError: the device, or the library that the detector needs, is not available.
         WeightsError: the weights cannot be read, or belong to another network.
     """
     if spec.library == "onnx":
@@ -36,6 +36,10 @@ def load_detector(
         assert weights.path is not None
         return ONNX_DETECTORS[spec.name](weights.path, name=spec.name, num_threads=num_threads)
     from vidpipe.backbones.image import choose_device
+    from vidpipe.regions.segmenter import load_segmenter, settings_of
     from vidpipe.regions.torch_detectors import load_torch_detector
 
+    settings = settings_of(spec, weights.path)
+    if settings is not None:
+        return load_segmenter(spec, weights, choose_device(device), settings)
     return load_torch_detector(spec, weights, choose_device(device))

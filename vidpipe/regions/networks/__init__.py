@@ -1,0 +1,1 @@
+"""Detection networks of vidpipe's own, for training and with published weights."""
