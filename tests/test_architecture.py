@@ -70,6 +70,7 @@ HOMES = {
     "matplotlib": {"vidpipe.runs.plots", "vidpipe.timeline.strip"},
     "jinja2": {"vidpipe.html_pages"},
     "pysubs2": {"vidpipe.timeline.formats.subtitles"},
+    "segmentation_models_pytorch": {"vidpipe.regions.networks.segmentation"},
     "pympi": {"vidpipe.timeline.formats.elan"},
     "torchmetrics": {"vidpipe.regions.training.scoring"},
 }

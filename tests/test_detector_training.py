@@ -27,7 +27,7 @@ from vidpipe.regions.training.scoring import DetectorScores, score_files
 from vidpipe.regions.training.trainers import TRAINERS, Plan
 
 TINY = {"size": 64, "width": 0.0625, "epochs": 2, "weights": "random"}
-LIGHT = ("ssdlite", "yolov3")
+LIGHT = ("ssdlite", "yolov3", "fcn8s", "unet")
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,9 @@ def test_a_few_steps_on_one_batch_lower_the_loss(name: str, folder: Path) -> Non
     examples = Examples.read(annotations, folder / "videos", size=96, learned=trainer.learned)
     torch.manual_seed(0)
     width = 0.125 if trainer.has_width else 1.0
-    network = trainer.build(trainer.settings(Plan(name, (1,), 96, width, examples.box_sizes(), 0))).train()
-    optimiser = torch.optim.AdamW(network.parameters(), 1e-3)
+    plan = Plan(name, (1,), 96, width, examples.box_sizes(), 0, encoder="mobilenet_v2")
+    network = trainer.build(trainer.settings(plan)).train()
+    optimiser = torch.optim.AdamW(network.parameters(), 3e-3)
     pixels, truths = torch.from_numpy(examples.pictures[:] / np.float32(255)), [examples.truth(0), examples.truth(1)]
     losses = []
     for _ in range(6):
@@ -81,7 +82,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss(name: str, folder: Path) -> Non
         optimiser.step()
         losses.append(float(loss.detach()))
     assert np.isfinite(losses).all()
-    assert min(losses[3:]) < 0.9 * losses[0]
+    assert min(losses[3:]) < 0.95 * losses[0]
 
 
 # A training
@@ -239,6 +240,7 @@ def test_weights_of_another_network_are_one_line(folder: Path, tmp_path: Path, t
         ({"detector": "yolo3"}, "did you mean 'yolov3'"),
         ({"detector": "ssdlite"}, "--width: ssdlite has one width"),
         ({"size": 100}, "--size 100: a multiple of 32"),
+        ({"detector": "yolov3", "encoder": "resnet18"}, "--encoder goes with unet"),
         ({"weights": "none.safetensors"}, "--weights none.safetensors: no such file"),
     ],
 )

@@ -226,6 +226,23 @@ def test_a_run_predicts_with_the_regions_it_was_trained_on(videos: Path, white_m
     assert run(*asked, "--timeline", "--follow").exit_code == 2
 
 
+def test_a_refined_mask_takes_in_what_has_the_colour_of_the_figure(white_mask: Path) -> None:
+    """The network sees nearly white pixels alone, and this figure is grey between its white legs and arms."""
+    picture = frame((60, 30, 100, 50), (60, 70, 100, 90))
+    picture[50:70, 60:100] = 215, 170, 215
+    find = replace(config("background", white_mask), refine="crf")
+    finder = RegionFinder.of(find)
+    assert finder is not None
+    view = View(Sampling("uniform", num_frames=4), SIZE)
+    hidden, plain = finder.applied_to(view).hidden, finder_of("background", white_mask).applied_to(view).hidden
+    assert hidden is not None
+    assert plain is not None
+    figure = np.s_[0, 30:90, 60:100]
+    assert hidden(picture[None])[figure].mean() > plain(picture[None])[figure].mean() + 0.2
+    assert hidden(picture[None]).sum() < 1.1 * 60 * 40
+    assert not hidden(frame()[None]).any()
+
+
 # Keys and settings
 
 
@@ -244,11 +261,24 @@ def test_the_finder_of_a_key_is_that_of_the_settings(white_mask: Path) -> None:
         RegionFinder.of_key({**finder.as_dict(), "detector": "new_net"}, weights=str(white_mask), device="cpu")
 
 
+def test_refined_masks_have_a_key_of_their_own(white_mask: Path) -> None:
+    plain = finder_of("mask", white_mask)
+    refined = RegionFinder.of(replace(config("mask", white_mask), refine="crf"))
+    assert refined is not None
+    assert set(refined.as_dict()) - set(plain.as_dict()) == {"crf"}
+    assert RegionFinder.of_key(refined.as_dict(), weights=str(white_mask), device="cpu") == refined
+    other = {**refined.as_dict(), "crf": {**refined.as_dict()["crf"], "num_iterations": 9}}
+    with pytest.raises(RunError, match=r"other settings of person_mask \(crf\)"):
+        RegionFinder.of_key(other, weights=str(white_mask), device="cpu")
+
+
 def test_settings_that_do_not_go_together_are_refused(white_mask: Path) -> None:
     with pytest.raises(UsageError, match="movenet finds boxes and key points; detectors with masks: maskrcnn"):
         RegionFinder.of(ExtractConfig(regions="mask", detector="movenet"))
     with pytest.raises(UsageError, match="--detector goes with --regions"):
         ExtractConfig(detector="movenet")
+    with pytest.raises(UsageError, match="--refine goes with --regions mask or background"):
+        ExtractConfig(regions="people", refine="crf")
     regions = finder_of("people", white_mask).as_dict()
     with pytest.raises(UsageError, match="--grid 2 divides whole pictures"):
         Stream.of(ExtractConfig(backbone="efficientnet_lite0", grid=2), regions=regions)

@@ -276,6 +276,12 @@ class ExtractConfig(_Checked):
         "default",
         "Weights of the detector: `default`, `random` (for tests), or a .pth, .pt, .safetensors or .onnx file.",
     )
+    refine: str = _setting(
+        "none",
+        "Refine masks of people (--regions mask and background). crf: fit them to the edges of the frame, with a fully "
+        "connected conditional random field.",
+        choices=("none", "crf"),
+    )
     dtype: str = _setting("float32", "Type of the stored features.", choices=("float32", "float16"))
     device: str = _setting("auto", "Device that runs the image model.", choices=("auto", "cpu", "cuda"))
     engine: str = _setting(
@@ -317,6 +323,8 @@ class ExtractConfig(_Checked):
             raise UsageError(f"--clip-seconds goes with --sampling uniform, not with --sampling {sampling}")
         if values.get("detector") is not None and values.get("regions", "whole") == "whole":
             raise UsageError("--detector goes with --regions people, mask or background; give one of them")
+        if values.get("refine", "none") != "none" and values.get("regions", "whole") not in ("mask", "background"):
+            raise UsageError("--refine goes with --regions mask or background; give one of them")
 
     @staticmethod
     def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
@@ -685,11 +693,12 @@ class DetectorConfig(_Checked):
     )
     width: float = _setting(
         1.0,
-        "Share of the channels of yolov3, fcn and unet: 0.125 gives a network that learns on a CPU.",
+        "Share of the channels of yolov3, of the fcn networks, and of unet's decoder: 0.125 gives a small network.",
         low=0,
         above=True,
         high=1,
     )
+    encoder: str = _setting("resnet34", "unet: encoder, by its name in segmentation-models-pytorch.")
     weights: str = _setting(
         "default",
         "Weights to begin from: `default` (the published ones; random where there are none), `random`, or a file. "

@@ -5,7 +5,7 @@ video, detection is as parallel as decoding, and every stream sees the same regi
 
 people       plan ─── a few frames ──► detector ──► one box a video ──► a region of each row ──► decode and crop
 mask         plan ─── decode ──► each frame ──► detector ──► pixels that are hidden ──► paint over, resize and crop
-background   the same, with the other pixels
+background   the same, with the other pixels; `--refine crf` first fits the masks to the edges of the frame
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from vidpipe.backbones.image import choose_device
 from vidpipe.backbones.weights import WeightsFile
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import RunError, UsageError
 from vidpipe.records import FramePlan
+from vidpipe.regions.crf import Crf, refine_mask
 from vidpipe.regions.detections import PERSON, Detections
 from vidpipe.regions.detector import Detector
 from vidpipe.regions.load import load_detector
-from vidpipe.regions.masks import MASK_THRESHOLD, people_mask
+from vidpipe.regions.masks import MASK_THRESHOLD, people_probability
 from vidpipe.regions.people import people_region
 from vidpipe.regions.spec import DetectorSpec
 from vidpipe.regions.table import DETECTORS, find_detector
@@ -41,6 +43,7 @@ _NUM_FRAMES = 8
 """The frames of a video in which people are looked for, to find their box."""
 _MARGIN = 0.1
 """Around the box of all people, as a share of its longer side."""
+_CRF = Crf()
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class RegionFinder:
     kind: str
     """`people`, `mask` or `background`."""
     detector: _Loadable
+    refine: str = "none"
+    """How masks are refined: `none` or `crf`."""
 
     @classmethod
     def of(cls, config: ExtractConfig, *, weights: WeightsFile | None = None) -> Self | None:
@@ -95,7 +100,7 @@ class RegionFinder:
                 f"with masks: {with_masks}"
             )
         weights = weights or find_detector_weights(spec, config.detector_weights)
-        return cls(config.regions, _Loadable(spec, weights, config.device))
+        return cls(config.regions, _Loadable(spec, weights, config.device), config.refine)
 
     @classmethod
     def of_key(cls, regions: Mapping[str, Any], *, weights: str, device: str) -> Self:
@@ -120,7 +125,7 @@ class RegionFinder:
         except UsageError as error:
             raise RunError(f"the features' detector is not available: {error}") from error
         found = find_detector_weights(spec, "random" if regions.get("weights") == "random" else weights)
-        finder = cls(regions.get("kind", ""), _Loadable(spec, found, device))
+        finder = cls(regions.get("kind", ""), _Loadable(spec, found, device), "crf" if "crf" in regions else "none")
         if finder.as_dict() != regions:
             made_with, here = dict(regions), finder.as_dict()
             differs = [name for name in made_with | here if made_with.get(name) != here.get(name)]
@@ -141,7 +146,8 @@ class RegionFinder:
         }
         if self.kind == "people":
             return common | {"num_frames": _NUM_FRAMES, "margin": _MARGIN}
-        return common | {"threshold": MASK_THRESHOLD}
+        refined = {"crf": _CRF.as_dict()} if self.refine == "crf" else {}
+        return common | {"threshold": MASK_THRESHOLD} | refined
 
     def check(self) -> None:
         """Load the detector and drop it, so that a wrong file is one error and not one of each video.
@@ -163,7 +169,7 @@ class RegionFinder:
         """Return what a stream needs of each video, seen through the regions."""
         if self.kind == "people":
             return replace(view, planner=_PlanPeople(self.detector))
-        return replace(view, hidden=_Hidden(self.detector, hides_people=self.kind == "background"))
+        return replace(view, hidden=_Hidden(self.detector, self.kind == "background", self.refine))
 
 
 @dataclass(frozen=True)
@@ -200,8 +206,16 @@ class _Hidden:
 
     detector: _Loadable
     hides_people: bool
+    refine: str
 
     def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
         found = self.detector.detect(frames)
-        people = np.stack([people_mask(one, self.detector.spec.min_score) for one in found])  # (N, H, W)
+        people = np.stack([self._people(one, frame) for one, frame in zip(found, frames, strict=True)])  # (N, H, W)
         return people if self.hides_people else ~people
+
+    def _people(self, found: Detections, frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """(H, W, 3) -> (H, W)"""
+        probability = people_probability(found, self.detector.spec.min_score)
+        if self.refine == "crf" and len(found):
+            probability = refine_mask(probability, frame, crf=_CRF, device=choose_device(self.detector.device))
+        return probability >= MASK_THRESHOLD

@@ -26,7 +26,7 @@ def load_detector(
         The detector.
 
     Raises:
-        UsageError: the device or ONNX Runtime is not available.
+        UsageError: the device, or the library that the detector needs, is not available.
         WeightsError: the weights cannot be read, or belong to another network.
     """
     header = None if weights.path is None else read_header(weights.path)
@@ -43,11 +43,15 @@ def load_detector(
         assert weights.path is not None
         return ONNX_DETECTORS[spec.name](weights.path, name=spec.name, num_threads=num_threads)
     from vidpipe.backbones.image import choose_device
+    from vidpipe.regions.segmenter import load_segmenter, settings_of
 
-    if spec.library == "vidpipe":
+    if spec.name == "yolov3":
         from vidpipe.regions.networks.yolov3_detector import load_yolov3
 
         return load_yolov3(weights, choose_device(device))
     from vidpipe.regions.torch_detectors import load_torch_detector
 
+    settings = settings_of(spec, weights.path)
+    if settings is not None:
+        return load_segmenter(spec, weights, choose_device(device), settings)
     return load_torch_detector(spec, weights, choose_device(device))

@@ -13,9 +13,9 @@ class DetectorSpec:
     kind: str
     """What it finds beside boxes: `boxes` (nothing), `masks` or `key points`."""
     library: str
-    """`torchvision`, `vidpipe` or `onnx`: what builds or runs it."""
+    """`torchvision`, `vidpipe`, `segmentation-models-pytorch` or `onnx`: what builds or runs it."""
     builder: str
-    """The model's name in torchvision; empty for a network of vidpipe's own, and for one that an ONNX file holds."""
+    """The model's name in torchvision; empty for other libraries."""
     weights: str
     """The URL of the default weights; empty where they are a file that the user gives."""
     weights_licence: str

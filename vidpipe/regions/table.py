@@ -43,6 +43,26 @@ def _torchvision(
     )
 
 
+def _fcn(name: str, score: float, parameters: int) -> DetectorSpec:
+    """A network of Long et al. 2015, for weights of the user's."""
+    return DetectorSpec(
+        name=name,
+        kind="masks",
+        library="vidpipe",
+        builder="",
+        weights="",
+        weights_licence="the file's own",
+        classes="the file's own",
+        score=score,
+        score_metric="mean IoU, part of VOC 2011 val",
+        score_source="Long et al. 2015, table 2",
+        num_parameters=parameters,
+    )
+
+
+_UNET = DetectorSpec("unet", "masks", "segmentation-models-pytorch", "", "", "the file's own", "the file's own")
+
+
 def _file(name: str, kind: str, classes: str, min_score: float) -> DetectorSpec:
     """A network that the user has as an ONNX file."""
     return DetectorSpec(name, kind, "onnx", "", "", "the file's own", classes, min_score=min_score)
@@ -79,6 +99,10 @@ DETECTORS: Mapping[str, DetectorSpec] = {
         _semantic("deeplab_mobilenet", "deeplabv3_mobilenet_v3_large",      "fc3c493d",       60.3, 11_029_328),
         _semantic("fcn_resnet50",      "fcn_resnet50",                      "coco-1167a1af",  60.5, 35_322_218),
         _YOLOV3,
+        _fcn("fcn32s", 59.4, 134_432_597),
+        _fcn("fcn16s", 62.4, 134_379_194),
+        _fcn("fcn8s",  62.7, 134_368_799),
+        _UNET,
         _file("movenet", "key points", "person", 0.2),
         _file("centernet", "boxes", "COCO", 0.35),
         _file("person_mask", "masks", "person", 0.5),

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from vidpipe.backbones.weights import WeightsFile, load_tensors
+from vidpipe.backbones.weights import WeightsFile
 from vidpipe.errors import WeightsError
-from vidpipe.regions.detections import Detections
-from vidpipe.regions.masks import detections_of_mask
+from vidpipe.regions.detections import PERSON, Detections
 from vidpipe.regions.networks import torchvision_detectors
+from vidpipe.regions.segmenter import Segmenter
 from vidpipe.regions.spec import DetectorSpec
 from vidpipe.regions.trained import TrainedHeader, read_header
+from vidpipe.regions.weights import load_weights
 
-__all__ = ["ObjectDetector", "PeopleSegmenter", "load_torch_detector", "trained_object_detector"]
+__all__ = ["ObjectDetector", "load_torch_detector", "trained_object_detector"]
 
 _EPS = {"keypointrcnn_resnet50_fpn": 0.0}
 """Of batch normalisation, where torchvision sets it for its published weights alone."""
@@ -27,9 +28,7 @@ _VOC_PERSON = 15
 """Of VOC's 21 classes, the background included."""
 
 
-def load_torch_detector(
-    spec: DetectorSpec, weights: WeightsFile, device: torch.device
-) -> "ObjectDetector | PeopleSegmenter":
+def load_torch_detector(spec: DetectorSpec, weights: WeightsFile, device: torch.device) -> "ObjectDetector | Segmenter":
     """Build one of torchvision's networks with its weights.
 
     Args:
@@ -44,23 +43,28 @@ def load_torch_detector(
         WeightsError: the file cannot be read, or holds another network's weights.
     """
     if weights.path is not None and (header := read_header(weights.path)) is not None:
-        return trained_object_detector(_trained(header, weights.path).to(device))
+        return trained_object_detector(_trained(spec, header, weights.path).to(device))
     network = _build(spec)
     if weights.path is not None:
-        _load(network, spec, weights)
+        load_weights(network, spec, weights.path)
     network.requires_grad_(False).eval().to(device)
     preset = get_model_weights(spec.builder).DEFAULT.transforms()
-    kind = PeopleSegmenter if "roi_heads" not in dict(network.named_children()) and spec.has_masks else ObjectDetector
-    return kind(network, preset)
+    if "roi_heads" not in dict(network.named_children()) and spec.has_masks:
+        return Segmenter(
+            lambda pixels: network(pixels)["out"],
+            lambda frames: preset(torch.from_numpy(frames).to(device)),
+            {PERSON: _VOC_PERSON},
+        )
+    return ObjectDetector(network, preset)
 
 
-def _trained(header: TrainedHeader, path: Path) -> nn.Module:
+def _trained(spec: DetectorSpec, header: TrainedHeader, path: Path) -> nn.Module:
     """The network of a file that `vidpipe regions train` wrote."""
     try:
         network = torchvision_detectors.build(torchvision_detectors.ObjectSettings.from_json(header.settings))
-        network.load_state_dict(dict(load_tensors(path)))
-    except (ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path}: these are not weights of {header.detector} ({error})") from error
+    except ValueError as error:
+        raise WeightsError(f"{path}: cannot be read as weights of {spec.name}: {error}") from error
+    load_weights(network, spec, path)
     return network.requires_grad_(False).eval()
 
 
@@ -87,22 +91,6 @@ def _build(spec: DetectorSpec) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             module.eps = _EPS.get(spec.builder, module.eps)
     return network
-
-
-def _load(network: nn.Module, spec: DetectorSpec, weights: WeightsFile) -> None:
-    assert weights.path is not None
-    tensors, wanted = load_tensors(weights.path), network.state_dict()
-    needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
-    misfits = sorted(
-        {name for name in tensors.keys() | needed if name not in tensors or name not in wanted}
-        | {name for name in needed & tensors.keys() if tensors[name].shape != wanted[name].shape}
-    )
-    if misfits:
-        raise WeightsError(
-            f"{weights.path}: these are not weights of {spec.name} (torchvision's {spec.builder}): "
-            f"{len(misfits)} tensors do not fit, such as {misfits[0]}"
-        )
-    network.load_state_dict(dict(tensors), strict=False)
 
 
 class ObjectDetector:
@@ -142,26 +130,6 @@ def _detections(
         key_points=key_points,
         masks=None if masks is None else masks[:, 0],  # (K, 1, H, W) -> (K, H, W)
     )
-
-
-class PeopleSegmenter:
-    """Finds one mask of all people.
-
-    Args:
-        network: of torchvision's, in evaluation mode, for VOC's classes.
-        preset: torchvision's preprocessing of its weights.
-    """
-
-    def __init__(self, network: nn.Module, preset: Any) -> None:
-        self._network, self._preset = network, preset
-
-    def detect(self, frames: NDArray[np.uint8]) -> tuple[Detections, ...]:
-        """See `Detector.detect`."""
-        height, width = frames.shape[2:]
-        pixels = self._preset(torch.from_numpy(frames).to(_device_of(self._network)))
-        with torch.inference_mode():
-            masks = self._network(pixels)["out"].softmax(dim=1)[:, _VOC_PERSON].cpu().numpy()  # (N, h, w)
-        return tuple(detections_of_mask(mask, height, width) for mask in masks)
 
 
 def _device_of(network: nn.Module) -> torch.device:

@@ -2,13 +2,17 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidpipe.backbones.downloads import download_file, sha256
-from vidpipe.backbones.weights import WeightsFile, torch_home
+from vidpipe.backbones.weights import WeightsFile, load_tensors, torch_home
 from vidpipe.errors import UsageError, WeightsError
 from vidpipe.regions.spec import DetectorSpec
 
-__all__ = ["default_detector_path", "find_detector_weights"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["default_detector_path", "find_detector_weights", "load_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +57,10 @@ def find_detector_weights(spec: DetectorSpec, weights: str) -> WeightsFile:
 def _file_wanted(spec: DetectorSpec) -> str:
     if spec.library == "onnx":
         return f"give the ONNX file of {spec.name} with --detector-weights FILE"
-    if spec.library == "vidpipe":
-        return f"give Darknet's {spec.name}.weights, or a .safetensors file of vidpipe's, with --detector-weights FILE"
+    if spec.name == "yolov3":
+        return "give Darknet's yolov3.weights, or a .safetensors file that you trained, with --detector-weights FILE"
+    if not spec.weights:
+        return f"give a .safetensors file of a {spec.name} that you trained with --detector-weights FILE"
     return "give a .pth, .pt or .safetensors file with --detector-weights FILE, or 'default'"
 
 
@@ -66,3 +72,27 @@ def _download(spec: DetectorSpec, path: Path) -> None:
             f"the weights of the detector {spec.name} cannot be downloaded ({error}). Download {spec.weights} on "
             f"another machine and put it at {path}, or give it with --detector-weights FILE"
         ) from error
+
+
+def load_weights(network: "nn.Module", spec: DetectorSpec, path: Path) -> None:
+    """Load a file of weights into a network that it fits.
+
+    Args:
+        network: the detector's.
+        spec: the detector.
+        path: a .pth, .pt or .safetensors file.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds another network's weights.
+    """
+    tensors, wanted = load_tensors(path), network.state_dict()
+    needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
+    misfits = sorted(
+        {name for name in tensors.keys() | needed if name not in tensors or name not in wanted}
+        | {name for name in needed & tensors.keys() if tensors[name].shape != wanted[name].shape}
+    )
+    if misfits:
+        raise WeightsError(
+            f"{path}: these are not weights of {spec.name}: {len(misfits)} tensors do not fit, such as {misfits[0]}"
+        )
+    network.load_state_dict(dict(tensors), strict=False)

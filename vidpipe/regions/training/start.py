@@ -7,19 +7,37 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from vidpipe.backbones.weights import load_tensors
-from vidpipe.errors import UsageError, WeightsError, count_of
+from vidpipe.errors import WeightsError, count_of
 from vidpipe.regions.networks import yolov3
 from vidpipe.regions.networks.darknet_weights import load_darknet_weights
+from vidpipe.regions.networks.segmentation import SegmentationNetwork, load_fitting
 from vidpipe.regions.spec import DetectorSpec
 from vidpipe.regions.trained import read_header
 from vidpipe.regions.weights import find_detector_weights
 
-__all__ = ["load_start"]
+__all__ = ["load_start", "starts_with_batch_norm"]
 
 logger = logging.getLogger(__name__)
 
-_MIN_FITTING = 0.5
-"""The share of the network's tensors that weights of the same network have; its heads are of other classes."""
+_MIN_FITTING = 0.4
+"""The share of the network's tensors that weights of the same network, or its backbone's, have at least."""
+
+
+def starts_with_batch_norm(weights: str) -> bool:
+    """Return whether a network that begins from weights has batch normalisation, as it needs from random ones.
+
+    Args:
+        weights: `default`, `random`, or a file's path.
+
+    Returns:
+        Whether the file has it; True where there is none.
+
+    Raises:
+        WeightsError: the file cannot be read.
+    """
+    if weights in ("default", "random") or Path(weights).suffix == ".weights":
+        return True
+    return any("running_mean" in name for name in load_tensors(Path(weights)))
 
 
 def load_start(spec: DetectorSpec, weights: str, network: nn.Module) -> bool:
@@ -34,7 +52,6 @@ def load_start(spec: DetectorSpec, weights: str, network: nn.Module) -> bool:
         Whether it begins from weights; False where they are random.
 
     Raises:
-        UsageError: there is no such file.
         WeightsError: the weights cannot be downloaded or read, or belong to another network.
     """
     if weights == "random":
@@ -42,8 +59,6 @@ def load_start(spec: DetectorSpec, weights: str, network: nn.Module) -> bool:
     if weights == "default" and not spec.weights:
         logger.info("%s has no published weights that vidpipe can fetch: it begins from random ones", spec.name)
         return False
-    if weights not in ("default", "random") and not Path(weights).is_file():
-        raise UsageError(f"--weights {weights}: no such file; give a file, `default` or `random`")
     path = find_detector_weights(spec, weights).path
     assert path is not None
     _check_detector(path, spec)
@@ -67,12 +82,15 @@ def _check_detector(path: Path, spec: DetectorSpec) -> None:
 
 def _load_fitting(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, spec: DetectorSpec) -> None:
     wanted = network.state_dict()
-    fitting = {name: one for name, one in tensors.items() if name in wanted and one.shape == wanted[name].shape}
-    num_wanted = sum(not name.endswith("num_batches_tracked") for name in wanted)
-    if len(fitting) < _MIN_FITTING * num_wanted:
+    if isinstance(network, SegmentationNetwork):
+        num_fitting = load_fitting(network, tensors)
+    else:
+        fitting = {name: one for name, one in tensors.items() if name in wanted and one.shape == wanted[name].shape}
+        network.load_state_dict(fitting, strict=False)
+        num_fitting = len(fitting)
+    if num_fitting < _MIN_FITTING * len(wanted):
         raise WeightsError(
-            f"{path}: these are not weights of {spec.name}: {len(fitting)} of its {num_wanted} tensors are there"
+            f"{path}: these are not weights of {spec.name}: {num_fitting} of its {len(wanted)} tensors are there"
         )
-    network.load_state_dict(fitting, strict=False)
-    num_random = num_wanted - sum(not name.endswith("num_batches_tracked") for name in fitting)
-    logger.info("begins from %s; random: %s of other classes", path, count_of(num_random, "tensor"))
+    num_random = len(wanted) - num_fitting
+    logger.info("begins from %s; %s begin at random", path, count_of(num_random, "tensor"))

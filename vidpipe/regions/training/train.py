@@ -17,8 +17,8 @@ from vidpipe.regions.training.coco import Annotations, read_annotations
 from vidpipe.regions.training.examples import Examples, split_by_file
 from vidpipe.regions.training.fit import Best, Step, fit_network
 from vidpipe.regions.training.scoring import DetectorScores
-from vidpipe.regions.training.start import load_start
-from vidpipe.regions.training.trainers import Plan, Settings, Trainer, find_trainer
+from vidpipe.regions.training.start import load_start, starts_with_batch_norm
+from vidpipe.regions.training.trainers import TRAINERS, Plan, Settings, Trainer, find_trainer
 
 __all__ = ["DetectorTraining", "train_detector"]
 
@@ -79,7 +79,16 @@ def train_detector(
     _check(trainer, detector, output, config)
     size = config.size or trainer.size
     classes, train, val = _read(annotations, val_annotations, folder, trainer, size, config)
-    plan = Plan(detector, tuple(classes), size, config.width, train.box_sizes(), config.seed)
+    plan = Plan(
+        detector,
+        tuple(classes),
+        size,
+        config.width,
+        train.box_sizes(),
+        config.seed,
+        config.encoder,
+        batch_norm=starts_with_batch_norm(config.weights),
+    )
     network, settings, is_pretrained = _build(trainer, plan, config)
     header = TrainedHeader(detector, classes, size, settings.to_json())
     learning_rate = config.learning_rate or (1e-4 if is_pretrained else 1e-3)
@@ -110,7 +119,12 @@ def _check(trainer: Trainer, detector: str, output: Path, config: DetectorConfig
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: the file of a detector ends in .safetensors")
     if config.width != 1 and not trainer.has_width:
-        raise UsageError(f"--width: {detector} has one width; yolov3, fcn and unet have others")
+        several = ", ".join(name for name, one in TRAINERS.items() if one.has_width)
+        raise UsageError(f"--width: {detector} has one width; others have several: {several}")
+    if config.encoder != DetectorConfig().encoder and detector != "unet":
+        raise UsageError(f"--encoder goes with unet, not with {detector}")
+    if config.weights not in ("default", "random") and not Path(config.weights).is_file():
+        raise UsageError(f"--weights {config.weights}: no such file; give a file, `default` or `random`")
     if config.size and config.size % 32:
         raise UsageError(f"--size {config.size}: a multiple of 32 is needed")
 

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from vidpipe.errors import UsageError, unknown_name
 from vidpipe.regions.detections import Detections
 from vidpipe.regions.detector import Detector
-from vidpipe.regions.networks import torchvision_detectors, yolov3, yolov3_loss
+from vidpipe.regions.networks import segmentation, torchvision_detectors, yolov3, yolov3_loss
 from vidpipe.regions.networks.anchors import fit_anchors
+from vidpipe.regions.networks.segmentation import SegmentationSettings
 from vidpipe.regions.networks.yolov3 import YoloSettings, anchors_for
 from vidpipe.regions.networks.yolov3_detector import YoloDetector
+from vidpipe.regions.segmenter import segmenter_of
 from vidpipe.regions.table import DETECTORS
 from vidpipe.regions.torch_detectors import trained_object_detector
 from vidpipe.regions.training.examples import Learned
@@ -46,6 +48,10 @@ class Plan:
     box_sizes: NDArray[np.float32]
     """(K, 2) width and height of the training set's boxes in the square pictures."""
     seed: int
+    encoder: str = "resnet34"
+    """Of a U-Net."""
+    batch_norm: bool = True
+    """Of an FCN: without it, it learns only from weights such as VGG-16's."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,26 @@ def _yolo_settings(plan: Plan) -> Settings:
     )
 
 
+def _segmentation_settings(plan: Plan) -> Settings:
+    return SegmentationSettings(
+        plan.detector, plan.class_ids, plan.size, plan.width, batch_norm=plan.batch_norm, encoder=plan.encoder
+    )
+
+
+def _segmentation(size: int, *, has_width: bool = False) -> Trainer:
+    """A network of semantic segmentation."""
+    return Trainer(
+        size,
+        _segmentation_settings,
+        segmentation.build,
+        segmentation.loss,
+        segmenter_of,
+        Learned(masks=True),
+        metric="Dice",
+        has_width=has_width,
+    )
+
+
 def _objects(size: int, learned: Learned | None = None) -> Trainer:
     """A detector of torchvision, with its own losses."""
     return Trainer(
@@ -102,6 +128,13 @@ TRAINERS: Mapping[str, Trainer] = {
     "ssdlite": _objects(320),
     "retinanet": _objects(800),
     "yolov3": Trainer(416, _yolo_settings, yolov3.build, yolov3_loss.loss, YoloDetector, Learned(), has_width=True),
+    "fcn32s": _segmentation(512, has_width=True),
+    "fcn16s": _segmentation(512, has_width=True),
+    "fcn8s": _segmentation(512, has_width=True),
+    "unet": _segmentation(512, has_width=True),
+    "deeplab": _segmentation(512),
+    "deeplab_mobilenet": _segmentation(512),
+    "fcn_resnet50": _segmentation(512),
 }
 
 

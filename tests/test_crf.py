@@ -1,0 +1,113 @@
+"""Refinement of masks: mean field against plain loops, and masks of drawn figures against what was drawn."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tests.commands import LENET, run
+from tests.media import write_video
+from vidpipe.demo.figures import draw, pose, random_figure, random_scene
+from vidpipe.features.store import FeatureStore
+from vidpipe.regions.crf import Crf, refine_mask
+from vidpipe.regions.finder import RegionFinder
+
+CPU = torch.device("cpu")
+
+
+def kernel_by_hand(frame: NDArray[np.uint8], crf: Crf) -> NDArray[np.float64]:
+    """(N, N) pair by pair."""
+    height, width, _ = frame.shape
+    places = [(y, x) for y in range(height) for x in range(width)]
+    total = np.zeros((len(places), len(places)))
+    for weight, has_color, distance in (
+        (crf.appearance_weight, True, crf.appearance_distance),
+        (crf.smoothness_weight, False, crf.smoothness_distance),
+    ):
+        one = np.zeros_like(total)
+        for i, p in enumerate(places):
+            for j, q in enumerate(places):
+                squares = sum(((a - b) / (distance * max(height, width))) ** 2 for a, b in zip(p, q, strict=True))
+                if has_color:
+                    squares += sum(((int(a) - int(b)) / crf.appearance_color) ** 2 for a, b in zip(frame[p], frame[q]))
+                one[i, j] = math.exp(-squares / 2) if i != j else 0
+        sums = one.sum(axis=1)
+        total += weight * one / np.sqrt(sums[:, None] * sums)
+    return total
+
+
+def mean_field_by_hand(mask: NDArray[np.float32], kernel: NDArray[np.float64], crf: Crf) -> list[float]:
+    """The probability that each pixel belongs to the object: equation 1 and algorithm 1 of the paper, with Potts."""
+    unary = [[-math.log(1 - p), -math.log(p)] for p in mask.ravel().clip(crf.min_probability, 1 - crf.min_probability)]
+    labels = [[math.exp(-energy) for energy in pixel] for pixel in unary]
+    for _ in range(crf.num_iterations + 1):
+        updated = []
+        for i, pixel in enumerate(unary):
+            shares = []
+            for label in (0, 1):
+                disagreement = sum(kernel[i, j] * labels[j][1 - label] for j in range(len(labels)))
+                shares.append(math.exp(-pixel[label] - disagreement))
+            updated.append([share / sum(shares) for share in shares])
+        labels = updated
+    return [object_ for _, object_ in labels]
+
+
+def test_a_small_frame_is_refined_by_exact_mean_field() -> None:
+    random = np.random.default_rng(0)
+    frame = random.integers(90, 130, (5, 7, 3), dtype=np.uint8)
+    mask = random.uniform(0, 1, (5, 7)).astype(np.float32)
+    crf = Crf(smoothness_distance=0.2)
+    expected = mean_field_by_hand(mask, kernel_by_hand(frame, crf), crf)
+    assert np.allclose(refine_mask(mask, frame, crf=crf, device=CPU).ravel(), expected, atol=1e-5)
+    assert np.abs(mask.ravel() - expected).max() > 0.2
+
+
+def figure(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A frame with a drawn figure, and the pixels that differ from the scene without it."""
+    random = np.random.default_rng(seed)
+    scene = random_scene(320, 240, random, indoors=seed % 2 == 0)
+    frame = np.asarray(draw(random_figure(random), scene, pose("raise_arms", float(random.uniform()))))
+    empty = scene.behind.copy()
+    empty.paste(scene.before, mask=scene.before)
+    without = np.asarray(empty.reduce(scene.behind.width // frame.shape[1]))
+    return frame, np.abs(frame.astype(int) - without).max(axis=2) > 40
+
+
+def coarse(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """As of a network with a stride of 16 pixels."""
+    pixels = torch.from_numpy(mask.astype(np.float32))[None, None]
+    small = torch.nn.functional.avg_pool2d(pixels, 16)
+    return torch.nn.functional.interpolate(small, mask.shape, mode="bilinear")[0, 0].numpy()
+
+
+def patchy(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """With holes in the figure and spots beside it."""
+    spots = torch.randn((1, 1, 24, 32), generator=torch.Generator().manual_seed(0))
+    noise = torch.nn.functional.interpolate(spots, mask.shape, mode="bilinear")[0, 0].numpy()
+    return np.asarray(1 / (1 + np.exp(-(np.where(mask, 1.5, -2) + 2 * noise))), np.float32)
+
+
+def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
+@pytest.mark.parametrize("spoil", [coarse, patchy])
+def test_masks_of_drawn_figures_come_nearer_to_what_was_drawn(spoil: type) -> None:
+    before, after = [], []
+    for seed in range(4):
+        frame, drawn = figure(seed)
+        mask = spoil(drawn)
+        before.append(iou(mask >= 0.5, drawn))
+        after.append(iou(refine_mask(mask, frame, crf=Crf(), device=CPU) >= 0.5, drawn))
+    assert np.mean(after) > np.mean(before) + 0.1
+
+
+def test_an_even_picture_keeps_an_even_mask() -> None:
+    grey = np.full((60, 90, 3), 128, np.uint8)
+    for value in (0.0, 1.0):
+        refined = refine_mask(np.full((60, 90), value, np.float32), grey, crf=Crf(), device=CPU)
+        assert np.array_equal(refined >= 0.5, np.full((60, 90), value == 1))
