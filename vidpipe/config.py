@@ -262,14 +262,15 @@ class ExtractConfig(_Checked):
     )
     regions: str = _setting(
         "whole",
-        "What the backbone sees of each frame. people: a box around all people of the video. mask: people alone; all "
-        "else is painted over. background: all but people, who are painted over.",
-        choices=("whole", "people", "mask", "background"),
+        "What the backbone sees of each frame. people: a box around all people of the video. tracks: a box around each "
+        "person, who has a feature sequence of their own. mask: people alone; all else is painted over. background: "
+        "all but people, who are painted over.",
+        choices=("whole", "people", "tracks", "mask", "background"),
     )
     detector: str | None = _setting(
         None,
         "Detector of people (--regions), a name that `vidpipe backbones --kind detector` lists. [default: "
-        "fasterrcnn_mobilenet for people, deeplab_mobilenet for mask and background]",
+        "fasterrcnn_mobilenet for people and tracks, deeplab_mobilenet for mask and background]",
     )
     detector_weights: str = _setting(
         "default",
@@ -315,7 +316,7 @@ class ExtractConfig(_Checked):
         if values.get("clip_seconds") is not None and sampling != "uniform":
             raise UsageError(f"--clip-seconds goes with --sampling uniform, not with --sampling {sampling}")
         if values.get("detector") is not None and values.get("regions", "whole") == "whole":
-            raise UsageError("--detector goes with --regions people, mask or background; give one of them")
+            raise UsageError("--detector goes with --regions people, tracks, mask or background; give one of them")
 
     @staticmethod
     def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
