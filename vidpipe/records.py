@@ -18,6 +18,7 @@ __all__ = [
     "FrameBatch",
     "FramePlan",
     "LabeledVideo",
+    "PersonPrediction",
     "Prediction",
     "Preprocessing",
     "Rows",
@@ -200,17 +201,18 @@ class Rows:
         """The numbers of the people, increasing; empty where rows are not of single people."""
         return () if self.track is None else tuple(np.unique(self.track).tolist())
 
-    def select(self, index: NDArray[Any]) -> Self:
+    def select(self, index: NDArray[Any], **changes: NDArray[Any]) -> Self:
         """Return some of the rows.
 
         Args:
             index: which of the T rows to keep, as NumPy's indexing takes it.
+            changes: arrays of the rows that are kept, by name, in place of their own.
 
         Returns:
             These rows.
         """
         arrays: dict[str, Any] = {name: None if its is None else its[index] for name, its in vars(self).items()}
-        return type(self)(**arrays)
+        return type(self)(**(arrays | changes))
 
     def __len__(self) -> int:
         return len(self.pts_seconds)
@@ -475,6 +477,25 @@ class LabeledVideo:
 
 
 @dataclass(frozen=True)
+class PersonPrediction:
+    """The classes that a model finds most probable for one person of a video."""
+
+    track: int
+    """The person's number."""
+    labels: tuple[str, ...]
+    """Most probable first."""
+    probabilities: tuple[float, ...]
+    pts_seconds: NDArray[np.float64]
+    """(T,) when the person's regions are, increasing."""
+    region: NDArray[np.float32]
+    """(T, 4) x, y, width and height, as fractions of the picture."""
+    start_seconds: float
+    """Of the person's first row."""
+    stop_seconds: float
+    """Of the last one."""
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The classes that a model finds most probable for one video, or why there are none."""
 
@@ -491,6 +512,8 @@ class Prediction:
     """T, the rows of the video's feature sequence; 0 where the video failed."""
     duration_seconds: float = 0.0
     """Of the video; 0 where it failed."""
+    people: tuple[PersonPrediction, ...] = ()
+    """The people of the video, by number; empty where rows are not of single people, or nobody was found."""
 
     @property
     def status(self) -> str:

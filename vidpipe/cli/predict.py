@@ -33,7 +33,7 @@ from vidpipe.config import settings as settings_of
 from vidpipe.errors import InterruptedExtractionError, UsageError, count_of, first_few
 
 if TYPE_CHECKING:
-    from vidpipe.records import Prediction, VideoFile
+    from vidpipe.records import PersonPrediction, Prediction, VideoFile
     from vidpipe.runs.run import Run
 
 __all__ = ["command"]
@@ -280,13 +280,21 @@ def _form(format_: str, videos: "Sequence[VideoFile]", run: "Run", top: int | No
 
 
 def _table_line(prediction: "Prediction", width: int) -> str:
-    """`waving/a.mp4   waving 97.1 %   jumping 1.2 %`"""
+    """`waving/a.mp4   waving 97.1 %   jumping 1.2 %`, then a line for each person"""
     ranked = zip(prediction.labels, prediction.probabilities, strict=True)
     text = "   ".join(f"{label} {100 * probability:.1f} %" for label, probability in ranked)
     text = f"{prediction.label}   ({text})" if prediction.is_unknown else text
     text = text or f"failed: {prediction.error}"
     mark = "   [learned from]" if prediction.is_learned else ""
-    return f"{printable(prediction.video_id):<{width}}   {printable(text)}{mark}"
+    video = f"{printable(prediction.video_id):<{width}}   {printable(text)}{mark}"
+    return "\n".join([video, *map(_person_line, prediction.people)])
+
+
+def _person_line(person: "PersonPrediction") -> str:
+    """`  person 1   0.0 – 4.2 s   waving 97.1 %`"""
+    times = f"{person.start_seconds:.1f} – {person.stop_seconds:.1f} s"
+    label = f"{printable(person.labels[0])} {100 * person.probabilities[0]:.1f} %"
+    return f"  person {person.track}   {times}   {label}"
 
 
 def _json(prediction: "Prediction", paths: Mapping[str, Path]) -> str:
@@ -301,9 +309,20 @@ def _json(prediction: "Prediction", paths: Mapping[str, Path]) -> str:
             "predictions": [{"label": label, "probability": probability} for label, probability in ranked],
             "learned": prediction.is_learned,
             "seconds_between_frames": prediction.seconds_between_frames,
+            "people": [_person_object(person) for person in prediction.people],
             "error": prediction.error,
         }
     )
+
+
+def _person_object(person: "PersonPrediction") -> dict[str, Any]:
+    ranked = zip(person.labels, person.probabilities, strict=True)
+    return {
+        "track": person.track,
+        "start_seconds": person.start_seconds,
+        "stop_seconds": person.stop_seconds,
+        "predictions": [{"label": label, "probability": probability} for label, probability in ranked],
+    }
 
 
 def _csv_row(prediction: "Prediction", paths: Mapping[str, Path], num_ranked: int) -> str | None:

@@ -408,6 +408,20 @@ class Shard:
             repeated = _open_row_arrays(file).get("num_repeated")
             return 0 if repeated is None else sum(bool(repeated[r.start : r.start + r.length].any()) for r in rows)
 
+    def tracks(self, rows: Sequence[VideoRow]) -> list[NDArray[np.int32] | None]:
+        """Return the number of the person in each row of some of this shard's videos.
+
+        Args:
+            rows: the videos.
+
+        Returns:
+            (T,) for each video; None where its rows are not of single people.
+        """
+        with self._open() as file:
+            array = _open_row_arrays(file).get("track")
+            found = [None if array is None else array[row.start : row.start + row.length] for row in rows]
+        return [None if its is None or not its.any() else its for its in found]
+
     def features(self, rows: Sequence[VideoRow], *, check: bool = True) -> list[NDArray[np.floating[Any]]]:
         """Return the features of some of this shard's videos, as maps of the file that take no memory of their own.
 

@@ -77,10 +77,7 @@ def plan_people(
     index = np.concatenate([there for there, _ in found])
     track = np.concatenate([np.full(len(there), number, np.int32) for number, (there, _) in enumerate(found, start=1)])
     order = np.lexsort((track, index))
-    rows = replace(
-        plan.rows.select(index[order]),
-        region=np.concatenate([region for _, region in found])[order],
-        track=track[order],
-    )
+    region = np.concatenate([its for _, its in found])[order]
+    rows = plan.rows.select(index[order], region=region, track=track[order])
     used, places = np.unique(row_frames[index[order]], return_inverse=True)
     return FramePlan(plan.frame_index[used], rows, places.reshape(len(rows), *row_frames.shape[1:]))

@@ -1,0 +1,250 @@
+"""`extract --regions tracks`: people are linked over time, learned from and predicted one by one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from tests.commands import LENET, run
+from tests.media import write_frames
+from tests.people import HEIGHT, WIDTH, Box, detections, picture, walk, write_colour_detector
+from vidpipe.config import ExtractConfig, Sampling
+from vidpipe.features.store import FeatureStore
+from vidpipe.records import Preprocessing
+from vidpipe.regions.finder import RegionFinder
+from vidpipe.regions.linking import MAX_PEOPLE, Track, detection_grid, link_people, select_people
+from vidpipe.video.reader import open_video
+from vidpipe.video.view import View, plan_video
+
+SIZE = Preprocessing((64, 64), (64, 64), "bilinear", (0.5, 0.25, 0.75), (1.0, 1.0, 1.0))
+MIN_SCORE = 0.5
+RATE = 8
+UP, DOWN = (30.0, 20.0, 54.0, 80.0), (100.0, 40.0, 124.0, 100.0)
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that finds people by their colour."""
+    return write_colour_detector(tmp_path_factory.mktemp("detector") / "colours.onnx")
+
+
+def tracks_of(boxes: NDArray[np.float64], **changes: object) -> tuple[Track, ...]:
+    """The tracks of people with these boxes (G, P, 4), at eight frames a second, without those that are NaN."""
+    seconds = np.arange(len(boxes)) / RATE
+    frames = [detections(its[~np.isnan(its).any(axis=1)]) for its in boxes]
+    return select_people(link_people(frames, seconds, min_score=MIN_SCORE), seconds)
+
+
+def iou(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    common = float(np.prod((np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])).clip(0)))
+    return common / (float(np.prod(one[2:] - one[:2])) + float(np.prod(other[2:] - other[:2])) - common)
+
+
+def count_switches(truth: NDArray[np.float64], tracks: tuple[Track, ...]) -> int:
+    """How often a person (G, P, 4) gets another track, by the rule of CLEAR MOT: a match stays while it overlaps."""
+    owner: dict[int, int] = {}
+    num_switches = 0
+    for place, boxes in enumerate(truth):
+        here = {n: one.boxes[place - one.first] for n, one in enumerate(tracks) if one.first <= place < one.stop}
+        overlap = {(p, n): iou(box, its) for p, box in enumerate(boxes) for n, its in here.items()}
+        matched = {p: n for p, n in owner.items() if overlap.get((p, n), 0) >= 0.5}
+        people = [p for p in range(len(boxes)) if p not in matched]
+        free = [n for n in here if n not in matched.values()]
+        table = np.array([[overlap[p, n] for n in free] for p in people]).reshape(len(people), len(free))
+        for row, column in zip(*linear_sum_assignment(-table), strict=True):
+            if table[row, column] >= 0.5:
+                num_switches += owner.get(people[row], free[column]) != free[column]
+                matched[people[row]] = free[column]
+        owner |= matched
+    return num_switches
+
+
+def crossing(seconds: float = 6.0) -> NDArray[np.float64]:
+    """(G, 3, 4) three people: two from the left and one from the right, who pass each other."""
+    num_frames = round(seconds * RATE)
+    paths: list[tuple[Box, Box]] = [
+        ((5, 20, 29, 80), (130, 24, 154, 84)),
+        ((131, 30, 157, 95), (3, 30, 29, 95)),
+        ((20, 45, 48, 115), (100, 45, 128, 115)),
+    ]
+    return np.stack([walk(*path, num_frames) for path in paths], axis=1)
+
+
+# Linking
+
+
+def test_three_people_who_cross_keep_their_numbers() -> None:
+    truth = crossing()
+    tracks = tracks_of(truth)
+    assert len(tracks) == 3
+    assert count_switches(truth, tracks) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_they_keep_their_numbers_where_boxes_are_inexact_and_missing(seed: int) -> None:
+    random, truth = np.random.default_rng(seed), crossing()
+    boxes = truth + random.normal(0, 0.02 * 65, truth.shape)
+    boxes[random.random(boxes.shape[:2]) < 0.15] = np.nan
+    tracks = tracks_of(boxes)
+    assert len(tracks) == 3
+    assert count_switches(truth, tracks) == 0
+
+
+def test_the_count_of_switches_sees_a_switch() -> None:
+    truth = crossing()
+    first, second, third = tracks_of(truth)
+    half = len(truth) // 2
+    swapped = [
+        replace(one, boxes=np.concatenate([one.boxes[:half], other.boxes[half:]]))
+        for one, other in ((first, second), (second, first))
+    ]
+    assert count_switches(truth, (*swapped, third)) >= 2
+
+
+def test_gaps_are_filled_and_long_ones_end_a_track() -> None:
+    boxes = walk(UP, DOWN, 48)[:, None]
+    short, long = boxes.copy(), boxes.copy()
+    short[20:25] = np.nan
+    (track,) = tracks_of(short)
+    assert (track.first, track.stop, track.num_found) == (0, 48, 43)
+    assert np.abs(track.boxes - boxes[:, 0]).max() < 1e-3
+    long[12:36] = np.nan
+    assert [(one.first, one.stop) for one in tracks_of(long)] == [(0, 12), (36, 48)]
+
+
+def test_short_tracks_are_dropped() -> None:
+    boxes = np.full((48, 2, 4), np.nan)
+    boxes[:, 0] = UP
+    boxes[10:14, 1] = DOWN
+    assert len(tracks_of(boxes)) == 1
+
+
+def test_a_detection_of_low_score_continues_a_track_and_starts_none() -> None:
+    seconds = np.arange(16) / RATE
+    frames = [detections([UP, DOWN], [0.9 if place < 4 else 0.3, 0.3]) for place in range(16)]
+    (track,) = link_people(frames, seconds, min_score=MIN_SCORE)
+    assert (track.stop, track.num_found) == (16, 16)
+    assert np.allclose(track.boxes, UP)
+
+
+def test_of_many_people_at_one_time_those_seen_most_are_kept() -> None:
+    boxes = np.full((48, 6, 4), np.nan)
+    for person in range(6):
+        left = 5 + 25 * person
+        boxes[: 48 - 5 * person, person] = (left, 20, left + 15, 60)
+    kept = tracks_of(boxes)
+    assert [round(float(one.boxes[0, 0])) for one in kept] == [5, 30, 55, 80]
+    assert len(kept) == MAX_PEOPLE
+
+
+def test_people_are_looked_for_at_even_distances_of_time() -> None:
+    assert detection_grid(np.arange(100) / 25).tolist() == [round(25 * k / 8 - 0.499) for k in range(32)]
+    assert detection_grid(np.arange(10) / 2).tolist() == list(range(10))
+    assert detection_grid(np.array([0.3])).tolist() == [0]
+
+
+# Rows
+
+
+def plan_of(video: Path, detector: Path, view: View | None = None):  # type: ignore[no-untyped-def]
+    config = ExtractConfig(regions="tracks", detector="centernet", detector_weights=str(detector), device="cpu")
+    finder = RegionFinder.of(config)
+    assert finder is not None
+    chosen = finder.applied_to(view or View(Sampling("uniform", num_frames=8), SIZE))
+    reader = open_video(video)
+    return chosen.planner(reader, chosen, lambda: ()), plan_video(reader, chosen, lambda: ())
+
+
+def test_each_person_has_rows_while_they_are_there(detector: Path, tmp_path: Path) -> None:
+    red, blue = walk(UP, (40, 20, 64, 80), 75), walk(DOWN, (90, 40, 114, 100), 75)
+    frames = [picture([(0, red[f], True), *([(2, blue[f], False)] if f >= 40 else [])]) for f in range(75)]
+    plan, whole = plan_of(write_frames(tmp_path / "a.mp4", frames, options={"crf": "1"}), detector)
+    rows = plan.rows
+    assert rows.track_numbers == (1, 2)
+    assert np.array_equal(rows.frame_index[rows.track == 1], whole.rows.frame_index)
+    assert np.array_equal(rows.frame_index[rows.track == 2], [f for f in whole.rows.frame_index if f >= 40])
+    for number, path in ((1, red), (2, blue)):
+        its = rows.select(np.flatnonzero(rows.track == number))
+        for frame, region in zip(its.frame_index, its.region, strict=True):
+            x, y, width, height = region * [WIDTH, HEIGHT, WIDTH, HEIGHT]
+            left, top, right, bottom = path[frame]
+            assert (x < left, y < top, x + width > right, y + height > bottom) == (True,) * 4
+            assert abs(x + width / 2 - (left + right) / 2) < 3
+            assert max(width, height) < 1.5 * 60
+
+
+def test_where_nobody_is_found_the_rows_are_of_the_whole_picture(detector: Path, tmp_path: Path) -> None:
+    plan, whole = plan_of(write_frames(tmp_path / "a.mp4", [picture([])] * 30), detector)
+    assert plan.rows.track is None
+    assert plan.rows.region.tolist() == [[0, 0, 1, 1]] * 8
+    assert np.array_equal(plan.rows.frame_index, whole.rows.frame_index)
+
+
+# From videos to predictions
+
+
+def write_pair(path: Path, first_at_top: bool, second_at_top: bool, shift: int) -> None:
+    """Write a video of two people; the places differ with the shift."""
+    red = walk(UP, (34 + shift, 20, 58 + shift, 80), 30)
+    blue = walk(DOWN, (90, 30 + shift, 114, 90 + shift), 30)
+    frames = [picture([(0, red[f], first_at_top), (2, blue[f], second_at_top)]) for f in range(30)]
+    write_frames(path, frames, options={"crf": "1"})
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two people with a stripe, above in the videos of `top`, below in those of `bottom`; one of each in `mixed`."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(8):
+        label, at_top = ("bottom", "top")[number % 2], bool(number % 2)
+        write_pair(folder / f"{label}/{number}.mp4", at_top, at_top, shift=number)
+    write_pair(folder / "new/mixed.mp4", True, False, shift=9)
+    write_frames(folder / "new/nobody.mp4", [picture([])] * 30)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(videos: Path, detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("features") / "store"
+    chosen = ("--regions", "tracks", "--detector", "centernet", "--detector-weights", detector)
+    result = run("extract", videos, "--exclude", "new", "-o", path, "--num-frames", 4, *LENET, *chosen)
+    assert result.exit_code == 0, result.output
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(store: Path) -> Path:
+    path = store.parent / "run"
+    result = run("train", store, "-o", path, "--head", "statistics", "--test-fraction", 0.25)
+    assert result.exit_code == 0, result.output
+    return path
+
+
+def test_the_store_has_a_row_for_each_frame_and_person(store: Path) -> None:
+    opened = FeatureStore.open(store)
+    for sequence in opened.values():
+        assert sequence.rows.track is not None
+        assert sequence.rows.track.tolist() == [1, 2] * 4
+        assert len(np.unique(sequence.region, axis=0)) == 8
+    assert [one.tolist() for one in opened.tracks(list(opened)[:1]) if one is not None] == [[1, 2] * 4]
+    assert run("store", "verify", store).exit_code == 0
+
+
+def test_predictions_are_by_video_and_by_person(videos: Path, trained: Path, detector: Path) -> None:
+    options = ("--device", "cpu", "--workers", 1, "--detector-weights", detector)
+    result = run("predict", trained, videos / "new", "--format", "json", *options)
+    assert result.exit_code == 0, result.output
+    mixed, nobody = map(json.loads, result.stdout.splitlines())
+    assert nobody["people"] == []
+    assert [one["track"] for one in mixed["people"]] == [1, 2]
+    assert [one["predictions"][0]["label"] for one in mixed["people"]] == ["top", "bottom"]
+    logs = [{each["label"]: np.log(each["probability"]) for each in one["predictions"]} for one in mixed["people"]]
+    mean = np.exp([np.mean([log[label] for log in logs]) for label in ("bottom", "top")])
+    by_label = {one["label"]: one["probability"] for one in mixed["predictions"]}
+    assert np.allclose([by_label["bottom"], by_label["top"]], mean / mean.sum(), atol=1e-5)
+    table = run("predict", trained, videos / "new", *options)
+    assert "person 2   0.1" in table.stdout
