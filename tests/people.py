@@ -56,13 +56,13 @@ def write_colour_detector(path: Path) -> Path:
         helper.make_node("Min", ["sure", "most"], ["score"]),
         helper.make_node("Mul", ["score", "zero"], ["class"]),
     ]
-    for side, place, reduce, empty in (
+    for side, ramp, reduce, empty in (
         ("left", "x", "ReduceMin", "far"),
         ("top", "y", "ReduceMin", "far"),
         ("right", "x_end", "ReduceMax", "zero"),
         ("bottom", "y_end", "ReduceMax", "zero"),
     ):
-        nodes.append(helper.make_node("Where", ["mask", place, empty], [f"{side}s"]))
+        nodes.append(helper.make_node("Where", ["mask", ramp, empty], [f"{side}s"]))
         nodes.append(helper.make_node(reduce, [f"{side}s", "axes"], [side], keepdims=0))
     columns = ["left", "top", "right", "bottom", "score", "class"]
     nodes += [helper.make_node("Unsqueeze", [name, "last"], [f"{name}_column"]) for name in columns]

@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
@@ -13,10 +15,12 @@ from tests.commands import LENET, run
 from tests.media import write_frames
 from tests.people import HEIGHT, WIDTH, Box, detections, picture, walk, write_colour_detector
 from vidpipe.config import ExtractConfig, Sampling
+from vidpipe.errors import UsageError
 from vidpipe.features.store import FeatureStore
-from vidpipe.records import Preprocessing
+from vidpipe.records import Preprocessing, Segment, Timeline
 from vidpipe.regions.finder import RegionFinder
 from vidpipe.regions.linking import MAX_PEOPLE, Track, detection_grid, link_people, select_people
+from vidpipe.timeline.exchange import read_timelines, write_timelines
 from vidpipe.video.reader import open_video
 from vidpipe.video.view import View, plan_video
 
@@ -203,6 +207,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         label, at_top = ("bottom", "top")[number % 2], bool(number % 2)
         write_pair(folder / f"{label}/{number}.mp4", at_top, at_top, shift=number)
     write_pair(folder / "new/mixed.mp4", True, False, shift=9)
+    red, blue = walk(UP, (40, 20, 64, 80), 150), walk(DOWN, (90, 40, 114, 100), 150)
+    long = [picture([(0, red[f], f < 75), *([(2, blue[f], False)] if f >= 40 else [])]) for f in range(150)]
+    write_frames(folder / "long/long.mp4", long, options={"crf": "1"})
     write_frames(folder / "new/nobody.mp4", [picture([])] * 30)
     return folder
 
@@ -211,7 +218,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(videos: Path, detector: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("features") / "store"
     chosen = ("--regions", "tracks", "--detector", "centernet", "--detector-weights", detector)
-    result = run("extract", videos, "--exclude", "new", "-o", path, "--num-frames", 4, *LENET, *chosen)
+    result = run(
+        "extract", videos, "--exclude", "new", "--exclude", "long", "-o", path, "--num-frames", 4, *LENET, *chosen
+    )
     assert result.exit_code == 0, result.output
     return path
 
@@ -248,3 +257,74 @@ def test_predictions_are_by_video_and_by_person(videos: Path, trained: Path, det
     assert np.allclose([by_label["bottom"], by_label["top"]], mean / mean.sum(), atol=1e-5)
     table = run("predict", trained, videos / "new", *options)
     assert "person 2   0.1" in table.stdout
+
+
+def segments_of(result: Result) -> list[dict[str, Any]]:
+    assert result.exit_code == 0, result.output
+    (answer,) = map(json.loads, result.stdout.splitlines())
+    assert answer["curve"] is None
+    segments: list[dict[str, Any]] = answer["segments"]
+    return segments
+
+
+def test_a_timeline_has_the_segments_of_each_person(
+    videos: Path, trained: Path, detector: Path, tmp_path: Path
+) -> None:
+    command = ("predict", trained, videos / "long/long.mp4", "--timeline", "--store", tmp_path / "dense")
+    options = ("--device", "cpu", "--workers", 1, "--detector-weights", detector)
+    found = segments_of(run(*command, "--format", "json", "--curves", *options))
+    by_person = {number: [one["label"] for one in found if one["person"] == number] for number in (1, 2)}
+    assert by_person == {1: ["top", "bottom"], 2: ["bottom"]}
+    first, second = (one for one in found if one["person"] == 1)
+    assert first["stop_seconds"] == second["start_seconds"] == pytest.approx(3, abs=0.6)
+    (blue,) = (one for one in found if one["person"] == 2)
+    assert (blue["start_seconds"], blue["stop_seconds"]) == pytest.approx((1.6, 6), abs=0.3)
+    table = run(*command, "--format", "csv", *options).stdout.splitlines()
+    assert table[0] == "video,start_seconds,stop_seconds,label,probability,person"
+    assert sorted(line.rsplit(",", 1)[1] for line in table[1:]) == ["1", "1", "2"]
+    assert "person 2   bottom" in run(*command, *options).stdout
+
+
+def test_a_copy_has_a_box_around_each_person(videos: Path, trained: Path, detector: Path, tmp_path: Path) -> None:
+    options = ("--device", "cpu", "--workers", 1, "--detector-weights", detector)
+    result = run("predict", trained, videos / "new/mixed.mp4", "--write-video", tmp_path, *options)
+    assert result.exit_code == 0, result.output
+    original = open_video(videos / "new/mixed.mp4")
+    copy = open_video(tmp_path / "mixed.mp4")
+    assert np.allclose(copy.pts_seconds, original.pts_seconds, atol=1e-3)
+    frames = [next(iter(reader.blocks([15])))[0].astype(int) for reader in (original, copy)]
+    changed = np.abs(frames[0] - frames[1]).max(axis=2) > 40
+    plan, _ = plan_of(videos / "new/mixed.mp4", detector, View(Sampling("uniform", num_frames=30), SIZE))
+    for x, y, width, height in plan.rows.region[plan.rows.frame_index == 15] * [WIDTH, HEIGHT, WIDTH, HEIGHT]:
+        column, row = round(x + width / 2), round(y + height / 2)
+        assert changed[max(0, round(y) - 3) : round(y) + 4, column].any()
+        assert changed[row, max(0, round(x) - 3) : round(x) + 4].any()
+        assert not changed[row - 3 : row + 4, column - 3 : column + 4].any()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "is_kept"), [(".jsonl", True), (".csv", True), (".vtt", False), (".json", False), (".eaf", False)]
+)
+def test_formats_keep_who_a_segment_is_of_or_say_that_they_cannot(suffix: str, is_kept: bool, tmp_path: Path) -> None:
+    timeline = Timeline("a.mp4", (Segment(0, 1, "x", 0.5, person=2),), 4.0)
+    path = tmp_path / f"a{suffix}"
+    sentences = write_timelines(path, [timeline])
+    assert any("which person a segment is of (1 segment)" in one for one in sentences) == (not is_kept)
+    assert [one.person for one in read_timelines(path)[0].segments] == [2 if is_kept else None]
+
+
+# What is refused
+
+
+def test_what_does_not_go_with_tracks_is_refused(store: Path, videos: Path, detector: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="person_mask finds one mask of all people; detectors with boxes: fasterrcnn"):
+        RegionFinder.of(ExtractConfig(regions="tracks", detector="person_mask"))
+    chosen = ("--regions", "tracks", "--detector", "centernet", "--detector-weights", detector)
+    grid = run("extract", videos, "-o", tmp_path / "s", "--backbone", "efficientnet_lite0", "--grid", 2, *chosen)
+    assert (grid.exit_code, "leave it out, or --regions tracks" in grid.stderr) == (2, True)
+    intervals = tmp_path / "intervals.csv"
+    intervals.write_text("video,start_seconds,stop_seconds,label\ntop/1.mp4,0,1,top\nbottom/0.mp4,0,1,bottom\n")
+    train = run("train", store, "-o", tmp_path / "r", "--labels", intervals)
+    assert (train.exit_code, "do not say which person they are of" in train.stderr) == (2, True)
+    export = run("store", "export", store, "-o", tmp_path / "e", "--for", "actionformer")
+    assert (export.exit_code, "several people at one time" in export.stderr) == (1, True)

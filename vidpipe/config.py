@@ -659,7 +659,8 @@ class TimelineConfig(_Checked):
     idle: float = _setting(30.0, "follow: stop after this number of seconds without anything new.", low=0, above=True)
     write_video: str | None = _setting(
         None,
-        "Write an H.264 copy of each video, with its segments burnt in and its sound, into this folder.",
+        "Write an H.264 copy of each video into this folder, with its label or its segments burnt in, a box around "
+        "each person of --regions tracks, and its sound.",
         is_path=True,
         metavar="DIR",
     )

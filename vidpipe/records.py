@@ -18,6 +18,7 @@ __all__ = [
     "FrameBatch",
     "FramePlan",
     "LabeledVideo",
+    "PersonPath",
     "PersonPrediction",
     "Prediction",
     "Preprocessing",
@@ -477,18 +478,39 @@ class LabeledVideo:
 
 
 @dataclass(frozen=True)
-class PersonPrediction:
-    """The classes that a model finds most probable for one person of a video."""
+class PersonPath:
+    """Where a person is in the picture over time."""
 
     track: int
     """The person's number."""
+    pts_seconds: NDArray[np.float64]
+    """(T,) increasing."""
+    region: NDArray[np.float32]
+    """(T, 4) x, y, width and height at these times, as fractions of the picture."""
+
+    @classmethod
+    def of(cls, sequence: FeatureSequence, track: int) -> Self:
+        """Return the path that the rows of a person show."""
+        rows = sequence.person(track)
+        return cls(track, rows.pts_seconds, rows.region)
+
+    def at(self, seconds: float) -> tuple[float, float, float, float] | None:
+        """Return the region at a time, between those of the rows; None where the person is not there."""
+        reach = float(np.diff(self.pts_seconds).max(initial=0)) / 2
+        if not self.pts_seconds[0] - reach <= seconds <= self.pts_seconds[-1] + reach:
+            return None
+        x, y, width, height = (float(np.interp(seconds, self.pts_seconds, its)) for its in self.region.T)
+        return x, y, width, height
+
+
+@dataclass(frozen=True)
+class PersonPrediction:
+    """The classes that a model finds most probable for one person of a video."""
+
     labels: tuple[str, ...]
     """Most probable first."""
     probabilities: tuple[float, ...]
-    pts_seconds: NDArray[np.float64]
-    """(T,) when the person's regions are, increasing."""
-    region: NDArray[np.float32]
-    """(T, 4) x, y, width and height, as fractions of the picture."""
+    path: PersonPath
     start_seconds: float
     """Of the person's first row."""
     stop_seconds: float
@@ -512,6 +534,8 @@ class Prediction:
     """T, the rows of the video's feature sequence; 0 where the video failed."""
     duration_seconds: float = 0.0
     """Of the video; 0 where it failed."""
+    start_seconds: float = 0.0
+    """When the video's first frame is shown, to within the distance of its rows."""
     people: tuple[PersonPrediction, ...] = ()
     """The people of the video, by number; empty where rows are not of single people, or nobody was found."""
 
@@ -550,6 +574,8 @@ class Segment:
     label: str
     probability: float | None = None
     """None where a person set the label."""
+    person: int | None = None
+    """The number of the person in the video; None where it is of the whole picture."""
 
     def __post_init__(self) -> None:
         if not np.isfinite([self.start_seconds, self.stop_seconds, self.probability or 0.0]).all():
@@ -602,6 +628,8 @@ class Timeline:
     """`train`, `val` or `test`; None where it is not known."""
     group: str | None = None
     """Clips of one group are never divided between two subsets."""
+    people: tuple[PersonPath, ...] = ()
+    """Where the people of the segments are; empty where it is not known."""
 
 
 @dataclass(frozen=True)

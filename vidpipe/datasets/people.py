@@ -90,7 +90,7 @@ def person_in_time(streams: Mapping[str, FeatureSequence]) -> dict[str, FeatureS
 def _between(sequence: FeatureSequence, start: float, stop: float) -> FeatureSequence:
     index = np.flatnonzero((sequence.pts_seconds >= start) & (sequence.pts_seconds < stop))
     if not len(index):
-        index = np.abs(sequence.pts_seconds - (start + stop) / 2).argmin()[None]
+        index = np.abs(sequence.pts_seconds - (start + stop) / 2).argsort()[:1]
     return replace(sequence, features=sequence.features[index], rows=sequence.rows.select(index))
 
 

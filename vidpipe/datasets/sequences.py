@@ -229,9 +229,10 @@ class SequenceDataset:
         if self._owner is None:
             return values
         owner = self._owner if numbers is None else self._owner[numbers]
-        _, place, counts = owner.unique(return_inverse=True, return_counts=True)
-        total = torch.zeros(len(counts), values.shape[1], dtype=values.dtype).index_add_(0, place, values)
-        return total / counts[:, None]
+        _, place, counts = np.unique(owner.numpy(), return_inverse=True, return_counts=True)
+        total = torch.zeros(len(counts), values.shape[1], dtype=values.dtype)
+        mean: Tensor = total.index_add_(0, torch.from_numpy(place), values) / torch.from_numpy(counts)[:, None]
+        return mean
 
     def averaged(self) -> Self:
         """Return the same videos with the first stream, each with the mean of its features as its only row."""

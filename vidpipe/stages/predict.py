@@ -11,7 +11,15 @@ from vidpipe.backbones.image import choose_device
 from vidpipe.config import ExtractConfig
 from vidpipe.datasets.streams import Stores
 from vidpipe.errors import RunError
-from vidpipe.records import FeatureSequence, PersonPrediction, Prediction, VideoFailure, VideoFeatures, VideoFile
+from vidpipe.records import (
+    FeatureSequence,
+    PersonPath,
+    PersonPrediction,
+    Prediction,
+    VideoFailure,
+    VideoFeatures,
+    VideoFile,
+)
 from vidpipe.runs.classifier import SequenceClassifier
 from vidpipe.runs.run import Run, stores_of
 from vidpipe.runs.tables import SplitRow
@@ -85,6 +93,7 @@ class _Classifier:
             is_learned=(_file_name(sequence.video_id), sequence.info.size_bytes) in self._learned,
             num_frames=len(np.unique(sequence.rows.frame_index)),
             duration_seconds=sequence.info.duration_seconds,
+            start_seconds=_first_seconds(sequence),
             people=tuple(self._person(streams, number, its) for number, its in by_person.items()),
         )
 
@@ -98,7 +107,14 @@ class _Classifier:
         rows = next(one for one in streams.values() if one.rows.track is not None).person(number)
         labels, values = self._best(probabilities)
         start, stop = float(rows.start_seconds[0]), float(rows.stop_seconds[-1])
-        return PersonPrediction(number, labels, values, rows.pts_seconds, rows.region, start, stop)
+        return PersonPrediction(labels, values, PersonPath.of(rows, number), start, stop)
+
+
+def _first_seconds(sequence: FeatureSequence) -> float:
+    """When the video starts, by the time and the number of its first row's frame."""
+    fps = sequence.info.fps
+    first = float(sequence.pts_seconds[0])
+    return max(min(0.0, first), first - int(sequence.rows.frame_index[0]) / fps if fps > 0 else first)
 
 
 def _file_name(video_id: str) -> str:
