@@ -19,6 +19,7 @@ from vidpipe.errors import UsageError
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import Preprocessing, Segment, Timeline
 from vidpipe.regions.finder import RegionFinder
+from vidpipe.regions.known import PlanKnown
 from vidpipe.regions.linking import MAX_PEOPLE, Track, detection_grid, link_people, select_people
 from vidpipe.timeline.exchange import read_timelines, write_timelines
 from vidpipe.video.reader import open_video
@@ -328,3 +329,45 @@ def test_what_does_not_go_with_tracks_is_refused(store: Path, videos: Path, dete
     assert (train.exit_code, "do not say which person they are of" in train.stderr) == (2, True)
     export = run("store", "export", store, "-o", tmp_path / "e", "--for", "actionformer")
     assert (export.exit_code, "several people at one time" in export.stderr) == (1, True)
+
+
+# Regions are cached
+
+
+def test_another_backbone_takes_the_regions_of_the_store_beside(
+    store: Path, videos: Path, detector: Path, tmp_path: Path
+) -> None:
+    """The regions beside are moved, as no detector would find them. The new stores have them, so none looked."""
+    planted = FeatureStore.create(tmp_path / "features/lenet5", FeatureStore.open(store).key)
+    with planted.writer() as writer:
+        for sequence in FeatureStore.open(store).values():
+            region = sequence.region * np.array([1, 1, 0.5, 0.25], np.float32)
+            keep = np.flatnonzero((sequence.rows.track == 1) | (np.arange(len(sequence)) > 3))
+            rows = replace(sequence.rows, region=region).select(keep)
+            writer.add(replace(sequence, features=sequence.features[keep], rows=rows))
+    planted.refresh()
+    chosen = ("--regions", "tracks", "--detector", "centernet", "--detector-weights", detector)
+    options = ("--num-frames", 4, "--backbone", "efficientnet_lite0", "--device", "cpu", "--workers", 1)
+    result = run("extract", videos / "top", "--prefix", "top", "-o", tmp_path / "features", *options, *chosen)
+    assert result.exit_code == 0, result.output
+    assert f"efficientnet_lite0: uses the regions of the videos in {planted.path}" in result.stderr
+    opened = FeatureStore.open(tmp_path / "features/efficientnet_lite0")
+    assert sorted(opened) == [f"top/{number}.mp4" for number in (1, 3, 5, 7)]
+    for video_id, sequence in opened.items():
+        assert np.array_equal(sequence.region, planted[video_id].region)
+        assert np.array_equal(sequence.rows.track, planted[video_id].rows.track)  # type: ignore[arg-type]
+        assert np.array_equal(sequence.rows.frame_index, planted[video_id].rows.frame_index)
+
+
+def test_other_frames_than_those_of_the_store_beside_are_looked_at(detector: Path, tmp_path: Path) -> None:
+    video = write_frames(tmp_path / "a.mp4", [picture([(0, UP, True)])] * 50, options={"crf": "1"})
+    few, _ = plan_of(video, detector, View(Sampling("uniform", num_frames=2), SIZE))
+    many, _ = plan_of(video, detector)
+    moved = replace(few.rows, region=few.rows.region * np.float32(0.5))
+    finder_view = View(Sampling("uniform", num_frames=8), SIZE)
+    reader = open_video(video)
+    plans = [
+        PlanKnown(moved, has_same_rows, lambda *args: many)(reader, finder_view, lambda: ())
+        for has_same_rows in (True, False)
+    ]
+    assert all(np.array_equal(one.rows.region, many.rows.region) for one in plans)

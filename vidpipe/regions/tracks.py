@@ -1,7 +1,6 @@
 """The region of each person of a video: squares of a steady size around a track, and the rows that they make."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,7 @@ from vidpipe.records import FramePlan
 from vidpipe.regions.linking import LINK_SETTINGS, PER_SECOND, Track
 from vidpipe.regions.people import WHOLE_PICTURE, squares_in_picture
 
-__all__ = ["TRACK_SETTINGS", "plan_people", "regions_at"]
+__all__ = ["TRACK_SETTINGS", "plan_people", "plan_regions", "regions_at"]
 
 MARGIN = 0.15
 """Around a box, on each side, as a share of its longer side."""
@@ -69,15 +68,31 @@ def plan_people(
     Returns:
         The plan. Where there is nobody, it has the rows of the old one, with the whole picture as their region.
     """
-    row_frames = np.arange(len(plan.rows)) if plan.row_frames is None else plan.row_frames
     found = [regions_at(track, grid_seconds, plan.rows.pts_seconds, picture) for track in tracks]
     if not sum(len(there) for there, _ in found):
-        whole = np.tile(WHOLE_PICTURE, (len(plan.rows), 1))
-        return FramePlan(plan.frame_index, replace(plan.rows, region=whole), row_frames)
+        return plan_regions(plan, np.arange(len(plan.rows)), np.tile(WHOLE_PICTURE, (len(plan.rows), 1)), None)
     index = np.concatenate([there for there, _ in found])
     track = np.concatenate([np.full(len(there), number, np.int32) for number, (there, _) in enumerate(found, start=1)])
     order = np.lexsort((track, index))
-    region = np.concatenate([its for _, its in found])[order]
-    rows = plan.rows.select(index[order], region=region, track=track[order])
-    used, places = np.unique(row_frames[index[order]], return_inverse=True)
+    region = np.concatenate([its for _, its in found])
+    return plan_regions(plan, index[order], region[order], track[order])
+
+
+def plan_regions(
+    plan: FramePlan, index: NDArray[np.int64], region: NDArray[np.float32], track: NDArray[np.int32] | None
+) -> FramePlan:
+    """Make rows of regions out of the rows of a plan.
+
+    Args:
+        plan: of whole frames, or of windows of them.
+        index: (T,) the row of the plan that each new row is of, never decreasing.
+        region: (T, 4) of each new row.
+        track: (T,) the person of each new row, or None.
+
+    Returns:
+        The plan; frames that no row uses are left out.
+    """
+    row_frames = np.arange(len(plan.rows)) if plan.row_frames is None else plan.row_frames
+    rows = plan.rows.select(index, region=region, **({} if track is None else {"track": track}))
+    used, places = np.unique(row_frames[index], return_inverse=True)
     return FramePlan(plan.frame_index[used], rows, places.reshape(len(rows), *row_frames.shape[1:]))
