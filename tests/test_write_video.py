@@ -71,7 +71,16 @@ def test_what_is_in_the_way_is_found_before_the_work(folder: Path, tmp_path: Pat
     assert "copies cannot be written to it" in no_folder.stderr
 
 
-def test_a_copy_needs_a_timeline(folder: Path, tmp_path: Path) -> None:
-    result = run("predict", folder / "run", folder / "long", "--write-video", tmp_path, *CPU)
-    assert result.exit_code == 2
-    assert "--write-video goes with --timeline" in result.stderr
+def test_without_a_timeline_the_copy_shows_the_label_of_the_clip(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(annotated, "write_annotated", lambda video, timeline, out: drawn.append(timeline))
+    clip = folder / "long" / "b" / "a.mp4"
+    result = run("predict", folder / "run", clip, "--write-video", tmp_path, "--format", "json", *CPU)
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    (timeline,) = drawn
+    (segment,) = timeline.segments
+    assert (segment.label, segment.probability) == (answer["label"], answer["probability"])
+    assert (segment.start_seconds, segment.stop_seconds) == pytest.approx((0, times(clip)[-1] + 0.04), abs=1e-6)

@@ -263,14 +263,15 @@ class ExtractConfig(_Checked):
     )
     regions: str = _setting(
         "whole",
-        "What the backbone sees of each frame. people: a box around all people of the video. mask: people alone; all "
-        "else is painted over. background: all but people, who are painted over.",
-        choices=("whole", "people", "mask", "background"),
+        "What the backbone sees of each frame. people: a box around all people of the video. tracks: a box around each "
+        "person, who has a feature sequence of their own. mask: people alone; all else is painted over. background: "
+        "all but people, who are painted over.",
+        choices=("whole", "people", "tracks", "mask", "background"),
     )
     detector: str | None = _setting(
         None,
         "Detector of people (--regions), a name that `vidpipe backbones --kind detector` lists. [default: "
-        "fasterrcnn_mobilenet for people, deeplab_mobilenet for mask and background]",
+        "fasterrcnn_mobilenet for people and tracks, deeplab_mobilenet for mask and background]",
     )
     detector_weights: str = _setting(
         "default",
@@ -322,7 +323,7 @@ class ExtractConfig(_Checked):
         if values.get("clip_seconds") is not None and sampling != "uniform":
             raise UsageError(f"--clip-seconds goes with --sampling uniform, not with --sampling {sampling}")
         if values.get("detector") is not None and values.get("regions", "whole") == "whole":
-            raise UsageError("--detector goes with --regions people, mask or background; give one of them")
+            raise UsageError("--detector goes with --regions people, tracks, mask or background; give one of them")
         if values.get("refine", "none") != "none" and values.get("regions", "whole") not in ("mask", "background"):
             raise UsageError("--refine goes with --regions mask or background; give one of them")
 
@@ -667,7 +668,8 @@ class TimelineConfig(_Checked):
     idle: float = _setting(30.0, "follow: stop after this number of seconds without anything new.", low=0, above=True)
     write_video: str | None = _setting(
         None,
-        "Write an H.264 copy of each video, with its segments burnt in and its sound, into this folder.",
+        "Write an H.264 copy of each video into this folder, with its label or its segments burnt in, a box around "
+        "each person of --regions tracks, and its sound.",
         is_path=True,
         metavar="DIR",
     )

@@ -22,6 +22,7 @@ COLUMN_NAMES: Mapping[str, tuple[Sequence[str], ...]] = {
     "start_seconds": (_START_NAMES,),
     "stop_seconds": (_STOP_NAMES,),
     "probability": (("score", "confidence"),),
+    "person": (),
 }
 """Other names of each column. Its own name is preferred, then the first group of names, then the next."""
 

@@ -18,6 +18,8 @@ __all__ = [
     "FrameBatch",
     "FramePlan",
     "LabeledVideo",
+    "PersonPath",
+    "PersonPrediction",
     "Prediction",
     "Preprocessing",
     "Rows",
@@ -150,7 +152,7 @@ class Rows:
 
     Raises:
         ValueError: the arrays differ in length, the rows are not in order, a row's centre lies outside its interval,
-            a region lies outside the picture, or a number of frames is negative.
+            a region lies outside the picture, a number of frames is negative, or a person has two rows of one frame.
     """
 
     pts_seconds: NDArray[np.float64]
@@ -170,9 +172,12 @@ class Rows:
     num_repeated: NDArray[np.int32] | None = None
     """(T,) how many frames of each row's window repeat the last one, because the video is shorter than the shortest
     window that the backbone can see; None where none is repeated."""
+    track: NDArray[np.int32] | None = None
+    """(T,) the number of the person in each row's region, from 1 on; rows of one frame are in the order of their
+    numbers. None where rows are not of single people, or nobody was found."""
 
     def __post_init__(self) -> None:
-        optional = (self.start_seconds, self.stop_seconds, self.region, self.num_repeated)
+        optional = (self.start_seconds, self.stop_seconds, self.region, self.num_repeated, self.track)
         arrays = (self.frame_index, self.scene_index, *optional)
         if any(len(array) != len(self) for array in arrays if array is not None):
             raise ValueError(f"the arrays of {self!r} differ in length")
@@ -189,12 +194,39 @@ class Rows:
             _check_regions(self.region)
         if self.num_repeated is not None and np.any(self.num_repeated < 0):
             raise ValueError("a row's window repeats a negative number of frames")
+        if self.track is not None:
+            _check_tracks(self.track, steps, has_regions=self.region is not None)
+
+    @property
+    def track_numbers(self) -> tuple[int, ...]:
+        """The numbers of the people, increasing; empty where rows are not of single people."""
+        return () if self.track is None else tuple(np.unique(self.track).tolist())
+
+    def select(self, index: NDArray[Any], **changes: NDArray[Any]) -> Self:
+        """Return some of the rows.
+
+        Args:
+            index: which of the T rows to keep, as NumPy's indexing takes it.
+            changes: arrays of the rows that are kept, by name, in place of their own.
+
+        Returns:
+            These rows.
+        """
+        arrays: dict[str, Any] = {name: None if its is None else its[index] for name, its in vars(self).items()}
+        return type(self)(**(arrays | changes))
 
     def __len__(self) -> int:
         return len(self.pts_seconds)
 
     def __repr__(self) -> str:
         return f"Rows(T={len(self)})"
+
+
+def _check_tracks(track: NDArray[np.int32], frame_steps: NDArray[np.int64], *, has_regions: bool) -> None:
+    if not has_regions or np.any(track < 1):
+        raise ValueError("rows of people have a region, and numbers of people from 1 on")
+    if np.any((frame_steps == 0) & (np.diff(track) <= 0)):
+        raise ValueError("the rows of one frame are not in the order of their people, or a person has two of them")
 
 
 def _check_regions(region: NDArray[np.float32]) -> None:
@@ -385,6 +417,20 @@ class FeatureSequence:
             return self.rows.region
         return np.tile(np.array(_WHOLE_PICTURE, np.float32), (len(self), 1))
 
+    def person(self, track: int) -> Self:
+        """Return the rows of one person; all rows where none is of a single person.
+
+        Args:
+            track: the person's number.
+
+        Returns:
+            The sequence; it has no rows where the video has no such person.
+        """
+        if self.rows.track is None:
+            return self
+        index = np.flatnonzero(self.rows.track == track)
+        return replace(self, features=self.features[index], rows=self.rows.select(index))
+
     def __repr__(self) -> str:
         return f"FeatureSequence({self.video_id!r}, features={self.features.shape})"
 
@@ -432,6 +478,46 @@ class LabeledVideo:
 
 
 @dataclass(frozen=True)
+class PersonPath:
+    """Where a person is in the picture over time."""
+
+    track: int
+    """The person's number."""
+    pts_seconds: NDArray[np.float64]
+    """(T,) increasing."""
+    region: NDArray[np.float32]
+    """(T, 4) x, y, width and height at these times, as fractions of the picture."""
+
+    @classmethod
+    def of(cls, sequence: FeatureSequence, track: int) -> Self:
+        """Return the path that the rows of a person show."""
+        rows = sequence.person(track)
+        return cls(track, rows.pts_seconds, rows.region)
+
+    def at(self, seconds: float) -> tuple[float, float, float, float] | None:
+        """Return the region at a time, between those of the rows; None where the person is not there."""
+        reach = float(np.diff(self.pts_seconds).max(initial=0)) / 2
+        if not self.pts_seconds[0] - reach <= seconds <= self.pts_seconds[-1] + reach:
+            return None
+        x, y, width, height = (float(np.interp(seconds, self.pts_seconds, its)) for its in self.region.T)
+        return x, y, width, height
+
+
+@dataclass(frozen=True)
+class PersonPrediction:
+    """The classes that a model finds most probable for one person of a video."""
+
+    labels: tuple[str, ...]
+    """Most probable first."""
+    probabilities: tuple[float, ...]
+    path: PersonPath
+    start_seconds: float
+    """Of the person's first row."""
+    stop_seconds: float
+    """Of the last one."""
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The classes that a model finds most probable for one video, or why there are none."""
 
@@ -448,6 +534,10 @@ class Prediction:
     """T, the rows of the video's feature sequence; 0 where the video failed."""
     duration_seconds: float = 0.0
     """Of the video; 0 where it failed."""
+    start_seconds: float = 0.0
+    """When the video's first frame is shown, to within the distance of its rows."""
+    people: tuple[PersonPrediction, ...] = ()
+    """The people of the video, by number; empty where rows are not of single people, or nobody was found."""
 
     @property
     def status(self) -> str:
@@ -484,6 +574,8 @@ class Segment:
     label: str
     probability: float | None = None
     """None where a person set the label."""
+    person: int | None = None
+    """The number of the person in the video; None where it is of the whole picture."""
 
     def __post_init__(self) -> None:
         if not np.isfinite([self.start_seconds, self.stop_seconds, self.probability or 0.0]).all():
@@ -536,6 +628,8 @@ class Timeline:
     """`train`, `val` or `test`; None where it is not known."""
     group: str | None = None
     """Clips of one group are never divided between two subsets."""
+    people: tuple[PersonPath, ...] = ()
+    """Where the people of the segments are; empty where it is not known."""
 
 
 @dataclass(frozen=True)

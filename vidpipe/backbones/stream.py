@@ -61,8 +61,10 @@ class Stream:
         spec = _seen_whole(spec or find_backbone(config.backbone), whole=config.crop == "whole")
         spec = _at_stride(spec, config.window_stride)
         pooling = "none" if spec.kind == "motion" else spec.resolve_pool(config.pool)  # before a download
-        if config.grid > 1 and spec.window is None and regions is not None and regions["kind"] == "people":
-            raise UsageError(f"--grid {config.grid} divides whole pictures; leave it out, or --regions people")
+        if config.grid > 1 and spec.window is None and regions is not None and regions["kind"] in ("people", "tracks"):
+            raise UsageError(
+                f"--grid {config.grid} divides whole pictures; leave it out, or --regions {regions['kind']}"
+            )
         grid = _resolve_grid(spec, pooling, config.grid)
         weights = weights or find_weights(spec, config.weights)
         key = FeatureKey.of(

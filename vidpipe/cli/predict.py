@@ -6,6 +6,7 @@ import io
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,13 +28,13 @@ from vidpipe.cli.options import (
 from vidpipe.cli.outputs import OutputLines, check_replaceable
 from vidpipe.cli.predict_follow import check_follow, print_live_segments
 from vidpipe.cli.predict_timeline import CSV_COLUMNS as TIMELINE_COLUMNS
-from vidpipe.cli.predict_timeline import print_timelines
+from vidpipe.cli.predict_timeline import Copies, print_timelines
 from vidpipe.config import PREDICT_SETTINGS, ExtractConfig, PredictConfig, TimelineConfig, make_config
 from vidpipe.config import settings as settings_of
 from vidpipe.errors import InterruptedExtractionError, UsageError, count_of, first_few
 
 if TYPE_CHECKING:
-    from vidpipe.records import Prediction, VideoFile
+    from vidpipe.records import PersonPrediction, Prediction, VideoFile
     from vidpipe.runs.run import Run
 
 __all__ = ["command"]
@@ -126,10 +127,21 @@ def command(
     form = _form(format_, videos, opened_run, top)
     seen = _Seen(opened_run, len(videos), is_table=format_ == "table")
     answer: dict[str, Any] = {"top": top or DEFAULT_TOP, "min_confidence": min_confidence}
-    predictions = seen.watch(predict(opened_run, videos, **answer, store=opened_store, config=config))
+    copies = Copies(videos, timeline.write_video)
+    found = predict(opened_run, videos, **answer, store=opened_store, config=config)
+    predictions = _copied(seen.watch(found), copies)
     _write(output, form, _least_certain(predictions, uncertain) if uncertain else predictions, seen)
     seen.report()
-    _exit(seen.num_failed, unreadable)
+    _exit(seen.num_failed + copies.num_failed, unreadable)
+
+
+def _copied(predictions: "Iterable[Prediction]", copies: Copies) -> "Iterator[Prediction]":
+    """Write the annotated copy of each video before its prediction is passed on."""
+    from vidpipe.timeline.of_clips import timeline_of
+
+    for prediction in predictions:
+        copies.write(timeline_of(prediction))
+        yield prediction
 
 
 def _exit(num_failed: int, unreadable: Sequence[str]) -> None:
@@ -148,8 +160,9 @@ def _check_options(timeline: TimelineConfig, *, top: int | None, uncertain: int 
                 raise UsageError(f"{option} does not go with --timeline, which gives one label for each segment")
         if timeline.idle != TimelineConfig().idle and not timeline.follow:
             raise UsageError("--idle goes with --follow")
-    elif timeline != TimelineConfig():
-        given = [one.name for one in settings_of(TimelineConfig) if getattr(timeline, one.name) != one.default]
+    elif replace(timeline, write_video=None) != TimelineConfig():
+        named = [one for one in settings_of(TimelineConfig) if one.name != "write_video"]
+        given = [one.name for one in named if getattr(timeline, one.name) != one.default]
         raise UsageError(f"--{given[0].replace('_', '-')} goes with --timeline")
 
 
@@ -280,13 +293,21 @@ def _form(format_: str, videos: "Sequence[VideoFile]", run: "Run", top: int | No
 
 
 def _table_line(prediction: "Prediction", width: int) -> str:
-    """`waving/a.mp4   waving 97.1 %   jumping 1.2 %`"""
+    """`waving/a.mp4   waving 97.1 %   jumping 1.2 %`, then a line for each person"""
     ranked = zip(prediction.labels, prediction.probabilities, strict=True)
     text = "   ".join(f"{label} {100 * probability:.1f} %" for label, probability in ranked)
     text = f"{prediction.label}   ({text})" if prediction.is_unknown else text
     text = text or f"failed: {prediction.error}"
     mark = "   [learned from]" if prediction.is_learned else ""
-    return f"{printable(prediction.video_id):<{width}}   {printable(text)}{mark}"
+    video = f"{printable(prediction.video_id):<{width}}   {printable(text)}{mark}"
+    return "\n".join([video, *map(_person_line, prediction.people)])
+
+
+def _person_line(person: "PersonPrediction") -> str:
+    """`  person 1   0.0 – 4.2 s   waving 97.1 %`"""
+    times = f"{person.start_seconds:.1f} – {person.stop_seconds:.1f} s"
+    label = f"{printable(person.labels[0])} {100 * person.probabilities[0]:.1f} %"
+    return f"  person {person.path.track}   {times}   {label}"
 
 
 def _json(prediction: "Prediction", paths: Mapping[str, Path]) -> str:
@@ -301,9 +322,20 @@ def _json(prediction: "Prediction", paths: Mapping[str, Path]) -> str:
             "predictions": [{"label": label, "probability": probability} for label, probability in ranked],
             "learned": prediction.is_learned,
             "seconds_between_frames": prediction.seconds_between_frames,
+            "people": [_person_object(person) for person in prediction.people],
             "error": prediction.error,
         }
     )
+
+
+def _person_object(person: "PersonPrediction") -> dict[str, Any]:
+    ranked = zip(person.labels, person.probabilities, strict=True)
+    return {
+        "track": person.path.track,
+        "start_seconds": person.start_seconds,
+        "stop_seconds": person.stop_seconds,
+        "predictions": [{"label": label, "probability": probability} for label, probability in ranked],
+    }
 
 
 def _csv_row(prediction: "Prediction", paths: Mapping[str, Path], num_ranked: int) -> str | None:

@@ -21,6 +21,7 @@ from vidpipe.datasets.groups import group_by_pattern
 from vidpipe.datasets.intervals import LabeledInterval, read_intervals
 from vidpipe.datasets.labels import labels_table
 from vidpipe.datasets.matching import match_names
+from vidpipe.datasets.people import has_tracks
 from vidpipe.datasets.windows import Windows, cut_windows, grid_of, rows_between
 from vidpipe.errors import LabelsError, UsageError, count_of, first_few
 from vidpipe.features.slices import Slice, SlicedStore
@@ -160,9 +161,15 @@ def label_windows(
         The windows.
 
     Raises:
-        UsageError: the frames are of whole videos or scenes, or the store's clips have another length.
+        UsageError: the frames are of whole videos or scenes, the store's clips have another length, or its rows are of
+            single people.
         LabelsError: no window has a label.
     """
+    if any(has_tracks(store.key) for store in stores.values()):
+        raise UsageError(
+            "labels of intervals do not say which person they are of, so they do not go with --regions tracks; extract "
+            "with --regions people, or label whole videos"
+        )
     window_seconds = _resolve_length(next(iter(stores.values())), truth, window_seconds)
     slices: dict[str, list[Slice]] = {name: [] for name in stores}
     videos, video_of = list[LabeledVideo](), dict[str, str]()

@@ -4,7 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,7 @@ def _table_intervals(
         "stop_seconds": table.need("stop_seconds"),
         "label": table.need("label", label_column),
         "probability": table.column("probability"),
+        "person": table.column("person"),
         "split": table.column("split"),
         "group": table.named(group_column),
     }
@@ -134,6 +135,8 @@ def _table_interval(cells: Cells, strict: bool) -> LabeledInterval:
     start, stop = (_seconds(cells.need(name), cells, name) for name in ("start_seconds", "stop_seconds"))
     probability = _seconds(cells.get("probability"), cells, "probability") if cells.get("probability") else None
     segment = _segment(start, stop, cells.need("label"), probability, cells.place, strict)
+    if (person := cells.get("person") or "").isdecimal():  # other texts name people of the data set
+        segment = replace(segment, person=int(person))
     source = f"the labels' column `{cells.columns['split']}`"
     group = cells.get("group") or None
     return LabeledInterval(cells.need("video"), segment, cells.place, cells.split(), group, None, source)

@@ -7,6 +7,7 @@ what does not fit into memory is read again when a batch needs it.
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from vidpipe.datasets.people import PersonRows, common_people, has_tracks
 from vidpipe.datasets.splits import SUBSETS, Split
 from vidpipe.datasets.streams import Stores, kind_of, name_stores
 from vidpipe.errors import StoreError
@@ -70,6 +72,9 @@ def join_cells(features: NDArray[np.floating[Any]], num_cells: int, *, owner: st
 class SequenceDataset:
     """Labelled videos: their records, class indices, and a feature sequence in each stream.
 
+    Where rows are of single people, a sequence has the rows of all people of its video. `by_person` makes a sequence
+    of each person, which is what heads learn from, and `mean_by_video` joins what they say of one video.
+
     What concerns sequences (`dim`, `lengths`, `batches` and so on) is of the first stream; `stream` selects another.
 
     Args:
@@ -90,7 +95,13 @@ class SequenceDataset:
         self.kinds = {name: kind_of(store.key) for name, store in named.items()}
         """By stream, the kind of its backbone: a key of `vidpipe.heads.inputs.HEAD_INPUTS`."""
         self._num_cells = {name: store.key.num_cells for name, store in named.items()}
-        self._by_stream = {
+        self._tracks = {name: store.tracks(self.video_ids) for name, store in named.items() if has_tracks(store.key)}
+        """By stream with people, (T,) the number of the person in each row; None for a video in which nobody is."""
+        self._people = [common_people(tracks) for tracks in zip(*self._tracks.values(), strict=True)]
+        """N times the numbers of the people; empty without streams with people."""
+        self._owner: Tensor | None = None
+        """(S,) after `by_person`, the place of each person's video among the N videos."""
+        self._by_stream: dict[str, Sequence[Tensor]] = {
             name: [
                 join_cells(rows, self._num_cells[name], owner=f"{store.path}: {video_id}")
                 for video_id, rows in zip(self.video_ids, store.features(self.video_ids), strict=True)
@@ -112,6 +123,7 @@ class SequenceDataset:
         selected = copy.copy(self)
         selected.kinds, selected._num_cells = {name: self.kinds[name]}, {name: self._num_cells[name]}
         selected._by_stream = {name: self._by_stream[name]}
+        selected._tracks = {name: self._tracks[name]} if name in self._tracks else {}
         return selected
 
     @property
@@ -125,7 +137,7 @@ class SequenceDataset:
         return next(iter(self._num_cells.values()))
 
     @property
-    def _sequences(self) -> list[Tensor]:
+    def _sequences(self) -> Sequence[Tensor]:
         return next(iter(self._by_stream.values()))
 
     @property
@@ -163,6 +175,8 @@ class SequenceDataset:
         selected._by_stream = {
             name: [sequences[number] for number in numbers] for name, sequences in self._by_stream.items()
         }
+        selected._tracks = {name: [tracks[number] for number in numbers] for name, tracks in self._tracks.items()}
+        selected._people = [self._people[number] for number in numbers] if self._people else []
         return selected
 
     def concatenate(self, *others: Self) -> Self:
@@ -174,7 +188,51 @@ class SequenceDataset:
         joined._by_stream = {
             name: list(chain.from_iterable(dataset._by_stream[name] for dataset in datasets)) for name in self.streams
         }
+        joined._tracks = {
+            name: list(chain.from_iterable(dataset._tracks[name] for dataset in datasets)) for name in self._tracks
+        }
+        joined._people = list(chain.from_iterable(dataset._people for dataset in datasets))
         return joined
+
+    def by_person(self) -> Self:
+        """Return a sequence for each person, over the same memory; without people, the same videos.
+
+        A person has the label and the group of their video. A stream without people gives its sequence to each, and a
+        video in which nobody is found is one sequence.
+        """
+        if not self._tracks:
+            return self
+        people = [(video, number) for video, numbers in enumerate(self._people) for number in numbers or (0,)]
+        expanded = copy.copy(self)
+        expanded.videos = tuple(self.videos[video] for video, _ in people)
+        expanded._owner = torch.tensor([video for video, _ in people], dtype=torch.int64)
+        expanded.class_index = self.class_index[expanded._owner]
+        nobody: list[NDArray[np.int32] | None] = [None] * len(self)
+        expanded._by_stream = {
+            name: PersonRows(videos, self._tracks.get(name, nobody), people) for name, videos in self._by_stream.items()
+        }
+        expanded._tracks, expanded._people = {}, []
+        return expanded
+
+    def mean_by_video(self, values: Tensor, numbers: Tensor | None = None) -> Tensor:
+        """Return the mean over the people of each video, in the order of the videos.
+
+        Of logits it is the mean of the log-probabilities: what differs is the same for all classes.
+
+        Args:
+            values: (n, K) for sequences of this dataset.
+            numbers: (n,) which sequences, all people of a video or none; None for all.
+
+        Returns:
+            (N, K) for each of their videos; the values themselves before `by_person`.
+        """
+        if self._owner is None:
+            return values
+        owner = self._owner if numbers is None else self._owner[numbers]
+        _, place, counts = np.unique(owner.numpy(), return_inverse=True, return_counts=True)
+        total = torch.zeros(len(counts), values.shape[1], dtype=values.dtype)
+        mean: Tensor = total.index_add_(0, torch.from_numpy(place), values) / torch.from_numpy(counts)[:, None]
+        return mean
 
     def averaged(self) -> Self:
         """Return the same videos with the first stream, each with the mean of its features as its only row."""
@@ -199,6 +257,13 @@ class SequenceDataset:
             name: [alter(name, *its) for its in zip(self.videos, sequences, strict=True)]
             for name, sequences in self._by_stream.items()
         }
+        for name, tracks in self._tracks.items():
+            pairs = [
+                _altered_people(partial(alter, name, video), rows, track)
+                for video, rows, track in zip(self.videos, self._by_stream[name], tracks, strict=True)
+            ]
+            altered._by_stream[name] = [rows for rows, _ in pairs]
+            altered._tracks = altered._tracks | {name: [track for _, track in pairs]}
         return altered
 
     def mapped(self, compute: Callable[[Tensor, Tensor], Tensor], *, batch_size: int = 256) -> Self:
@@ -241,6 +306,17 @@ class SequenceDataset:
         """Return (K,) float weights that balance the classes; the mean weight over the videos is 1."""
         counts = self.class_index.bincount(minlength=self.num_classes)
         return len(self) / ((counts > 0).sum() * counts.clamp_min(1)).float()
+
+
+def _altered_people(
+    alter: Callable[[Tensor], Tensor], rows: Tensor, track: NDArray[np.int32] | None
+) -> tuple[Tensor, NDArray[np.int32] | None]:
+    """The altered rows of each person, one person after the other, and whose they are."""
+    if track is None:
+        return alter(rows), None
+    people = {int(number): alter(rows[torch.from_numpy(track == number)]) for number in np.unique(track)}
+    numbers = np.repeat(np.array(list(people), np.int32), [len(its) for its in people.values()])
+    return torch.cat(list(people.values())), numbers
 
 
 Subsets = Mapping[str, SequenceDataset]

@@ -27,6 +27,7 @@ __all__ = [
     "cut_windows",
     "find_cuts",
     "grid_of",
+    "grid_of_part",
     "rows_between",
     "spans_of_shot",
 ]
@@ -122,6 +123,38 @@ def grid_of(sequence: FeatureSequence, sampling: Sampling, window_seconds: float
     inner = np.interp(np.arange(1, num_rows) * frames_of_row, frame_index, pts_seconds)
     edges = np.concatenate([[start_seconds], inner, [stop_seconds]])
     return RowGrid(edges, min(sampling.num_frames, per_clip, num_rows))
+
+
+def grid_of_part(
+    sequence: FeatureSequence, sampling: Sampling, window_seconds: float, *, num_cells: int = 1
+) -> RowGrid:
+    """Find the time of each row of a part of a video: a row lasts until the middle between it and the next.
+
+    Args:
+        sequence: some consecutive rows of a video, as those of one person.
+        sampling: as for `grid_of`.
+        window_seconds: the length of a window.
+        num_cells: rows of each picture.
+
+    Returns:
+        The grid; it is of the time of these rows alone. A window has as many rows as one of the whole video.
+
+    Raises:
+        UsageError: the sampling is by scene.
+    """
+    whole = grid_of(sequence, sampling, window_seconds, num_cells=num_cells)
+    if sampling.method == "fps":
+        stop_seconds = min(whole.edges_seconds[-1], whole.edges_seconds[-2] + 1 / (sampling.fps or 1))
+        return RowGrid(np.append(whole.edges_seconds[:-1], stop_seconds), whole.rows_per_window)
+    pts_seconds = sequence.pts_seconds[::num_cells]
+    video_stop = float(whole.edges_seconds[-1])
+    if len(pts_seconds) == 1:
+        start, stop = float(pts_seconds[0]), max(float(sequence.stop_seconds[-1]), float(pts_seconds[0]) + 1e-6)
+        return RowGrid(np.array([start, stop]), 1)
+    middles = (pts_seconds[1:] + pts_seconds[:-1]) / 2
+    first = max(float(whole.edges_seconds[0]), 2 * pts_seconds[0] - middles[0])
+    last = min(video_stop, 2 * pts_seconds[-1] - middles[-1])
+    return RowGrid(np.concatenate([[first], middles, [last]]), min(whole.rows_per_window, len(pts_seconds)))
 
 
 def find_cuts(features: NDArray[np.floating[Any]]) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ from vidpipe.explain.backbone import ExplainedBackbone, SeenStage
 from vidpipe.explain.heat import colour_heat, over_picture, resize_places
 from vidpipe.explain.pictures import clean_text, write_png
 from vidpipe.html_pages import render_page, write_whole
-from vidpipe.video.drawn_copy import font_path
+from vidpipe.video.overlays import font_path
 
 __all__ = ["PAGE", "check_folder", "write_backbone"]
 

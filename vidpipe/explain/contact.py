@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vidpipe.explain.explanation import ExplainedVideo, Explanation, StreamExplanation
 from vidpipe.explain.heat import AGAINST, FOR, colour_heat, heat_scale, over_picture, resize_places
 from vidpipe.explain.pictures import clean_text
-from vidpipe.video.drawn_copy import font_path
+from vidpipe.video.overlays import font_path
 
 __all__ = ["contact_sheet", "describe_margin", "draw_row"]
 

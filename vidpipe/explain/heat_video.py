@@ -12,7 +12,8 @@ from vidpipe.explain.explanation import ExplainedVideo, Explanation, Region, Str
 from vidpipe.explain.heat import AGAINST, FOR, colour_heat, resize_places
 from vidpipe.explain.pictures import clean_text
 from vidpipe.records import VideoInfo
-from vidpipe.video.drawn_copy import font_path, header_seconds, write_drawn_copy
+from vidpipe.video.drawn_copy import header_seconds, write_drawn_copy
+from vidpipe.video.overlays import LabelledBox, font_path
 
 __all__ = ["write_heat_video"]
 
@@ -71,6 +72,10 @@ class _Heat:
     def state_at(self, seconds: float) -> tuple[int, ...]:
         """Return the row of each stream that is nearest to a time."""
         return tuple(int(np.abs(stream.rows.pts_seconds - seconds).argmin()) for stream in self._streams)
+
+    def boxes_at(self, seconds: float) -> tuple[LabelledBox, ...]:
+        """Return no boxes."""
+        return ()
 
     def draw(self, rows: tuple[int, ...]) -> Image.Image:
         """Return the heat maps of some rows and the curves, RGBA."""

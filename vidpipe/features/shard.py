@@ -8,14 +8,15 @@
     stop_seconds   (ΣT,)    float64, optional
     region         (ΣT, 4)  float32, optional: x, y, width, height as fractions of the picture, 0 to 1
     num_repeated   (ΣT,)    int32, optional: frames of the row's window that repeat the last one
+    track          (ΣT,)    int32, optional: the number of the person in the row's region, from 1 on
     videos/        one array a column, one row a video: id, start, length, num_frames, …, checksum;
                    optional columns: root, path, fingerprint, source_checksum
     attributes     key (JSON), vidpipe version, created
 
 Row `i` of `videos/` states that its video's sequence is rows [start, start + length) of the arrays above. An optional
-array is missing where no row of the shard needs it: all are single whole frames, or no window repeats a frame. Where
-only some videos need it, it holds NaN for the others, or 0 repeated frames. An optional column may be missing; then,
-and where its text is empty, nothing is known.
+array is missing where no row of the shard needs it: all are single whole frames, no window repeats a frame, or no row
+is of one person. Where only some videos need it, it holds NaN for the others, or 0 in an array of whole numbers. An
+optional column may be missing; then, and where its text is empty, nothing is known.
 
 A file that is read as a shard may hold anything. What refers to other files (links, external and virtual arrays) is
 refused. An array that claims more bytes than the file holds is refused before it is read.
@@ -71,6 +72,7 @@ OPTIONAL_ROW_ARRAYS: dict[str, Any] = {
     "stop_seconds": np.float64,
     "region": np.float32,
     "num_repeated": np.int32,
+    "track": np.int32,
 }
 """Written where rows are windows of frames, or regions of the picture. For other videos of the shard they hold
 `_no_value`."""
@@ -245,6 +247,7 @@ def write_plain(path: Path, sequences: Iterable[tuple[str, FeatureSequence]]) ->
         stop_seconds/<name>   (T,)    where rows are windows of frames
         region/<name>         (T, 4)  where rows are regions of the picture
         num_repeated/<name>   (T,)    where windows repeat the last frame
+        track/<name>          (T,)    where rows are of single people
 
     Args:
         path: the file.
@@ -319,7 +322,7 @@ def row_arrays(sequence: FeatureSequence) -> dict[str, NDArray[Any]]:
 
 def _no_value(name: str) -> float:
     """Return what an optional array holds for a video that does not need it."""
-    return 0 if name == "num_repeated" else np.nan
+    return 0 if OPTIONAL_ROW_ARRAYS[name] is np.int32 else np.nan
 
 
 def _no_values(name: str, num_rows: int) -> NDArray[Any]:
@@ -329,7 +332,7 @@ def _no_values(name: str, num_rows: int) -> NDArray[Any]:
 
 def _has_values(name: str, array: NDArray[Any]) -> bool:
     """Whether an optional array says something about a video's rows."""
-    return bool(array.any() if name == "num_repeated" else not np.isnan(array).all())
+    return bool(array.any() if OPTIONAL_ROW_ARRAYS[name] is np.int32 else not np.isnan(array).all())
 
 
 def write_new(path: Path, content: bytes | memoryview, *, sync: bool = True) -> None:
@@ -404,6 +407,20 @@ class Shard:
         with self._open() as file:
             repeated = _open_row_arrays(file).get("num_repeated")
             return 0 if repeated is None else sum(bool(repeated[r.start : r.start + r.length].any()) for r in rows)
+
+    def tracks(self, rows: Sequence[VideoRow]) -> list[NDArray[np.int32] | None]:
+        """Return the number of the person in each row of some of this shard's videos.
+
+        Args:
+            rows: the videos.
+
+        Returns:
+            (T,) for each video; None where its rows are not of single people.
+        """
+        with self._open() as file:
+            array = _open_row_arrays(file).get("track")
+            found = [None if array is None else array[row.start : row.start + row.length] for row in rows]
+        return [None if its is None or not its.any() else its for its in found]
 
     def features(self, rows: Sequence[VideoRow], *, check: bool = True) -> list[NDArray[np.floating[Any]]]:
         """Return the features of some of this shard's videos, as maps of the file that take no memory of their own.

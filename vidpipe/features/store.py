@@ -252,15 +252,33 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         Raises:
             StoreError: a feature is not finite or too large to compute with, or shards differ in D.
         """
+        found: dict[str, NDArray[np.floating[Any]]] = {}
+        for number, its_rows in self._by_shard(video_ids).items():
+            mapped = self._shard_of_one_size(number).features(its_rows, check=check)
+            found |= zip((row.id for row in its_rows), mapped, strict=True)
+        return [found[video_id] for video_id in video_ids]
+
+    def tracks(self, video_ids: Sequence[str]) -> list[NDArray[np.int32] | None]:
+        """Return the number of the person in each row of some videos.
+
+        Args:
+            video_ids: which; each must be in the store.
+
+        Returns:
+            (T,) for each video; None where its rows are not of single people.
+        """
+        found: dict[str, NDArray[np.int32] | None] = {}
+        for number, its_rows in self._by_shard(video_ids).items():
+            found |= zip((row.id for row in its_rows), self.shards[number].tracks(its_rows), strict=True)
+        return [found[video_id] for video_id in video_ids]
+
+    def _by_shard(self, video_ids: Iterable[str]) -> dict[int, list[VideoRow]]:
+        """By the number of the shard, the rows of some videos."""
         rows: dict[int, list[VideoRow]] = defaultdict(list)
         for video_id in video_ids:
             number, row = self._places[video_id]
             rows[number].append(row)
-        found: dict[str, NDArray[np.floating[Any]]] = {}
-        for number, its_rows in rows.items():
-            mapped = self._shard_of_one_size(number).features(its_rows, check=check)
-            found |= zip((row.id for row in its_rows), mapped, strict=True)
-        return [found[video_id] for video_id in video_ids]
+        return rows
 
     def _shard_of_one_size(self, number: int) -> Shard:
         shard, first = self.shards[number], self.shards[0]

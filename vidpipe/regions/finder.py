@@ -4,6 +4,7 @@ Detection runs in the decoding processes, on whole frames at full size. Then a d
 video, detection is as parallel as decoding, and every stream sees the same regions whatever its own pictures are.
 
 people       plan ─── a few frames ──► detector ──► one box a video ──► a region of each row ──► decode and crop
+tracks       plan ─── 8 frames a second ──► detector ──► linked ──► a region of each row and person ──► decode and crop
 mask         plan ─── decode ──► each frame ──► detector ──► pixels that are hidden ──► paint over, resize and crop
 background   the same, with the other pixels; `--refine crf` first fits the masks to the edges of the frame
 """
@@ -25,20 +26,28 @@ from vidpipe.records import FramePlan
 from vidpipe.regions.crf import Crf, refine_mask
 from vidpipe.regions.detections import PERSON, Detections
 from vidpipe.regions.detector import Detector
+from vidpipe.regions.linking import Track, detection_grid, link_people, select_people
 from vidpipe.regions.load import load_detector
 from vidpipe.regions.masks import MASK_THRESHOLD, people_probability
 from vidpipe.regions.people import people_region
 from vidpipe.regions.spec import DetectorSpec
 from vidpipe.regions.table import DETECTORS, find_detector
+from vidpipe.regions.tracks import TRACK_SETTINGS, plan_people
 from vidpipe.regions.trained import read_header
 from vidpipe.regions.weights import find_detector_weights
 from vidpipe.video.reader import VideoReader
 from vidpipe.video.sampling import uniform_indices
+from vidpipe.video.steps import STEPS_PER_CHUNK
 from vidpipe.video.view import FindScenes, View, plan_video
 
 __all__ = ["RegionFinder"]
 
-_DEFAULT_DETECTORS = {"people": "fasterrcnn_mobilenet", "mask": "deeplab_mobilenet", "background": "deeplab_mobilenet"}
+_DEFAULT_DETECTORS = {
+    "people": "fasterrcnn_mobilenet",
+    "tracks": "fasterrcnn_mobilenet",
+    "mask": "deeplab_mobilenet",
+    "background": "deeplab_mobilenet",
+}
 _NUM_FRAMES = 8
 """The frames of a video in which people are looked for, to find their box."""
 _MARGIN = 0.1
@@ -70,7 +79,7 @@ class RegionFinder:
     """The settings of `--regions` with the detector, resolved."""
 
     kind: str
-    """`people`, `mask` or `background`."""
+    """`people`, `tracks`, `mask` or `background`."""
     detector: _Loadable
     refine: str = "none"
     """How masks are refined: `none` or `crf`."""
@@ -87,13 +96,19 @@ class RegionFinder:
             The finder; None where the backbone sees whole frames.
 
         Raises:
-            UsageError: there is no such detector or weights file, or the detector has no masks and they are asked for.
+            UsageError: there is no such detector or weights file, or the detector does not find what the regions need.
             WeightsError: the weights cannot be downloaded.
         """
         if config.regions == "whole":
             return None
         spec = find_detector(config.detector or _DEFAULT_DETECTORS[config.regions])
-        if config.regions != "people" and not spec.has_masks:
+        if config.regions == "tracks" and not spec.tells_people_apart:
+            apart = ", ".join(name for name, one in DETECTORS.items() if one.tells_people_apart)
+            raise UsageError(
+                f"--regions tracks needs a box for each person, and {spec.name} finds one mask of all people; "
+                f"detectors with boxes: {apart}"
+            )
+        if config.regions in ("mask", "background") and not spec.has_masks:
             with_masks = ", ".join(name for name, one in DETECTORS.items() if one.has_masks)
             raise UsageError(
                 f"--regions {config.regions} needs masks, and {spec.name} finds {' and '.join(spec.finds)}; detectors "
@@ -146,6 +161,8 @@ class RegionFinder:
         }
         if self.kind == "people":
             return common | {"num_frames": _NUM_FRAMES, "margin": _MARGIN}
+        if self.kind == "tracks":
+            return common | TRACK_SETTINGS
         refined = {"crf": _CRF.as_dict()} if self.refine == "crf" else {}
         return common | {"threshold": MASK_THRESHOLD} | refined
 
@@ -169,6 +186,8 @@ class RegionFinder:
         """Return what a stream needs of each video, seen through the regions."""
         if self.kind == "people":
             return replace(view, planner=_PlanPeople(self.detector))
+        if self.kind == "tracks":
+            return replace(view, planner=_PlanTracks(self.detector))
         return replace(view, hidden=_Hidden(self.detector, self.kind == "background", self.refine))
 
 
@@ -197,6 +216,41 @@ def _region_of(reader: VideoReader, detector: _Loadable) -> NDArray[np.float32]:
         for block in reader.blocks(uniform_indices(len(reader.pts_seconds), _NUM_FRAMES)):
             found += detector.detect(block)
         known[detector] = people_region(found, min_score=detector.spec.min_score, margin=_MARGIN)
+    return known[detector]
+
+
+@dataclass(frozen=True)
+class _PlanTracks:
+    """Plans a row for each person and row of the video; it is a `Planner`."""
+
+    detector: _Loadable
+
+    def __call__(self, reader: VideoReader, view: View, find_scenes: FindScenes) -> FramePlan:
+        plan = plan_video(reader, view, find_scenes)
+        tracks, grid_seconds = _tracks_of(reader, self.detector)
+        return plan_people(plan, tracks, grid_seconds, (reader.info.width, reader.info.height))
+
+
+_Tracks = tuple[tuple[Track, ...], NDArray[np.float64]]
+"""The people of a video, and the times of the grid in which they were looked for."""
+_TRACKS: WeakKeyDictionary[VideoReader, dict[_Loadable, _Tracks]] = WeakKeyDictionary()
+"""Of the video that is open, so that several streams detect once."""
+
+
+def _tracks_of(reader: VideoReader, detector: _Loadable) -> _Tracks:
+    """The people of a video. Detecting them in a frame counts as a chunk of decoding, which `--timeout` limits."""
+    known = _TRACKS.setdefault(reader, {})
+    if detector not in known:
+        grid = detection_grid(reader.pts_seconds)
+        found: list[Detections] = []
+        for block in reader.blocks(grid):
+            for frame in block:
+                (one,) = detector.detect(frame[None])
+                found.append(replace(one, masks=None, key_points=None))  # which need memory, and link nothing
+                reader.on_step(STEPS_PER_CHUNK)
+        grid_seconds = reader.pts_seconds[grid]
+        tracks = link_people(found, grid_seconds, min_score=detector.spec.min_score)
+        known[detector] = select_people(tracks, grid_seconds), grid_seconds
     return known[detector]
 
 

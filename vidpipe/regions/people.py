@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from vidpipe.regions.detections import Detections
 
-__all__ = ["WHOLE_PICTURE", "people_region"]
+__all__ = ["WHOLE_PICTURE", "people_region", "squares_in_picture"]
 
 WHOLE_PICTURE = np.array([0, 0, 1, 1], np.float32)
 """x, y, width and height."""
@@ -37,7 +37,27 @@ def people_region(frames: Sequence[Detections], *, min_score: float, margin: flo
     corner, stop = boxes[:, :2].min(axis=0).clip(0, picture), boxes[:, 2:].max(axis=0).clip(0, picture)
     if (stop <= corner).any():
         return WHOLE_PICTURE
-    size = np.minimum((stop - corner).max() * (1 + 2 * margin), picture)
-    start = np.clip((corner + stop) / 2 - size / 2, 0, picture - size)
-    fractions = (start / picture).astype(np.float32)
-    return np.concatenate([fractions, np.minimum((size / picture).astype(np.float32), 1 - fractions)])
+    sides = np.array([(stop - corner).max() * (1 + 2 * margin)])
+    region: NDArray[np.float32]
+    (region,) = squares_in_picture((corner + stop)[None] / 2, sides, (frames[0].width, frames[0].height))
+    return region
+
+
+def squares_in_picture(
+    centres: NDArray[np.float64], sides: NDArray[np.float64], picture: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return squares as regions: moved inward where the picture ends, or cut to its height or width.
+
+    Args:
+        centres: (N, 2) x and y in pixels.
+        sides: (N,) pixels.
+        picture: width and height in pixels.
+
+    Returns:
+        (N, 4) x, y, width and height as fractions of the picture.
+    """
+    whole = np.array(picture, np.float64)
+    size = np.clip(sides[:, None], 1, whole)  # (N, 2)
+    start = np.clip(centres - size / 2, 0, whole - size)
+    fractions = (start / whole).astype(np.float32)
+    return np.concatenate([fractions, np.minimum((size / whole).astype(np.float32), 1 - fractions)], axis=1)

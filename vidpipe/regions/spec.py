@@ -36,6 +36,11 @@ class DetectorSpec:
         return ("boxes",) if self.kind == "boxes" else ("boxes", self.kind)
 
     @property
+    def tells_people_apart(self) -> bool:
+        """Whether it finds people one by one, and not one mask of all of them."""
+        return self.kind != "masks" or self.classes != "person"
+
+    @property
     def has_masks(self) -> bool:
         """Whether it finds masks."""
         return self.kind == "masks"

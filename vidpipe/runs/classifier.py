@@ -6,6 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from vidpipe.datasets.people import split_people
 from vidpipe.datasets.sequences import join_cells, pad
 from vidpipe.features.key import FeatureKey
 from vidpipe.heads.fusion import Fusion
@@ -13,6 +14,9 @@ from vidpipe.records import FeatureSequence
 from vidpipe.runs.run import Run
 
 __all__ = ["SequenceClassifier"]
+
+_LEAST = 1e-30
+"""Probability: smaller ones are not told from 0."""
 
 
 class SequenceClassifier:
@@ -60,6 +64,21 @@ class SequenceClassifier:
             name: join_cells(sequence.features, self.keys[name].num_cells, owner=sequence.video_id)
             for name, sequence in streams.items()
         }
+
+    def classify(self, streams: Mapping[str, FeatureSequence]) -> tuple[Tensor, dict[int, Tensor]]:
+        """Classify a video, and each of its people.
+
+        Args:
+            streams: the video's features.
+
+        Returns:
+            (K,) the probabilities of the video: of several people, the mean of their log-probabilities; and by number
+            those of each person.
+        """
+        people = split_people(streams)
+        found = self.probabilities([self.rows(one) for one in people.values() or [streams]])  # (P, K)
+        joined = found.clamp_min(_LEAST).log().mean(dim=0).softmax(dim=0) if len(found) > 1 else found[0]
+        return joined, dict(zip(people, found, strict=False))
 
     @torch.inference_mode()
     def probabilities(self, parts: Sequence[Mapping[str, Tensor]]) -> Tensor:

@@ -3,6 +3,7 @@
 decode_videos (worker processes) ──FrameBatch──► BatchedModels (full batches across videos) ──VideoFeatures──► stores
 """
 
+import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -21,6 +22,7 @@ from vidpipe.features.inventory import FileChanges, Reused, follow_files
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import WHOLE, Part
 from vidpipe.features.planning import ExtractionPlan, plan_extraction, skip_reasons
+from vidpipe.features.siblings import Sibling, find_known, find_siblings
 from vidpipe.features.sources import fingerprint_of, sources_of, stamp_of
 from vidpipe.features.store import FeatureStore, StoreWriter
 from vidpipe.features.streams import place_stores
@@ -34,6 +36,7 @@ from vidpipe.records import (
     Window,
 )
 from vidpipe.regions.finder import RegionFinder
+from vidpipe.regions.known import PlanKnown
 from vidpipe.video.crop import cell_regions
 from vidpipe.video.decoding import decode_videos, default_workers
 from vidpipe.video.view import View
@@ -52,6 +55,8 @@ __all__ = [
     "preview",
 ]
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_BATCH_SIZE = {"cpu": 8, "cuda": 64}
 """Larger batches are no faster on a CPU and take more memory: their activations no longer fit its caches."""
 
@@ -69,6 +74,8 @@ class LoadedStream:
     """The frames of a row; None where a row is one frame."""
     finder: RegionFinder | None = None
     """Decides what of each frame the backbone sees; None for whole frames."""
+    siblings: tuple[Sibling, ...] = ()
+    """Stores that may have the regions of a video."""
 
     @classmethod
     def load(cls, stream: Stream, config: ExtractConfig, *, num_videos: int) -> "LoadedStream":
@@ -90,6 +97,11 @@ class LoadedStream:
         """What it needs of each video."""
         view = View(self.key.resolve_sampling(), self.engine.preprocessing, self.window)
         return view if self.finder is None else self.finder.applied_to(view)
+
+    def view_of(self, video: VideoFile) -> View:
+        """Return what it needs of one video: regions that a store beside has are not found again."""
+        view, known = self.view, find_known(self.siblings, video)
+        return view if known is None else replace(view, planner=PlanKnown(*known, view.planner))
 
 
 @dataclass(frozen=True)
@@ -275,10 +287,15 @@ def _extract_pending(
     if not to_extract:
         return progress, failures, utilisation
     loaded = {
-        name: LoadedStream.load(streams[name], config, num_videos=len(one.ids))
+        name: replace(
+            LoadedStream.load(streams[name], config, num_videos=len(one.ids)), siblings=find_siblings(stores[name])
+        )
         for name, one in pending.items()
         if one.ids
     }
+    for name, stream in loaded.items():
+        for sibling in stream.siblings:
+            logger.info("%s: uses the regions of the videos in %s", name, sibling.store.path)
     try:
         for progress in extract_into(stores, to_extract, loaded, config=config, wanted=wanted, utilisation=utilisation):
             if progress.failure is not None:
@@ -455,6 +472,7 @@ def iter_features(
         videos,
         {name: stream.view for name, stream in streams.items()},
         wanted=wanted,
+        view_of=lambda video, name: streams[name].view_of(video),
         decoder=config.decoder,
         workers=max_workers,
         timeout_seconds=config.timeout,

@@ -3,13 +3,23 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from vidpipe.backbones.image import choose_device
 from vidpipe.config import ExtractConfig
 from vidpipe.datasets.streams import Stores
 from vidpipe.errors import RunError
-from vidpipe.records import FeatureSequence, Prediction, VideoFailure, VideoFeatures, VideoFile
+from vidpipe.records import (
+    FeatureSequence,
+    PersonPath,
+    PersonPrediction,
+    Prediction,
+    VideoFailure,
+    VideoFeatures,
+    VideoFile,
+)
 from vidpipe.runs.classifier import SequenceClassifier
 from vidpipe.runs.run import Run, stores_of
 from vidpipe.runs.tables import SplitRow
@@ -72,19 +82,39 @@ class _Classifier:
         return self._predict(found.streams)
 
     def _predict(self, streams: Mapping[str, FeatureSequence]) -> Prediction:
-        rows = self._classifier.rows(streams)
-        probabilities = self._classifier.probabilities([rows])[0]  # (1, K) -> (K,)
-        name, sequence = next(iter(streams.items()))
-        best = probabilities.topk(self._top)
+        whole, by_person = self._classifier.classify(streams)
+        sequence = next(iter(streams.values()))
+        labels, probabilities = self._best(whole)
         return Prediction(
             video_id=sequence.video_id,
-            labels=tuple(self._class_names[index] for index in best.indices.tolist()),
-            probabilities=tuple(best.values.tolist()),
-            is_unknown=float(best.values[0]) < self._min_confidence,
+            labels=labels,
+            probabilities=probabilities,
+            is_unknown=probabilities[0] < self._min_confidence,
             is_learned=(_file_name(sequence.video_id), sequence.info.size_bytes) in self._learned,
-            num_frames=len(rows[name]),
+            num_frames=len(np.unique(sequence.rows.frame_index)),
             duration_seconds=sequence.info.duration_seconds,
+            start_seconds=_first_seconds(sequence),
+            people=tuple(self._person(streams, number, its) for number, its in by_person.items()),
         )
+
+    def _best(self, probabilities: Tensor) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        """The most probable classes of (K,), and their probabilities."""
+        best = probabilities.topk(self._top)
+        return tuple(self._class_names[index] for index in best.indices.tolist()), tuple(best.values.tolist())
+
+    def _person(self, streams: Mapping[str, FeatureSequence], number: int, probabilities: Tensor) -> PersonPrediction:
+        """What is predicted for a person, with the regions of the first stream that has them."""
+        rows = next(one for one in streams.values() if one.rows.track is not None).person(number)
+        labels, values = self._best(probabilities)
+        start, stop = float(rows.start_seconds[0]), float(rows.stop_seconds[-1])
+        return PersonPrediction(labels, values, PersonPath.of(rows, number), start, stop)
+
+
+def _first_seconds(sequence: FeatureSequence) -> float:
+    """When the video starts, by the time and the number of its first row's frame."""
+    fps = sequence.info.fps
+    first = float(sequence.pts_seconds[0])
+    return max(min(0.0, first), first - int(sequence.rows.frame_index[0]) / fps if fps > 0 else first)
 
 
 def _file_name(video_id: str) -> str:

@@ -9,16 +9,26 @@ import torch
 
 from vidpipe.backbones.image import choose_device
 from vidpipe.config import ExtractConfig, Sampling, TimelineConfig
+from vidpipe.datasets.people import person_in_time, split_people
 from vidpipe.datasets.windows import STRIDES_PER_WINDOW
 from vidpipe.errors import UsageError
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
 from vidpipe.features.streams import place_stores
-from vidpipe.records import Curve, Timeline, VideoFailure, VideoFeatures, VideoFile
+from vidpipe.records import (
+    Curve,
+    FeatureSequence,
+    PersonPath,
+    Segment,
+    Timeline,
+    VideoFailure,
+    VideoFeatures,
+    VideoFile,
+)
 from vidpipe.runs.classifier import SequenceClassifier
 from vidpipe.runs.run import Run
 from vidpipe.stages.apply import answer_each
-from vidpipe.timeline.classifier import RowClassifier, WindowClassifier
+from vidpipe.timeline.classifier import RowClassifier, RowCurve, WindowClassifier
 from vidpipe.timeline.curves import thin
 from vidpipe.timeline.decoding import Decoding, decode_segments
 
@@ -139,11 +149,32 @@ class _Answerer:
         """Return the timeline of a video, or why there is none."""
         if isinstance(found, VideoFailure):
             return Timeline(found.video_id, error=found.message)
-        curve = self._classifier.curve(found.streams)
-        segments = decode_segments(curve, self._run.class_names, self._decoding, background=self._run.background)
-        times, values = thin(curve.probabilities, curve.grid.edges_seconds, self._plan.stride_seconds)
         duration_seconds = next(iter(found.streams.values())).info.duration_seconds
-        return Timeline(found.video_id, segments, duration_seconds, Curve(self._run.class_names, times, values))
+        if people := split_people(found.streams):
+            return self._by_person(found.video_id, people, duration_seconds)
+        curve = self._classifier.curve(found.streams)
+        times, values = thin(curve.probabilities, curve.grid.edges_seconds, self._plan.stride_seconds)
+        return Timeline(
+            found.video_id, self._segments(curve), duration_seconds, Curve(self._run.class_names, times, values)
+        )
+
+    def _segments(self, curve: RowCurve) -> tuple[Segment, ...]:
+        return decode_segments(curve, self._run.class_names, self._decoding, background=self._run.background)
+
+    def _by_person(
+        self, video_id: str, people: Mapping[int, Mapping[str, FeatureSequence]], duration_seconds: float
+    ) -> Timeline:
+        """The segments of each person, without curves: there would be one for each."""
+        segments: list[Segment] = []
+        for number, streams in people.items():
+            curve = self._classifier.curve(person_in_time(streams), is_part=True)
+            segments += [replace(one, person=number) for one in self._segments(curve)]
+        paths = tuple(
+            PersonPath.of(next(one for one in streams.values() if one.rows.track is not None), number)
+            for number, streams in people.items()
+        )
+        in_order = sorted(segments, key=lambda one: (one.start_seconds, one.person))
+        return Timeline(video_id, tuple(in_order), duration_seconds, people=paths)
 
 
 def _load_classifier(

@@ -11,6 +11,7 @@ from typing import Any
 
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.leaks import Leak, exclude_conflicts, find_leaks
+from vidpipe.datasets.people import check_same_tracks
 from vidpipe.datasets.protocol import Protocol, draw_protocol
 from vidpipe.datasets.sequences import SequenceDataset, Subsets, read_subsets
 from vidpipe.datasets.splits import SUBSETS, Split, describe_grouping
@@ -124,6 +125,7 @@ def train(
     named = choose_streams(name_stores(stores), config.stream_names)
     for store in named.values():
         check_apart_from_store(run_path, store.path)
+    check_same_tracks(named)
     first = next(iter(named.values()))
     with collect_warnings() as conflict_warnings:
         kept = exclude_conflicts(first, videos, skip=skip_conflicts)

@@ -1,4 +1,7 @@
-"""A copy of a video with its timeline burnt in: the current label, its probability, and a bar of all segments."""
+"""A copy of a video with its timeline burnt in: the current label, its probability, and a bar of all segments.
+
+Where segments are of people, the bar has a lane for each, and each person has a box with their number and label.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,10 +11,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vidpipe.errors import UsageError
-from vidpipe.records import Segment, Timeline
+from vidpipe.records import PersonPath, Segment, Timeline
 from vidpipe.timeline.colours import class_colours, labels_of
 from vidpipe.timeline.video_files import copy_path
-from vidpipe.video.drawn_copy import copy_suffix, font_path, header_seconds, write_drawn_copy
+from vidpipe.video.drawn_copy import copy_suffix, header_seconds, write_drawn_copy
+from vidpipe.video.overlays import LabelledBox, font_path
 
 __all__ = ["write_annotated", "write_copy"]
 
@@ -21,6 +25,8 @@ _MIN_BAND_PIXELS, _MAX_BAND_PIXELS = 32, 96
 _BACKDROP = (0, 0, 0, 150)
 _MAX_LABELS = 3
 """Of segments that overlap."""
+_UNLABELLED = "#808080"
+"""The colour of a person without a label."""
 
 
 def write_copy(video: Path, timeline: Timeline, folder: Path, *, overwrite: bool = False) -> Path:
@@ -80,7 +86,7 @@ class _Band:
 
     def __init__(self, width: int, frame_height: int, *, timeline: Timeline, end_seconds: float) -> None:
         height = _band_height(frame_height)
-        self.end_seconds, self._segments = end_seconds, timeline.segments
+        self.end_seconds, self._segments, self._people = end_seconds, timeline.segments, timeline.people
         self._colours = class_colours(labels_of([timeline]))
         self._size = (width, height)
         self.playhead_pixels = max(2, height // 3 // 2 * 2)  # those of the bar
@@ -90,13 +96,30 @@ class _Band:
         self._empty = Image.new("RGBA", self._size, _BACKDROP)
         draw = ImageDraw.Draw(self._empty)
         draw.rectangle((0, text_pixels, width, height), fill="#303030")
+        lanes = sorted({one.person or 0 for one in timeline.segments})
+        lane_pixels = self.playhead_pixels / max(1, len(lanes))
         for one in timeline.segments:
             left, right = (seconds / end_seconds * width for seconds in (one.start_seconds, one.stop_seconds))
-            draw.rectangle((left, text_pixels, max(left, right - 1), height), fill=self._colours[one.label])
+            top = text_pixels + lanes.index(one.person or 0) * lane_pixels
+            corners = (left, top, max(left, right - 1), max(top, top + lane_pixels - (len(lanes) > 1)))
+            draw.rectangle(corners, fill=self._colours[one.label])
 
     def state_at(self, seconds: float) -> tuple[Segment, ...]:
         """Return the segments that hold a time."""
         return tuple(one for one in self._segments if one.start_seconds <= seconds < one.stop_seconds)
+
+    def boxes_at(self, seconds: float) -> tuple[LabelledBox, ...]:
+        """Return the box of each person who is there, with their number and current label."""
+        return tuple(box for path in self._people if (box := self._box(path, seconds)) is not None)
+
+    def _box(self, path: PersonPath, seconds: float) -> LabelledBox | None:
+        region = path.at(seconds)
+        if region is None:
+            return None
+        current = [one for one in self.state_at(seconds) if one.person == path.track]
+        colour = self._colours[current[0].label] if current else _UNLABELLED
+        captions = [_caption(one) for one in current] or [str(path.track)]
+        return LabelledBox(region, colour, ", ".join(captions))
 
     def draw(self, segments: Sequence[Segment]) -> Image.Image:
         """Return the band (h, w), RGBA, with the labels of segments."""
@@ -115,4 +138,5 @@ class _Band:
 
 def _caption(segment: Segment) -> str:
     label = "".join(one if one.isprintable() else " " for one in segment.label)
-    return label if segment.probability is None else f"{label} {segment.probability:.2f}"
+    label = label if segment.probability is None else f"{label} {segment.probability:.2f}"
+    return label if segment.person is None else f"{segment.person} {label}"

@@ -11,7 +11,7 @@ from torch import Tensor
 from vidpipe.config import Sampling
 from vidpipe.datasets.rows import join_streams
 from vidpipe.datasets.streams import kind_of
-from vidpipe.datasets.windows import RowGrid, Windows, cut_windows, find_cuts, grid_of, rows_between
+from vidpipe.datasets.windows import RowGrid, Windows, cut_windows, find_cuts, grid_of, grid_of_part, rows_between
 from vidpipe.features.key import FeatureKey
 from vidpipe.heads.rows import RowHead
 from vidpipe.records import FeatureSequence
@@ -63,11 +63,12 @@ class WindowClassifier:
         images = [name for name, key in classifier.keys.items() if kind_of(key) == "image"]
         self._seen_by = images[0] if images and has_cuts else None
 
-    def curve(self, streams: Mapping[str, FeatureSequence]) -> RowCurve:
+    def curve(self, streams: Mapping[str, FeatureSequence], *, is_part: bool = False) -> RowCurve:
         """Return the curve of a video.
 
         Args:
             streams: its features; the windows are cut from the rows of the first stream.
+            is_part: whether the rows are of a part of the video's time, as those of one person. It is one shot.
 
         Returns:
             The curve.
@@ -77,8 +78,9 @@ class WindowClassifier:
         """
         name = next(iter(streams))
         num_cells = self._classifier.keys[name].num_cells
-        grid = grid_of(streams[name], self._sampling, self._window_seconds, num_cells=num_cells)
-        cuts = self._find_cuts(streams, grid)
+        find_grid = grid_of_part if is_part else grid_of
+        grid = find_grid(streams[name], self._sampling, self._window_seconds, num_cells=num_cells)
+        cuts = np.empty(0, np.int64) if is_part else self._find_cuts(streams, grid)
         windows = cut_windows(grid, self._stride_seconds, cuts)
         return RowCurve(join_windows(windows, self.classify(streams, windows)), grid, cuts)
 
@@ -135,11 +137,12 @@ class RowClassifier:
         self._window_seconds = window_seconds
 
     @torch.inference_mode()
-    def curve(self, streams: Mapping[str, FeatureSequence]) -> RowCurve:
+    def curve(self, streams: Mapping[str, FeatureSequence], *, is_part: bool = False) -> RowCurve:
         """Return the curve of a video.
 
         Args:
             streams: its features.
+            is_part: whether the rows are of a part of the video's time.
 
         Returns:
             The curve.
@@ -150,7 +153,8 @@ class RowClassifier:
         name, key = next(iter(self._keys.items()))
         rows = join_streams({stream: streams[stream] for stream in self._keys}, self._keys)
         sampling = key.resolve_sampling()
-        grid = grid_of(streams[name], sampling, self._window_seconds, num_cells=key.num_cells)
+        find_grid = grid_of_part if is_part else grid_of
+        grid = find_grid(streams[name], sampling, self._window_seconds, num_cells=key.num_cells)
         logits = self._head(rows[None].to(self._device), torch.tensor([len(rows)]))[-1, 0]  # (T, K)
         return RowCurve(logits.double().softmax(dim=1).cpu().numpy(), grid)
 

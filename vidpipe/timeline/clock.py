@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidpipe.datasets.people import has_tracks
 from vidpipe.errors import StoreError
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
@@ -57,6 +58,11 @@ def clock_of(store: FeatureStore) -> Clock:
     if key.num_cells > 1:
         raise StoreError(
             f"{store.path}: has {key.num_cells} rows a frame, other programs read one; extract without --grid"
+        )
+    if has_tracks(key):
+        raise StoreError(
+            f"{store.path}: has rows of several people at one time, other programs read one; extract with --regions "
+            "people or whole"
         )
     if key.window is not None and key.window.get("stride_seconds") is not None:
         return Clock(1 / float(key.window["stride_seconds"]), _half_window(store))

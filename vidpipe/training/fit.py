@@ -82,7 +82,7 @@ def fit_head(
 
     Args:
         name: one of `vidpipe.heads.heads.HEADS`.
-        subsets: `train` and `val`; val may be empty.
+        subsets: `train` and `val`; val may be empty. The head learns from each person, where rows are of single people.
         config: the settings.
         callbacks: called while the head is fitted.
         resume_from: where to continue the fit of a neural head.
@@ -95,7 +95,8 @@ def fit_head(
     Raises:
         TrainingError: the loss is not finite.
     """
-    callbacks = callbacks or Callbacks()
+    callbacks, given = callbacks or Callbacks(), subsets
+    subsets = {subset: subsets[subset].by_person() for subset in ("train", "val")}
     device, config = choose_device(config.device), resolve_input(config, subsets["train"].kind)
     config = resolve_steps(config, len(subsets["train"]))
     with torch.random.fork_rng():
@@ -106,14 +107,14 @@ def fit_head(
         subsets = {subset: _reduced(head, subsets[subset]) for subset in ("train", "val")}
         if isinstance(head, LinearHead):
             fit_linear(head, subsets["train"], config)
-            history = [Epoch(1, *_loss_and_top1(head, subsets["train"]), *_validate(head, subsets["val"]))]
+            history = [Epoch(1, *_loss_and_top1(head, given["train"]), *_validate(head, given["val"]))]
             callbacks.on_epoch(history[0])
         else:
             _fit_components(head, subsets["train"])
             state, num_epochs = resume_from or Checkpoint(), max_epochs or config.epochs or MAX_EPOCHS
             history = _fit_members(head.to(device), subsets, config, callbacks, state, num_epochs)
             if config.calibrate and len(subsets["val"]):
-                head.calibrate(compute_uncalibrated_logits(head, subsets["val"]), subsets["val"].class_index)
+                head.calibrate(compute_uncalibrated_logits(head, given["val"]), given["val"].class_index)
     return head.to(device).eval(), history
 
 
@@ -334,7 +335,7 @@ def _loss_and_top1(head: Head, dataset: SequenceDataset) -> tuple[float, float]:
 
 @torch.inference_mode()
 def compute_logits(head: Head, dataset: SequenceDataset, batch_size: int = 256) -> Tensor:
-    """Apply a head to the videos of a dataset.
+    """Apply a head to the videos of a dataset; of several people in a video, it is the mean.
 
     Args:
         head: the head.
@@ -345,12 +346,13 @@ def compute_logits(head: Head, dataset: SequenceDataset, batch_size: int = 256) 
         (N, K) calibrated logits, on the CPU, in the order of the dataset.
     """
     head.eval()
-    dataset = _reduced(head, dataset)
+    people = dataset.by_person()
+    seen = _reduced(head, people)
     device = next(head.parameters()).device
-    order = dataset.by_length()
-    batches = (batch.to(device) for batch in dataset.batches(batch_size, order=order))
-    logits = torch.cat([head(batch.features, batch.lengths).cpu() for batch in batches])
-    return logits[order.argsort()]
+    order = seen.by_length()
+    batches = (batch.to(device) for batch in seen.batches(batch_size, order=order))
+    logits = torch.cat([head(batch.features, batch.lengths).cpu() for batch in batches])[order.argsort()]
+    return logits if people is dataset else people.mean_by_video(logits)
 
 
 def compute_uncalibrated_logits(head: Head, dataset: SequenceDataset) -> Tensor:

@@ -201,7 +201,8 @@ def _fit_joined(
     member: Member, subsets: Subsets, config: TrainConfig, callbacks: Callbacks
 ) -> tuple[MemberHeads, list[Epoch]]:
     """Fit one linear classifier to the joined statistics of several streams."""
-    trainings = [subsets["train"].stream(stream) for stream in member.streams]
+    people = subsets["train"].by_person()
+    trainings = [people.stream(stream) for stream in member.streams]
     heads = [_linear_head(member.head, training, config) for training in trainings]
     fit_joined(
         heads,

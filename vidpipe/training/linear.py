@@ -55,7 +55,7 @@ def fit_joined(heads: Sequence[LinearHead], trainings: Sequence[SequenceDataset]
     model = _logistic_regression(config)
     with quiet_about_few_videos():
         model.fit(pooled, trainings[0].class_index.numpy())
-        if config.calibrate and len(pooled) >= MIN_CALIBRATION_VIDEOS:
+        if config.calibrate and len(set(trainings[0].video_ids)) >= MIN_CALIBRATION_VIDEOS:
             _calibrate(heads, model, pooled, trainings[0])
     weight = model.coef_ / scale  # (K, F), or (1, F) for two classes
     bias = model.intercept_ - weight @ centre
@@ -129,6 +129,8 @@ def _cross_fitted(
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
     """Yield logits (n, K) and classes (n,) of each fold's videos, except those whose class is in no other fold.
 
+    Of several people in a video, the logits are the mean.
+
     scikit-learn's `cross_val_predict` cannot leave such videos out, nor stop early.
     """
     from sklearn.model_selection import StratifiedGroupKFold
@@ -142,7 +144,10 @@ def _cross_fitted(
         known = np.unique(truth[others])
         fold = fold[np.isin(truth[fold], known)]
         if len(known) > 1 and len(fold):
-            yield _fold_logits(model, pooled, training, others, fold), truth[fold]
+            numbers = torch.from_numpy(fold)
+            logits = torch.from_numpy(_fold_logits(model, pooled, training, others, fold))
+            classes = training.mean_by_video(training.class_index[numbers, None], numbers)[:, 0]
+            yield training.mean_by_video(logits, numbers).numpy(), classes.long().numpy()
 
 
 def _fold_logits(

@@ -76,6 +76,7 @@ def decode_videos(
     views: Mapping[str, View],
     *,
     wanted: Mapping[str, Sequence[str]] | None = None,
+    view_of: Callable[[VideoFile, str], View] | None = None,
     decoder: str = DEFAULT_DECODER,
     workers: int,
     timeout_seconds: float,
@@ -91,6 +92,7 @@ def decode_videos(
         videos: what to read.
         views: by stream, what it needs of each video.
         wanted: by id, the streams that need the video; all of them where it is None.
+        view_of: what a stream needs of one video, where it depends on the video; called just before it is decoded.
         decoder: the reader to try first, one of `vidpipe.video.reader.METHODS`.
         workers: the largest number of processes to run.
         timeout_seconds: how long one chunk of work may take.
@@ -107,7 +109,8 @@ def decode_videos(
 
     def first_piece(video: VideoFile) -> Piece:
         names = views if wanted is None else wanted[video.id]
-        return Piece(video, {name: views[name] for name in names}, methods_from(decoder))
+        its_views = {name: views[name] if view_of is None else view_of(video, name) for name in names}
+        return Piece(video, its_views, methods_from(decoder))
 
     try:
         schedule = _Schedule(pool, timeout_seconds)

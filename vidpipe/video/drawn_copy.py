@@ -6,10 +6,8 @@ One frame is in memory at a time.
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,19 +20,19 @@ from PIL import Image
 from vidpipe.errors import DecodeError, UsageError, VidpipeError
 from vidpipe.version import __version__
 from vidpipe.video.container import open_container, video_stream
+from vidpipe.video.overlays import LabelledBox, draw_box, make_overlays
 
-__all__ = ["Drawing", "MakeDrawing", "copy_suffix", "font_path", "header_seconds", "write_drawn_copy"]
+__all__ = ["Drawing", "MakeDrawing", "copy_suffix", "header_seconds", "write_drawn_copy"]
 
 _SOUND_OF_MP4 = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
 _OPTIONS = {"preset": "veryfast", "crf": "18", "bf": "0"}
 """Of libx264. Without B-frames, frames are written in the order in which they are shown."""
 _KNOWN_MATRICES = (1, 5, 6)
 """BT.709 and the two names of BT.601, as FFmpeg numbers them."""
-_BT709 = 1
 
 
 class Drawing(Protocol):
-    """What is drawn over the lowest rows of upright frames."""
+    """What is drawn over upright frames: a picture over the lowest rows, and boxes anywhere."""
 
     playhead_pixels: int
     """Rows at the lower edge in which a white line shows the time; an even number."""
@@ -46,6 +44,9 @@ class Drawing(Protocol):
 
     def draw(self, state: Any) -> Image.Image:
         """Return the picture of a state, RGBA, as wide as the frames; its height is an even number."""
+
+    def boxes_at(self, seconds: float) -> Sequence[LabelledBox]:
+        """Return the boxes that are shown at a time."""
 
 
 MakeDrawing = Callable[[int, int], Drawing]
@@ -83,11 +84,6 @@ def header_seconds(video: Path) -> float:
     """
     with open_container(video) as source:
         return (source.duration or 0) / av.time_base
-
-
-def font_path() -> str:
-    """Return the file of DejaVu Sans, which comes with matplotlib and knows more scripts than Pillow's own font."""
-    return str(files("matplotlib") / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
 def write_drawn_copy(video: Path, out: Path, make: MakeDrawing, *, strip_share: float = 0.0) -> None:
@@ -230,21 +226,6 @@ class _Encoder:
             self._target.mux(packet)
 
 
-@dataclass(frozen=True)
-class _Overlay:
-    """What is drawn over a plane: `plane * kept + added`."""
-
-    kept: NDArray[np.floating[Any]]
-    """(h, w) 0 where the drawing hides the picture, 1 where there is nothing drawn."""
-    added: NDArray[np.floating[Any]]
-    """(h, w)"""
-
-    def over(self, plane: NDArray[Any]) -> None:
-        """Draw over the last rows of a plane (H, w)."""
-        rows = plane[-len(self.kept) :]
-        rows[:] = np.rint(rows * self.kept + self.added)
-
-
 class _Burner:
     """Draws over upright frames."""
 
@@ -260,7 +241,7 @@ class _Burner:
             "color_trc": frame.color_trc,
         }
         self._drawing = make(self.width, self.height)
-        self._overlays = lru_cache(maxsize=2)(self._make_overlays)
+        self._overlays = lru_cache(maxsize=2)(lambda state: make_overlays(self._drawing.draw(state), self._matrix))
 
     def pixel_aspect(self, original: Fraction) -> Fraction:
         """Return the shape of a pixel after rotation."""
@@ -276,6 +257,8 @@ class _Burner:
         for plane, overlay in zip(planes, self._overlays(self._drawing.state_at(seconds)), strict=True):
             overlay.over(plane)
         self._draw_playhead(planes, seconds)
+        for box in self._drawing.boxes_at(seconds):
+            draw_box(planes, box, self._matrix)
         burnt = av.VideoFrame.from_ndarray(flat.reshape(-1, self.width), format="yuv420p")
         burnt.color_range, burnt.colorspace = 1, self._matrix
         return burnt
@@ -286,35 +269,6 @@ class _Burner:
         top = self.height - self._drawing.playhead_pixels
         for plane, scale, white in zip(planes, (1, 2, 2), (235, 128, 128), strict=True):
             plane[top // scale :, 2 * column // scale : (2 * column + 2) // scale] = white
-
-    def _make_overlays(self, state: Hashable) -> tuple[_Overlay, ...]:
-        """Return the drawings over Y, U and V."""
-        drawing = np.asarray(self._drawing.draw(state), np.float32) / 255  # (h, w, 4)
-        small = drawing.reshape(len(drawing) // 2, 2, self.width // 2, 2, 4)
-        weighted = np.concatenate([small[..., :3] * small[..., 3:], small[..., 3:]], axis=-1).mean(axis=(1, 3))
-        luma, _, _ = _to_yuv(drawing[..., :3], self._matrix)
-        alpha = drawing[..., 3]
-        half_alpha = weighted[..., 3]
-        colours = weighted[..., :3] / np.maximum(half_alpha, 1e-6)[..., None]
-        _, blue, red = _to_yuv(colours, self._matrix)
-        return (
-            _Overlay(1 - alpha, luma * alpha),
-            *(_Overlay(1 - half_alpha, plane * half_alpha) for plane in (blue, red)),
-        )
-
-
-def _to_yuv(
-    rgb: NDArray[np.floating[Any]], matrix: int
-) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
-    """Return Y, U and V in 0 to 255, of limited range, for RGB (h, w, 3) in 0 to 1 (ITU-R BT.601 and BT.709)."""
-    weight_red, weight_blue = (0.2126, 0.0722) if matrix == _BT709 else (0.299, 0.114)
-    red, green, blue = np.moveaxis(rgb, -1, 0)
-    luma = weight_red * red + (1 - weight_red - weight_blue) * green + weight_blue * blue
-    return (
-        16 + 219 * luma,
-        128 + 112 * (blue - luma) / (1 - weight_blue),
-        128 + 112 * (red - luma) / (1 - weight_red),
-    )
 
 
 class _Upright:

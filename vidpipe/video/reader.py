@@ -35,6 +35,8 @@ class VideoReader(Protocol):
     """(F,) presentation times of all frames, increasing."""
     end_seconds: float
     """When the last frame's presentation ends."""
+    on_step: OnStep
+    """Called with the number of packets or frames read, or with as many for other work on frames."""
 
     def blocks(
         self, frame_index: Sequence[int] | NDArray[np.int64], *, keep: bool = False

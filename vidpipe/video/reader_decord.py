@@ -44,7 +44,7 @@ class DecordReader:
 
     def __init__(self, source: Source, *, on_step: OnStep = no_step) -> None:
         path, packets = source.path, source.packets
-        self._on_step = on_step
+        self.on_step = on_step
         _check_packets(packets)
         self._pyav = PyavReader(source, on_step=on_step)
         if not self._pyav.is_upright:
@@ -83,7 +83,7 @@ class DecordReader:
                 frames = self._reader.get_batch(list(map(int, frame_index[start : start + self._block]))).asnumpy()
             except self._errors as error:
                 raise DecodeError(_first_line(error)) from error
-            self._on_step(STEPS_PER_CHUNK)
+            self.on_step(STEPS_PER_CHUNK)
             if _repeats(frames):
                 raise DecodeError("decord gave one frame twice")
             yield frames

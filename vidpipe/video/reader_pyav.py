@@ -53,7 +53,7 @@ class PyavReader:
         packets = source.packets
         if not packets.timed or packets.num_lost or not len(packets.key_ticks):
             raise DecodeError("its packets do not state reliably which frames there are")
-        self._packets, self._on_step = packets, on_step
+        self._packets, self.on_step = packets, on_step
         self._container, self._stream = source.container, source.stream
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._position: int | None = None
@@ -118,7 +118,7 @@ class PyavReader:
             self._frames, self._skipped = self._decoded_from(key), set()
         try:
             for frame in self._frames:
-                self._on_step(1)
+                self.on_step(1)
                 if frame.is_corrupt:
                     break
                 if frame.pts == tick:
@@ -224,7 +224,7 @@ class SurveyReader:
 
     def __init__(self, source: Source, *, on_step: OnStep = no_step) -> None:
         packets = source.packets
-        self._path, self._on_step = source.path, on_step
+        self._path, self.on_step = source.path, on_step
         self._num_errors = 0
         survey = _Survey()
         for frame in self._decoded():
@@ -274,7 +274,7 @@ class SurveyReader:
     def _decoded(self) -> Iterator["av.VideoFrame"]:
         """Yield every frame that decodes, in presentation order."""
         with open_container(self._path) as container:
-            yield from decode_all(container, video_stream(container), on_step=self._on_step, on_error=self._count_error)
+            yield from decode_all(container, video_stream(container), on_step=self.on_step, on_error=self._count_error)
 
     def _count_error(self) -> None:
         self._num_errors += 1

@@ -41,7 +41,8 @@ def write_csv(path: Path, timelines: Sequence[Timeline]) -> list[str]:
 
     Args:
         path: the file.
-        timelines: what to write. The columns `probability`, `split` and `group` are written where some have them.
+        timelines: what to write. The columns `probability`, `person`, `split` and `group` are written where some
+            have them.
 
     Returns:
         Sentences about what CSV cannot hold.
@@ -51,6 +52,7 @@ def write_csv(path: Path, timelines: Sequence[Timeline]) -> list[str]:
     """
     optional = {
         "probability": any(one.probability is not None for timeline in timelines for one in timeline.segments),
+        "person": any(one.person is not None for timeline in timelines for one in timeline.segments),
         "split": any(one.split is not None for one in timelines),
         "group": any(one.group is not None for one in timelines),
     }
@@ -60,7 +62,7 @@ def write_csv(path: Path, timelines: Sequence[Timeline]) -> list[str]:
     writer.writeheader()
     writer.writerows(_row(timeline, segment) for timeline in timelines for segment in timeline.segments)
     write_whole(path, stream.getvalue())
-    return describe_losses("CSV", timelines, holds=("probability", "split", "group", "exact"))
+    return describe_losses("CSV", timelines, holds=("probability", "person", "split", "group", "exact"))
 
 
 def write_activitynet(path: Path, timelines: Sequence[Timeline]) -> list[str]:
@@ -118,6 +120,7 @@ def _row(timeline: Timeline, segment: Segment) -> dict[str, Any]:
         "stop_seconds": segment.stop_seconds,
         "label": segment.label,
         "probability": segment.probability,
+        "person": segment.person,
         "split": timeline.split,
         "group": timeline.group,
     }

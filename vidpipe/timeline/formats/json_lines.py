@@ -69,6 +69,7 @@ def to_object(timeline: Timeline) -> dict[str, Any]:
                 "stop_seconds": one.stop_seconds,
                 "label": one.label,
                 "probability": one.probability,
+                **({} if one.person is None else {"person": one.person}),
             }
             for one in timeline.segments
         ],
@@ -128,12 +129,13 @@ def _timelines(path: Path) -> Iterator[Timeline]:
 
 
 def _segment(found: dict[str, Any]) -> Segment:
-    probability = found.get("probability")
+    probability, person = found.get("probability"), found.get("person")
     return Segment(
         float(found["start_seconds"]),
         float(found["stop_seconds"]),
         str(found["label"]),
         None if probability is None else float(probability),
+        None if person is None else int(person),
     )
 
 

@@ -19,6 +19,7 @@ _OF_VIDEOS: Mapping[str, tuple[str, Callable[[Timeline], bool]]] = {
 """By what a format may hold: its name in messages, and whether a timeline has it."""
 _OF_SEGMENTS: Mapping[str, tuple[str, Callable[[Segment], bool]]] = {
     "probability": ("probabilities of segments", lambda one: one.probability is not None),
+    "person": ("which person a segment is of", lambda one: one.person is not None),
     "exact": ("times finer than milliseconds; rounded", lambda one: not _is_whole(one)),
 }
 
@@ -30,7 +31,7 @@ def describe_losses(name: str, timelines: Sequence[Timeline], *, holds: Collecti
         name: the format's name, for messages.
         timelines: what is written.
         holds: what the format can hold: `duration`, `curve`, `split`, `group`, `path`, `failure`, `empty`,
-            `probability`, `exact`.
+            `probability`, `person`, `exact`.
 
     Returns:
         The sentences.
