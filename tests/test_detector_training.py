@@ -26,7 +26,7 @@ from vidpipe.regions.training.fit import Step
 from vidpipe.regions.training.scoring import DetectorScores, score_files
 from vidpipe.regions.training.trainers import TRAINERS, Plan
 
-TINY = {"size": 64, "width": 0.0625, "epochs": 2, "weights": "random"}
+TINY: dict[str, Any] = {"size": 64, "width": 0.0625, "epochs": 2, "weights": "random"}
 LIGHT = ("ssdlite", "yolov3", "fcn8s", "unet")
 
 
