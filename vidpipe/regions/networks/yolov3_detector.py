@@ -47,8 +47,9 @@ def load_yolov3(weights: WeightsFile, device: torch.device) -> "YoloDetector":
         try:
             network.load_state_dict(dict(load_tensors(weights.path)))
         except RuntimeError as error:
-            reason = str(error).splitlines()[1].strip()
-            raise WeightsError(f"{weights.path}: these are not weights of yolov3: {reason}") from error
+            raise WeightsError(
+                f"{weights.path}: these are not weights of yolov3: its tensors have other names or shapes"
+            ) from error
     return YoloDetector(network.requires_grad_(False).eval().to(device))
 
 
@@ -90,7 +91,8 @@ class YoloDetector:
         return tuple(one for start in starts for one in self._detect_batch(frames[start : start + _BATCH_SIZE]))
 
     def _detect_batch(self, frames: NDArray[np.uint8]) -> list[Detections]:
-        letterbox = Letterbox.of(*frames.shape[2:], self._network.settings.size)
+        height, width = frames.shape[2:]
+        letterbox = Letterbox.of(height, width, self._network.settings.size)
         pixels = torch.from_numpy(letterbox.pictures(frames)).to(self._device) / 255
         with torch.inference_mode():
             raw = join_scales(self._network(pixels), self._network.settings.num_anchors)  # (N, P, 5 + K)
