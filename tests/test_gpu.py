@@ -17,6 +17,9 @@ from vidpipe.explain.places import NetworkView
 from vidpipe.explain.shares import share_out
 from vidpipe.features.store import FeatureStore
 from vidpipe.heads.heads import build_head
+from vidpipe.regions.load import load_detector
+from vidpipe.regions.table import find_detector
+from vidpipe.regions.weights import find_detector_weights
 from vidpipe.stages.extract import extract
 from vidpipe.stages.train import train
 from vidpipe.video.files import find_videos
@@ -35,6 +38,16 @@ def test_features_on_the_gpu_are_those_of_the_cpu() -> None:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("full", 1e-3), ("half", 1e-2)])
+def test_yolov3_finds_on_the_gpu_what_it_finds_on_the_cpu() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 120, 160), dtype=np.uint8)
+    spec = find_detector("yolov3")
+    weights = find_detector_weights(spec, "random")
+    on_cpu, on_gpu = (load_detector(spec, weights, device=device).detect(frames) for device in ("cpu", "cuda"))
+    for one, other in zip(on_cpu, on_gpu, strict=True):
+        assert len(one) == len(other) > 0
+        assert np.allclose(one.scores, other.scores, atol=1e-3)
+
+
 def test_batches_in_flight_come_back_in_order(precision: str, tolerance: float) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (5, 8, 3, 224, 224), dtype=np.uint8)
     spec = BACKBONES["efficientnet_lite0"]
