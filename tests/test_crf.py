@@ -1,20 +1,15 @@
 """Refinement of masks: mean field against plain loops, and masks of drawn figures against what was drawn."""
 
 import math
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.commands import LENET, run
-from tests.media import write_video
 from vidpipe.demo.figures import draw, pose, random_figure, random_scene
-from vidpipe.features.store import FeatureStore
 from vidpipe.regions.crf import Crf, refine_mask
-from vidpipe.regions.finder import RegionFinder
 
 CPU = torch.device("cpu")
 
@@ -31,9 +26,9 @@ def kernel_by_hand(frame: NDArray[np.uint8], crf: Crf) -> NDArray[np.float64]:
         one = np.zeros_like(total)
         for i, p in enumerate(places):
             for j, q in enumerate(places):
-                squares = sum(((a - b) / (distance * max(height, width))) ** 2 for a, b in zip(p, q, strict=True))
+                squares = math.dist(p, q) ** 2 / (distance * max(height, width)) ** 2
                 if has_color:
-                    squares += sum(((int(a) - int(b)) / crf.appearance_color) ** 2 for a, b in zip(frame[p], frame[q]))
+                    squares += math.dist(frame[p].astype(float), frame[q].astype(float)) ** 2 / crf.appearance_color**2
                 one[i, j] = math.exp(-squares / 2) if i != j else 0
         sums = one.sum(axis=1)
         total += weight * one / np.sqrt(sums[:, None] * sums)
@@ -96,7 +91,9 @@ def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
 
 @pytest.mark.parametrize("spoil", [coarse, patchy])
-def test_masks_of_drawn_figures_come_nearer_to_what_was_drawn(spoil: type) -> None:
+def test_masks_of_drawn_figures_come_nearer_to_what_was_drawn(
+    spoil: Callable[[NDArray[np.bool_]], NDArray[np.float32]],
+) -> None:
     before, after = [], []
     for seed in range(4):
         frame, drawn = figure(seed)
