@@ -56,8 +56,9 @@ def config(
 
 def random_numbers(text: str, *, seed: int = 0) -> NDArray[np.float32]:
     """Numbers for all layers of a .cfg, of a size that keeps the outputs near 1."""
-    random, channels, numbers = np.random.RandomState(seed), [], [np.zeros(0)]  # its stream never changes
-    before = 3
+    random = np.random.RandomState(seed)  # its stream never changes
+    channels: list[int] = []
+    numbers, before = [np.zeros(0)], 3
     for name, body in re.findall(r"\[(\w+)\]\n([^\[]*)", text)[1:]:
         values = dict(re.findall(r"(\w+) *= *(.*)", body))
         if name == "convolutional":

@@ -1,20 +1,15 @@
 """Refinement of masks: mean field against plain loops, and masks of drawn figures against what was drawn."""
 
 import math
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.commands import LENET, run
-from tests.media import write_video
-from vidpipe.demo.figures import draw, pose, random_figure, random_scene
-from vidpipe.features.store import FeatureStore
+from tests.masks import coarse, drawn_figure, iou, patchy
 from vidpipe.regions.crf import Crf, refine_mask
-from vidpipe.regions.finder import RegionFinder
 
 CPU = torch.device("cpu")
 
@@ -31,9 +26,9 @@ def kernel_by_hand(frame: NDArray[np.uint8], crf: Crf) -> NDArray[np.float64]:
         one = np.zeros_like(total)
         for i, p in enumerate(places):
             for j, q in enumerate(places):
-                squares = sum(((a - b) / (distance * max(height, width))) ** 2 for a, b in zip(p, q, strict=True))
+                squares = math.dist(p, q) ** 2 / (distance * max(height, width)) ** 2
                 if has_color:
-                    squares += sum(((int(a) - int(b)) / crf.appearance_color) ** 2 for a, b in zip(frame[p], frame[q]))
+                    squares += math.dist(frame[p].astype(float), frame[q].astype(float)) ** 2 / crf.appearance_color**2
                 one[i, j] = math.exp(-squares / 2) if i != j else 0
         sums = one.sum(axis=1)
         total += weight * one / np.sqrt(sums[:, None] * sums)
@@ -66,40 +61,13 @@ def test_a_small_frame_is_refined_by_exact_mean_field() -> None:
     assert np.abs(mask.ravel() - expected).max() > 0.2
 
 
-def figure(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A frame with a drawn figure, and the pixels that differ from the scene without it."""
-    random = np.random.default_rng(seed)
-    scene = random_scene(320, 240, random, indoors=seed % 2 == 0)
-    frame = np.asarray(draw(random_figure(random), scene, pose("raise_arms", float(random.uniform()))))
-    empty = scene.behind.copy()
-    empty.paste(scene.before, mask=scene.before)
-    without = np.asarray(empty.reduce(scene.behind.width // frame.shape[1]))
-    return frame, np.abs(frame.astype(int) - without).max(axis=2) > 40
-
-
-def coarse(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """As of a network with a stride of 16 pixels."""
-    pixels = torch.from_numpy(mask.astype(np.float32))[None, None]
-    small = torch.nn.functional.avg_pool2d(pixels, 16)
-    return torch.nn.functional.interpolate(small, mask.shape, mode="bilinear")[0, 0].numpy()
-
-
-def patchy(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """With holes in the figure and spots beside it."""
-    spots = torch.randn((1, 1, 24, 32), generator=torch.Generator().manual_seed(0))
-    noise = torch.nn.functional.interpolate(spots, mask.shape, mode="bilinear")[0, 0].numpy()
-    return np.asarray(1 / (1 + np.exp(-(np.where(mask, 1.5, -2) + 2 * noise))), np.float32)
-
-
-def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    return float((one & other).sum() / (one | other).sum())
-
-
 @pytest.mark.parametrize("spoil", [coarse, patchy])
-def test_masks_of_drawn_figures_come_nearer_to_what_was_drawn(spoil: type) -> None:
+def test_masks_of_drawn_figures_come_nearer_to_what_was_drawn(
+    spoil: Callable[[NDArray[np.bool_]], NDArray[np.float32]],
+) -> None:
     before, after = [], []
     for seed in range(4):
-        frame, drawn = figure(seed)
+        frame, drawn = drawn_figure(seed)
         mask = spoil(drawn)
         before.append(iou(mask >= 0.5, drawn))
         after.append(iou(refine_mask(mask, frame, crf=Crf(), device=CPU) >= 0.5, drawn))

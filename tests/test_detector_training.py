@@ -26,7 +26,7 @@ from vidpipe.regions.training.fit import Step
 from vidpipe.regions.training.scoring import DetectorScores, score_files
 from vidpipe.regions.training.trainers import TRAINERS, Plan
 
-TINY = {"size": 64, "width": 0.0625, "epochs": 2, "weights": "random"}
+TINY: dict[str, Any] = {"size": 64, "width": 0.0625, "epochs": 2, "weights": "random"}
 LIGHT = ("ssdlite", "yolov3", "fcn8s", "unet")
 
 
@@ -70,7 +70,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss(name: str, folder: Path) -> Non
     examples = Examples.read(annotations, folder / "videos", size=96, learned=trainer.learned)
     torch.manual_seed(0)
     width = 0.125 if trainer.has_width else 1.0
-    plan = Plan(name, (1,), 96, width, examples.box_sizes(), 0, encoder="mobilenet_v2")
+    plan = Plan(name, (1,), 96, width, examples.box_sizes(), encoder="mobilenet_v2")
     network = trainer.build(trainer.settings(plan)).train()
     optimiser = torch.optim.AdamW(network.parameters(), 3e-3)
     pixels, truths = torch.from_numpy(examples.pictures[:] / np.float32(255)), [examples.truth(0), examples.truth(1)]

@@ -6,17 +6,22 @@ import numpy as np
 import pytest
 import torch
 
+from tests.annotated import write_annotated_figures
 from tests.media import write_video
 from tests.trainings import QUICK, rising_and_falling
 from vidpipe.backbones.engines.torch import TorchEngine
 from vidpipe.backbones.image import load_backbone
 from vidpipe.backbones.table import BACKBONES
 from vidpipe.backbones.weights import find_weights
-from vidpipe.config import ExtractConfig, TrainConfig
+from vidpipe.config import DetectorConfig, ExtractConfig, TrainConfig
 from vidpipe.explain.places import NetworkView
 from vidpipe.explain.shares import share_out
 from vidpipe.features.store import FeatureStore
 from vidpipe.heads.heads import build_head
+from vidpipe.regions.load import load_detector
+from vidpipe.regions.table import find_detector
+from vidpipe.regions.training.train import train_detector
+from vidpipe.regions.weights import find_detector_weights
 from vidpipe.stages.extract import extract
 from vidpipe.stages.train import train
 from vidpipe.video.files import find_videos
@@ -32,6 +37,16 @@ def test_features_on_the_gpu_are_those_of_the_cpu() -> None:
     spec = BACKBONES["efficientnet_lite0"]
     on_cpu, on_gpu = (load_backbone(spec, device=device)(frames).cpu() for device in ("cpu", "cuda"))
     assert (on_cpu - on_gpu).norm() / on_cpu.norm() < 1e-2
+
+
+def test_yolov3_finds_on_the_gpu_what_it_finds_on_the_cpu() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 120, 160), dtype=np.uint8)
+    spec = find_detector("yolov3")
+    weights = find_detector_weights(spec, "random")
+    on_cpu, on_gpu = (load_detector(spec, weights, device=device).detect(frames) for device in ("cpu", "cuda"))
+    for one, other in zip(on_cpu, on_gpu, strict=True):
+        assert len(one) == len(other) > 0
+        assert np.allclose(one.scores, other.scores, atol=1e-3)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("full", 1e-3), ("half", 1e-2)])
@@ -56,6 +71,18 @@ def test_training_on_the_gpu_learns(tmp_path: Path) -> None:
     store, videos = rising_and_falling(tmp_path)
     config = TrainConfig(**{**vars(QUICK), "device": "cuda"})
     assert train(store, videos, tmp_path / "run", config=config).evaluations["test"]["lstm"].top1 > 0.9
+
+
+@pytest.mark.parametrize("detector", ["yolov3", "fcn8s", "ssdlite"])
+def test_a_detector_learns_on_the_gpu_and_runs_on_the_cpu(tmp_path: Path, detector: str) -> None:
+    write_annotated_figures(tmp_path)
+    config = DetectorConfig(epochs=2, size=64, weights="random", device="cuda", batch_size=2)
+    annotations, path = tmp_path / "annotations.json", tmp_path / "mine.safetensors"
+    result = train_detector(annotations, tmp_path / "videos", path, detector=detector, config=config)
+    assert result.best_epoch in (1, 2)
+    spec = find_detector(detector)
+    on_cpu = load_detector(spec, find_detector_weights(spec, str(path)), device="cpu")
+    assert len(on_cpu.detect(np.zeros((2, 3, 48, 64), np.uint8))) == 2
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "vit_tiny"])

@@ -10,6 +10,7 @@ import click
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.annotated import write_annotated_figures
 from tests.commands import LENET, run
 from tests.media import moving_square, write_frames
 from tests.stores import make_store
@@ -88,6 +89,22 @@ def test_predicted_timelines_are_as_described(made: Path) -> None:
         assert {one["status"] for one in found} == {"ok", "failed"}
         assert any(one["segments"] for one in found)
         assert any(one["curve"] is not None for one in found) == has_curves
+
+
+def test_scores_of_detectors_are_as_described(tmp_path: Path) -> None:
+    write_annotated_figures(tmp_path)
+    truth = json.loads((tmp_path / "annotations.json").read_text())
+    points = {"keypoints": []}
+    for name, more in (("boxes", {"segmentation": [], **points}), ("masks", points), ("all", {})):
+        content = {**truth, "annotations": [one | more | {"score": 0.9} for one in truth["annotations"]]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        chosen = ("regions", "score", tmp_path / "annotations.json", tmp_path / f"{name}.json")
+        (found,) = check("regions score TRUTH.json FOUND.json", *chosen)
+        assert [found[key] is None for key in ("masks", "key_points", "overlap")] == [
+            name == "boxes",
+            name != "all",
+            name == "boxes",
+        ]
 
 
 def test_explanations_are_as_described(made: Path, tmp_path: Path) -> None:

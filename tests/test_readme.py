@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import click
@@ -25,7 +26,7 @@ PAGES = {
 TEXT = "\n".join(PAGES.values())
 LONG_PAGES = (
     *("docs/backbones.md", "docs/explaining.md", "docs/extracting.md", "docs/predicting.md"),
-    *("docs/timeline.md", "docs/training.md"),
+    *("docs/regions.md", "docs/timeline.md", "docs/training.md"),
 )
 IN_EVERY_COMMAND = {"--help", "--quiet", "--debug", "--version"}
 OPTION = re.compile(r"(?<![\w-])--[A-Za-z][A-Za-z-]*")
@@ -54,6 +55,20 @@ def write_labelled_videos(folder: Path) -> None:
     joined = [frame for number in range(8) for frame in moving_square(number, to_the_right=number % 2 == 0)]
     write_frames(folder / "long.mp4", joined)
     write_timelines(folder)
+    write_boxes(folder)
+
+
+def write_boxes(folder: Path) -> None:
+    """The squares in the labelled videos, as COCO JSON."""
+    images, annotations = [], []
+    for label in ("fight", "no_fight"):
+        for number, step in product(range(6), range(0, 12, 2)):
+            one = {"id": len(images), "file_name": f"{label}/{number}.mp4", "frame_index": step}
+            images.append({**one, "width": 96, "height": 64})
+            left = step * 6 if label == "fight" else 66 - step * 6
+            annotations.append({"id": len(images), "image_id": one["id"], "category_id": 1, "bbox": [left, 20, 24, 24]})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+    (folder / "boxes.json").write_text(json.dumps(content))
 
 
 def write_timelines(folder: Path) -> None:

@@ -130,8 +130,9 @@ def test_a_classifier_that_became_convolutions_gives_the_same_logits(width: floa
     weights = classifier.state_dict()
     network = Fcn(32, 1000, width=width).eval()
     network.load_state_dict(convolutional(weights), strict=False)
-    network.score.weight.data = weights["classifier.6.weight"][..., None, None]
-    network.score.bias.data = weights["classifier.6.bias"]
+    network.score.load_state_dict(
+        {"weight": weights["classifier.6.weight"][..., None, None], "bias": weights["classifier.6.bias"]}
+    )
     with torch.no_grad():
         scores = network.score(network.fc7(network.fc6(network.features(pixels))))  # (1, 1000, 7, 7)
         expected = classifier(pixels)
@@ -270,7 +271,7 @@ def test_the_loss_falls_when_a_small_network_learns(name: str) -> None:
     for _ in range(15):
         losses.append(loss(network, pixels, truths))
         optimizer.zero_grad()
-        losses[-1].backward()
+        losses[-1].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert losses[-1] < 0.75 * losses[0]
 

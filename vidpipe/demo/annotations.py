@@ -51,8 +51,10 @@ def annotate_figure(figure: Figure, scene: Scene, joints: Joints) -> Detections:
     """
     mask = draw_mask(figure, scene, joints)
     rows, columns = np.nonzero(mask)
+    height, width = mask.shape
     return Detections(
-        *mask.shape,
+        height,
+        width,
         boxes=np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], np.float32),
         scores=np.ones(1, np.float32),
         classes=np.array([PERSON]),

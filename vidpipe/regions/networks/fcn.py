@@ -91,7 +91,8 @@ class Fcn(nn.Module):
             scores = self.upsample_score(scores) + self.score_pool4(pools[3])
         if self.stride == 8:
             scores = self.upsample_pool4(scores) + self.score_pool3(pools[2])
-        return self.upsample(scores)
+        upsampled: Tensor = self.upsample(scores)
+        return upsampled
 
     def _pools(self, pixels: Tensor) -> list[Tensor]:
         """pool1 to pool5"""

@@ -142,8 +142,8 @@ def build(settings: SegmentationSettings) -> SegmentationNetwork:
     if settings.network == "unet":
         return SegmentationNetwork(_unet(settings, num_classes), settings)
     if settings.network in STRIDES:
-        options = {"width": settings.width, "batch_norm": settings.batch_norm}
-        return SegmentationNetwork(Fcn(STRIDES[settings.network], num_classes, **options), settings)
+        fcn = Fcn(STRIDES[settings.network], num_classes, width=settings.width, batch_norm=settings.batch_norm)
+        return SegmentationNetwork(fcn, settings)
     from torchvision.models import get_model
 
     builder = find_detector(settings.network).builder

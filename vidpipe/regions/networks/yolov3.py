@@ -14,13 +14,16 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from vidpipe.regions.detections import COCO_IDS
+from vidpipe.regions.networks.anchors import fit_anchors
 
-__all__ = ["STRIDES", "YoloSettings", "YoloV3", "anchors_for", "build"]
+__all__ = ["STRIDES", "YoloSettings", "YoloV3", "anchors_for", "build", "settings_for"]
 
 STRIDES = (32, 16, 8)
 """Pixels for each cell of the three scales, in the order of the outputs."""
@@ -108,6 +111,34 @@ class YoloSettings:
             raise ValueError(f"these are no settings of yolov3: {text[:80]}") from error
 
 
+def settings_for(
+    class_ids: tuple[int, ...], *, size: int, width: float, box_sizes: NDArray[np.floating]
+) -> YoloSettings:
+    """Choose the settings of a network that learns one's own boxes.
+
+    Args:
+        class_ids: the category ids.
+        size: the side of the square pictures in pixels, a multiple of 32.
+        width: a factor of the number of channels; a network below 1 has one residual block in each stage.
+        box_sizes: (K, 2) width and height in pixels of the square pictures. The anchors are fitted to them; where there
+            are fewer sizes than anchors, they are those of the paper.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ValueError: no network has this size or width, or these classes.
+    """
+    enough = len(np.unique(box_sizes, axis=0)) >= len(_ANCHORS_416)
+    return YoloSettings(
+        class_ids=class_ids,
+        size=size,
+        width=width,
+        blocks=YoloSettings.blocks if width >= 1 else (1, 1, 1, 1, 1),
+        anchors=fit_anchors(box_sizes) if enough else anchors_for(size),
+    )
+
+
 def build(settings: YoloSettings) -> "YoloV3":
     """Build a network with random weights.
 
@@ -147,9 +178,9 @@ class YoloV3(nn.Module):
     def _set_prior(self) -> None:
         """Let an untrained network find nearly nothing, so that training does not begin with unlearning."""
         logit = torch.logit(torch.tensor(_OBJECTNESS_PRIOR))
-        for scale in self.scales:
-            bias: Tensor = scale.output[-1].bias
-            bias.data.view(self.settings.num_anchors, -1)[:, 4] = logit
+        for name, parameter in self.scales.named_parameters():
+            if name.endswith("output.1.bias"):
+                parameter.data.view(self.settings.num_anchors, -1)[:, 4] = logit
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Compute the raw outputs, before any activation.

@@ -60,10 +60,9 @@ def join_scales(outputs: Sequence[Tensor], num_anchors: int) -> Tensor:
     Returns:
         (N, P, 5 + K): x, y, width, height, objectness and classes, before any activation.
     """
-    return torch.cat(
-        [one.unflatten(1, (num_anchors, -1)).permute(0, 3, 4, 1, 2).flatten(1, 3) for one in outputs],
-        dim=1,  # (N, A · (5 + K), h, w) -> (N, h, w, A, 5 + K) -> (N, h · w · A, 5 + K)
-    )
+    # (N, A · (5 + K), h, w) -> (N, h, w, A, 5 + K) -> (N, h · w · A, 5 + K)
+    by_anchor = (one.view(len(one), num_anchors, -1, *one.shape[2:]) for one in outputs)
+    return torch.cat([one.permute(0, 3, 4, 1, 2).flatten(1, 3) for one in by_anchor], dim=1)
 
 
 def boxes_of(raw: Tensor, priors: Priors) -> Tensor:

@@ -14,7 +14,7 @@ from vidpipe.regions.networks.letterbox import Letterbox
 from vidpipe.regions.networks.yolov3 import YoloSettings, YoloV3, build
 from vidpipe.regions.networks.yolov3_boxes import boxes_of, join_scales, priors_of
 
-__all__ = ["YoloDetector", "load_yolov3"]
+__all__ = ["YoloDetector", "load_yolov3", "read_yolov3"]
 
 _MIN_SCORE = 0.005
 _NMS_THRESHOLD = 0.45
@@ -26,7 +26,7 @@ _BATCH_SIZE = 8
 
 
 def load_yolov3(weights: WeightsFile, device: torch.device) -> "YoloDetector":
-    """Build YOLO v3 with its weights.
+    """Build YOLO v3 as a detector.
 
     Args:
         weights: Darknet's yolov3.weights, a .safetensors file of vidpipe's, or random.
@@ -38,22 +38,34 @@ def load_yolov3(weights: WeightsFile, device: torch.device) -> "YoloDetector":
     Raises:
         WeightsError: the file cannot be read, or holds another network's weights.
     """
+    return YoloDetector(read_yolov3(weights).requires_grad_(False).eval().to(device))
+
+
+def read_yolov3(weights: WeightsFile) -> YoloV3:
+    """Build YOLO v3 with its weights, to run it or to train it further.
+
+    Args:
+        weights: Darknet's yolov3.weights, a .safetensors file of vidpipe's, or random.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds another network's weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # all decoding processes have the same random weights
         network = build(_settings_of(weights))
-    if weights.path is not None and _is_darknet(weights):
+    if weights.path is not None and weights.path.suffix == ".weights":
         load_darknet_weights(network, weights.path)
     elif weights.path is not None:
         try:
             network.load_state_dict(dict(load_tensors(weights.path)))
         except RuntimeError as error:
-            reason = str(error).splitlines()[1].strip()
-            raise WeightsError(f"{weights.path}: these are not weights of yolov3: {reason}") from error
-    return YoloDetector(network.requires_grad_(False).eval().to(device))
-
-
-def _is_darknet(weights: WeightsFile) -> bool:
-    return weights.path is not None and weights.path.suffix == ".weights"
+            raise WeightsError(
+                f"{weights.path}: these are not weights of yolov3: its tensors have other names or shapes"
+            ) from error
+    return network
 
 
 def _settings_of(weights: WeightsFile) -> YoloSettings:
@@ -90,7 +102,8 @@ class YoloDetector:
         return tuple(one for start in starts for one in self._detect_batch(frames[start : start + _BATCH_SIZE]))
 
     def _detect_batch(self, frames: NDArray[np.uint8]) -> list[Detections]:
-        letterbox = Letterbox.of(*frames.shape[2:], self._network.settings.size)
+        height, width = frames.shape[2:]
+        letterbox = Letterbox.of(height, width, self._network.settings.size)
         pixels = torch.from_numpy(letterbox.pictures(frames)).to(self._device) / 255
         with torch.inference_mode():
             raw = join_scales(self._network(pixels), self._network.settings.num_anchors)  # (N, P, 5 + K)

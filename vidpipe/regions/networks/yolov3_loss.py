@@ -80,7 +80,7 @@ def _responsible(settings: YoloSettings, boxes: Tensor, height: int, width: int)
     stops = (rows * columns * settings.num_anchors).cumsum(0)
     x = (centres[:, 0] / strides[scale]).long().clamp(min=0).minimum(columns[scale] - 1)
     y = (centres[:, 1] / strides[scale]).long().clamp(min=0).minimum(rows[scale] - 1)
-    places = (y * columns[scale] + x) * settings.num_anchors + best % settings.num_anchors
+    places: Tensor = (y * columns[scale] + x) * settings.num_anchors + best % settings.num_anchors
     return places + torch.cat([stops.new_zeros(1), stops[:-1]])[scale]
 
 

@@ -81,7 +81,7 @@ def zoom(
         The picture and its objects.
     """
     size = np.array([truth.width, truth.height], np.float32)
-    offset = np.array(shift, np.float32) + size / 2 * (1 - scale)  # a point p is moved to scale · p + offset
+    offset = (np.array(shift) + size / 2 * (1 - scale)).astype(np.float32)  # a point p is moved to scale · p + offset
     moved = truth.boxes * np.float32(scale) + np.tile(offset, 2)
     boxes = moved.clip(0, np.tile(size, 2))
     kept = _areas(boxes) >= _MIN_VISIBLE * _areas(moved)

@@ -216,7 +216,7 @@ def _class_numbers(names: Mapping[int, str]) -> dict[int, int]:
 
 
 def _objects_by_image(content: Mapping[str, Any], names: Mapping[int, str]) -> dict[int, list[Mapping[str, Any]]]:
-    found = defaultdict(list)
+    found = defaultdict[int, list[Mapping[str, Any]]](list)
     for number, one in enumerate(content["annotations"]):
         if one["category_id"] not in names:
             known = ", ".join(f"{id} {name}" for id, name in names.items())

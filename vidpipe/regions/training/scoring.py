@@ -183,7 +183,8 @@ def _average_precision(truth: Mapping[str, Any], results: list[dict[str, Any]], 
         for index, id in enumerate(evaluation.params.catIds)
         if (precision[:, :, index] > -1).any()
     }
-    return AveragePrecision(*(float(value) for value in evaluation.stats[:3]), per_class)
+    mean, ap50, ap75 = (float(value) for value in evaluation.stats[:3])
+    return AveragePrecision(mean, ap50, ap75, per_class)
 
 
 def _indexed(content: Mapping[str, Any]) -> Any:

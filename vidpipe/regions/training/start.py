@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from vidpipe.backbones.weights import load_tensors
 from vidpipe.errors import WeightsError, count_of
-from vidpipe.regions.networks import yolov3
-from vidpipe.regions.networks.darknet_weights import load_darknet_weights
 from vidpipe.regions.networks.segmentation import SegmentationNetwork, load_fitting
+from vidpipe.regions.networks.yolov3_detector import read_yolov3
 from vidpipe.regions.spec import DetectorSpec
 from vidpipe.regions.trained import read_header
 from vidpipe.regions.weights import find_detector_weights
@@ -59,19 +58,13 @@ def load_start(spec: DetectorSpec, weights: str, network: nn.Module) -> bool:
     if weights == "default" and not spec.weights:
         logger.info("%s has no published weights that vidpipe can fetch: it begins from random ones", spec.name)
         return False
-    path = find_detector_weights(spec, weights).path
-    assert path is not None
-    _check_detector(path, spec)
-    _load_fitting(network, _tensors_of(path), path, spec)
+    file = find_detector_weights(spec, weights)
+    assert file.path is not None
+    _check_detector(file.path, spec)
+    is_darknet = file.path.suffix == ".weights"
+    tensors = read_yolov3(file).state_dict() if is_darknet and spec.name == "yolov3" else load_tensors(file.path)
+    _load_fitting(network, tensors, file.path, spec)
     return True
-
-
-def _tensors_of(path: Path) -> Mapping[str, Tensor]:
-    if path.suffix != ".weights":
-        return load_tensors(path)
-    network = yolov3.build(yolov3.YoloSettings())
-    load_darknet_weights(network, path)
-    return network.state_dict()
 
 
 def _check_detector(path: Path, spec: DetectorSpec) -> None:

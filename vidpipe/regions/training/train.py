@@ -85,7 +85,6 @@ def train_detector(
         size,
         config.width,
         train.box_sizes(),
-        config.seed,
         config.encoder,
         batch_norm=starts_with_batch_norm(config.weights),
     )

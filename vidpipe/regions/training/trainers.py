@@ -12,9 +12,7 @@ from vidpipe.errors import UsageError, unknown_name
 from vidpipe.regions.detections import Detections
 from vidpipe.regions.detector import Detector
 from vidpipe.regions.networks import segmentation, torchvision_detectors, yolov3, yolov3_loss
-from vidpipe.regions.networks.anchors import fit_anchors
 from vidpipe.regions.networks.segmentation import SegmentationSettings
-from vidpipe.regions.networks.yolov3 import YoloSettings, anchors_for
 from vidpipe.regions.networks.yolov3_detector import YoloDetector
 from vidpipe.regions.segmenter import segmenter_of
 from vidpipe.regions.table import DETECTORS
@@ -47,7 +45,6 @@ class Plan:
     """The share of the channels."""
     box_sizes: NDArray[np.float32]
     """(K, 2) width and height of the training set's boxes in the square pictures."""
-    seed: int
     encoder: str = "resnet34"
     """Of a U-Net."""
     batch_norm: bool = True
@@ -76,16 +73,7 @@ def _object_settings(plan: Plan) -> Settings:
 
 
 def _yolo_settings(plan: Plan) -> Settings:
-    """Anchors are those of the training set's boxes; a network of less width has fewer blocks, too."""
-    different = np.unique(plan.box_sizes, axis=0)
-    few = len(different) < len(YoloSettings().anchors)
-    return YoloSettings(
-        plan.class_ids,
-        plan.size,
-        plan.width,
-        tuple(max(1, round(number * plan.width)) for number in YoloSettings().blocks),
-        anchors_for(plan.size) if few else fit_anchors(plan.box_sizes, seed=plan.seed),
-    )
+    return yolov3.settings_for(plan.class_ids, size=plan.size, width=plan.width, box_sizes=plan.box_sizes)
 
 
 def _segmentation_settings(plan: Plan) -> Settings:
