@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from tests.commands import LENET, run
 from tests.media import write_frames
 from tests.people import HEIGHT, WIDTH, Box, detections, picture, walk, write_colour_detector
+from tests.test_output import problems
 from vidpipe.config import ExtractConfig, Sampling
 from vidpipe.errors import UsageError
 from vidpipe.features.store import FeatureStore
@@ -249,6 +250,7 @@ def test_predictions_are_by_video_and_by_person(videos: Path, trained: Path, det
     result = run("predict", trained, videos / "new", "--format", "json", *options)
     assert result.exit_code == 0, result.output
     mixed, nobody = map(json.loads, result.stdout.splitlines())
+    assert problems("predict RUN INPUT…", mixed) == []
     assert nobody["people"] == []
     assert [one["track"] for one in mixed["people"]] == [1, 2]
     assert [one["predictions"][0]["label"] for one in mixed["people"]] == ["top", "bottom"]
@@ -263,6 +265,7 @@ def test_predictions_are_by_video_and_by_person(videos: Path, trained: Path, det
 def segments_of(result: Result) -> list[dict[str, Any]]:
     assert result.exit_code == 0, result.output
     (answer,) = map(json.loads, result.stdout.splitlines())
+    assert problems("predict RUN INPUT… --timeline", answer) == []
     assert answer["curve"] is None
     segments: list[dict[str, Any]] = answer["segments"]
     return segments

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from vidpipe.regions.detections import Detections
 
-__all__ = ["LINK_SETTINGS", "PER_SECOND", "Track", "detection_grid", "link_people", "select_people"]
+__all__ = ["LINK_SETTINGS", "MAX_PEOPLE", "PER_SECOND", "Track", "detection_grid", "link_people", "select_people"]
 
 PER_SECOND = 8.0
 """Frames in which people are looked for; all frames of a video that has fewer."""
