@@ -7,7 +7,7 @@ import pytest
 
 from tests.commands import LITE0, run
 from tests.crossing import FPS, crossing_figures
-from tests.test_tracks import count_switches
+from tests.people import count_switches
 from vidpipe.features.store import FeatureStore
 from vidpipe.regions.linking import detection_grid, link_people, select_people
 from vidpipe.regions.load import load_detector

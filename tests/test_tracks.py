@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from click.testing import Result
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from tests.commands import LENET, run
 from tests.media import write_frames
-from tests.people import HEIGHT, WIDTH, Box, detections, picture, walk, write_colour_detector
-from tests.test_output import problems
+from tests.people import HEIGHT, WIDTH, Box, count_switches, detections, picture, walk, write_colour_detector
+from tests.schemas import problems
 from vidpipe.config import ExtractConfig, Sampling
 from vidpipe.errors import UsageError
 from vidpipe.features.store import FeatureStore
@@ -43,30 +42,6 @@ def tracks_of(boxes: NDArray[np.float64], **changes: object) -> tuple[Track, ...
     seconds = np.arange(len(boxes)) / RATE
     frames = [detections(its[~np.isnan(its).any(axis=1)]) for its in boxes]
     return select_people(link_people(frames, seconds, min_score=MIN_SCORE), seconds)
-
-
-def iou(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    common = float(np.prod((np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])).clip(0)))
-    return common / (float(np.prod(one[2:] - one[:2])) + float(np.prod(other[2:] - other[:2])) - common)
-
-
-def count_switches(truth: NDArray[np.float64], tracks: tuple[Track, ...]) -> int:
-    """How often a person (G, P, 4) gets another track, by the rule of CLEAR MOT: a match stays while it overlaps."""
-    owner: dict[int, int] = {}
-    num_switches = 0
-    for place, boxes in enumerate(truth):
-        here = {n: one.boxes[place - one.first] for n, one in enumerate(tracks) if one.first <= place < one.stop}
-        overlap = {(p, n): iou(box, its) for p, box in enumerate(boxes) for n, its in here.items()}
-        matched = {p: n for p, n in owner.items() if overlap.get((p, n), 0) >= 0.5}
-        people = [p for p in range(len(boxes)) if p not in matched]
-        free = [n for n in here if n not in matched.values()]
-        table = np.array([[overlap[p, n] for n in free] for p in people]).reshape(len(people), len(free))
-        for row, column in zip(*linear_sum_assignment(-table), strict=True):
-            if table[row, column] >= 0.5:
-                num_switches += owner.get(people[row], free[column]) != free[column]
-                matched[people[row]] = free[column]
-        owner |= matched
-    return num_switches
 
 
 def crossing(seconds: float = 6.0) -> NDArray[np.float64]:
