@@ -17,7 +17,7 @@ from tests.schemas import problems
 from vidpipe.config import ExtractConfig, Sampling
 from vidpipe.errors import UsageError
 from vidpipe.features.store import FeatureStore
-from vidpipe.records import Preprocessing, Segment, Timeline
+from vidpipe.records import FramePlan, Preprocessing, Segment, Timeline
 from vidpipe.regions.finder import RegionFinder
 from vidpipe.regions.known import PlanKnown
 from vidpipe.regions.linking import MAX_PEOPLE, Track, detection_grid, link_people, select_people
@@ -131,7 +131,8 @@ def test_people_are_looked_for_at_even_distances_of_time() -> None:
 # Rows
 
 
-def plan_of(video: Path, detector: Path, view: View | None = None):  # type: ignore[no-untyped-def]
+def plan_of(video: Path, detector: Path, view: View | None = None) -> tuple[FramePlan, FramePlan]:
+    """The plan with people, and the plan of whole frames."""
     config = ExtractConfig(regions="tracks", detector="centernet", detector_weights=str(detector), device="cpu")
     finder = RegionFinder.of(config)
     assert finder is not None
@@ -345,6 +346,8 @@ def test_other_frames_than_those_of_the_store_beside_are_looked_at(detector: Pat
     video = write_frames(tmp_path / "a.mp4", [picture([(0, UP, True)])] * 50, options={"crf": "1"})
     few, _ = plan_of(video, detector, View(Sampling("uniform", num_frames=2), SIZE))
     many, _ = plan_of(video, detector)
+    assert few.rows.region is not None
+    assert many.rows.region is not None
     moved = replace(few.rows, region=few.rows.region * np.float32(0.5))
     finder_view = View(Sampling("uniform", num_frames=8), SIZE)
     reader = open_video(video)
@@ -352,4 +355,4 @@ def test_other_frames_than_those_of_the_store_beside_are_looked_at(detector: Pat
         PlanKnown(moved, has_same_rows, lambda *args: many)(reader, finder_view, lambda: ())
         for has_same_rows in (True, False)
     ]
-    assert all(np.array_equal(one.rows.region, many.rows.region) for one in plans)
+    assert [one.rows.region for one in plans] == [many.rows.region] * 2  # the same object: it was planned otherwise
