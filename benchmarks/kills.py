@@ -1,6 +1,7 @@
 """Extractions that are killed: SIGKILL at random moments of real `vidpipe extract` processes.
 
     python -m benchmarks.kills 100
+    python -m benchmarks.kills 20 0 tracks         of videos with two people, by `--regions tracks`
 
 Each extraction fills two stores, one a backbone. Every other kill waits until a shard is being written. After each
 kill: the stores open, every sealed shard is unchanged, no video is in two shards of a store, and no process is left
@@ -20,10 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.clips import write_clip
+from tests.media import write_frames
+from tests.people import picture, write_colour_detector
 from vidpipe.features.maintenance import find_damage
 from vidpipe.features.store import FeatureStore
 
 NUM_VIDEOS = 40
+LEFT, RIGHT = (30, 20, 54, 80), (100, 40, 124, 100)
+"""Where the people of videos with tracks stand."""
 BACKBONES = ("efficientnet_lite0", "flow")
 SETTINGS = ("--backbone", ",".join(BACKBONES), "--device", "cpu", "--workers", "1", "--num-frames", "4", "--quiet")
 SEAL_VIDEOS = 3
@@ -46,17 +51,26 @@ class Outcome:
 
 
 def command(videos: Path, store: Path) -> list[str]:
-    """Return the command line of a real extraction."""
+    """Return the command line of a real extraction; with a detector beside the videos, of tracks."""
     program = [sys.executable, "-m", "vidpipe", "extract", str(videos), "-o", str(store)]
-    return [*program, *SETTINGS, "--seal-videos", str(SEAL_VIDEOS)]
+    detector = videos.with_name("colours.onnx")
+    tracks = ["--regions", "tracks", "--detector", "centernet", "--detector-weights", str(detector)]
+    return [*program, *SETTINGS, "--seal-videos", str(SEAL_VIDEOS), *(tracks if detector.exists() else [])]
 
 
-def kill_often(count: int, seed: int, folder: Path, *, num_videos: int = NUM_VIDEOS) -> Outcome:
+def kill_often(
+    count: int, seed: int, folder: Path, *, num_videos: int = NUM_VIDEOS, has_tracks: bool = False
+) -> Outcome:
     """Kill extractions, and check the stores after each."""
     dice = random.Random(seed)
     videos = folder / "videos"
     videos.mkdir()
-    first = write_clip(videos / "0.mp4", "libx264", {"g": "12"}, num_frames=30)
+    first = videos / "0.mp4"
+    if has_tracks:
+        write_colour_detector(folder / "colours.onnx")
+        write_frames(first, [picture([(0, LEFT, True), (2, RIGHT, False)])] * 30, options={"g": "12"})
+    else:
+        write_clip(first, "libx264", {"g": "12"}, num_frames=30)
     for number in range(1, num_videos):
         (videos / f"{number}.mp4").write_bytes(first.read_bytes())
     started = time.monotonic()
@@ -158,14 +172,15 @@ def _differences_of_store(store: FeatureStore, fresh: FeatureStore) -> list[str]
     ]
 
 
-def run(count: int = 20, seed: int = 0) -> str:
+def run(count: int = 20, seed: int = 0, *, has_tracks: bool = False) -> str:
     """Measure, and return a section of RESULTS.md."""
     with tempfile.TemporaryDirectory() as folder:
-        outcome = kill_often(count, seed, Path(folder))
+        outcome = kill_often(count, seed, Path(folder), has_tracks=has_tracks)
     problems = "\n".join(f"- {wrong}" for wrong in outcome.wrong) or "Nothing was wrong."
     return (
         "## Killed at random moments (`benchmarks/kills.py`)\n\n"
-        f"{outcome.num_kills} runs of `vidpipe extract --backbone {','.join(BACKBONES)}` with {NUM_VIDEOS} videos were "
+        f"{outcome.num_kills} runs of `vidpipe extract --backbone {','.join(BACKBONES)}"
+        f"{' --regions tracks' * has_tracks}` with {NUM_VIDEOS} videos were "
         f"killed (seed {seed}), "
         f"{outcome.num_kills_while_writing} of them within {1000 * MAX_WRITING_SECONDS:.0f} ms after a shard's "
         f"writing began; {outcome.num_stores} pairs of stores were completed. {problems}"
@@ -173,4 +188,5 @@ def run(count: int = 20, seed: int = 0) -> str:
 
 
 if __name__ == "__main__":
-    print(run(*map(int, sys.argv[1:])))
+    numbers = map(int, (one for one in sys.argv[1:] if one != "tracks"))
+    print(run(*numbers, has_tracks="tracks" in sys.argv))

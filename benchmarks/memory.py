@@ -17,7 +17,8 @@ from pathlib import Path
 
 from benchmarks.clips import write_clip
 from benchmarks.kills import processes_of
-from tests.media import repeat_video
+from tests.media import repeat_video, write_frames
+from tests.people import picture, walk, write_colour_detector
 from vidpipe.features.streams import find_stores
 
 SECONDS_BETWEEN_LOOKS = 0.25
@@ -46,6 +47,23 @@ def large_clip(folder: Path, width: int, height: int, num_frames: int) -> Path:
     return write_clip(folder / "large.mp4", "libx264", FAST, num_frames=num_frames, width=width, height=height)
 
 
+PATHS = (((30, 20, 54, 80), (40, 20, 64, 80)), ((100, 40, 124, 100), (90, 40, 114, 100)))
+"""Of two people: their first and last box."""
+
+
+def people_clip(folder: Path, minutes: int, fps: int) -> Path:
+    """Write a video of two people who walk to and fro, and the network that finds them."""
+    write_colour_detector(folder / "colours.onnx")
+    paths = (walk(start, stop, 30 * fps).tolist() for start, stop in PATHS)
+    people = [picture([(0, red, True), (2, blue, False)]) for red, blue in zip(*paths, strict=True)]
+    frames = [one.repeat(2, axis=0).repeat(2, axis=1) for one in people]
+    minute = write_frames(folder / "minute.mkv", [*frames, *frames[::-1]], fps=fps, options=FAST)
+    repeat_video(minute, folder / "long.mkv", minutes)
+    minute.unlink()
+    return folder / "long.mkv"
+
+
+TRACKS = ("--regions", "tracks", "--detector", "centernet", "--detector-weights", "{folder}/colours.onnx")
 CASES = {
     "short": Case("50 frames, 320 × 240", lambda f: large_clip(f, 320, 240, 50), ("--num-frames", "16")),
     "4k": Case("200 frames, 3840 × 2160", lambda f: large_clip(f, 3840, 2160, 200), ("--num-frames", "16")),
@@ -61,6 +79,12 @@ CASES = {
     "two_hours_scenes": Case(
         "two hours, 25 fps, 320 × 240, by scene", lambda f: long_clip(f, 120, 25), ("--sampling", "scene"), slow=True
     ),
+    "tracks": Case(
+        "ten minutes, 25 fps, 320 × 240, two people, 2 frames a second, `--regions tracks`",
+        lambda f: people_clip(f, 10, 25),
+        ("--sampling", "fps", "--fps", "2", *TRACKS),
+        slow=True,
+    ),
     "20000_frames": Case(
         "20,000 frames sampled: 14 minutes at 24 fps, 320 × 240",
         lambda f: long_clip(f, 14, 24),
@@ -74,7 +98,8 @@ def measure(case: Case, folder: Path) -> tuple[float, float, int, float]:
     """Return peak RSS and PSS in GB, the rows stored, and the seconds."""
     video = case.write(folder)
     arguments = ["extract", str(video), "-o", str(folder / "store"), "--backbone", "efficientnet_lite0,flow"]
-    rss_gb, pss_gb, seconds = watch([*arguments, "--device", "cpu", *case.options, "--quiet"])
+    options = [option.format(folder=folder) for option in case.options]
+    rss_gb, pss_gb, seconds = watch([*arguments, "--device", "cpu", *options, "--quiet"])
     num_rows = sum(len(sequence) for store in find_stores(folder / "store").stores for sequence in store.sequences())
     return rss_gb, pss_gb, num_rows, seconds
 

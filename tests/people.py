@@ -7,8 +7,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from scipy.optimize import linear_sum_assignment
 
 from vidpipe.regions.detections import PERSON, Detections
+from vidpipe.regions.linking import Track
 
 HEIGHT, WIDTH, FPS = 120, 160, 25
 BACKGROUND, STRIPE = (90, 90, 90), (8, 8, 8)
@@ -42,6 +44,30 @@ def detections(boxes: NDArray[np.floating] | Sequence[Box], scores: Sequence[flo
     found = np.asarray(boxes, np.float32).reshape(-1, 4)
     sure = np.full(len(found), 0.9, np.float32) if scores is None else np.asarray(scores, np.float32)
     return Detections(HEIGHT, WIDTH, found, sure, np.full(len(found), PERSON))
+
+
+def iou(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    common = float(np.prod((np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])).clip(0)))
+    return common / (float(np.prod(one[2:] - one[:2])) + float(np.prod(other[2:] - other[:2])) - common)
+
+
+def count_switches(truth: NDArray[np.float64], tracks: tuple[Track, ...]) -> int:
+    """How often a person (G, P, 4) gets another track, by the rule of CLEAR MOT: a match stays while it overlaps."""
+    owner: dict[int, int] = {}
+    num_switches = 0
+    for place, boxes in enumerate(truth):
+        here = {n: one.boxes[place - one.first] for n, one in enumerate(tracks) if one.first <= place < one.stop}
+        overlap = {(p, n): iou(box, its) for p, box in enumerate(boxes) for n, its in here.items()}
+        matched = {p: n for p, n in owner.items() if overlap.get((p, n), 0) >= 0.5}
+        people = [p for p in range(len(boxes)) if p not in matched]
+        free = [n for n in here if n not in matched.values()]
+        table = np.array([[overlap[p, n] for n in free] for p in people]).reshape(len(people), len(free))
+        for row, column in zip(*linear_sum_assignment(-table), strict=True):
+            if table[row, column] >= 0.5:
+                num_switches += owner.get(people[row], free[column]) != free[column]
+                matched[people[row]] = free[column]
+        owner |= matched
+    return num_switches
 
 
 def write_colour_detector(path: Path) -> Path:

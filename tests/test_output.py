@@ -13,18 +13,10 @@ from jsonschema import Draft202012Validator
 from tests.annotated import write_annotated_figures
 from tests.commands import LENET, run
 from tests.media import moving_square, write_frames
+from tests.schemas import SECTIONS, problems
 from tests.stores import make_store
 from vidpipe.cli import main
 from vidpipe.features.store import FeatureStore
-
-DOCUMENT = (Path(__file__).parents[1] / "docs/output.md").read_text(encoding="utf-8")
-SECTION = re.compile(r"^## `vidpipe (.*?)`\n.*?^```json schema\n(.*?)^```\n\n^```json example\n(.*?)^```", re.M | re.S)
-SECTIONS = {title: (json.loads(schema), example) for title, schema, example in SECTION.findall(DOCUMENT)}
-
-
-def problems(title: str, document: Any) -> list[str]:
-    """What of a document its section of docs/output.md does not allow."""
-    return [error.message for error in Draft202012Validator(SECTIONS[title][0]).iter_errors(document)]
 
 
 def objects_below(schema: Any) -> Iterator[dict[str, Any]]:

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from vidpipe.regions.detections import Detections
 
-__all__ = ["LINK_SETTINGS", "PER_SECOND", "Track", "detection_grid", "link_people", "select_people"]
+__all__ = ["LINK_SETTINGS", "MAX_PEOPLE", "PER_SECOND", "Track", "detection_grid", "link_people", "select_people"]
 
 PER_SECOND = 8.0
 """Frames in which people are looked for; all frames of a video that has fewer."""
 MAX_PEOPLE = 4
 """At one time; those that are found in most frames."""
-MAX_GAP_SECONDS = 1.0
+MAX_GAP_SECONDS = 2.0
 """A person who is not found for longer gets a new number."""
 MIN_SECONDS, MIN_SHARE, MIN_FOUND = 0.75, 0.25, 3
 """Shorter tracks, or in a short video those shorter than a share of it, and those with fewer detections are dropped."""
