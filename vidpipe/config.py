@@ -268,8 +268,8 @@ class ExtractConfig(_Checked):
     )
     detector: str | None = _setting(
         None,
-        "Detector of people (--regions), a name that `vidpipe backbones --kind detector` lists. [default: "
-        "fasterrcnn_mobilenet for people, deeplab_mobilenet for mask and background]",
+        "Detector of people (--regions, --backbone pose), a name that `vidpipe backbones --kind detector` lists. "
+        "[default: fasterrcnn_mobilenet for people, deeplab_mobilenet for mask and background, keypointrcnn for pose]",
     )
     detector_weights: str = _setting(
         "default",
@@ -314,8 +314,11 @@ class ExtractConfig(_Checked):
             raise UsageError("--num-frames goes with --sampling uniform or scene; with --sampling fps, give --fps")
         if values.get("clip_seconds") is not None and sampling != "uniform":
             raise UsageError(f"--clip-seconds goes with --sampling uniform, not with --sampling {sampling}")
-        if values.get("detector") is not None and values.get("regions", "whole") == "whole":
-            raise UsageError("--detector goes with --regions people, mask or background; give one of them")
+        has_pose = "pose" in str(values.get("backbone", "")).split(",")
+        if values.get("detector") is not None and values.get("regions", "whole") == "whole" and not has_pose:
+            raise UsageError(
+                "--detector goes with --regions people, mask or background, or with --backbone pose; give one of them"
+            )
 
     @staticmethod
     def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:

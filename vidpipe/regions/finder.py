@@ -10,7 +10,6 @@ background   the same, with the other pixels
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -22,11 +21,9 @@ from vidpipe.config import ExtractConfig
 from vidpipe.errors import RunError, UsageError
 from vidpipe.records import FramePlan
 from vidpipe.regions.detections import Detections
-from vidpipe.regions.detector import Detector
-from vidpipe.regions.load import load_detector
+from vidpipe.regions.loadable import LoadableDetector
 from vidpipe.regions.masks import MASK_THRESHOLD, people_mask
 from vidpipe.regions.people import people_region
-from vidpipe.regions.spec import DetectorSpec
 from vidpipe.regions.table import DETECTORS, find_detector
 from vidpipe.regions.weights import find_detector_weights
 from vidpipe.video.reader import VideoReader
@@ -43,31 +40,12 @@ _MARGIN = 0.1
 
 
 @dataclass(frozen=True)
-class _Loadable:
-    """A detector that a decoding process loads at its first use, and then keeps."""
-
-    spec: DetectorSpec
-    weights: WeightsFile
-    device: str
-
-    def detect(self, frames: NDArray[np.uint8]) -> tuple[Detections, ...]:
-        """(N, H, W, 3) -> what is found in each frame"""
-        return _loaded(self).detect(frames.transpose(0, 3, 1, 2))
-
-
-@lru_cache(maxsize=2)
-def _loaded(detector: _Loadable) -> Detector:
-    """One thread for each process: the processes share the cores."""
-    return load_detector(detector.spec, detector.weights, device=detector.device, num_threads=1)
-
-
-@dataclass(frozen=True)
 class RegionFinder:
     """The settings of `--regions` with the detector, resolved."""
 
     kind: str
     """`people`, `mask` or `background`."""
-    detector: _Loadable
+    detector: LoadableDetector
 
     @classmethod
     def of(cls, config: ExtractConfig, *, weights: WeightsFile | None = None) -> Self | None:
@@ -94,7 +72,7 @@ class RegionFinder:
                 f"with masks: {with_masks}"
             )
         weights = weights or find_detector_weights(spec, config.detector_weights)
-        return cls(config.regions, _Loadable(spec, weights, config.device))
+        return cls(config.regions, LoadableDetector(spec, weights, config.device))
 
     @classmethod
     def of_key(cls, regions: Mapping[str, Any], *, weights: str, device: str) -> Self:
@@ -119,7 +97,7 @@ class RegionFinder:
         except UsageError as error:
             raise RunError(f"the features' detector is not available: {error}") from error
         found = find_detector_weights(spec, "random" if regions.get("weights") == "random" else weights)
-        finder = cls(regions.get("kind", ""), _Loadable(spec, found, device))
+        finder = cls(regions.get("kind", ""), LoadableDetector(spec, found, device))
         if finder.as_dict() != regions:
             made_with, here = dict(regions), finder.as_dict()
             differs = [name for name in made_with | here if made_with.get(name) != here.get(name)]
@@ -142,15 +120,6 @@ class RegionFinder:
             return common | {"num_frames": _NUM_FRAMES, "margin": _MARGIN}
         return common | {"threshold": MASK_THRESHOLD}
 
-    def check(self) -> None:
-        """Load the detector and drop it, so that a wrong file is one error and not one of each video.
-
-        Raises:
-            UsageError: the device or ONNX Runtime is not available.
-            WeightsError: the weights cannot be read, or belong to another network.
-        """
-        load_detector(self.detector.spec, self.detector.weights, device=self.detector.device)
-
     def applied_to(self, view: View) -> View:
         """Return what a stream needs of each video, seen through the regions."""
         if self.kind == "people":
@@ -162,7 +131,7 @@ class RegionFinder:
 class _PlanPeople:
     """Plans rows with the region around all people of the video; it is a `Planner`."""
 
-    detector: _Loadable
+    detector: LoadableDetector
 
     def __call__(self, reader: VideoReader, view: View, find_scenes: FindScenes) -> FramePlan:
         plan = plan_video(reader, view, find_scenes)
@@ -171,29 +140,28 @@ class _PlanPeople:
         return FramePlan(plan.frame_index, rows, row_frames)
 
 
-_REGIONS: WeakKeyDictionary[VideoReader, dict[_Loadable, NDArray[np.float32]]] = WeakKeyDictionary()
+_REGIONS: WeakKeyDictionary[VideoReader, dict[LoadableDetector, NDArray[np.float32]]] = WeakKeyDictionary()
 """Of the video that is open, so that several streams detect once."""
 
 
-def _region_of(reader: VideoReader, detector: _Loadable) -> NDArray[np.float32]:
+def _region_of(reader: VideoReader, detector: LoadableDetector) -> NDArray[np.float32]:
     """(4,) the region around all people of a video."""
     known = _REGIONS.setdefault(reader, {})
     if detector not in known:
         found: list[Detections] = []
         for block in reader.blocks(uniform_indices(len(reader.pts_seconds), _NUM_FRAMES)):
-            found += detector.detect(block)
+            found += detector(block)
         known[detector] = people_region(found, min_score=detector.spec.min_score, margin=_MARGIN)
     return known[detector]
 
 
 @dataclass(frozen=True)
 class _Hidden:
-    """Says which pixels are painted over; it is a `FindHidden`."""
+    """Says which pixels are painted over; it is a `Look`."""
 
-    detector: _Loadable
+    detect: LoadableDetector
     hides_people: bool
 
-    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        found = self.detector.detect(frames)
-        people = np.stack([people_mask(one, self.detector.spec.min_score) for one in found])  # (N, H, W)
+    def read(self, found: Detections) -> NDArray[np.bool_]:
+        people = people_mask(found, self.detect.spec.min_score)  # (H, W)
         return people if self.hides_people else ~people

@@ -36,6 +36,11 @@ class DetectorSpec:
         return ("boxes",) if self.kind == "boxes" else ("boxes", self.kind)
 
     @property
+    def has_key_points(self) -> bool:
+        """Whether it finds key points."""
+        return self.kind == "key points"
+
+    @property
     def has_masks(self) -> bool:
         """Whether it finds masks."""
         return self.kind == "masks"

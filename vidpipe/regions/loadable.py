@@ -1,0 +1,44 @@
+"""A detector that decoding processes load by themselves."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.backbones.weights import WeightsFile
+from vidpipe.regions.detections import Detections
+from vidpipe.regions.detector import Detector
+from vidpipe.regions.load import load_detector
+from vidpipe.regions.spec import DetectorSpec
+
+__all__ = ["LoadableDetector"]
+
+
+@dataclass(frozen=True)
+class LoadableDetector:
+    """A detector that a decoding process loads at its first use, and then keeps; it is a `Detect`."""
+
+    spec: DetectorSpec
+    weights: WeightsFile
+    device: str
+    """`auto`, `cpu` or `cuda`."""
+
+    def __call__(self, frames: NDArray[np.uint8]) -> tuple[Detections, ...]:
+        """(N, H, W, 3) -> what is found in each frame"""
+        return _loaded(self).detect(frames.transpose(0, 3, 1, 2))
+
+    def check(self) -> None:
+        """Load the detector and drop it, so that a wrong file is one error and not one of each video.
+
+        Raises:
+            UsageError: the device or ONNX Runtime is not available.
+            WeightsError: the weights cannot be read, or belong to another network.
+        """
+        load_detector(self.spec, self.weights, device=self.device)
+
+
+@lru_cache(maxsize=2)
+def _loaded(detector: LoadableDetector) -> Detector:
+    """One thread for each process: the processes share the cores."""
+    return load_detector(detector.spec, detector.weights, device=detector.device, num_threads=1)
