@@ -46,7 +46,7 @@ SHOWN = {
     "fusion": "all three",
 }
 """By name of a part of the classifier, the streams that it sees."""
-NUM_CLIPS, NUM_RUNS = 12, 3
+NUM_CLIPS, NUM_RUNS = 6, 3
 PROTOCOL = (
     "MoveNet (../shared/data/models), uniform 16, the default head; top-1 ± deviation between the folds. fight: 5 "
     "folds by source video, 3 seeds; interaction: one sequence left out at a time. What heads see of key points was "
