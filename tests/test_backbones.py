@@ -205,6 +205,7 @@ def test_auto_is_the_pooling_that_the_weights_were_trained_for(name: str) -> Non
     trained_for = {
         "lenet": "none",
         "flow": "none",
+        "pose": "none",
         "vit": "token",
         "mvit": "token",
         "clip": "token",

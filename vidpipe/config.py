@@ -270,8 +270,9 @@ class ExtractConfig(_Checked):
     )
     detector: str | None = _setting(
         None,
-        "Detector of people (--regions), a name that `vidpipe backbones --kind detector` lists. [default: "
-        "fasterrcnn_mobilenet for people and tracks, deeplab_mobilenet for mask and background]",
+        "Detector of people (--regions, --backbone pose), a name that `vidpipe backbones --kind detector` lists. "
+        "[default: fasterrcnn_mobilenet for people and tracks, deeplab_mobilenet for mask and background, keypointrcnn "
+        "for pose]",
     )
     detector_weights: str = _setting(
         "default",
@@ -322,8 +323,12 @@ class ExtractConfig(_Checked):
             raise UsageError("--num-frames goes with --sampling uniform or scene; with --sampling fps, give --fps")
         if values.get("clip_seconds") is not None and sampling != "uniform":
             raise UsageError(f"--clip-seconds goes with --sampling uniform, not with --sampling {sampling}")
-        if values.get("detector") is not None and values.get("regions", "whole") == "whole":
-            raise UsageError("--detector goes with --regions people, tracks, mask or background; give one of them")
+        has_pose = "pose" in str(values.get("backbone", "")).split(",")
+        if values.get("detector") is not None and values.get("regions", "whole") == "whole" and not has_pose:
+            raise UsageError(
+                "--detector goes with --regions people, tracks, mask or background, or with --backbone pose; give one "
+                "of them"
+            )
         if values.get("refine", "none") != "none" and values.get("regions", "whole") not in ("mask", "background"):
             raise UsageError("--refine goes with --regions mask or background; give one of them")
 

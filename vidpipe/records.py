@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 __all__ = [
     "NONE_OF_THESE",
+    "POSE_NUMBERS",
+    "POSE_PEOPLE",
+    "POSE_POINTS",
     "UNKNOWN_SOURCE",
     "Curve",
     "DecodeProgress",
@@ -36,6 +39,13 @@ __all__ = [
 
 NONE_OF_THESE = "none of these"
 """The answer where no class reaches the probability that the user asked for."""
+POSE_PEOPLE = 6
+"""The people in a row of the stream `pose`, the surest first; zeros where there are fewer."""
+POSE_POINTS = 17
+"""The key points of each, in COCO's order."""
+POSE_NUMBERS = 3 * POSE_POINTS + 5
+"""Of each person: x, y and score of each key point, then left, top, right, bottom and score of the box. Lengths are
+shares of the picture's longer side, so that they are the same along both axes; scores are 0 to 1."""
 _WHOLE_PICTURE = (0.0, 0.0, 1.0, 1.0)
 """x, y, width and height of the widest region."""
 
@@ -341,8 +351,9 @@ class FrameBatch:
     """The plans of the whole video."""
     stream: str
     start: int
-    pictures: NDArray[np.uint8]
-    """(P, 3, H, W) RGB, at the backbone's input size."""
+    pictures: NDArray[np.uint8] | NDArray[np.float32]
+    """(P, 3, H, W) uint8, RGB, at the backbone's input size; (P, D) float32 of a stream whose features are made where
+    frames are decoded."""
     seconds: float = 0.0
     """What decoding them took."""
     worker: int = 0
@@ -354,8 +365,11 @@ class FrameBatch:
         return self.video_plan.streams[self.stream]
 
     def __post_init__(self) -> None:
-        if self.pictures.ndim != 4 or self.pictures.shape[1] != 3 or self.pictures.dtype != np.uint8:
-            raise ValueError(f"pictures are (P, 3, H, W) uint8, got {self.pictures.shape} {self.pictures.dtype}")
+        is_picture = self.pictures.ndim == 4 and self.pictures.shape[1] == 3 and self.pictures.dtype == np.uint8
+        if not is_picture and (self.pictures.ndim != 2 or self.pictures.dtype != np.float32):
+            raise ValueError(
+                f"pictures are (P, 3, H, W) uint8 or (P, D) float32, got {self.pictures.shape} {self.pictures.dtype}"
+            )
         if self.start + len(self.pictures) > self.plan.num_pictures:
             raise ValueError(f"{len(self.pictures)} pictures from {self.start} on do not fit {self.plan!r}")
 

@@ -48,8 +48,8 @@ def written_sizes() -> Mapping[str, Size]:
 
 
 def size_of(spec: BackboneSpec) -> Size:
-    """Return a backbone's size without its classifier: from sizes.csv, else counted; nothing for a motion backbone."""
-    if spec.kind == "motion":
+    """Return a backbone's size without its classifier: from sizes.csv, else counted; nothing where it is no network."""
+    if not spec.has_weights:
         return Size(0, 0.0)
     return written_sizes().get(spec.name) or count_backbone(spec)
 

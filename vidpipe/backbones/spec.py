@@ -16,6 +16,7 @@ POOLINGS: Mapping[str, tuple[str, ...]] = {
     "tokens": ("tokens",),
     "layer": ("none",),
     "motion": ("none",),
+    "pose": ("none",),
 }
 """By what a feature is made from: the poolings that fit, first the one that the weights were trained with."""
 
@@ -34,7 +35,8 @@ class BackboneSpec:
     """D, the size of a feature."""
     preprocessing: Preprocessing
     library: str
-    """`torchvision`, `timm`, `transformers`, `opencv` or `vidpipe`: what builds it."""
+    """`torchvision`, `timm`, `transformers`, `opencv` or `vidpipe`: what builds it; `detector`: what `--detector`
+    names."""
     builder: str
     """The model's name in the library."""
     feature_map: str
@@ -48,7 +50,7 @@ class BackboneSpec:
     window: Window | None = None
     """The frames that the backbone sees together; None for one that sees single frames."""
     parameters: Mapping[str, Any] | None = None
-    """The numbers of a motion backbone that its features depend on; None for networks."""
+    """What the features of a motion backbone or of key points depend on; None for networks of images and windows."""
     top1: float | None = None
     """Accuracy on the validation set of `top1_dataset` in percent, as published."""
     top1_source: str = ""
@@ -56,8 +58,15 @@ class BackboneSpec:
 
     @property
     def family(self) -> str:
-        """`image`, `clip` or `motion`: what it sees of a video."""
-        return "motion" if self.kind == "motion" else "image" if self.window is None else "clip"
+        """`image`, `clip`, `motion` or `pose`: what it sees of a video."""
+        if self.kind in ("motion", "pose"):
+            return self.kind
+        return "image" if self.window is None else "clip"
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it is a network with weights of its own."""
+        return self.family in ("image", "clip")
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -14,13 +14,22 @@ from vidpipe.errors import RunError, UsageError
 from vidpipe.features.key import FeatureKey
 from vidpipe.records import Window
 
-__all__ = ["WEIGHTS_NOT_READ", "Stream", "resolve_streams"]
+__all__ = ["WEIGHTS_NOT_READ", "Described", "Stream", "resolve_streams"]
 
 WEIGHTS_NOT_READ = WeightsFile("", None, "not read")
 """Stands for the weights where a stream is resolved but no feature is computed."""
 
 FRAMES_OF_A_VIDEO = 64
 """An estimate, for samplings that do not fix the number."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What makes the features of a stream where frames are decoded."""
+
+    weights: WeightsFile
+    parameters: Mapping[str, Any]
+    """All else that the features depend on."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Stream:
         """
         spec = _seen_whole(spec or find_backbone(config.backbone), whole=config.crop == "whole")
         spec = _at_stride(spec, config.window_stride)
-        pooling = "none" if spec.kind == "motion" else spec.resolve_pool(config.pool)  # before a download
+        pooling = spec.resolve_pool(config.pool) if spec.has_weights else "none"  # before a download
         if config.grid > 1 and spec.window is None and regions is not None and regions["kind"] in ("people", "tracks"):
             raise UsageError(
                 f"--grid {config.grid} divides whole pictures; leave it out, or --regions {regions['kind']}"
@@ -103,6 +112,8 @@ class Stream:
             spec = find_backbone(key.backbone)
         except UsageError as error:
             raise RunError(f"{owner}: its backbone is not available: {error}") from error
+        if spec.kind == "pose":
+            return cls(replace(spec, parameters=key.parameters), WeightsFile(key.weights, None, "the detector's"), key)
         spec = _seen_whole(spec, whole=key.preprocessing == spec.preprocessing.whole.as_dict())
         spec = _with_window_of(spec, key, owner)
         found = find_weights(spec, "random" if key.weights == "random" else weights)
@@ -142,14 +153,19 @@ class Stream:
 
 
 def resolve_streams(
-    config: ExtractConfig, *, weights: WeightsFile | None = None, regions: Mapping[str, Any] | None = None
+    config: ExtractConfig,
+    *,
+    weights: WeightsFile | None = None,
+    regions: Mapping[str, Any] | None = None,
+    pose: Described | None = None,
 ) -> dict[str, Stream]:
     """Resolve the settings of an extraction with one or more backbones.
 
     Args:
         config: the settings.
         weights: as for `Stream.of`.
-        regions: as for `Stream.of`.
+        regions: as for `Stream.of`; key points are of whole frames.
+        pose: the detector of key points, where they are a stream.
 
     Returns:
         By name of its store, the stream of each backbone.
@@ -163,25 +179,33 @@ def resolve_streams(
         raise UsageError(f"--backbone {twice} is given twice; each backbone makes one stream")
     specs = [find_backbone(name) for name in config.backbones]
     _check_goes_with(config, specs)
-    return {
-        spec.name.replace("/", "_"): Stream.of(config, spec=spec, weights=weights, regions=regions) for spec in specs
-    }
+    streams = {}
+    for spec in specs:
+        if spec.kind == "pose" and pose is not None:
+            spec = replace(spec, parameters=pose.parameters)
+            stream = Stream.of(config, spec=spec, weights=pose.weights)
+        else:
+            stream = Stream.of(config, spec=spec, weights=weights, regions=regions)
+        streams[spec.name.replace("/", "_")] = stream
+    return streams
 
 
 def _check_goes_with(config: ExtractConfig, specs: list[BackboneSpec]) -> None:
     """Check the settings that only some backbones have."""
     is_file = config.weights not in ("default", "random")
-    learned = [spec.name for spec in specs if spec.kind != "motion"]
+    learned = [spec.name for spec in specs if spec.has_weights]
+    which = ", ".join(learned) or f"{specs[0].name} has none"
     if is_file and len(learned) != 1:
         raise UsageError(
             f"--weights {config.weights} is for one backbone with weights, and there are {len(learned)} "
-            f"({', '.join(learned) or 'flow has none'}); extract one backbone at a time into the same folder"
+            f"({which}); extract one backbone at a time into the same folder"
         )
     for option, is_given in (("--crop whole", config.crop == "whole"), (f"--grid {config.grid}", config.grid > 1)):
-        if is_given and all(spec.window for spec in specs):
+        if is_given and all(spec.family != "image" for spec in specs):
+            what = "is what a detector finds" if specs[0].kind == "pose" else "sees windows of frames"
             raise UsageError(
-                f"{option} goes with image models, and {specs[0].name} sees windows of frames; leave the option out, "
-                "or add an image model"
+                f"{option} goes with image models, and {specs[0].name} {what}; leave the option out, or add an image "
+                "model"
             )
     if config.window_stride is not None and not any(spec.window for spec in specs):
         raise UsageError(
@@ -192,7 +216,7 @@ def _check_goes_with(config: ExtractConfig, specs: list[BackboneSpec]) -> None:
 
 def _seen_whole(spec: BackboneSpec, *, whole: bool) -> BackboneSpec:
     """An image model that sees the whole picture, or the crop that its weights were trained with."""
-    return replace(spec, preprocessing=spec.preprocessing.whole) if whole and spec.window is None else spec
+    return replace(spec, preprocessing=spec.preprocessing.whole) if whole and spec.family == "image" else spec
 
 
 def _with_window_of(spec: BackboneSpec, key: FeatureKey, owner: str) -> BackboneSpec:
@@ -220,7 +244,7 @@ def _sampling(config: ExtractConfig, window: Window | None) -> Sampling:
 
 def _resolve_grid(spec: BackboneSpec, pooling: str, grid: int) -> int:
     """The grid of an image model with a feature map; 1 for a model that sees windows of frames."""
-    if grid == 1 or spec.window is not None:
+    if grid == 1 or spec.family != "image":
         return 1
     if spec.kind == "layer":
         raise UsageError(

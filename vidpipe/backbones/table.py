@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from vidpipe.backbones.spec import EXTERNAL_LIBRARIES, BackboneSpec
 from vidpipe.errors import UsageError
-from vidpipe.records import Preprocessing, Window
+from vidpipe.records import POSE_NUMBERS, POSE_PEOPLE, Preprocessing, Window
 
 __all__ = ["BACKBONES", "find_backbone"]
 
@@ -365,6 +365,18 @@ BACKBONES: Mapping[str, BackboneSpec] = {
                 "still_pixels": 0.25,
                 "still_gradient": 0.1,
             },
+        ),
+        BackboneSpec(
+            name="pose",
+            dim=POSE_PEOPLE * POSE_NUMBERS,
+            preprocessing=Preprocessing((256, 256), (256, 256), "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+            library="detector",
+            builder="",
+            feature_map="",
+            weights="",
+            weights_licence="the detector's own",
+            kind="pose",
+            parameters={"detector": ""},
         ),
     )
 }  # fmt: skip

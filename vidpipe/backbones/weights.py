@@ -85,6 +85,11 @@ def find_weights(spec: BackboneSpec, weights: str) -> WeightsFile:
     """
     if spec.kind == "motion":
         return WeightsFile("none", None, "none")
+    if spec.kind == "pose":
+        raise UsageError(
+            f"{spec.name} has no weights of its own, only its detector has: --detector keypointrcnn downloads them, "
+            "--detector-weights FILE gives a file"
+        )
     if weights == "random":
         logger.warning("%s runs with RANDOM weights: its features are meaningless; for tests only", spec.name)
         return WeightsFile("random", None, "random")

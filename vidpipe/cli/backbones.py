@@ -22,9 +22,9 @@ DETECTOR_COLUMNS = ("name", "finds", "classes", "parameters", "figure", "of", "h
 @click.argument("names", metavar="[NAME…]", nargs=-1)
 @click.option(
     "--kind",
-    type=click.Choice(("image", "clip", "motion", "detector")),
-    help="List only models of single frames (image), of windows of frames (clip), or of motion without weights; or "
-    "the detectors of `vidpipe extract --regions`.",
+    type=click.Choice(("image", "clip", "motion", "pose", "detector")),
+    help="List only models of single frames (image), of windows of frames (clip), of motion without weights, or "
+    "key points of people (pose); or the detectors of `vidpipe extract --detector`.",
 )
 @click.option(
     "--download", is_flag=True, help="Download the weights of the named backbones, for use without a network."

@@ -18,12 +18,23 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vidpipe.datasets.people import PersonRows, common_people, has_tracks
+from vidpipe.datasets.pose import describe_people
 from vidpipe.datasets.splits import SUBSETS, Split
 from vidpipe.datasets.streams import Stores, kind_of, name_stores
 from vidpipe.errors import StoreError
+from vidpipe.features.key import FeatureKey
 from vidpipe.records import LabeledVideo
 
-__all__ = ["PaddedBatch", "SequenceDataset", "Subsets", "join_cells", "pad", "read_subsets", "select_subsets"]
+__all__ = [
+    "PaddedBatch",
+    "SequenceDataset",
+    "Subsets",
+    "input_rows",
+    "join_cells",
+    "pad",
+    "read_subsets",
+    "select_subsets",
+]
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,19 @@ def join_cells(features: NDArray[np.floating[Any]], num_cells: int, *, owner: st
     return torch.from_numpy(features).reshape(-1, num_cells * features.shape[1])
 
 
+def input_rows(rows: Tensor, key: FeatureKey) -> Tensor:
+    """Return what heads are given of a sequence: of key points what people do, of all other features themselves.
+
+    Args:
+        rows: (T, C · D) of a video, or of a window of it.
+        key: of the features.
+
+    Returns:
+        (T, P) for key points, else the rows.
+    """
+    return torch.from_numpy(describe_people(rows.numpy())) if kind_of(key) == "pose" else rows
+
+
 class SequenceDataset:
     """Labelled videos: their records, class indices, and a feature sequence in each stream.
 
@@ -103,12 +127,12 @@ class SequenceDataset:
         """(S,) after `by_person`, the place of each person's video among the N videos."""
         self._by_stream: dict[str, Sequence[Tensor]] = {
             name: [
-                join_cells(rows, self._num_cells[name], owner=f"{store.path}: {video_id}")
+                input_rows(join_cells(rows, self._num_cells[name], owner=f"{store.path}: {video_id}"), store.key)
                 for video_id, rows in zip(self.video_ids, store.features(self.video_ids), strict=True)
             ]
             for name, store in named.items()
         }
-        """By stream, (T, C · D) float32 or float16 each, as stored."""
+        """By stream, (T, C · D) float32 or float16 each, as stored; (T, P) of key points."""
 
     def __len__(self) -> int:
         return len(self.videos)

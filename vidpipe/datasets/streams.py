@@ -28,14 +28,21 @@ logger = logging.getLogger(__name__)
 Stores: TypeAlias = FeatureStore | Mapping[str, FeatureStore]
 """The stores by stream, or one store, whose stream has the name of its backbone."""
 RESERVED_NAMES = ("fusion", *HEAD_NAMES)
-KINDS = ("image", "clip", "motion")
+KINDS = ("image", "clip", "motion", "pose")
 """In the order of the streams."""
 
 
 def kind_of(key: FeatureKey) -> str:
-    """Return the kind of a stream's backbone: `image` (single frames), `clip` (windows) or `motion` (optical flow)."""
+    """Return the kind of a stream's backbone.
+
+    Args:
+        key: of the stream's features.
+
+    Returns:
+        `image` (single frames), `clip` (windows), `motion` (optical flow) or `pose` (key points of people).
+    """
     if key.parameters is not None:
-        return "motion"
+        return "pose" if "detector" in key.parameters else "motion"
     return "image" if key.window is None else "clip"
 
 

@@ -106,6 +106,8 @@ def explain_backbone(
 
 
 def _check_has_layers(spec: BackboneSpec) -> None:
+    if spec.kind == "pose":
+        raise UsageError(f"{spec.name} is what a detector finds, and has no layers to look into")
     if spec.kind == "motion":
         raise UsageError(
             f"{spec.name} has no layers to look into; `vidpipe explain run` shows its cells and directions of motion"

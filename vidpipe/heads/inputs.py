@@ -24,8 +24,10 @@ HEAD_INPUTS: Mapping[str, HeadInput] = {
     "image": HeadInput("centred,magnitude", "deviation,thirds", unit_frames=True, scale_sharing=1.0, C=30.0),
     "clip": HeadInput("raw,centred", "mean,thirds", unit_frames=True, scale_sharing=1.0, C=30.0),
     "motion": HeadInput("raw,magnitude", "mean,deviation,thirds", unit_frames=False, scale_sharing=0.5, C=10.0),
+    "pose": HeadInput("raw,magnitude", "mean,deviation,thirds", unit_frames=False, scale_sharing=0.5, C=10.0),
 }
-"""By the kind of the backbone: one that sees single frames, one that sees windows of frames, and optical flow."""
+"""By the kind of the backbone: one that sees single frames, one that sees windows of frames, optical flow, and key
+points of people."""
 
 
 def resolve_input(config: TrainConfig, kind: str) -> TrainConfig:

@@ -11,7 +11,6 @@ background   the same, with the other pixels; `--refine crf` first fits the mask
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -24,16 +23,13 @@ from vidpipe.config import ExtractConfig
 from vidpipe.errors import RunError, UsageError
 from vidpipe.records import FramePlan
 from vidpipe.regions.crf import Crf, refine_mask
-from vidpipe.regions.detections import PERSON, Detections
-from vidpipe.regions.detector import Detector
+from vidpipe.regions.detections import Detections
 from vidpipe.regions.linking import Track, detection_grid, link_people, select_people
-from vidpipe.regions.load import load_detector
+from vidpipe.regions.loadable import LoadableDetector
 from vidpipe.regions.masks import MASK_THRESHOLD, people_probability
 from vidpipe.regions.people import people_region
-from vidpipe.regions.spec import DetectorSpec
 from vidpipe.regions.table import DETECTORS, find_detector
 from vidpipe.regions.tracks import TRACK_SETTINGS, plan_people
-from vidpipe.regions.trained import read_header
 from vidpipe.regions.weights import find_detector_weights
 from vidpipe.video.reader import VideoReader
 from vidpipe.video.sampling import uniform_indices
@@ -56,31 +52,12 @@ _CRF = Crf()
 
 
 @dataclass(frozen=True)
-class _Loadable:
-    """A detector that a decoding process loads at its first use, and then keeps."""
-
-    spec: DetectorSpec
-    weights: WeightsFile
-    device: str
-
-    def detect(self, frames: NDArray[np.uint8]) -> tuple[Detections, ...]:
-        """(N, H, W, 3) -> what is found in each frame"""
-        return _loaded(self).detect(frames.transpose(0, 3, 1, 2))
-
-
-@lru_cache(maxsize=2)
-def _loaded(detector: _Loadable) -> Detector:
-    """One thread for each process: the processes share the cores."""
-    return load_detector(detector.spec, detector.weights, device=detector.device, num_threads=1)
-
-
-@dataclass(frozen=True)
 class RegionFinder:
     """The settings of `--regions` with the detector, resolved."""
 
     kind: str
     """`people`, `tracks`, `mask` or `background`."""
-    detector: _Loadable
+    detector: LoadableDetector
     refine: str = "none"
     """How masks are refined: `none` or `crf`."""
 
@@ -115,7 +92,7 @@ class RegionFinder:
                 f"with masks: {with_masks}"
             )
         weights = weights or find_detector_weights(spec, config.detector_weights)
-        return cls(config.regions, _Loadable(spec, weights, config.device), config.refine)
+        return cls(config.regions, LoadableDetector(spec, weights, config.device), config.refine)
 
     @classmethod
     def of_key(cls, regions: Mapping[str, Any], *, weights: str, device: str) -> Self:
@@ -140,7 +117,8 @@ class RegionFinder:
         except UsageError as error:
             raise RunError(f"the features' detector is not available: {error}") from error
         found = find_detector_weights(spec, "random" if regions.get("weights") == "random" else weights)
-        finder = cls(regions.get("kind", ""), _Loadable(spec, found, device), "crf" if "crf" in regions else "none")
+        crf = "crf" if "crf" in regions else "none"
+        finder = cls(regions.get("kind", ""), LoadableDetector(spec, found, device), crf)
         if finder.as_dict() != regions:
             made_with, here = dict(regions), finder.as_dict()
             differs = [name for name in made_with | here if made_with.get(name) != here.get(name)]
@@ -166,22 +144,6 @@ class RegionFinder:
         refined = {"crf": _CRF.as_dict()} if self.refine == "crf" else {}
         return common | {"threshold": MASK_THRESHOLD} | refined
 
-    def check(self) -> None:
-        """Load the detector and drop it, so that a wrong file is one error and not one of each video.
-
-        Raises:
-            UsageError: the device or ONNX Runtime is not available, or the detector learned to find other things than
-                people.
-            WeightsError: the weights cannot be read, or belong to another network.
-        """
-        header = None if self.detector.weights.path is None else read_header(self.detector.weights.path)
-        if header is not None and PERSON not in header.classes:
-            raise UsageError(
-                f"{self.detector.weights.path}: finds {', '.join(header.classes.values())}; --regions needs a detector "
-                "of the class `person`, or of one class"
-            )
-        load_detector(self.detector.spec, self.detector.weights, device=self.detector.device)
-
     def applied_to(self, view: View) -> View:
         """Return what a stream needs of each video, seen through the regions."""
         if self.kind == "people":
@@ -195,7 +157,7 @@ class RegionFinder:
 class _PlanPeople:
     """Plans rows with the region around all people of the video; it is a `Planner`."""
 
-    detector: _Loadable
+    detector: LoadableDetector
 
     def __call__(self, reader: VideoReader, view: View, find_scenes: FindScenes) -> FramePlan:
         plan = plan_video(reader, view, find_scenes)
@@ -204,17 +166,17 @@ class _PlanPeople:
         return FramePlan(plan.frame_index, rows, row_frames)
 
 
-_REGIONS: WeakKeyDictionary[VideoReader, dict[_Loadable, NDArray[np.float32]]] = WeakKeyDictionary()
+_REGIONS: WeakKeyDictionary[VideoReader, dict[LoadableDetector, NDArray[np.float32]]] = WeakKeyDictionary()
 """Of the video that is open, so that several streams detect once."""
 
 
-def _region_of(reader: VideoReader, detector: _Loadable) -> NDArray[np.float32]:
+def _region_of(reader: VideoReader, detector: LoadableDetector) -> NDArray[np.float32]:
     """(4,) the region around all people of a video."""
     known = _REGIONS.setdefault(reader, {})
     if detector not in known:
         found: list[Detections] = []
         for block in reader.blocks(uniform_indices(len(reader.pts_seconds), _NUM_FRAMES)):
-            found += detector.detect(block)
+            found += detector(block)
         known[detector] = people_region(found, min_score=detector.spec.min_score, margin=_MARGIN)
     return known[detector]
 
@@ -223,7 +185,7 @@ def _region_of(reader: VideoReader, detector: _Loadable) -> NDArray[np.float32]:
 class _PlanTracks:
     """Plans a row for each person and row of the video; it is a `Planner`."""
 
-    detector: _Loadable
+    detector: LoadableDetector
 
     def __call__(self, reader: VideoReader, view: View, find_scenes: FindScenes) -> FramePlan:
         plan = plan_video(reader, view, find_scenes)
@@ -233,11 +195,11 @@ class _PlanTracks:
 
 _Tracks = tuple[tuple[Track, ...], NDArray[np.float64]]
 """The people of a video, and the times of the grid in which they were looked for."""
-_TRACKS: WeakKeyDictionary[VideoReader, dict[_Loadable, _Tracks]] = WeakKeyDictionary()
+_TRACKS: WeakKeyDictionary[VideoReader, dict[LoadableDetector, _Tracks]] = WeakKeyDictionary()
 """Of the video that is open, so that several streams detect once."""
 
 
-def _tracks_of(reader: VideoReader, detector: _Loadable) -> _Tracks:
+def _tracks_of(reader: VideoReader, detector: LoadableDetector) -> _Tracks:
     """The people of a video. Detecting them in a frame counts as a chunk of decoding, which `--timeout` limits."""
     known = _TRACKS.setdefault(reader, {})
     if detector not in known:
@@ -245,7 +207,7 @@ def _tracks_of(reader: VideoReader, detector: _Loadable) -> _Tracks:
         found: list[Detections] = []
         for block in reader.blocks(grid):
             for frame in block:
-                (one,) = detector.detect(frame[None])
+                (one,) = detector(frame[None])
                 found.append(replace(one, masks=None, key_points=None))  # which need memory, and link nothing
                 reader.on_step(STEPS_PER_CHUNK)
         grid_seconds = reader.pts_seconds[grid]
@@ -256,20 +218,15 @@ def _tracks_of(reader: VideoReader, detector: _Loadable) -> _Tracks:
 
 @dataclass(frozen=True)
 class _Hidden:
-    """Says which pixels are painted over; it is a `FindHidden`."""
+    """Says which pixels are painted over; it is a `Look`."""
 
-    detector: _Loadable
+    detect: LoadableDetector
     hides_people: bool
     refine: str
 
-    def __call__(self, frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        found = self.detector.detect(frames)
-        people = np.stack([self._people(one, frame) for one, frame in zip(found, frames, strict=True)])  # (N, H, W)
-        return people if self.hides_people else ~people
-
-    def _people(self, found: Detections, frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """(H, W, 3) -> (H, W)"""
-        probability = people_probability(found, self.detector.spec.min_score)
+    def read(self, found: Detections, frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        probability = people_probability(found, self.detect.spec.min_score)  # (H, W)
         if self.refine == "crf" and len(found):
-            probability = refine_mask(probability, frame, crf=_CRF, device=choose_device(self.detector.device))
-        return probability >= MASK_THRESHOLD
+            probability = refine_mask(probability, frame, crf=_CRF, device=choose_device(self.detect.device))
+        people: NDArray[np.bool_] = probability >= MASK_THRESHOLD
+        return people if self.hides_people else ~people

@@ -41,6 +41,11 @@ class DetectorSpec:
         return self.kind != "masks" or self.classes != "person"
 
     @property
+    def has_key_points(self) -> bool:
+        """Whether it finds key points."""
+        return self.kind == "key points"
+
+    @property
     def has_masks(self) -> bool:
         """Whether it finds masks."""
         return self.kind == "masks"

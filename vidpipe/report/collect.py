@@ -301,8 +301,8 @@ def _video_in_fold(row: EvaluatedRow) -> tuple[str, int | None, int | None]:
 
 
 def _shown_part(run: Run) -> Mapping[str, Any]:
-    """The preprocessing of the first stream that sees pictures; the centre of the picture where all see motion."""
-    seen = [key.preprocessing for key in run.keys.values() if kind_of(key) != "motion"]
+    """The preprocessing of the first stream that sees pictures; the centre of the picture where none does."""
+    seen = [key.preprocessing for key in run.keys.values() if kind_of(key) in ("image", "clip")]
     return seen[0] if seen else {"resize": THUMBNAIL_PIXELS, "crop": THUMBNAIL_PIXELS}
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vidpipe.datasets.people import split_people
-from vidpipe.datasets.sequences import join_cells, pad
+from vidpipe.datasets.sequences import input_rows, join_cells, pad
 from vidpipe.features.key import FeatureKey
 from vidpipe.heads.fusion import Fusion
 from vidpipe.records import FeatureSequence
@@ -49,7 +49,7 @@ class SequenceClassifier:
         return cls(run.load_classifiers(device)[0], run.keys, device)
 
     def rows(self, streams: Mapping[str, FeatureSequence]) -> dict[str, Tensor]:
-        """Return what the heads see of a video in each stream, (T, C · D) each, as stored.
+        """Return the rows of a video in each stream, (T, C · D) each, as stored.
 
         Args:
             streams: the video's features.
@@ -91,8 +91,8 @@ class SequenceClassifier:
             (N, K) calibrated probabilities, on the CPU.
         """
         padded = {}
-        for name in self.keys:
-            features, lengths = pad([part[name].float() for part in parts])  # (N, T, C · D), (N,)
+        for name, key in self.keys.items():
+            features, lengths = pad([input_rows(part[name], key).float() for part in parts])  # (N, T, C · D), (N,)
             padded[name] = features.to(self._device), lengths
         probabilities: Tensor = self.fusion(padded).softmax(dim=1)
         return probabilities.cpu()

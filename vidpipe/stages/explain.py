@@ -16,6 +16,7 @@ from vidpipe.backbones.flow import FlowParameters
 from vidpipe.backbones.image import load_backbone
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
+from vidpipe.datasets.streams import kind_of
 from vidpipe.errors import DecodeError, UsageError, unknown_name
 from vidpipe.explain.explanation import ExplainedVideo, Region, explain_video
 from vidpipe.explain.places import FlowView, NetworkView, StreamView
@@ -68,6 +69,11 @@ def explain(
         raise UsageError(
             f"{run.path}: it was trained with --regions, whose pictures `vidpipe explain` does not show; explain a run "
             "that was trained without"
+        )
+    if any(kind_of(key) == "pose" for key in run.keys.values()):
+        raise UsageError(
+            f"{run.path}: it was trained on key points of people, which `vidpipe explain` does not show; explain a run "
+            "that was trained without the stream pose"
         )
     return _Explainer(run, questions, config or ExtractConfig()).explain_each(videos)
 

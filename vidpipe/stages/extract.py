@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vidpipe.backbones.batching import BatchedModel, BatchedModels, Utilisation
 from vidpipe.backbones.engines.engine import Engine
 from vidpipe.backbones.stream import WEIGHTS_NOT_READ, Stream, resolve_streams
+from vidpipe.backbones.weights import WeightsFile
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import InterruptedExtractionError, count_of
 from vidpipe.features.inventory import FileChanges, Reused, follow_files
@@ -37,6 +38,7 @@ from vidpipe.records import (
 )
 from vidpipe.regions.finder import RegionFinder
 from vidpipe.regions.known import PlanKnown
+from vidpipe.regions.pose import PoseFinder
 from vidpipe.video.crop import cell_regions
 from vidpipe.video.decoding import decode_videos, default_workers
 from vidpipe.video.view import View
@@ -72,8 +74,8 @@ class LoadedStream:
     key: FeatureKey
     window: Window | None = None
     """The frames of a row; None where a row is one frame."""
-    finder: RegionFinder | None = None
-    """Decides what of each frame the backbone sees; None for whole frames."""
+    finder: RegionFinder | PoseFinder | None = None
+    """Decides what of each frame the backbone sees, or finds key points in its place; None for whole frames."""
     siblings: tuple[Sibling, ...] = ()
     """Stores that may have the regions of a video."""
 
@@ -81,11 +83,14 @@ class LoadedStream:
     def load(cls, stream: Stream, config: ExtractConfig, *, num_videos: int) -> "LoadedStream":
         """Load a stream's backbone; `num_videos` as for `Stream.load_engine`."""
         engine = stream.load_engine(device=config.device, engine=config.engine, num_videos=num_videos)
-        finder = None
-        if stream.key.regions is not None:
-            weights = config.detector_weights
-            finder = RegionFinder.of_key(stream.key.regions, weights=weights, device=config.device)
-            finder.check()
+        finder: RegionFinder | PoseFinder | None = None
+        key, weights = stream.key, config.detector_weights
+        if key.regions is not None:
+            finder = RegionFinder.of_key(key.regions, weights=weights, device=config.device)
+        elif stream.spec.kind == "pose":
+            finder = PoseFinder.of_key(key.parameters or {}, key.weights, weights=weights, device=config.device)
+        if finder is not None:
+            finder.detector.check()
         return cls(engine, stream.key, stream.spec.window, finder)
 
     def regions(self, info: VideoInfo) -> NDArray[np.float32]:
@@ -209,8 +214,7 @@ def extract(
         WeightsError: the backbone's weights cannot be downloaded or read.
         InterruptedExtractionError: Ctrl-C; the videos that were finished are stored.
     """
-    finder = RegionFinder.of(config)
-    streams = resolve_streams(config, regions=None if finder is None else finder.as_dict())
+    streams = _resolve_streams(config)
     paths = place_stores(store_path, {name: stream.key for name, stream in streams.items()})
     stores = {name: FeatureStore.create(paths[name], stream.key) for name, stream in streams.items()}
     with ExitStack() as locks:
@@ -228,6 +232,17 @@ def extract(
         num_frames=progress.num_frames,
         seconds=progress.seconds,
         utilisation=utilisation,
+    )
+
+
+def _resolve_streams(config: ExtractConfig, *, weights: WeightsFile | None = None) -> dict[str, Stream]:
+    """The streams of an extraction, with its detector; `weights` stands for all of them, as for `Stream.of`."""
+    finder, pose = RegionFinder.of(config, weights=weights), PoseFinder.of(config, weights=weights)
+    return resolve_streams(
+        config,
+        weights=weights,
+        regions=None if finder is None else finder.as_dict(),
+        pose=None if pose is None else pose.described,
     )
 
 
@@ -337,9 +352,7 @@ def preview(
             are to go into one store.
         StoreError: a store cannot be read, was made with other settings, or holds other videos under the same ids.
     """
-    finder = RegionFinder.of(config, weights=WEIGHTS_NOT_READ)
-    regions = None if finder is None else finder.as_dict()
-    streams = resolve_streams(config, weights=WEIGHTS_NOT_READ, regions=regions)
+    streams = _resolve_streams(config, weights=WEIGHTS_NOT_READ)
     paths = place_stores(store_path, {name: stream.key for name, stream in streams.items()})
     reasons: dict[str, str] = {}
     for name, stream in streams.items():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vidpipe.backbones.image import choose_device
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig, TimelineConfig
+from vidpipe.datasets.streams import kind_of
 from vidpipe.errors import UsageError
 from vidpipe.records import Segment, VideoFailure
 from vidpipe.runs.classifier import SequenceClassifier
@@ -81,6 +82,10 @@ def follow(
         )
     if any(key.regions is not None for key in run.keys.values()):
         raise UsageError(f"{run.path}: it was trained with --regions, which --follow does not find; leave out --follow")
+    if any(kind_of(key) == "pose" for key in run.keys.values()):
+        raise UsageError(
+            f"{run.path}: it was trained on key points of people, which --follow does not find; leave out --follow"
+        )
     plan = WindowPlan.of(run, timeline)
     live = LiveTimeline(
         SequenceClassifier.of_run(run, choose_device(config.device)),

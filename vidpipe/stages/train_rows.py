@@ -10,6 +10,7 @@ from vidpipe.datasets.interval_labels import LabelledWindows
 from vidpipe.datasets.protocol import draw_protocol
 from vidpipe.datasets.rows import label_rows
 from vidpipe.datasets.splits import SUBSETS, Split, describe_grouping
+from vidpipe.datasets.streams import kind_of
 from vidpipe.datasets.warning_collector import collect_warnings
 from vidpipe.errors import UsageError
 from vidpipe.heads.members import resolve_val_fraction
@@ -57,6 +58,11 @@ def train_rows(
         TrainingError: a loss is not finite.
         InterruptedTrainingError: Ctrl-C.
     """
+    if any(kind_of(store.key) == "pose" for store in windows.whole.values()):
+        raise UsageError(
+            "--targets rows: its heads see a video as a whole, and key points describe two people in a window; leave "
+            "out the stream pose, or --targets rows"
+        )
     if config.head not in ROW_HEADS:
         raise UsageError(f"--targets rows goes with --head {' or --head '.join(ROW_HEADS)}, not with {config.head}")
     if config.folds is not None or config.leave_one_group_out or config.repeats > 1:

@@ -136,7 +136,7 @@ class BackgroundExam:
         self._note("", classifier, dataset)
         for name, alter in self._alterations().items():
             self._note(name, classifier, alter(dataset))
-        pictures = [name for name, kind in dataset.kinds.items() if kind != "motion"]
+        pictures = [name for name, kind in dataset.kinds.items() if kind in ("image", "clip")]
         if pictures:
             middle = {name: _middle_frames(one.stream(pictures[0])) for name, one in subsets.items()}
             linear = fit_classifier(baseline_members(pictures[:1]), middle, self.config).fusion

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from vidpipe.video.reader import VideoReader
 from vidpipe.video.sampling import plan_frames
 from vidpipe.video.windows import plan_dense_windows, plan_windows
 
-__all__ = ["FindHidden", "FindScenes", "Planner", "View", "plan_video", "plan_views"]
+__all__ = ["Detect", "FindScenes", "Look", "Planner", "View", "plan_video", "plan_views"]
 
 FindScenes = Callable[[], Sequence[tuple[int, int]]]
 """Returns the [start, stop) frame indices of each scene of a video; they are detected at the first call."""
@@ -47,8 +48,32 @@ def plan_video(reader: VideoReader, view: "View", find_scenes: FindScenes) -> Fr
 Planner = Callable[[VideoReader, "View", FindScenes], FramePlan]
 """Plans the frames and rows of an open video. It is sent to the decoding processes, so it is a function of a module."""
 
-FindHidden = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
-"""Says which pixels of frames (N, H, W, 3) a backbone does not see, (N, H, W). It can be sent and compared."""
+Detect = Callable[[NDArray[np.uint8]], Sequence[Any]]
+"""Finds objects in frames (N, H, W, 3): N records. It can be sent and compared."""
+
+
+class Look(Protocol):
+    """What is computed from the objects that are found in a frame. It can be sent and compared.
+
+    Looks with equal detectors share what is found: each frame is searched once.
+    """
+
+    @property
+    def detect(self) -> Detect:
+        """Finds the objects."""
+        ...
+
+    def read(self, found: Any, frame: NDArray[np.uint8]) -> NDArray[Any]:
+        """Compute an array from what is found in one frame.
+
+        Args:
+            found: a record of `detect`.
+            frame: (H, W, 3) in which it is found.
+
+        Returns:
+            An array of the same shape for frames of the same size.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,8 +86,11 @@ class View:
     window: Window | None = None
     """The frames of a row; None where a row is one frame."""
     planner: Planner = plan_video
-    hidden: FindHidden | None = None
-    """Finds pixels to paint over with the mean colour of the preprocessing; None where all are seen."""
+    hidden: Look | None = None
+    """Gives the pixels of a frame to paint over with the mean colour of the preprocessing, (H, W) bool; None where all
+    are seen."""
+    described: Look | None = None
+    """Gives the feature of a frame, (D,) float32, in place of a picture for a backbone; None where there is one."""
 
 
 def plan_views(reader: VideoReader, views: Mapping[str, View]) -> VideoPlan:

@@ -9,11 +9,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from vidpipe.records import FramePlan, VideoFile, VideoInfo, VideoPlan
 from vidpipe.video.processes import end_with_main_process
 from vidpipe.video.reader import VideoReader, methods_from, open_video
 from vidpipe.video.steps import STEPS_PER_CHUNK
-from vidpipe.video.view import FindHidden, View, plan_views
+from vidpipe.video.view import Detect, Look, View, plan_views
 
 if TYPE_CHECKING:
     from ctypes import Array, c_longlong
@@ -67,8 +67,8 @@ class Pictures:
     stream: str
     start: int
     """The first of them, among the pictures of the stream's plan."""
-    pictures: NDArray[np.uint8]
-    """(P, 3, H, W)"""
+    pictures: NDArray[np.uint8] | NDArray[np.float32]
+    """(P, 3, H, W), or (P, D) where `View.described` makes the features."""
 
 
 @dataclass(frozen=True)
@@ -196,61 +196,94 @@ def _decode_pictures(reader: VideoReader, piece: Piece, plan: VideoPlan) -> Iter
     makers = [_PictureMaker(name, one, piece.views[name]) for name, one in plan.streams.items()]
     first = 0
     for block in reader.blocks(index):
-        finders = {maker.view.hidden for maker in makers}
-        hidden = {find: None if find is None else _find_hidden(find, block) for find in finders}
-        for maker in makers:
-            maker.add(index[first : first + len(block)], block, hidden[maker.view.hidden])
+        used = [_frames_used(index[first : first + len(block)], one.plan) for one in makers]
+        looks = [(look, its) for one, its in zip(makers, used, strict=True) for look in one.looks if its.any()]
+        seen = _look_at(block, looks)
+        for maker, its in zip(makers, used, strict=True):
+            if its.any():
+                maker.add(index[first : first + len(block)][its], block if its.all() else block[its], its, seen)
         first += len(block)
     yield from (pictures for maker in makers if (pictures := maker.result()) is not None)
 
 
-def _find_hidden(find: FindHidden, frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(N, H, W, 3) -> (N, H, W) the pixels to paint over. Each frame may take as long as a chunk of decoding."""
-    hidden = np.empty(frames.shape[:3], np.bool_)
+def _frames_used(frame_index: NDArray[np.int64], plan: FramePlan) -> NDArray[np.bool_]:
+    """(n,) which of the frames a stream uses."""
+    return np.isin(frame_index, plan.frame_index, assume_unique=True)
+
+
+def _look_at(frames: NDArray[np.uint8], looks: Sequence[tuple[Look, NDArray[np.bool_]]]) -> dict[Look, NDArray[Any]]:
+    """What each look gives of the frames (n, H, W, 3) that some stream uses: (n, …), zeros of the others.
+
+    Each frame may take as long as a chunk of decoding. It goes once through each detector.
+    """
+    wanted: dict[Look, NDArray[np.bool_]] = {}
+    for look, used in looks:
+        wanted[look] = wanted.get(look, np.zeros_like(used)) | used
+    seen: dict[Look, NDArray[Any]] = {}
     for number in range(len(frames)):
-        hidden[number] = find(frames[number : number + 1])[0]
-        _Worker.step(STEPS_PER_CHUNK)
-    return hidden
+        found: dict[Detect, Any] = {}
+        for look in [look for look, used in wanted.items() if used[number]]:
+            if look.detect not in found:
+                found[look.detect] = look.detect(frames[number : number + 1])[0]
+                _Worker.step(STEPS_PER_CHUNK)
+            one = look.read(found[look.detect], frames[number])
+            seen.setdefault(look, np.zeros((len(frames), *one.shape), one.dtype))[number] = one
+    return seen
 
 
 class _PictureMaker:
     """Makes one stream's pictures of decoded frames."""
 
     def __init__(self, stream: str, plan: FramePlan, view: View) -> None:
-        self._stream, self._plan, self.view = stream, plan, view
+        self._stream, self.plan, self._view = stream, plan, view
         self._preprocessing = view.preprocessing
         self._start: int | None = None
-        self._made: list[NDArray[np.uint8]] = []
+        self._made: list[NDArray[np.uint8] | NDArray[np.float32]] = []
+
+    @property
+    def looks(self) -> list[Look]:
+        """What it needs to know of each frame that it uses."""
+        return [look for look in (self._view.hidden, self._view.described) if look is not None]
 
     def add(
-        self, frame_index: NDArray[np.int64], frames: NDArray[np.uint8], hidden: NDArray[np.bool_] | None = None
+        self,
+        frame_index: NDArray[np.int64],
+        frames: NDArray[np.uint8],
+        used: NDArray[np.bool_],
+        seen: Mapping[Look, NDArray[Any]],
     ) -> None:
-        """Take frames (n, H, W, 3) that follow those taken before, of which the stream uses some, or none."""
+        """Take frames (n, H, W, 3) that the stream uses and that follow those taken before.
+
+        Args:
+            frame_index: (n,) of the frames.
+            frames: the frames.
+            used: which of a block of frames they are.
+            seen: by look, what it gives of the frames of the block.
+        """
         from vidpipe.video.resize import paint_over, resize_and_crop
 
-        used = np.isin(frame_index, self._plan.frame_index, assume_unique=True)
-        if not used.any():
+        first, last = np.searchsorted(self.plan.frame_index, frame_index[[0, -1]]).tolist()
+        if self._view.described is not None:
+            self._keep(first, seen[self._view.described][used])
             return
-        first, last = np.searchsorted(self._plan.frame_index, frame_index[used][[0, -1]]).tolist()
-        frames = frames if used.all() else frames[used]
-        if hidden is not None:
-            frames = paint_over(frames, hidden[used], self._preprocessing)
-        if self._plan.picture_regions is None:
+        if self._view.hidden is not None:
+            frames = paint_over(frames, seen[self._view.hidden][used], self._preprocessing)
+        if self.plan.picture_regions is None:
             self._keep(first, resize_and_crop(frames, self._preprocessing))
             return
-        bounds = np.searchsorted(self._plan.picture_frames, np.arange(first, last + 2)).tolist()  # of each frame
+        bounds = np.searchsorted(self.plan.picture_frames, np.arange(first, last + 2)).tolist()  # of each frame
         self._keep(bounds[0], np.concatenate(list(self._regions(frames, bounds))))
 
     def _regions(self, frames: NDArray[np.uint8], bounds: list[int]) -> Iterator[NDArray[np.uint8]]:
         """Yield the pictures of each frame's regions, (1, 3, H, W)."""
         from vidpipe.video.resize import crop_to_region, resize_and_crop
 
-        assert self._plan.picture_regions is not None
+        assert self.plan.picture_regions is not None
         for frame, (start, stop) in zip(frames, pairwise(bounds), strict=True):
-            for region in self._plan.picture_regions[start:stop]:
+            for region in self.plan.picture_regions[start:stop]:
                 yield resize_and_crop(crop_to_region(frame, region)[None], self._preprocessing)
 
-    def _keep(self, start: int, pictures: NDArray[np.uint8]) -> None:
+    def _keep(self, start: int, pictures: NDArray[np.uint8] | NDArray[np.float32]) -> None:
         self._start = start if self._start is None else self._start
         self._made.append(pictures)
 

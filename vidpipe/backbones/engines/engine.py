@@ -4,7 +4,7 @@ An engine takes and returns NumPy arrays, so that a process that runs ONNX needs
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,11 @@ class Engine(Protocol):
     max_in_flight: int
     """Batches to start before waiting for the first one: a GPU computes one while the next ones are copied."""
 
-    def start(self, frames: NDArray[np.uint8]) -> "Finish":
+    def start(self, frames: NDArray[Any]) -> "Finish":
         """Start computing the features of frames, or of windows of frames.
 
         Args:
-            frames: (N, 3, H, W) RGB, resized and cropped; (N, W, 3, H, W) for a clip backbone.
+            frames: (N, 3, H, W) uint8, RGB, resized and cropped; (N, W, 3, H, W) for a clip backbone.
 
         Returns:
             A function that waits for the features.

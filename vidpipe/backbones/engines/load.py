@@ -55,6 +55,10 @@ def load_engine(
             grid does not go with the backbone.
     """
     pool = spec.resolve_pool(pool)
+    if spec.kind == "pose":
+        from vidpipe.backbones.engines.described import DescribedEngine
+
+        return DescribedEngine(spec)
     if spec.parameters is not None:
         from vidpipe.backbones.engines.flow import FlowEngine
 
