@@ -17,12 +17,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.backbones.image import choose_device
 from vidpipe.backbones.weights import WeightsFile
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import RunError, UsageError
 from vidpipe.records import FramePlan
-from vidpipe.regions.crf import Crf, refine_mask
 from vidpipe.regions.detections import Detections
 from vidpipe.regions.linking import Track, detection_grid, link_people, select_people
 from vidpipe.regions.loadable import LoadableDetector
@@ -48,7 +46,6 @@ _NUM_FRAMES = 8
 """The frames of a video in which people are looked for, to find their box."""
 _MARGIN = 0.1
 """Around the box of all people, as a share of its longer side."""
-_CRF = Crf()
 
 
 @dataclass(frozen=True)
@@ -141,8 +138,8 @@ class RegionFinder:
             return common | {"num_frames": _NUM_FRAMES, "margin": _MARGIN}
         if self.kind == "tracks":
             return common | TRACK_SETTINGS
-        refined = {"crf": _CRF.as_dict()} if self.refine == "crf" else {}
-        return common | {"threshold": MASK_THRESHOLD} | refined
+        masks = common | {"threshold": MASK_THRESHOLD}
+        return masks | {"crf": _crf_settings()} if self.refine == "crf" else masks
 
     def applied_to(self, view: View) -> View:
         """Return what a stream needs of each video, seen through the regions."""
@@ -227,6 +224,20 @@ class _Hidden:
     def read(self, found: Detections, frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
         probability = people_probability(found, self.detect.spec.min_score)  # (H, W)
         if self.refine == "crf" and len(found):
-            probability = refine_mask(probability, frame, crf=_CRF, device=choose_device(self.detect.device))
+            probability = _refined(probability, frame, self.detect.device)
         people: NDArray[np.bool_] = probability >= MASK_THRESHOLD
         return people if self.hides_people else ~people
+
+
+def _crf_settings() -> dict[str, float]:
+    from vidpipe.regions.crf import Crf
+
+    return Crf().as_dict()
+
+
+def _refined(probability: NDArray[np.float32], frame: NDArray[np.uint8], device: str) -> NDArray[np.float32]:
+    """(H, W), (H, W, 3) -> (H, W)"""
+    from vidpipe.backbones.image import choose_device
+    from vidpipe.regions.crf import Crf, refine_mask
+
+    return refine_mask(probability, frame, crf=Crf(), device=choose_device(device))

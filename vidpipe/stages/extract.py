@@ -216,6 +216,8 @@ def extract(
     """
     streams = _resolve_streams(config)
     paths = place_stores(store_path, {name: stream.key for name, stream in streams.items()})
+    if not all((path / "store.json").exists() for path in paths.values()):
+        _check_detectors(config)
     stores = {name: FeatureStore.create(paths[name], stream.key) for name, stream in streams.items()}
     with ExitStack() as locks:
         for store in stores.values():
@@ -244,6 +246,13 @@ def _resolve_streams(config: ExtractConfig, *, weights: WeightsFile | None = Non
         regions=None if finder is None else finder.as_dict(),
         pose=None if pose is None else pose.described,
     )
+
+
+def _check_detectors(config: ExtractConfig) -> None:
+    """Refuse a wrong file before a store is made for what it would find."""
+    for finder in (RegionFinder.of(config), PoseFinder.of(config)):
+        if finder is not None:
+            finder.detector.check()
 
 
 @dataclass(frozen=True)
