@@ -302,3 +302,19 @@ def scores_on_other_figures(figures: tuple[Path, Path], tmp_path: Path, name: st
 def test_a_small_yolov3_finds_figures_that_it_has_not_seen(figures: tuple[Path, Path], tmp_path: Path) -> None:
     scores = scores_on_other_figures(figures, tmp_path, "yolov3", size=160, width=0.125, epochs=16, learning_rate=2e-3)
     assert scores.boxes.ap50 >= 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("unet", {"size": 160, "width": 0.25, "epochs": 5, "learning_rate": 2e-3, "encoder": "mobilenet_v2"}),
+        ("fcn8s", {"size": 256, "width": 0.125, "epochs": 8, "learning_rate": 3e-3}),
+    ],
+)
+def test_a_small_network_covers_figures_that_it_has_not_seen(
+    figures: tuple[Path, Path], tmp_path: Path, name: str, settings: dict[str, Any]
+) -> None:
+    scores = scores_on_other_figures(figures, tmp_path, name, **settings)
+    assert scores.overlap is not None
+    assert scores.overlap.dice >= 0.85
