@@ -22,7 +22,7 @@ from vidpipe.regions.table import find_detector
 from vidpipe.regions.trained import TrainedHeader, read_header, write_trained
 from vidpipe.regions.training.coco import read_annotations
 from vidpipe.regions.training.examples import Examples
-from vidpipe.regions.training.fit import Step
+from vidpipe.regions.training.fit import Step, _batch_starts
 from vidpipe.regions.training.scoring import DetectorScores, score_files
 from vidpipe.regions.training.trainers import TRAINERS, Plan
 
@@ -249,6 +249,19 @@ def test_settings_that_do_not_fit_are_one_line(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         train(folder, tmp_path / "a.safetensors", **settings)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_training(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        train(folder, tmp_path / "missing" / "a.safetensors")
+    with pytest.raises(UsageError, match=r"ends in .safetensors"):
+        train(folder, tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(("num_examples", "batch_size", "starts"), [(9, 4, [0, 4]), (8, 4, [0, 4]), (10, 4, [0, 4, 8]),
+                                                                    (1, 4, [0]), (2, 1, [0, 1])])  # fmt: skip
+def test_no_batch_of_several_is_left_with_one_example(num_examples: int, batch_size: int, starts: list[int]) -> None:
+    assert list(_batch_starts(num_examples, batch_size)) == starts
 
 
 def test_masks_that_are_not_annotated_cannot_be_learned(folder: Path, tmp_path: Path) -> None:
