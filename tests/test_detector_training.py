@@ -22,7 +22,7 @@ from vidpipe.regions.table import find_detector
 from vidpipe.regions.trained import TrainedHeader, read_header, write_trained
 from vidpipe.regions.training.coco import read_annotations
 from vidpipe.regions.training.examples import Examples
-from vidpipe.regions.training.fit import Step
+from vidpipe.regions.training.fit import Step, _batch_starts
 from vidpipe.regions.training.scoring import DetectorScores, score_files
 from vidpipe.regions.training.trainers import TRAINERS, Plan
 
@@ -251,6 +251,19 @@ def test_settings_that_do_not_fit_are_one_line(
         train(folder, tmp_path / "a.safetensors", **settings)
 
 
+def test_a_file_that_cannot_be_written_is_refused_before_the_training(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        train(folder, tmp_path / "missing" / "a.safetensors")
+    with pytest.raises(UsageError, match=r"ends in .safetensors"):
+        train(folder, tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(("num_examples", "batch_size", "starts"), [(9, 4, [0, 4]), (8, 4, [0, 4]), (10, 4, [0, 4, 8]),
+                                                                    (1, 4, [0]), (2, 1, [0, 1])])  # fmt: skip
+def test_no_batch_of_several_is_left_with_one_example(num_examples: int, batch_size: int, starts: list[int]) -> None:
+    assert list(_batch_starts(num_examples, batch_size)) == starts
+
+
 def test_masks_that_are_not_annotated_cannot_be_learned(folder: Path, tmp_path: Path) -> None:
     content = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
     content["annotations"][3].pop("segmentation")
@@ -302,3 +315,19 @@ def scores_on_other_figures(figures: tuple[Path, Path], tmp_path: Path, name: st
 def test_a_small_yolov3_finds_figures_that_it_has_not_seen(figures: tuple[Path, Path], tmp_path: Path) -> None:
     scores = scores_on_other_figures(figures, tmp_path, "yolov3", size=160, width=0.125, epochs=16, learning_rate=2e-3)
     assert scores.boxes.ap50 >= 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("unet", {"size": 160, "width": 0.25, "epochs": 5, "learning_rate": 2e-3, "encoder": "mobilenet_v2"}),
+        ("fcn8s", {"size": 256, "width": 0.125, "epochs": 8, "learning_rate": 3e-3}),
+    ],
+)
+def test_a_small_network_covers_figures_that_it_has_not_seen(
+    figures: tuple[Path, Path], tmp_path: Path, name: str, settings: dict[str, Any]
+) -> None:
+    scores = scores_on_other_figures(figures, tmp_path, name, **settings)
+    assert scores.overlap is not None
+    assert scores.overlap.dice >= 0.85

@@ -86,7 +86,7 @@ def test_predicted_timelines_are_as_described(made: Path) -> None:
 def test_scores_of_detectors_are_as_described(tmp_path: Path) -> None:
     write_annotated_figures(tmp_path)
     truth = json.loads((tmp_path / "annotations.json").read_text())
-    points = {"keypoints": []}
+    points: dict[str, Any] = {"keypoints": []}
     for name, more in (("boxes", {"segmentation": [], **points}), ("masks", points), ("all", {})):
         content = {**truth, "annotations": [one | more | {"score": 0.9} for one in truth["annotations"]]}
         (tmp_path / f"{name}.json").write_text(json.dumps(content))

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -60,7 +61,7 @@ def write_labelled_videos(folder: Path) -> None:
 
 def write_boxes(folder: Path) -> None:
     """The squares in the labelled videos, as COCO JSON."""
-    images, annotations = [], []
+    images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
     for label in ("fight", "no_fight"):
         for number, step in product(range(6), range(0, 12, 2)):
             one = {"id": len(images), "file_name": f"{label}/{number}.mp4", "frame_index": step}

@@ -268,6 +268,11 @@ def test_refined_masks_have_a_key_of_their_own(white_mask: Path) -> None:
     assert refined is not None
     assert set(refined.as_dict()) - set(plain.as_dict()) == {"crf"}
     assert RegionFinder.of_key(refined.as_dict(), weights=str(white_mask), device="cpu") == refined
+    keys = [Stream.of(ExtractConfig(backbone="lenet5"), regions=one.as_dict()).key for one in (plain, refined)]
+    assert keys[0].difference(keys[1]) == (
+        "lenet5 features, regions mask by person_mask, no crf here, "
+        "lenet5 features, regions mask by person_mask, crf asked for"
+    )
     other = {**refined.as_dict(), "crf": {**refined.as_dict()["crf"], "num_iterations": 9}}
     with pytest.raises(RunError, match=r"other settings of person_mask \(crf\)"):
         RegionFinder.of_key(other, weights=str(white_mask), device="cpu")

@@ -231,14 +231,14 @@ class Echo(nn.Module):
 
 
 def loss_by_hand(logits: NDArray[np.float64], target: NDArray[np.int64]) -> tuple[float, float]:
-    """Cross entropy weighted by the square root of inverse shares, and 1 - Dice of each class, averaged."""
+    """Cross entropy weighted by the fourth root of inverse shares, and 1 - Dice of each class, averaged."""
     shares = [(target == number).mean() for number in range(3)]
     weighted = total = 0.0
     overlap, sums = np.zeros(3), np.zeros(3)
     for n, y, x in np.ndindex(*target.shape):
         probabilities = np.exp(logits[n, :, y, x]) / np.exp(logits[n, :, y, x]).sum()
         own = target[n, y, x]
-        weight = shares[own] ** -0.5
+        weight = shares[own] ** -0.25
         weighted, total = weighted - weight * np.log(probabilities[own]), total + weight
         overlap[own] += probabilities[own]
         sums += probabilities
@@ -336,6 +336,24 @@ def test_a_trained_file_finds_what_its_network_finds(
         ]
         assert one.masks is not None
         assert np.allclose(one.masks, masks[there], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deeplab", "deeplab_mobilenet", "fcn_resnet50"])
+def test_a_trained_network_of_torchvision_has_its_own_classes(name: str, tmp_path: Path) -> None:
+    settings = SegmentationSettings(name, (DOG,), size=96)
+    torch.manual_seed(0)
+    network = build(settings).eval()
+    path, spec = tmp_path / "trained.safetensors", find_detector(name)
+    safetensors.torch.save_file(network.state_dict(), path, metadata={"settings": settings.to_json()})
+    frames = np.random.default_rng(0).integers(0, 256, (1, 3, 96, 64), dtype=np.uint8)
+    (found,) = load_detector(spec, find_detector_weights(spec, str(path)), device="cpu").detect(frames)
+    normalised = (torch.from_numpy(frames) / 255 - MEAN[:, None, None]) / STD[:, None, None]
+    with torch.no_grad():
+        expected = network.body(normalised)["out"].softmax(dim=1)[0, 1:].numpy()
+    assert found.classes.tolist() == [DOG] * int((expected >= 0.5).any())
+    assert found.masks is not None
+    assert np.allclose(found.masks, expected[: len(found)], atol=1e-5)
 
 
 def test_a_trained_file_of_another_network_is_refused(

@@ -185,11 +185,22 @@ def _region_words(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | No
     """`regions people by movenet`; of two finders of one kind by one detector, what differs."""
     if ours is None:
         return "whole frames"
-    differs = [name for name in ours if theirs is not None and ours[name] != theirs.get(name)]
     words = f"regions {ours.get('kind')} by {ours.get('detector')}"
-    if theirs is None or {"kind", "detector"} & set(differs):
+    if theirs is None:
         return words
-    return f"{words}, {', '.join(f'{name} {str(ours[name])[:8]}' for name in differs)}"
+    differs = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    if {"kind", "detector"} & set(differs):
+        return words
+    return f"{words}, {', '.join(_region_setting(name, ours.get(name), theirs.get(name)) for name in differs)}"
+
+
+def _region_setting(name: str, ours: object, theirs: object) -> str:
+    """`weights 0a1b2c3d`; of one that is a group of settings, `crf` or `no crf`, or the settings if both have them."""
+    if ours is None:
+        return f"no {name}"
+    if isinstance(ours, Mapping):
+        return name if theirs is None else f"{name} {json.dumps(dict(ours))}"
+    return f"{name} {str(ours)[:8]}"
 
 
 def _window_words(window: Mapping[str, Any]) -> str:

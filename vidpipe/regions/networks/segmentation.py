@@ -205,7 +205,8 @@ def _fits(tensor: Tensor, wanted: Tensor | None) -> bool:
 def loss(network: SegmentationNetwork, pixels: Tensor, truths: Sequence[Detections]) -> Tensor:
     """Compute what training minimises: class-weighted cross entropy, and for U-Net the Dice loss of the classes, too.
 
-    A class's weight is the square root of its pixels' inverse share in the batch, so that small objects count.
+    A class's weight is the fourth root of its pixels' inverse share in the batch, so that small objects count. With the
+    square root, an FCN draws them too large: on the demo's figures, precision 0.69 and recall 0.93.
 
     Args:
         network: the network, in training mode.
@@ -219,7 +220,7 @@ def loss(network: SegmentationNetwork, pixels: Tensor, truths: Sequence[Detectio
     class_ids = network.settings.class_ids
     target = torch.stack([class_map(truth, class_ids) for truth in truths]).to(pixels.device)  # (N, H, W)
     counts = target.flatten().bincount(minlength=logits.shape[1])
-    total = cross_entropy(logits, target, weight=(target.numel() / counts.clamp(min=1)).sqrt())
+    total = cross_entropy(logits, target, weight=(target.numel() / counts.clamp(min=1)) ** 0.25)
     if network.settings.network == "unet":
         from segmentation_models_pytorch.losses import DiceLoss
 

@@ -89,7 +89,8 @@ def fit_network(
         TrainingError: a loss is not finite.
     """
     rng = np.random.default_rng(config.seed)
-    num_batches = math.ceil(len(train) / config.batch_size)
+    num_batches = len(_batch_starts(len(train), config.batch_size))
+    keeps_statistics = is_pretrained or min(len(train), config.batch_size) == 1
     optimiser = torch.optim.AdamW(
         [one for one in network.parameters() if one.requires_grad], learning_rate, weight_decay=_WEIGHT_DECAY
     )
@@ -97,7 +98,7 @@ def fit_network(
         optimiser, learning_rate, total_steps=config.epochs * num_batches + 1, pct_start=_WARM_UP, cycle_momentum=False
     )
     for epoch in range(1, config.epochs + 1):
-        _set_training(network, is_pretrained)
+        _set_training(network, keeps_statistics)
         losses: list[float] = []
         for pixels, truths in _batches(train, config.batch_size, rng, next(network.parameters()).device):
             losses.append(_take_step(network, trainer, optimiser, pixels, truths))
@@ -113,11 +114,16 @@ def fit_network(
             return
 
 
-def _set_training(network: nn.Module, is_pretrained: bool) -> None:
+def _set_training(network: nn.Module, keeps_statistics: bool) -> None:
     network.train()
     for module in network.modules():
-        if is_pretrained and isinstance(module, _BatchNorm):
+        if keeps_statistics and isinstance(module, _BatchNorm):
             module.eval()
+
+
+def _batch_starts(num_examples: int, batch_size: int) -> range:
+    """A last batch of one example is left out: batch normalisation cannot learn from it."""
+    return range(0, max(1, num_examples - (batch_size > 1)), batch_size)
 
 
 def _batches(
@@ -125,7 +131,7 @@ def _batches(
 ) -> Iterator[tuple[Tensor, list[Detections]]]:
     """Yield the examples in random order, altered at random, a batch at a time."""
     order = rng.permutation(len(examples))
-    for start in range(0, len(order), batch_size):
+    for start in _batch_starts(len(order), batch_size):
         chosen = order[start : start + batch_size]
         altered = [augment(examples.pictures[index], examples.truth(index), rng) for index in chosen]
         pictures = torch.from_numpy(np.stack([picture for picture, _ in altered]))
@@ -180,4 +186,4 @@ def score_network(
 def _headline(scores: DetectorScores, trainer: Trainer) -> float:
     if trainer.metric == "Dice":
         return scores.overlap.dice if scores.overlap else 0.0
-    return scores.boxes.map
+    return max(0.0, scores.boxes.map)  # -1 where the validation set has no objects

@@ -117,6 +117,8 @@ def train_detector(
 def _check(trainer: Trainer, detector: str, output: Path, config: DetectorConfig) -> None:
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: the file of a detector ends in .safetensors")
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"{output}: there is no folder {output.absolute().parent}; make it first")
     if config.width != 1 and not trainer.has_width:
         several = ", ".join(name for name, one in TRAINERS.items() if one.has_width)
         raise UsageError(f"--width: {detector} has one width; others have several: {several}")
