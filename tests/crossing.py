@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vidpipe.demo.figures import SUPERSAMPLING, Figure, Joints, Scene, draw, pose, random_figure
+from vidpipe.demo.figures import Figure, Joints, Scene, draw, pose, random_figure
 
 WIDTH, HEIGHT, FPS = 640, 360, 25
+_FINER = 2
+"""`draw` makes pictures smaller by this."""
 _LAWN, _SHADE, _DARKEST = (150, 176, 130), 40, 60
 """The picture behind; how much darker a figure's shadow is, and how differently its colours are."""
 
@@ -33,11 +35,11 @@ def crossing_figures(
         picture = Image.new("RGB", (WIDTH, HEIGHT), _LAWN)
         for figure, end, joints in people:
             picture = _drawn(figure, end, joints, picture)
-        yield np.asarray(picture), np.stack([_box(*one) for one in people])
+        yield np.array(picture), np.stack([_box(*one) for one in people])
 
 
 def _drawn(figure: Figure, ends: tuple[tuple[float, float], ...], joints: Joints, behind: Image.Image) -> Image.Image:
-    size = (WIDTH * SUPERSAMPLING, HEIGHT * SUPERSAMPLING)
+    size = (WIDTH * _FINER, HEIGHT * _FINER)
     scene = Scene(behind.resize(size, Image.Resampling.NEAREST), Image.new("RGBA", size), *ends)
     return draw(figure, scene, joints)
 

@@ -151,6 +151,7 @@ def test_each_person_has_rows_while_they_are_there(detector: Path, tmp_path: Pat
     assert np.array_equal(rows.frame_index[rows.track == 2], [f for f in whole.rows.frame_index if f >= 40])
     for number, path in ((1, red), (2, blue)):
         its = rows.select(np.flatnonzero(rows.track == number))
+        assert its.region is not None
         for frame, region in zip(its.frame_index, its.region, strict=True):
             x, y, width, height = region * [WIDTH, HEIGHT, WIDTH, HEIGHT]
             left, top, right, bottom = path[frame]
@@ -162,6 +163,7 @@ def test_each_person_has_rows_while_they_are_there(detector: Path, tmp_path: Pat
 def test_where_nobody_is_found_the_rows_are_of_the_whole_picture(detector: Path, tmp_path: Path) -> None:
     plan, whole = plan_of(write_frames(tmp_path / "a.mp4", [picture([])] * 30), detector)
     assert plan.rows.track is None
+    assert plan.rows.region is not None
     assert plan.rows.region.tolist() == [[0, 0, 1, 1]] * 8
     assert np.array_equal(plan.rows.frame_index, whole.rows.frame_index)
 
@@ -279,6 +281,7 @@ def test_a_copy_has_a_box_around_each_person(videos: Path, trained: Path, detect
     frames = [next(iter(reader.blocks([15])))[0].astype(int) for reader in (original, copy)]
     changed = np.abs(frames[0] - frames[1]).max(axis=2) > 40
     plan, _ = plan_of(videos / "new/mixed.mp4", detector, View(Sampling("uniform", num_frames=30), SIZE))
+    assert plan.rows.region is not None
     for x, y, width, height in plan.rows.region[plan.rows.frame_index == 15] * [WIDTH, HEIGHT, WIDTH, HEIGHT]:
         column, row = round(x + width / 2), round(y + height / 2)
         assert changed[max(0, round(y) - 3) : round(y) + 4, column].any()

@@ -11,7 +11,7 @@ from vidpipe.regions.people import WHOLE_PICTURE, squares_in_picture
 
 __all__ = ["TRACK_SETTINGS", "plan_people", "plan_regions", "regions_at"]
 
-MARGIN = 0.15
+MARGIN = 0.1
 """Around a box, on each side, as a share of its longer side."""
 CENTRE_SECONDS, SIDE_SECONDS = 0.2, 0.75
 """Over which the centre and the side of a region are smoothed."""

@@ -20,7 +20,7 @@ _MIN_TEXT_PIXELS, _MAX_TEXT_PIXELS = 12, 40
 
 @dataclass(frozen=True)
 class LabelledBox:
-    """A box to draw over a frame, with a text above its upper edge."""
+    """A box to draw over a frame, with a text above the middle of its upper edge."""
 
     region: tuple[float, float, float, float]
     """x, y, width and height, as fractions of the picture."""
@@ -101,9 +101,10 @@ def draw_box(planes: Sequence[NDArray[Any]], box: LabelledBox, matrix: int) -> N
             edge[:] = np.rint(value)
     text_pixels = int(np.clip(_TEXT_SHARE * height, _MIN_TEXT_PIXELS, _MAX_TEXT_PIXELS))
     overlays = _text_overlays(box.text, box.colour, text_pixels, matrix)
-    text_top = max(0, top - len(overlays[0].kept))
+    text_height, text_width = overlays[0].kept.shape
+    text_top, text_left = max(0, top - text_height), _even((left + right - text_width) / 2, width)
     for plane, overlay, scale in zip(planes, overlays, (1, 2, 2), strict=True):
-        overlay.at(plane, text_top // scale, left // scale)
+        overlay.at(plane, text_top // scale, text_left // scale)
 
 
 def _even(pixels: float, largest: int) -> int:
