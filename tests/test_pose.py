@@ -210,7 +210,7 @@ def test_looks_with_one_detector_search_each_frame_once(monkeypatch: pytest.Monk
         def __init__(self, factor: int) -> None:
             self.detect, self._factor = detect, factor
 
-        def read(self, found: int) -> NDArray[np.int64]:
+        def read(self, found: int, frame: NDArray[np.uint8]) -> NDArray[np.int64]:
             return np.array([self._factor * found])
 
     frames = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)

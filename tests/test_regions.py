@@ -23,7 +23,7 @@ from vidpipe.regions.finder import RegionFinder
 from vidpipe.regions.people import WHOLE_PICTURE, people_region
 from vidpipe.video.reader import open_video
 from vidpipe.video.resize import crop_to_region, paint_over
-from vidpipe.video.view import View, plan_video
+from vidpipe.video.view import Look, View, plan_video
 
 HEIGHT, WIDTH = 120, 160
 BACKGROUND, FIGURE = (40, 90, 60), (250, 250, 250)
@@ -145,7 +145,7 @@ def test_hidden_pixels_have_the_mean_colour_and_the_others_are_untouched(
     find = finder_of(regions, white_mask).applied_to(View(Sampling("uniform", num_frames=4), SIZE)).hidden
     assert find is not None
     look = pickle.loads(pickle.dumps(find))
-    hidden = np.stack([look.read(found) for found in look.detect(frames)])
+    hidden = np.stack([look_at(look, one) for one in frames])
     seen = paint_over(frames, hidden, SIZE)
     white = (frames == 250).all(axis=3)
     assert (hidden == (white == hides_people)).mean() > 0.99  # the mask is resized from 256 × 256
@@ -238,10 +238,16 @@ def test_a_refined_mask_takes_in_what_has_the_colour_of_the_figure(white_mask: P
     hidden, plain = finder.applied_to(view).hidden, finder_of("background", white_mask).applied_to(view).hidden
     assert hidden is not None
     assert plain is not None
-    figure = np.s_[0, 30:90, 60:100]
-    assert hidden(picture[None])[figure].mean() > plain(picture[None])[figure].mean() + 0.2
-    assert hidden(picture[None]).sum() < 1.1 * 60 * 40
-    assert not hidden(frame()[None]).any()
+    figure = np.s_[30:90, 60:100]
+    assert look_at(hidden, picture)[figure].mean() > look_at(plain, picture)[figure].mean() + 0.2
+    assert look_at(hidden, picture).sum() < 1.1 * 60 * 40
+    assert not look_at(hidden, frame()).any()
+
+
+def look_at(look: Look, picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return what a look gives of one frame."""
+    (found,) = look.detect(picture[None])
+    return look.read(found, picture)
 
 
 # Keys and settings
@@ -276,6 +282,19 @@ def test_refined_masks_have_a_key_of_their_own(white_mask: Path) -> None:
     other = {**refined.as_dict(), "crf": {**refined.as_dict()["crf"], "num_iterations": 9}}
     with pytest.raises(RunError, match=r"other settings of person_mask \(crf\)"):
         RegionFinder.of_key(other, weights=str(white_mask), device="cpu")
+
+
+def test_a_wrong_detector_file_leaves_no_store_that_refuses_the_right_one(
+    videos: Path, white_mask: Path, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong.onnx"
+    wrong.write_bytes(b"no network")
+    asked = ("extract", videos, "-o", tmp_path / "store", *LENET, "--regions", "mask", "--detector", "person_mask")
+    refused = run(*asked, "--detector-weights", wrong)
+    assert refused.exit_code == 1
+    assert "wrong.onnx" in refused.stderr
+    assert not (tmp_path / "store").exists()
+    assert run(*asked, "--detector-weights", white_mask).exit_code == 0
 
 
 def test_settings_that_do_not_go_together_are_refused(white_mask: Path) -> None:
