@@ -15,6 +15,7 @@ from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import UsageError
 from vidpipe.features.export import export
 from vidpipe.features.maintenance import compact, find_damage, merge
+from vidpipe.features.siblings import find_siblings
 from vidpipe.features.store import FeatureStore
 from vidpipe.heads.members import Member
 from vidpipe.records import FeatureSequence, LabeledVideo, Rows
@@ -233,3 +234,29 @@ def test_streams_without_people_are_cut_to_the_time_of_a_person() -> None:
     people = split_people({"a": tracked, "whole": whole})
     assert np.array_equal(person_in_time(people[1])["whole"].features, whole.features[:3])
     assert np.array_equal(person_in_time(people[2])["whole"].features, whole.features[3:])
+
+
+# Stores beside a store
+
+
+def test_a_store_beside_has_regions_if_they_were_found_alike_for_frames_sampled_alike(
+    store: FeatureStore, sequences: list[FeatureSequence], tmp_path: Path
+) -> None:
+    window = {"num_frames": 2, "fps": None, "min_frames": 2}
+    others = {
+        "other_regions": replace(TRACKS_KEY, regions={**(TRACKS_KEY.regions or {}), "detector": "centernet"}),
+        "other_sampling": replace(TRACKS_KEY, sampling={"method": "uniform", "num_frames": 3}),
+        "whole": KEY,
+        "windows": replace(TRACKS_KEY, backbone="flow", window=window),
+        "zz_frames": replace(TRACKS_KEY, backbone="resnet18"),
+    }
+    for name, key in others.items():
+        made = FeatureStore.create(tmp_path / name, key)
+        with made.writer() as writer:
+            writer.add(sequences[0])
+    (tmp_path / "damaged" / "shards").mkdir(parents=True)
+    found = find_siblings(store)
+    assert [(one.store.path.name, one.has_same_rows) for one in found] == [("zz_frames", True), ("windows", False)]
+    masks = replace(TRACKS_KEY, regions={"kind": "mask", "detector": "person_mask"})
+    assert find_siblings(FeatureStore.create(tmp_path / "masks", masks)) == ()
+    assert find_siblings(FeatureStore.open(tmp_path / "whole")) == ()
