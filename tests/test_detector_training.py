@@ -291,10 +291,10 @@ def test_regions_need_a_detector_of_people(folder: Path, tmp_path: Path, trained
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Videos to learn from, and videos of other figures and backgrounds."""
+    """Videos of many figures to learn from, and videos of other figures and backgrounds."""
     folders = tmp_path_factory.mktemp("learned"), tmp_path_factory.mktemp("others")
     actions = ("walk_right", "squat_down", "raise_arms", "wave_then_jump")
-    write_annotated_figures(folders[0], num_groups=17, actions=actions)
+    write_annotated_figures(folders[0], num_groups=40, actions=actions, every=8)
     write_annotated_figures(folders[1], num_groups=6, actions=actions, seed=100)
     return folders
 
