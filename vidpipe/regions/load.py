@@ -11,7 +11,12 @@ __all__ = ["load_detector"]
 
 
 def load_detector(
-    spec: DetectorSpec, weights: WeightsFile, *, device: str = "auto", num_threads: int | None = None
+    spec: DetectorSpec,
+    weights: WeightsFile,
+    *,
+    device: str = "auto",
+    num_threads: int | None = None,
+    longer_side: int | None = None,
 ) -> Detector:
     """Load a detector.
 
@@ -20,6 +25,7 @@ def load_detector(
         weights: from `vidpipe.regions.weights.find_detector_weights`.
         device: `auto`, `cpu` or `cuda`: where a network of torchvision runs. An ONNX file runs on the CPU.
         num_threads: that compute an ONNX file; None for one on each core.
+        longer_side: pixels of the longer side at which MoveNet sees frames; None for 256.
 
     Returns:
         The detector.
@@ -34,7 +40,7 @@ def load_detector(
         from vidpipe.regions.onnx_detectors import ONNX_DETECTORS
 
         assert weights.path is not None
-        return ONNX_DETECTORS[spec.name](weights.path, name=spec.name, num_threads=num_threads)
+        return ONNX_DETECTORS[spec.name](weights.path, name=spec.name, num_threads=num_threads, longer_side=longer_side)
     from vidpipe.backbones.image import choose_device
     from vidpipe.regions.torch_detectors import load_torch_detector
 

@@ -25,6 +25,9 @@ _COCO_IDS = np.array([number for number in range(1, 91) if number not in _NOT_IN
 """(80,) by a network's own number of a class, COCO's category id."""
 
 
+_LONGER_SIDE = 256
+
+
 class OnnxDetector(ABC):
     """A network in an ONNX file, on the CPU, one frame at a time.
 
@@ -32,6 +35,7 @@ class OnnxDetector(ABC):
         path: the file.
         name: of the detector, for messages.
         num_threads: that compute; None for one on each core.
+        longer_side: pixels of the frames' longer side, where the network takes any; None for 256.
 
     Raises:
         WeightsError: the file is no network, or another one.
@@ -40,7 +44,10 @@ class OnnxDetector(ABC):
     output_shape: tuple[int, ...]
     """Of the output to read, without its first axis."""
 
-    def __init__(self, path: Path, *, name: str, num_threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, name: str, num_threads: int | None = None, longer_side: int | None = None
+    ) -> None:
+        self.longer_side = longer_side or _LONGER_SIDE
         try:
             self._session = open_session(path, num_threads=num_threads)
         except Exception as error:  # ONNX Runtime's errors have no base of their own
@@ -85,7 +92,7 @@ class _MoveNet(OnnxDetector):
     """MoveNet MultiPose: up to 6 people with their key points."""
 
     output_shape = (6, 3 * NUM_KEY_POINTS + 5)
-    longer_side, multiple = 256, 32
+    multiple = 32
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         scale = self.longer_side / max(height, width) / self.multiple
