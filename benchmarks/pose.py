@@ -24,7 +24,7 @@ from benchmarks.heads import LabelledSet
 from vidpipe.backbones.engines.load import load_engine
 from vidpipe.backbones.table import BACKBONES
 from vidpipe.backbones.weights import find_weights
-from vidpipe.config import ExtractConfig, TrainConfig
+from vidpipe.config import DEFAULT_POSE_SIZE, ExtractConfig, TrainConfig
 from vidpipe.features.streams import find_stores
 from vidpipe.regions.load import load_detector
 from vidpipe.regions.pose import pose_row
@@ -95,7 +95,9 @@ def processor_seconds(work: Callable[[NDArray[np.uint8]], object], clips: Sequen
 def time_table() -> list[str]:
     """Return a row for each set: the time of MoveNet and of efficientnet_lite0 for 16 frames, without decoding."""
     spec, movenet = BACKBONES["efficientnet_lite0"], find_detector("movenet")
-    detector = load_detector(movenet, find_detector_weights(movenet, str(MOVENET)), num_threads=1)
+    detector = load_detector(
+        movenet, find_detector_weights(movenet, str(MOVENET)), num_threads=1, longer_side=DEFAULT_POSE_SIZE
+    )
     weights = find_weights(spec, "default")
     engines = {
         name: load_engine(spec, weights=weights, pool="auto", device="cpu", engine=name, num_frames=0)

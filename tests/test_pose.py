@@ -67,11 +67,10 @@ PUSH = rows_of([push(frame) for frame in range(FRAMES)])
 def moved(rows: NDArray[np.float32], *, scale: float = 1.0, offset: float = 0.0) -> NDArray[np.float32]:
     """The same people elsewhere, in another size."""
     people = rows.reshape(-1, POSE_PEOPLE, POSE_NUMBERS).copy()
-    lengths = np.ones(POSE_NUMBERS, np.bool_)
-    lengths[[*range(2, 3 * POSE_POINTS, 3), POSE_NUMBERS - 1]] = False
-    found = people[..., -1] > 0
-    people[np.ix_(*map(range, people.shape[:2]), lengths)] *= scale
-    people[np.ix_(*map(range, people.shape[:2]), lengths)] += offset * found[..., None]
+    is_length = np.ones(POSE_NUMBERS, np.bool_)
+    is_length[[*range(2, 3 * POSE_POINTS, 3), POSE_NUMBERS - 1]] = False
+    is_found = people[..., -1:] > 0
+    people = np.where(is_length & is_found, scale * people + offset, people)
     return people.reshape(len(rows), -1)
 
 
@@ -89,7 +88,8 @@ def mirrored(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def test_a_description_has_a_row_a_frame_and_is_finite() -> None:
     described = describe_people(PUSH)
-    assert (described.shape, described.dtype) == ((FRAMES, POSE_DIM), np.float32)
+    assert described.shape == (FRAMES, POSE_DIM)
+    assert described.dtype == np.float32
     assert np.isfinite(described).all()
 
 
@@ -277,7 +277,7 @@ def test_a_run_with_key_points_is_trained_and_applied_to_clips_and_timelines(
     result = run("extract", videos, "-o", stores, *chosen)
     assert result.exit_code == 0, result.output
     store = FeatureStore.open(stores / "pose")
-    assert dict(store.key.parameters or {}) == {"detector": "movenet", "num_people": POSE_PEOPLE}
+    assert dict(store.key.parameters or {}) == {"detector": "movenet", "num_people": POSE_PEOPLE, "longer_side": 192}
     assert (store.key.regions, store.key.pooling) == (None, "none")
     wrist = store["brighter/0.mp4"].features[:, 3 * WRIST]
     assert np.abs(np.diff(wrist) - 200 / 7 / 255 / 4).max() < 2e-3  # as the light of the frames
@@ -318,6 +318,8 @@ def test_settings_and_weights_that_do_not_fit_are_refused(bright_people: Path, v
     with pytest.raises(UsageError, match="centernet finds boxes; detectors with key points: keypointrcnn, movenet"):
         PoseFinder.of(ExtractConfig(backbone="pose", detector="centernet"))
     assert PoseFinder.of(ExtractConfig(backbone="lenet5")) is None
+    with pytest.raises(UsageError, match="--pose-size goes with --backbone pose"):
+        ExtractConfig(backbone="lenet5", pose_size=256)
     finder = PoseFinder.of(ExtractConfig(backbone="pose", detector="movenet", detector_weights=str(bright_people)))
     assert finder is not None
     with pytest.raises(RunError, match="other weights of movenet"):

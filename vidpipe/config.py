@@ -47,6 +47,7 @@ __all__ = [
 DEFAULT_NUM_FRAMES = {"uniform": 16, "scene": 4}
 DEFAULT_FPS = 2.0
 DEFAULT_DECODER = "pyav"
+DEFAULT_POSE_SIZE = 192
 LINEAR_HEADS = ("mean", "statistics")
 DEFAULT_HEAD = "statistics,lstm"
 HEAD_NAMES = ("auto", "lstm", "bilstm", "gru", "attention", "tcn", "transformer", *LINEAR_HEADS)
@@ -284,6 +285,13 @@ class ExtractConfig(_Checked):
         "connected conditional random field.",
         choices=("none", "crf"),
     )
+    pose_size: int = _setting(
+        DEFAULT_POSE_SIZE,
+        "Pixels of the longer side of the frames in which movenet looks for key points (--backbone pose). Small people "
+        "need more; the time grows with the square.",
+        low=64,
+        high=1280,
+    )
     dtype: str = _setting("float32", "Type of the stored features.", choices=("float32", "float16"))
     device: str = _setting("auto", "Device that runs the image model.", choices=("auto", "cpu", "cuda"))
     engine: str = _setting(
@@ -331,6 +339,8 @@ class ExtractConfig(_Checked):
             )
         if values.get("refine", "none") != "none" and values.get("regions", "whole") not in ("mask", "background"):
             raise UsageError("--refine goes with --regions mask or background; give one of them")
+        if values.get("pose_size", DEFAULT_POSE_SIZE) != DEFAULT_POSE_SIZE and not has_pose:
+            raise UsageError("--pose-size goes with --backbone pose")
 
     @staticmethod
     def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:

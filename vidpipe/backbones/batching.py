@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,8 +73,9 @@ class _Ready:
     sequence: "_Sequence"
     rows: NDArray[np.int64]
     """(n,) their numbers."""
-    pictures: NDArray[np.uint8] | None
-    """(n, 3, H, W) where each row is a picture of its own. None where the sequence holds the pictures of its rows."""
+    pictures: NDArray[Any] | None
+    """(n, 3, H, W) where each row is a picture of its own, (n, D) where it is a feature. None where the sequence holds
+    the pictures of its rows."""
 
     def split(self, num_rows: int) -> tuple["_Ready", "_Ready"]:
         """Return the first rows, and the others."""
@@ -88,7 +90,7 @@ class _Ready:
         """W, the pictures of a row; rows of one batch have the same."""
         return 1 if self.pictures is not None else self.sequence.window
 
-    def take_inputs(self) -> NDArray[np.uint8]:
+    def take_inputs(self) -> NDArray[Any]:
         """Return what the engine computes these rows from, (n, 3, H, W) or (n, W, 3, H, W); called once."""
         return self.sequence.take_inputs(self.rows) if self.pictures is None else self.pictures
 
@@ -113,7 +115,7 @@ class _Sequence:
         self.num_missing = len(plan.rows)
         """Rows that have not been computed."""
         self._row_pictures = plan.row_pictures
-        self._pictures: dict[int, NDArray[np.uint8]] = {}
+        self._pictures: dict[int, NDArray[Any]] = {}
         """By number, the decoded pictures that a row still needs; views of the batches that they came in."""
         if self._row_pictures is not None:
             self._num_uses = np.bincount(self._row_pictures.ravel(), minlength=plan.num_pictures)
@@ -124,7 +126,7 @@ class _Sequence:
             self._num_undecoded = np.full(len(plan.rows), table.shape[1])
             """(T,) how many places of each row wait for their picture."""
 
-    def add(self, start: int, pictures: NDArray[np.uint8]) -> _Ready:
+    def add(self, start: int, pictures: NDArray[Any]) -> _Ready:
         """Take the pictures from number `start` on, and return the rows that they complete."""
         stop = start + len(pictures)
         if self._row_pictures is None:
@@ -136,7 +138,7 @@ class _Sequence:
         self._num_undecoded[touched] -= num_new
         return _Ready(self, touched[(num_new > 0) & (self._num_undecoded[touched] == 0)], None)
 
-    def take_inputs(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def take_inputs(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the pictures of some rows, (n, 3, H, W) or (n, W, 3, H, W), and drop those that no other row needs."""
         assert self._row_pictures is not None
         numbers = self._row_pictures[rows]  # (n,) or (n, W)

@@ -55,7 +55,7 @@ class _Pair:
     @property
     def present(self) -> NDArray[np.bool_]:
         """(2,) who is found in some frame."""
-        return self.found.any(axis=1)
+        return np.asarray(self.found.any(axis=1))
 
 
 def describe_people(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -120,13 +120,14 @@ def _steps(before: _Float, after: _Float) -> _Float:
     """(A, 56), (B, 56) -> (A, B) the mean distance of key points, in heights of the larger of the two people."""
     ours, theirs = (one[:, : 3 * POSE_POINTS].reshape(-1, POSE_POINTS, 3)[..., :2] for one in (before, after))
     distance: _Float = np.linalg.norm(ours[:, None] - theirs[None], axis=3).mean(axis=2)
-    return distance / np.maximum(_sides(before)[:, None], _sides(after)[None]).clip(min=MIN_HEIGHT)
+    sides = np.maximum(_sides(before)[:, None], _sides(after)[None])
+    return np.asarray(distance / sides.clip(min=MIN_HEIGHT))
 
 
 def _sides(rows: _Float) -> _Float:
     """(N, 56) -> (N,) the longer side of each box."""
     left, top, right, bottom = rows[:, -5:-1].T
-    return np.maximum(right - left, bottom - top)
+    return np.asarray(np.maximum(right - left, bottom - top))
 
 
 def _weight(track: dict[int, _Float]) -> float:

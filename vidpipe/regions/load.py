@@ -12,7 +12,12 @@ __all__ = ["load_detector"]
 
 
 def load_detector(
-    spec: DetectorSpec, weights: WeightsFile, *, device: str = "auto", num_threads: int | None = None
+    spec: DetectorSpec,
+    weights: WeightsFile,
+    *,
+    device: str = "auto",
+    num_threads: int | None = None,
+    longer_side: int | None = None,
 ) -> Detector:
     """Load a detector.
 
@@ -21,6 +26,7 @@ def load_detector(
         weights: from `vidpipe.regions.weights.find_detector_weights`.
         device: `auto`, `cpu` or `cuda`: where a network of torch runs. An ONNX file runs on the CPU.
         num_threads: that compute an ONNX file; None for one on each core.
+        longer_side: pixels of the longer side at which MoveNet sees frames; None for 256.
 
     Returns:
         The detector.
@@ -41,7 +47,7 @@ def load_detector(
         from vidpipe.regions.onnx_detectors import ONNX_DETECTORS
 
         assert weights.path is not None
-        return ONNX_DETECTORS[spec.name](weights.path, name=spec.name, num_threads=num_threads)
+        return ONNX_DETECTORS[spec.name](weights.path, name=spec.name, num_threads=num_threads, longer_side=longer_side)
     from vidpipe.backbones.image import choose_device
     from vidpipe.regions.segmenter import load_segmenter, settings_of
 

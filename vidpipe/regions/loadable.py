@@ -25,6 +25,8 @@ class LoadableDetector:
     weights: WeightsFile
     device: str
     """`auto`, `cpu` or `cuda`."""
+    longer_side: int | None = None
+    """As for `load_detector`."""
 
     def __call__(self, frames: NDArray[np.uint8]) -> tuple[Detections, ...]:
         """(N, H, W, 3) -> what is found in each frame"""
@@ -50,4 +52,10 @@ class LoadableDetector:
 @lru_cache(maxsize=2)
 def _loaded(detector: LoadableDetector) -> Detector:
     """One thread for each process: the processes share the cores."""
-    return load_detector(detector.spec, detector.weights, device=detector.device, num_threads=1)
+    return load_detector(
+        detector.spec,
+        detector.weights,
+        device=detector.device,
+        num_threads=1,
+        longer_side=detector.longer_side,
+    )

@@ -20,6 +20,9 @@ from vidpipe.video.resize import resize
 __all__ = ["ONNX_DETECTORS", "OnnxDetector"]
 
 
+_LONGER_SIDE = 256
+
+
 class OnnxDetector(ABC):
     """A network in an ONNX file, on the CPU, one frame at a time.
 
@@ -27,6 +30,7 @@ class OnnxDetector(ABC):
         path: the file.
         name: of the detector, for messages.
         num_threads: that compute; None for one on each core.
+        longer_side: pixels of the frames' longer side, where the network takes any; None for 256.
 
     Raises:
         WeightsError: the file is no network, or another one.
@@ -35,7 +39,10 @@ class OnnxDetector(ABC):
     output_shape: tuple[int, ...]
     """Of the output to read, without its first axis."""
 
-    def __init__(self, path: Path, *, name: str, num_threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, name: str, num_threads: int | None = None, longer_side: int | None = None
+    ) -> None:
+        self.longer_side = longer_side or _LONGER_SIDE
         try:
             self._session = open_session(path, num_threads=num_threads)
         except Exception as error:  # ONNX Runtime's errors have no base of their own
@@ -80,7 +87,7 @@ class _MoveNet(OnnxDetector):
     """MoveNet MultiPose: up to 6 people with their key points."""
 
     output_shape = (6, 3 * NUM_KEY_POINTS + 5)
-    longer_side, multiple = 256, 32
+    multiple = 32
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         scale = self.longer_side / max(height, width) / self.multiple

@@ -56,7 +56,7 @@ class PoseFinder:
                 f"with key points: {with_points}"
             )
         weights = weights or find_detector_weights(spec, config.detector_weights)
-        return cls(LoadableDetector(spec, weights, config.device))
+        return cls(LoadableDetector(spec, weights, config.device, _longer_side(spec, config.pose_size)))
 
     @classmethod
     def of_key(cls, parameters: Mapping[str, Any], weights_id: str, *, weights: str, device: str) -> Self:
@@ -81,7 +81,7 @@ class PoseFinder:
         except UsageError as error:
             raise RunError(f"the detector of the key points is not available: {error}") from error
         found = find_detector_weights(spec, "random" if weights_id == "random" else weights)
-        finder = cls(LoadableDetector(spec, found, device))
+        finder = cls(LoadableDetector(spec, found, device, parameters.get("longer_side")))
         if found.id != weights_id or finder.described.parameters != parameters:
             raise RunError(
                 f"the key points were found with other weights of {spec.name} (sha256 {weights_id[:12]}…; "
@@ -92,15 +92,19 @@ class PoseFinder:
     @property
     def described(self) -> Described:
         """What the key of the features names."""
-        return Described(self.detector.weights, _parameters(self.detector.spec))
+        parameters = {"detector": self.detector.spec.name, "num_people": POSE_PEOPLE}
+        if self.detector.longer_side is not None:
+            parameters["longer_side"] = self.detector.longer_side
+        return Described(self.detector.weights, parameters)
 
     def applied_to(self, view: View) -> View:
         """Return what a stream needs of each video, with key points as its features."""
         return replace(view, described=_KeyPoints(self.detector))
 
 
-def _parameters(spec: DetectorSpec) -> Mapping[str, Any]:
-    return {"detector": spec.name, "num_people": POSE_PEOPLE}
+def _longer_side(spec: DetectorSpec, pose_size: int) -> int | None:
+    """Pixels, of a network that takes frames of any size; None where the network decides."""
+    return pose_size if spec.library == "onnx" else None
 
 
 @dataclass(frozen=True)

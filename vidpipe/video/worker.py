@@ -67,7 +67,7 @@ class Pictures:
     stream: str
     start: int
     """The first of them, among the pictures of the stream's plan."""
-    pictures: NDArray[np.uint8] | NDArray[np.float32]
+    pictures: NDArray[Any]
     """(P, 3, H, W), or (P, D) where `View.described` makes the features."""
 
 
@@ -238,7 +238,7 @@ class _PictureMaker:
         self._stream, self.plan, self._view = stream, plan, view
         self._preprocessing = view.preprocessing
         self._start: int | None = None
-        self._made: list[NDArray[np.uint8] | NDArray[np.float32]] = []
+        self._made: list[NDArray[Any]] = []
 
     @property
     def looks(self) -> list[Look]:
@@ -283,7 +283,7 @@ class _PictureMaker:
             for region in self.plan.picture_regions[start:stop]:
                 yield resize_and_crop(crop_to_region(frame, region)[None], self._preprocessing)
 
-    def _keep(self, start: int, pictures: NDArray[np.uint8] | NDArray[np.float32]) -> None:
+    def _keep(self, start: int, pictures: NDArray[Any]) -> None:
         self._start = start if self._start is None else self._start
         self._made.append(pictures)
 
