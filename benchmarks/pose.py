@@ -3,6 +3,7 @@ groups; and the time that finding them takes.
 
     python -m benchmarks.pose             everything; without ../shared/data there is no detector to measure
     python -m benchmarks.pose STORES      with existing stores STORES/fight and STORES/interaction of the three streams
+    python -m benchmarks.pose STORES statistics     with another head than the default
     python -m benchmarks.pose time        only the time
 
 Fight: 5 folds by source video, 3 seeds. Interaction: one sequence left out at a time.
@@ -21,11 +22,13 @@ from numpy.typing import NDArray
 
 from benchmarks.clips import SHARED_DATA, labelled_sets
 from benchmarks.heads import LabelledSet
+from vidpipe.backbones.engines.engine import Engine
 from vidpipe.backbones.engines.load import load_engine
 from vidpipe.backbones.table import BACKBONES
 from vidpipe.backbones.weights import find_weights
-from vidpipe.config import DEFAULT_POSE_SIZE, ExtractConfig, TrainConfig
+from vidpipe.config import ExtractConfig, TrainConfig
 from vidpipe.features.streams import find_stores
+from vidpipe.records import Preprocessing
 from vidpipe.regions.load import load_detector
 from vidpipe.regions.pose import pose_row
 from vidpipe.regions.table import find_detector
@@ -46,9 +49,10 @@ SHOWN = {
     "fusion": "all three",
 }
 """By name of a part of the classifier, the streams that it sees."""
-NUM_CLIPS, NUM_RUNS = 6, 3
+NUM_CLIPS, NUM_RUNS = 5, 2
+SIZES = (192, 256)
 PROTOCOL = (
-    "MoveNet (../shared/data/models), uniform 16, the default head; top-1 ± deviation between the folds. fight: 5 "
+    "MoveNet (../shared/data/models), uniform 16, the head {head}; top-1 ± deviation between the folds. fight: 5 "
     "folds by source video, 3 seeds; interaction: one sequence left out at a time. What heads see of key points was "
     "chosen on these two sets."
 )
@@ -92,37 +96,39 @@ def processor_seconds(work: Callable[[NDArray[np.uint8]], object], clips: Sequen
     return min(seconds)
 
 
+def _extractor(engine: Engine, preprocessing: Preprocessing) -> Callable[[NDArray[np.uint8]], object]:
+    return lambda frames: engine.start(resize_and_crop(frames, preprocessing))()
+
+
+def _pose_finder(longer_side: int) -> Callable[[NDArray[np.uint8]], object]:
+    spec = find_detector("movenet")
+    weights = find_detector_weights(spec, str(MOVENET))
+    detector = load_detector(spec, weights, num_threads=1, longer_side=longer_side)
+    return lambda frames: [pose_row(one) for one in detector.detect(frames.transpose(0, 3, 1, 2))]
+
+
 def time_table() -> list[str]:
     """Return a row for each set: the time of MoveNet and of efficientnet_lite0 for 16 frames, without decoding."""
-    spec, movenet = BACKBONES["efficientnet_lite0"], find_detector("movenet")
-    detector = load_detector(
-        movenet, find_detector_weights(movenet, str(MOVENET)), num_threads=1, longer_side=DEFAULT_POSE_SIZE
-    )
+    spec = BACKBONES["efficientnet_lite0"]
     weights = find_weights(spec, "default")
     engines = {
         name: load_engine(spec, weights=weights, pool="auto", device="cpu", engine=name, num_frames=0)
         for name in ("onnx", "torch")
     }
 
-    def find(frames: NDArray[np.uint8]) -> object:
-        return [pose_row(one) for one in detector.detect(frames.transpose(0, 3, 1, 2))]
-
     lines = [
-        "| set | frames | MoveNet, ms a clip | lite0 by ONNX Runtime | lite0 by PyTorch | ratio | ratio |",
-        "|---|---|---|---|---|---|---|",
+        "| set | frames | MoveNet at | ms a clip | lite0 by ONNX Runtime | lite0 by PyTorch | ratio | ratio |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as scratch:
         for name, labels in labelled_sets(Path(scratch)).items():
             clips = list(clips_of(labels))
-            ours = processor_seconds(find, clips)
-            theirs = [
-                processor_seconds(lambda frames, e=e: e.start(resize_and_crop(frames, spec.preprocessing))(), clips)  # type: ignore[misc]
-                for e in engines.values()
-            ]
-            size = "×".join(map(str, clips[0].shape[2:0:-1]))
-            times = " | ".join(f"{1000 * one:.0f}" for one in (ours, *theirs))
-            ratios = " | ".join(f"{ours / one:.2f} ×" for one in theirs)
-            lines.append(f"| {name} | {size} | {times} | {ratios} |")
+            theirs = [processor_seconds(_extractor(engine, spec.preprocessing), clips) for engine in engines.values()]
+            size, times = "×".join(map(str, clips[0].shape[2:0:-1])), " | ".join(f"{1000 * one:.0f}" for one in theirs)
+            for pixels in SIZES:
+                ours = processor_seconds(_pose_finder(pixels), clips)
+                ratios = " | ".join(f"{ours / one:.2f} ×" for one in theirs)
+                lines.append(f"| {name} | {size} | {pixels} | {1000 * ours:.0f} | {times} | {ratios} |")
     return lines
 
 
@@ -140,7 +146,7 @@ def run(what: str = "", head: str = TrainConfig().head) -> str:
         return f"{title}\n\n{times}"
     with tempfile.TemporaryDirectory() as scratch:
         table = "\n".join(accuracy_table(list(load_sets(Path(what or scratch))), head))
-    return f"{title}\n\n{PROTOCOL}\n\n{table}\n\n{times}"
+    return f"{title}\n\n{PROTOCOL.format(head=head)}\n\n{table}\n\n{times}"
 
 
 if __name__ == "__main__":

@@ -277,7 +277,7 @@ def test_a_run_with_key_points_is_trained_and_applied_to_clips_and_timelines(
     result = run("extract", videos, "-o", stores, *chosen)
     assert result.exit_code == 0, result.output
     store = FeatureStore.open(stores / "pose")
-    assert dict(store.key.parameters or {}) == {"detector": "movenet", "num_people": POSE_PEOPLE, "longer_side": 192}
+    assert dict(store.key.parameters or {}) == {"detector": "movenet", "num_people": POSE_PEOPLE, "longer_side": 256}
     assert (store.key.regions, store.key.pooling) == (None, "none")
     wrist = store["brighter/0.mp4"].features[:, 3 * WRIST]
     assert np.abs(np.diff(wrist) - 200 / 7 / 255 / 4).max() < 2e-3  # as the light of the frames
@@ -319,7 +319,7 @@ def test_settings_and_weights_that_do_not_fit_are_refused(bright_people: Path, v
         PoseFinder.of(ExtractConfig(backbone="pose", detector="centernet"))
     assert PoseFinder.of(ExtractConfig(backbone="lenet5")) is None
     with pytest.raises(UsageError, match="--pose-size goes with --backbone pose"):
-        ExtractConfig(backbone="lenet5", pose_size=256)
+        ExtractConfig(backbone="lenet5", pose_size=192)
     finder = PoseFinder.of(ExtractConfig(backbone="pose", detector="movenet", detector_weights=str(bright_people)))
     assert finder is not None
     with pytest.raises(RunError, match="other weights of movenet"):
