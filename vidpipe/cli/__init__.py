@@ -21,6 +21,7 @@ COMMANDS = (
     "predict",
     "timeline",
     "explain",
+    "search",
     "info",
     "store",
     "backbones",
