@@ -1,0 +1,240 @@
+"""Where in time two feature sequences show the same footage.
+
+other's time                    other = speed · one + offset
+  │      ╱
+  │    ╱     Along a line, two sequences are compared without their means over the stretch. What stays the same
+  │  ╱       – the place, a logo, a border, the brightness – does not count; what changes does. Two clips of one
+  │╱         fixed camera have the place in common. Only the same footage changes in the same way.
+  └──────── one's time
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MIN_ROWS", "Alignment", "TimedFeatures", "align"]
+
+Floats = NDArray[np.float32]
+Times = NDArray[np.float64]
+
+MAX_SPEED = 1.12
+"""The fastest copy that is found; the slowest is 1 / MAX_SPEED."""
+MIN_ROWS = 4
+"""Rows that an alignment compares at least: of fewer, two sequences may change alike by chance."""
+STEPS_A_ROW = 2
+"""Offsets are tried at every half row, then refined."""
+REFINEMENTS = 2
+"""How often the steps around the best line are divided by three."""
+EPSILON = 1e-9
+
+
+@dataclass(frozen=True)
+class TimedFeatures:
+    """A feature sequence, as it is compared."""
+
+    features: Floats
+    """(T, D)."""
+    pts_seconds: Times
+    """(T,), increasing."""
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def spacing_seconds(self) -> float:
+        """The time between neighbouring rows."""
+        return float(np.median(np.diff(self.pts_seconds)))
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """The time that the rows stand for: from half a row before the first to half a row after the last."""
+        half = self.spacing_seconds / 2
+        return float(self.pts_seconds[0]) - half, float(self.pts_seconds[-1]) + half
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The line between the times of two sequences along which they change most alike."""
+
+    correlation: float
+    """Of the changes along the line, -1 to 1."""
+    num_rows: int
+    """Rows that were compared."""
+    speed: float
+    """Seconds of the other in one second of the one."""
+    offset_seconds: float
+    """The other's time at the one's time 0."""
+    start_seconds: float
+    stop_seconds: float
+    """The stretch [start, stop) of the one that both show."""
+
+    def other_time(self, seconds: float) -> float:
+        """Return the other's time at a time of the one."""
+        return self.speed * seconds + self.offset_seconds
+
+    def reversed(self) -> "Alignment":
+        """Return the same line, seen from the other."""
+        return replace(
+            self,
+            speed=1 / self.speed,
+            offset_seconds=-self.offset_seconds / self.speed,
+            start_seconds=self.other_time(self.start_seconds),
+            stop_seconds=self.other_time(self.stop_seconds),
+        )
+
+
+def align(one: TimedFeatures, other: TimedFeatures, *, min_share: float = 0.5) -> Alignment | None:
+    """Find where two sequences show the same footage, if they do.
+
+    All lines are tried whose speed is that of a copy, and on which the sequences overlap long enough.
+
+    Args:
+        one: a sequence of some dozen rows.
+        other: another one, of the same D.
+        min_share: share of the shorter one that the stretch covers at least.
+
+    Returns:
+        The alignment with the highest correlation; None where no line compares `MIN_ROWS` rows.
+    """
+    if min(len(one), len(other)) < MIN_ROWS:
+        return None
+    if one.spacing_seconds < other.spacing_seconds:
+        found = _align(other, one, min_share)
+        return None if found is None else found.reversed()
+    return _align(one, other, min_share)
+
+
+def _align(sparse: TimedFeatures, dense: TimedFeatures, min_share: float) -> Alignment | None:
+    comparison = _Comparison(sparse, dense)
+    min_seconds = min_share * min(stop - start for start, stop in (sparse.extent, dense.extent))
+    lines = _all_lines(sparse, dense, min_seconds)
+    steps = np.array([_speed_step(sparse, dense), sparse.spacing_seconds / STEPS_A_ROW])
+    best = None
+    for refinement in range(REFINEMENTS + 1):
+        if refinement:
+            steps = steps / 3
+            lines = _lines_around(lines[best], steps, sparse)
+        correlations, num_rows = comparison.correlations(lines)
+        best = int(np.argmax(np.where(num_rows >= MIN_ROWS, correlations, -np.inf)))
+        if num_rows[best] < MIN_ROWS:
+            return None
+    speed, offset = map(float, lines[best])
+    start, stop = _common(sparse, dense, speed, offset)
+    return Alignment(float(correlations[best]), int(num_rows[best]), speed, offset, float(start), float(stop))
+
+
+def _common(sparse: TimedFeatures, dense: TimedFeatures, speed: float, offset: float) -> tuple[float, float]:
+    """The stretch of the sparse sequence that lies in the dense one, on a line."""
+    (start, stop), (other_start, other_stop) = sparse.extent, dense.extent
+    return max(start, (other_start - offset) / speed), min(stop, (other_stop - offset) / speed)
+
+
+def _speed_step(sparse: TimedFeatures, dense: TimedFeatures) -> float:
+    """The step between speeds, as a logarithm, by which the ends of a stretch are off by no more than half a row."""
+    return 1 / min(len(sparse), len(dense))
+
+
+def _all_lines(sparse: TimedFeatures, dense: TimedFeatures, min_seconds: float) -> Times:
+    """(H, 2) speed and offset of each line on which the stretch has at least some length."""
+    number = math.ceil(math.log(MAX_SPEED) / _speed_step(sparse, dense))
+    lines = []
+    for speed in np.exp(np.linspace(-1, 1, 2 * number + 1) * math.log(MAX_SPEED)):
+        (start, stop), (other_start, other_stop) = sparse.extent, dense.extent
+        first, last = other_start + speed * (min_seconds - stop), other_stop - speed * (min_seconds + start)
+        step = speed * sparse.spacing_seconds / STEPS_A_ROW
+        offsets = (first + last) / 2 + _symmetric((last - first) / 2, step)
+        lines.append(np.stack([np.full(len(offsets), speed), offsets], axis=1))
+    return np.concatenate(lines)
+
+
+def _symmetric(limit: float, step: float) -> Times:
+    """Multiples of a step from -limit to limit."""
+    number = max(0, math.floor(limit / step + 1e-6))
+    return np.arange(-number, number + 1) * step
+
+
+def _lines_around(line: Times, steps: Times, sparse: TimedFeatures) -> Times:
+    """(25, 2) lines that turn around the middle of the sparse sequence, and shift."""
+    speed, offset = line
+    middle = (sparse.pts_seconds[0] + sparse.pts_seconds[-1]) / 2
+    turned = speed * np.exp(np.arange(-2, 3) * steps[0])
+    turned = np.clip(turned, 1 / MAX_SPEED, MAX_SPEED)
+    shifts = np.arange(-2, 3) * steps[1]
+    offsets = offset + (speed - turned)[:, None] * middle + shifts  # (5, 5)
+    return np.stack([np.repeat(turned, len(shifts)), offsets.ravel()], axis=1)
+
+
+class _Comparison:
+    """The products of two sequences, from which the correlation along any line is found."""
+
+    def __init__(self, sparse: TimedFeatures, dense: TimedFeatures) -> None:
+        self._times, self._dense_times = sparse.pts_seconds, dense.pts_seconds
+        rows, dense_rows = _centred(sparse.features), _centred(dense.features)
+        self._products = rows @ dense_rows.T  # (Ts, Td)
+        self._own = rows @ rows.T  # (Ts, Ts)
+        self._dense = dense_rows @ dense_rows.T  # (Td, Td)
+        self._slack = dense.spacing_seconds / 2
+
+    def correlations(self, lines: Times) -> tuple[Floats, NDArray[np.int64]]:
+        """Return the correlation of the sequences along each line, (H,), and the number of rows compared, (H,).
+
+        The dense sequence is interpolated at the rows of the sparse one.
+        """
+        times = lines[:, :1] * self._times + lines[:, 1:]  # (H, Ts) the dense sequence's time of each row
+        first, last = self._dense_times[[0, -1]]
+        valid = ((times >= first - self._slack) & (times <= last + self._slack)).astype(np.float32)
+        left, share = self._places(times)
+        weights = self._weights(left, share, valid)  # (H, Td)
+        num_rows = valid.sum(axis=1)
+        count = np.maximum(num_rows, 1)
+        rows = np.arange(len(self._times))
+        mixed = _mix(self._products[rows, left], self._products[rows, left + 1], share)
+        covariance = _mean(mixed, valid) - _dot(valid @ self._products, weights) / count**2
+        own = _mean(np.broadcast_to(np.diag(self._own), valid.shape), valid)
+        own_variance = own - _dot(valid @ self._own, valid) / count**2
+        squares = _mean(self._squares(left, share), valid)
+        variance = squares - _dot(weights @ self._dense, weights) / count**2
+        scale = np.sqrt(np.maximum(own_variance, 0) * np.maximum(variance, 0))
+        return np.where(scale > EPSILON, covariance / np.maximum(scale, EPSILON), 0), num_rows.astype(np.int64)
+
+    def _places(self, times: Times) -> tuple[NDArray[np.int64], Floats]:
+        """The dense row before each time, and the share of the way to the next one."""
+        inside = np.clip(times, *self._dense_times[[0, -1]])
+        left = np.searchsorted(self._dense_times, inside, side="right") - 1
+        left = np.clip(left, 0, len(self._dense_times) - 2)
+        gap = self._dense_times[left + 1] - self._dense_times[left]
+        return left, ((inside - self._dense_times[left]) / np.maximum(gap, EPSILON)).astype(np.float32)
+
+    def _weights(self, left: NDArray[np.int64], share: Floats, valid: Floats) -> Floats:
+        """The weight of each dense row in the sum of the interpolated ones, (H, Td)."""
+        num_lines, num_dense = len(left), len(self._dense_times)
+        flat = (np.arange(num_lines)[:, None] * num_dense + left).ravel()
+        size = num_lines * num_dense
+        weights = np.bincount(flat, (valid * (1 - share)).ravel(), size)
+        weights += np.bincount(flat + 1, (valid * share).ravel(), size)
+        return weights.reshape(num_lines, num_dense).astype(np.float32)
+
+    def _squares(self, left: NDArray[np.int64], share: Floats) -> Floats:
+        """The squared length of each interpolated row, (H, Ts)."""
+        squares, neighbours = np.diag(self._dense), np.diag(self._dense, 1)
+        rest = 1 - share
+        return rest**2 * squares[left] + 2 * rest * share * neighbours[left] + share**2 * squares[left + 1]
+
+
+def _centred(rows: Floats) -> Floats:
+    """Rows without their mean: no correlation depends on it, and products of small numbers are more exact."""
+    return np.asarray(rows - rows.mean(axis=0), np.float32)
+
+
+def _dot(one: Floats, other: Floats) -> Floats:
+    return np.einsum("hd,hd->h", one, other)
+
+
+def _mix(left: Floats, right: Floats, share: Floats) -> Floats:
+    return (1 - share) * left + share * right
+
+
+def _mean(values: Floats, valid: Floats) -> Floats:
+    return (values * valid).sum(axis=1) / np.maximum(valid.sum(axis=1), 1)
