@@ -39,7 +39,8 @@ MAY_IMPORT = {
     "training": "errors records config features datasets heads backbones runs timeline",
     "explain": "errors version records config html_pages video backbones features datasets heads runs",
     "timeline": "errors version records config csv_files html_pages video features datasets heads runs",
-    "search": "errors version records config csv_files html_pages video features similarity datasets heads runs",
+    "search": "errors version records config csv_files html_pages video features similarity datasets heads runs"
+    " training",
     "stages": "errors records config video backbones regions features datasets heads runs training timeline explain"
     " search",
     "api": "errors records config video features similarity datasets runs training explain search stages",
@@ -71,6 +72,7 @@ HOMES = {
     "transformers": {"vidpipe.backbones.video_transformers"},
     "pebble": {"vidpipe.video.decoding"},
     "matplotlib": {"vidpipe.runs.plots", "vidpipe.timeline.strip"},
+    "pytorch_metric_learning": {"vidpipe.search.embedding_training"},
     "jinja2": {"vidpipe.html_pages"},
     "pysubs2": {"vidpipe.timeline.formats.subtitles"},
     "pympi": {"vidpipe.timeline.formats.elan"},

@@ -12,6 +12,7 @@ from vidpipe.config import (
     EXPLAIN_SETTINGS,
     PREDICT_SETTINGS,
     SECTIONS,
+    EmbeddingConfig,
     ExtractConfig,
     LabelsConfig,
     TimelineConfig,
@@ -28,12 +29,23 @@ if TYPE_CHECKING:
     from vidpipe.records import Prediction, Timeline, VideoFailure
     from vidpipe.runs.run import Run
     from vidpipe.runs.tables import Epoch
+    from vidpipe.search.embedding import Embedding
     from vidpipe.stages.evaluate import EvaluationReport
     from vidpipe.stages.extract import ExtractProgress, ExtractSummary
     from vidpipe.stages.train import TrainResult
     from vidpipe.training.controls import MaskedStores
 
-__all__ = ["Inputs", "StoreInputs", "evaluate", "explanations", "extract", "predict", "timelines", "train"]
+__all__ = [
+    "Inputs",
+    "StoreInputs",
+    "evaluate",
+    "explanations",
+    "extract",
+    "predict",
+    "timelines",
+    "train",
+    "train_embedding",
+]
 
 _TIMELINE_SETTINGS = ("window", "stride", "method", "change_cost", "high", "low", "max_overlap", "min_segment", "cuts")
 """Those of `TimelineConfig` that change a timeline; the others choose what the command prints."""
@@ -388,6 +400,43 @@ def explanations(
     return stage.explain(_open_run(run), videos, questions=questions, config=config)
 
 
+def train_embedding(
+    stores: StoreInputs, output: str | Path, *, overwrite: bool = False, **settings: Any
+) -> "Embedding":
+    """Train an embedding: one vector for each video, near those of videos with the same label.
+
+        embedding = vidpipe.train_embedding("features", "embedding", labels="labels.csv")
+        embedding.about["metrics"]["learned"]["recall_at_5"]
+
+    Args:
+        stores: the features, as for `train`.
+        output: the embedding's folder.
+        overwrite: replace the embedding in this folder.
+        **settings: see `vidpipe search train --help`; `labels` is the file with the labels.
+
+    Returns:
+        the embedding, and its metrics on folds over groups.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+        UsageError: a store does not exist, or the folder holds something else.
+        StoreError: the folder is not a store.
+        LabelsError: the labels do not fit the videos, or there are fewer than two.
+        RunError: the folder contains an embedding already, or cannot be written.
+        TrainingError: a loss is not finite.
+    """
+    from vidpipe.datasets.store_labels import label_store_splits
+    from vidpipe.search.learning import learn_embedding
+
+    check_names(settings, [*_names_of(EmbeddingConfig), *_names_of(LabelsConfig)])
+    config, labels = make_config(EmbeddingConfig, settings), make_config(LabelsConfig, settings)
+    if labels.split == "all":
+        raise UsageError("--split all goes with train; an embedding is trained on one split: 1, 2 or 3")
+    opened = _choose(stores, config.streams, usage=f"vidpipe search train STORE -o {output}")
+    (videos,) = label_store_splits(opened, labels)
+    return learn_embedding(opened, videos, Path(output), config=config, overwrite=overwrite)
+
+
 def _names(section: str) -> list[str]:
     return [name for config in SECTIONS[section] for name in _names_of(config)]
 
@@ -407,6 +456,12 @@ def _open_streams(stores: StoreInputs, *, usage: str) -> "Mapping[str, FeatureSt
     if isinstance(stores, FeatureStore | Mapping):
         return name_stores(stores)
     return open_streams(_paths(stores), usage=usage)
+
+
+def _choose(stores: StoreInputs, streams: str | None, *, usage: str) -> "dict[str, FeatureStore]":
+    from vidpipe.datasets.streams import choose_streams
+
+    return choose_streams(_open_streams(stores, usage=usage), streams.split(",") if streams else ())
 
 
 def _open_masked(without_people: StoreInputs, only_people: StoreInputs, *, is_used: bool) -> "MaskedStores":

@@ -27,7 +27,9 @@ __all__ = [
     "LINEAR_HEADS",
     "PREDICT_SETTINGS",
     "SECTIONS",
+    "ClustersConfig",
     "Config",
+    "EmbeddingConfig",
     "EvaluateConfig",
     "ExtractConfig",
     "LabelsConfig",
@@ -664,9 +666,82 @@ class TimelineConfig(_Checked):
     )
 
 
-Config = ExtractConfig | TrainConfig | LabelsConfig | EvaluateConfig | PredictConfig | TimelineConfig
+@dataclass(frozen=True)
+class EmbeddingConfig(_Checked):
+    """Settings of `vidpipe search train`."""
+
+    streams: str | None = _setting(
+        None, "Streams to use, one or more names of stores. [default: all; image models first]", several=True
+    )
+    loss: str = _setting(
+        "triplet",
+        "triplet: a video is nearer to those of its label than to others, by --margin. contrastive: videos of one "
+        "label are pulled together, others pushed apart up to --margin.",
+        choices=("triplet", "contrastive"),
+    )
+    dim: int = _setting(128, "Numbers of an embedding.", low=2, high=1024)
+    margin: float | None = _setting(
+        None,
+        "triplet: of squared distances, which are at most 4. contrastive: of distances, which are at most 2. [default: "
+        "0.2 for triplet, 1 for contrastive]",
+        low=0,
+        high=4,
+        above=True,
+    )
+    epochs: int = _setting(60, "Passes over the videos.", low=1)
+    folds: int = _setting(5, "Folds over groups that measure the embedding before it is trained on all videos.", low=2)
+    seed: int = _setting(0, "Seed of the batches and of the noise.", low=0)
+
+
+@dataclass(frozen=True)
+class ClustersConfig(_Checked):
+    """Settings of `vidpipe search clusters`."""
+
+    streams: str | None = _setting(
+        None, "Streams to use, one or more names of stores. [default: all; image models first]", several=True
+    )
+    method: str = _setting(
+        "hdbscan",
+        "hdbscan finds the number of clusters, and leaves out videos that are in none. kmeans puts each video into one "
+        "of --num-clusters.",
+        choices=("hdbscan", "kmeans"),
+    )
+    num_clusters: int | None = _setting(None, "kmeans: number of clusters.", low=2)
+    min_size: int = _setting(5, "hdbscan: videos of the smallest cluster.", low=2)
+    components: int = _setting(
+        8, "Principal components of the videos' vectors that are clustered; more for more kinds of videos.", low=1
+    )
+    seed: int = _setting(0, "Seed of kmeans and of the map.", low=0)
+
+    @staticmethod
+    def check_together(values: Mapping[str, Any]) -> None:
+        is_kmeans = values.get("method", "hdbscan") == "kmeans"
+        if is_kmeans and values.get("num_clusters") is None:
+            raise UsageError("--method kmeans needs --num-clusters; --method hdbscan finds the number itself")
+        if not is_kmeans and values.get("num_clusters") is not None:
+            raise UsageError("--num-clusters goes with --method kmeans; --method hdbscan finds the number itself")
+
+
+Config = (
+    ExtractConfig
+    | TrainConfig
+    | LabelsConfig
+    | EvaluateConfig
+    | PredictConfig
+    | TimelineConfig
+    | EmbeddingConfig
+    | ClustersConfig
+)
 AnyConfig = TypeVar(
-    "AnyConfig", ExtractConfig, TrainConfig, LabelsConfig, EvaluateConfig, PredictConfig, TimelineConfig
+    "AnyConfig",
+    ExtractConfig,
+    TrainConfig,
+    LabelsConfig,
+    EvaluateConfig,
+    PredictConfig,
+    TimelineConfig,
+    EmbeddingConfig,
+    ClustersConfig,
 )
 
 SECTIONS: Mapping[str, tuple[type[Config], ...]] = {

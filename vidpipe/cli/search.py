@@ -2,11 +2,13 @@
 
 import click
 
+from vidpipe.cli.search_train import train
+
 __all__ = ["command"]
 
 command = click.Group(
     "search",
-    commands=[],
+    commands=[train],
     short_help="Find similar videos and duplicates in a store.",
     help="Find similar videos and duplicates in a store.",
 )
