@@ -71,7 +71,7 @@ HOMES = {
     "huggingface_hub": {"vidpipe.backbones.downloads"},
     "transformers": {"vidpipe.backbones.video_transformers"},
     "pebble": {"vidpipe.video.decoding"},
-    "matplotlib": {"vidpipe.runs.plots", "vidpipe.timeline.strip"},
+    "matplotlib": {"vidpipe.runs.plots", "vidpipe.timeline.strip", "vidpipe.search.cluster_map"},
     "pytorch_metric_learning": {"vidpipe.search.embedding_training"},
     "jinja2": {"vidpipe.html_pages"},
     "pysubs2": {"vidpipe.timeline.formats.subtitles"},

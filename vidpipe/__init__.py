@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vidpipe.version import __version__
 
 if TYPE_CHECKING:
-    from vidpipe.api import evaluate, explanations, extract, predict, timelines, train, train_embedding
+    from vidpipe.api import evaluate, explanations, extract, predict, search_clusters, timelines, train, train_embedding
     from vidpipe.features.store import FeatureStore
     from vidpipe.runs.run import Run
 
@@ -28,6 +28,7 @@ __all__ = [
     "explanations",
     "extract",
     "predict",
+    "search_clusters",
     "timelines",
     "train",
     "train_embedding",
@@ -37,7 +38,8 @@ _HOMES = {
     "FeatureStore": "vidpipe.features.store",
     "Run": "vidpipe.runs.run",
     **dict.fromkeys(
-        ("evaluate", "explanations", "extract", "predict", "timelines", "train", "train_embedding"), "vidpipe.api"
+        ("evaluate", "explanations", "extract", "predict", "search_clusters", "timelines", "train", "train_embedding"),
+        "vidpipe.api",
     ),
 }
 

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,6 +13,7 @@ from vidpipe.config import (
     EXPLAIN_SETTINGS,
     PREDICT_SETTINGS,
     SECTIONS,
+    ClustersConfig,
     EmbeddingConfig,
     ExtractConfig,
     LabelsConfig,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from vidpipe.records import Prediction, Timeline, VideoFailure
     from vidpipe.runs.run import Run
     from vidpipe.runs.tables import Epoch
+    from vidpipe.search.clusters import Clustering
     from vidpipe.search.embedding import Embedding
     from vidpipe.stages.evaluate import EvaluationReport
     from vidpipe.stages.extract import ExtractProgress, ExtractSummary
@@ -42,6 +45,7 @@ __all__ = [
     "explanations",
     "extract",
     "predict",
+    "search_clusters",
     "timelines",
     "train",
     "train_embedding",
@@ -400,6 +404,59 @@ def explanations(
     return stage.explain(_open_run(run), videos, questions=questions, config=config)
 
 
+def search_clusters(
+    stores: StoreInputs,
+    output: str | Path,
+    *,
+    embedding: "str | Path | Embedding | None" = None,
+    overwrite: bool = False,
+    **settings: Any,
+) -> "tuple[Clustering, tuple[Path, ...]]":
+    """Find clusters of videos that look alike, and write a page that shows and names them.
+
+        clustering, files = vidpipe.search_clusters("features", "clusters")
+        for cluster in clustering.clusters:
+            print(cluster.number, cluster.medoid, cluster.video_ids)
+
+    Args:
+        stores: the features, as for `train`.
+        output: the folder of the page, the map and `clusters.csv`.
+        embedding: a trained embedding to use; its streams are found by their keys.
+        overwrite: replace the clusters in this folder.
+        **settings: see `vidpipe search clusters --help`; with `labels`, clusters have the names of most of their
+            videos.
+
+    Returns:
+        the clusters, and the files.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+        UsageError: a store does not exist, or the folder contains clusters already.
+        StoreError: the folder is not a store, or has other features than the embedding.
+        InputError: there are too few videos.
+        LabelsError: the labels cannot be read.
+        RunError: the embedding cannot be loaded.
+    """
+    from vidpipe.search.clustering import cluster_stores
+
+    naming = ("labels", "video_column", "label_column")
+    check_names(settings, [*_names_of(ClustersConfig), *naming])
+    config, labels = make_config(ClustersConfig, settings), make_config(LabelsConfig, settings)
+    usage = f"vidpipe search clusters STORE -o {output}"
+    if embedding is not None and config.streams is not None:
+        raise UsageError("--streams does not go with --embedding, which has its own streams; give one of them")
+    learned = None if embedding is None else _open_embedding(embedding)
+    opened = (
+        _choose(stores, config.streams, usage=usage)
+        if learned is None
+        else _match_embedding(learned, stores, usage=usage)
+    )
+    naming_config = replace(labels, skip_missing=True)
+    return cluster_stores(
+        opened, Path(output), config=config, labels=naming_config, embedding=learned, overwrite=overwrite
+    )
+
+
 def train_embedding(
     stores: StoreInputs, output: str | Path, *, overwrite: bool = False, **settings: Any
 ) -> "Embedding":
@@ -462,6 +519,22 @@ def _choose(stores: StoreInputs, streams: str | None, *, usage: str) -> "dict[st
     from vidpipe.datasets.streams import choose_streams
 
     return choose_streams(_open_streams(stores, usage=usage), streams.split(",") if streams else ())
+
+
+def _open_embedding(embedding: "str | Path | Embedding") -> "Embedding":
+    from vidpipe.search.embedding import Embedding
+
+    return embedding if isinstance(embedding, Embedding) else Embedding.open(embedding)
+
+
+def _match_embedding(embedding: "Embedding", stores: StoreInputs, *, usage: str) -> "dict[str, FeatureStore]":
+    from vidpipe.datasets.streams import name_stores
+    from vidpipe.features.store import FeatureStore
+
+    if not isinstance(stores, FeatureStore | Mapping):
+        return embedding.match(_paths(stores), usage=usage)
+    embedding.check(stores)
+    return {name: store for name, store in name_stores(stores).items() if name in embedding.keys}
 
 
 def _open_masked(without_people: StoreInputs, only_people: StoreInputs, *, is_used: bool) -> "MaskedStores":
