@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MIN_ROWS", "Alignment", "TimedFeatures", "align"]
+__all__ = ["MIN_ROWS", "Alignment", "TimedFeatures", "align", "realign"]
 
 Floats = NDArray[np.float32]
 Times = NDArray[np.float64]
@@ -27,6 +27,9 @@ STEPS_A_ROW = 2
 """Offsets are tried at every half row, then refined."""
 REFINEMENTS = 2
 """How often the steps around the best line are divided by three."""
+SPEED_COST = 0.5
+"""What a line loses of its correlation, in the choice of the best, for each unit of the logarithm of its speed: of lines
+that fit alike, the one with the speed nearest to 1 is chosen."""
 EPSILON = 1e-9
 
 
@@ -41,6 +44,11 @@ class TimedFeatures:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def between(self, start_seconds: float, stop_seconds: float) -> "TimedFeatures":
+        """Return the rows in [start_seconds, stop_seconds)."""
+        first, stop = np.searchsorted(self.pts_seconds, [start_seconds, stop_seconds])
+        return TimedFeatures(self.features[first:stop], self.pts_seconds[first:stop])
 
     @property
     def spacing_seconds(self) -> float:
@@ -70,6 +78,11 @@ class Alignment:
     stop_seconds: float
     """The stretch [start, stop) of the one that both show."""
 
+    @property
+    def score(self) -> float:
+        """The correlation, times the root of the number of rows: how unlikely it is between unrelated sequences."""
+        return self.correlation * math.sqrt(self.num_rows)
+
     def other_time(self, seconds: float) -> float:
         """Return the other's time at a time of the one."""
         return self.speed * seconds + self.offset_seconds
@@ -96,7 +109,7 @@ def align(one: TimedFeatures, other: TimedFeatures, *, min_share: float = 0.5) -
         min_share: share of the shorter one that the stretch covers at least.
 
     Returns:
-        The alignment with the highest correlation; None where no line compares `MIN_ROWS` rows.
+        The alignment with the highest score; None where no line compares `MIN_ROWS` rows.
     """
     if min(len(one), len(other)) < MIN_ROWS:
         return None
@@ -106,23 +119,46 @@ def align(one: TimedFeatures, other: TimedFeatures, *, min_share: float = 0.5) -
     return _align(one, other, min_share)
 
 
+def realign(one: TimedFeatures, other: TimedFeatures, line: Alignment) -> Alignment | None:
+    """Find the best line near a known one.
+
+    Args:
+        one: a sequence of some dozen rows.
+        other: another one, of the same D.
+        line: only its speed and offset are used.
+
+    Returns:
+        The alignment with the highest score; None where no line near it compares `MIN_ROWS` rows.
+    """
+    if min(len(one), len(other)) < MIN_ROWS:
+        return None
+    if one.spacing_seconds < other.spacing_seconds:
+        found = realign(other, one, line.reversed())
+        return None if found is None else found.reversed()
+    return _best(one, other, np.array([[line.speed, line.offset_seconds]]))
+
+
 def _align(sparse: TimedFeatures, dense: TimedFeatures, min_share: float) -> Alignment | None:
-    comparison = _Comparison(sparse, dense)
     min_seconds = min_share * min(stop - start for start, stop in (sparse.extent, dense.extent))
-    lines = _all_lines(sparse, dense, min_seconds)
+    return _best(sparse, dense, _all_lines(sparse, dense, min_seconds))
+
+
+def _best(sparse: TimedFeatures, dense: TimedFeatures, lines: Times) -> Alignment | None:
+    """The best of some lines, refined."""
+    comparison = _Comparison(sparse, dense)
     steps = np.array([_speed_step(sparse, dense), sparse.spacing_seconds / STEPS_A_ROW])
-    best = None
     for refinement in range(REFINEMENTS + 1):
         if refinement:
-            steps = steps / 3
-            lines = _lines_around(lines[best], steps, sparse)
+            lines, steps = _lines_around(best, steps / 3, sparse), steps / 3
         correlations, num_rows = comparison.correlations(lines)
-        best = int(np.argmax(np.where(num_rows >= MIN_ROWS, correlations, -np.inf)))
-        if num_rows[best] < MIN_ROWS:
+        worth = (correlations - SPEED_COST * np.abs(np.log(lines[:, 0]))) * np.sqrt(num_rows)
+        chosen = int(np.argmax(np.where(num_rows >= MIN_ROWS, worth, -np.inf)))
+        best = lines[chosen]
+        if num_rows[chosen] < MIN_ROWS:
             return None
-    speed, offset = map(float, lines[best])
+    speed, offset = map(float, best)
     start, stop = _common(sparse, dense, speed, offset)
-    return Alignment(float(correlations[best]), int(num_rows[best]), speed, offset, float(start), float(stop))
+    return Alignment(float(correlations[chosen]), int(num_rows[chosen]), speed, offset, float(start), float(stop))
 
 
 def _common(sparse: TimedFeatures, dense: TimedFeatures, speed: float, offset: float) -> tuple[float, float]:
