@@ -7,16 +7,14 @@ from itertools import combinations
 
 import numpy as np
 
+from vidpipe.config import DUPLICATE_THRESHOLD
 from vidpipe.similarity.alignment import Alignment, align
 from vidpipe.similarity.extension import extend
 from vidpipe.similarity.sequences import SequenceIndex
 from vidpipe.similarity.shortlist import nearest
 
-__all__ = ["DEFAULT_THRESHOLD", "DuplicatePair", "find_pairs", "group_pairs"]
+__all__ = ["DuplicatePair", "find_pairs", "group_pairs"]
 
-DEFAULT_THRESHOLD = 0.9
-"""Score from which on a pair is reported. Of 20 real clips and their altered copies, 98 % of the pairs of a clip and its
-copy exceed it, and no pair of two clips of one camera exceeds 0.76 (`python -m benchmarks search`)."""
 WEAK_THRESHOLD = 0.4
 """Score of a pair that is reported where a third video, a duplicate of both, has them at the same times."""
 MIN_CORRELATION = 0.2
@@ -50,9 +48,9 @@ class DuplicatePair:
 def find_pairs(
     index: SequenceIndex,
     *,
-    threshold: float = DEFAULT_THRESHOLD,
+    threshold: float = DUPLICATE_THRESHOLD,
     is_wanted: Callable[[int, int], bool] = lambda one, other: True,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> list[DuplicatePair]:
     """Find all pairs of videos with the same footage.
 
@@ -60,18 +58,18 @@ def find_pairs(
         index: the sequences.
         threshold: the score from which on a pair counts.
         is_wanted: returns whether a pair of numbers is looked at.
-        on_progress: called with the numbers of pairs that are compared and to compare.
+        on_progress: called with the step (`shortlisting`, `comparing`), and how much of it is done of how much.
 
     Returns:
         The pairs, the highest score first.
     """
-    candidates = _candidates(index, is_wanted)
+    candidates = _candidates(index, is_wanted, on_progress)
     found: dict[tuple[int, int], DuplicatePair] = {}
     for done, (pair, pieces) in enumerate(sorted(candidates.items()), 1):
         alignment = _align_pieces(index, *pair, pieces)
         if alignment is not None and alignment.score >= min(threshold, WEAK_THRESHOLD):
             found[pair] = DuplicatePair(*pair, alignment)
-        on_progress(done, len(candidates))
+        on_progress("comparing", done, len(candidates))
     strong = {pair: one for pair, one in found.items() if _is_strong(one, threshold)}
     strong |= _closed(index, strong, found, is_wanted)
     return sorted((_extended(index, one) for one in strong.values()), key=lambda one: (-one.score, one.one, one.other))
@@ -82,12 +80,15 @@ def _is_strong(pair: DuplicatePair, threshold: float) -> bool:
 
 
 def _candidates(
-    index: SequenceIndex, is_wanted: Callable[[int, int], bool]
+    index: SequenceIndex,
+    is_wanted: Callable[[int, int], bool],
+    on_progress: Callable[[str, int, int], None],
 ) -> dict[tuple[int, int], list[tuple[float, int, int]]]:
     """The pairs of pieces to align, with their cosines, by pair of videos."""
     videos = index.video_of_piece
     candidates: dict[tuple[int, int], list[tuple[float, int, int]]] = defaultdict(list)
     for start, numbers, cosines in nearest(index.vectors, index.vectors, NUM_NEAREST + 1):
+        on_progress("shortlisting", start, len(index.vectors))
         for row, column in np.argwhere(cosines >= MIN_COSINE).tolist():
             piece, other = start + row, int(numbers[row, column])
             if videos[piece] > videos[other]:
