@@ -22,10 +22,12 @@ from vidpipe.errors import ConfigError, UsageError, unknown_name
 __all__ = [
     "DEFAULT_DECODER",
     "DEFAULT_HEAD",
+    "DUPLICATE_THRESHOLD",
     "EXPLAIN_SETTINGS",
     "HEAD_NAMES",
     "LINEAR_HEADS",
     "PREDICT_SETTINGS",
+    "SEARCH_SETTINGS",
     "SECTIONS",
     "ClustersConfig",
     "Config",
@@ -48,6 +50,9 @@ __all__ = [
 DEFAULT_NUM_FRAMES = {"uniform": 16, "scene": 4}
 DEFAULT_FPS = 2.0
 DEFAULT_DECODER = "pyav"
+DUPLICATE_THRESHOLD = 0.9
+"""Score from which on a pair of videos counts as duplicates. Set on 20 real clips and ten altered copies of each.
+98 % of the pairs of a clip and its copy exceed it, and no pair of two clips does."""
 LINEAR_HEADS = ("mean", "statistics")
 DEFAULT_HEAD = "statistics,lstm"
 HEAD_NAMES = ("auto", "lstm", "bilstm", "gru", "attention", "tcn", "transformer", *LINEAR_HEADS)
@@ -66,6 +71,9 @@ PREDICT_SETTINGS = (
 
 EXPLAIN_SETTINGS = ("weights", "device", "decoder", "workers", "timeout", "video_column")
 """Settings of `extract` that `explain` has too."""
+
+SEARCH_SETTINGS = ("weights", "detector_weights", "device", "engine", "decoder", "batch_size", "workers", "timeout")
+"""Settings of `extract` that `search similar` has too."""
 
 
 @dataclass(frozen=True)

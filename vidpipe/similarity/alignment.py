@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MIN_ROWS", "Alignment", "TimedFeatures", "align"]
+__all__ = ["MIN_ROWS", "Alignment", "TimedFeatures", "align", "realign"]
 
 Floats = NDArray[np.float32]
 Times = NDArray[np.float64]
@@ -27,7 +27,13 @@ STEPS_A_ROW = 2
 """Offsets are tried at every half row, then refined."""
 REFINEMENTS = 2
 """How often the steps around the best line are divided by three."""
+MIN_SCORE = 0.3
+"""A line with a lower score is not refined."""
+MIN_SHARE_AT_SPEED_1 = 0.96
+"""Of the best score: a line of speed 1 that reaches this share of it is preferred."""
 EPSILON = 1e-9
+_FIVE, _SAME_SPEED = np.arange(-2.0, 3.0), np.zeros(1)
+"""Steps of a refinement."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,11 @@ class TimedFeatures:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def between(self, start_seconds: float, stop_seconds: float) -> "TimedFeatures":
+        """Return the rows in [start_seconds, stop_seconds)."""
+        first, stop = np.searchsorted(self.pts_seconds, [start_seconds, stop_seconds])
+        return TimedFeatures(self.features[first:stop], self.pts_seconds[first:stop])
 
     @property
     def spacing_seconds(self) -> float:
@@ -70,6 +81,21 @@ class Alignment:
     stop_seconds: float
     """The stretch [start, stop) of the one that both show."""
 
+    @property
+    def score(self) -> float:
+        """The correlation, times the root of the number of rows: how unlikely it is between unrelated sequences."""
+        return self.correlation * math.sqrt(self.num_rows)
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        """The stretch [start, stop) of the one."""
+        return self.start_seconds, self.stop_seconds
+
+    @property
+    def other_stretch(self) -> tuple[float, float]:
+        """The stretch [start, stop) of the other."""
+        return self.other_time(self.start_seconds), self.other_time(self.stop_seconds)
+
     def other_time(self, seconds: float) -> float:
         """Return the other's time at a time of the one."""
         return self.speed * seconds + self.offset_seconds
@@ -96,7 +122,7 @@ def align(one: TimedFeatures, other: TimedFeatures, *, min_share: float = 0.5) -
         min_share: share of the shorter one that the stretch covers at least.
 
     Returns:
-        The alignment with the highest correlation; None where no line compares `MIN_ROWS` rows.
+        The alignment with the highest score; None where no line compares `MIN_ROWS` rows.
     """
     if min(len(one), len(other)) < MIN_ROWS:
         return None
@@ -106,39 +132,39 @@ def align(one: TimedFeatures, other: TimedFeatures, *, min_share: float = 0.5) -
     return _align(one, other, min_share)
 
 
+def realign(one: TimedFeatures, other: TimedFeatures, line: Alignment) -> Alignment | None:
+    """Find the best line near a known one.
+
+    Args:
+        one: a sequence of some dozen rows.
+        other: another one, of the same D.
+        line: only its speed and offset are used.
+
+    Returns:
+        The alignment with the highest score; None where no line near it compares `MIN_ROWS` rows.
+    """
+    if min(len(one), len(other)) < MIN_ROWS:
+        return None
+    if one.spacing_seconds < other.spacing_seconds:
+        found = realign(other, one, line.reversed())
+        return None if found is None else found.reversed()
+    return _Comparison(one, other).best(np.array([[line.speed, line.offset_seconds]]))
+
+
 def _align(sparse: TimedFeatures, dense: TimedFeatures, min_share: float) -> Alignment | None:
-    comparison = _Comparison(sparse, dense)
     min_seconds = min_share * min(stop - start for start, stop in (sparse.extent, dense.extent))
     lines = _all_lines(sparse, dense, min_seconds)
-    steps = np.array([_speed_step(sparse, dense), sparse.spacing_seconds / STEPS_A_ROW])
-    best = None
-    for refinement in range(REFINEMENTS + 1):
-        if refinement:
-            steps = steps / 3
-            lines = _lines_around(lines[best], steps, sparse)
-        correlations, num_rows = comparison.correlations(lines)
-        best = int(np.argmax(np.where(num_rows >= MIN_ROWS, correlations, -np.inf)))
-        if num_rows[best] < MIN_ROWS:
-            return None
-    speed, offset = map(float, lines[best])
-    start, stop = _common(sparse, dense, speed, offset)
-    return Alignment(float(correlations[best]), int(num_rows[best]), speed, offset, float(start), float(stop))
-
-
-def _common(sparse: TimedFeatures, dense: TimedFeatures, speed: float, offset: float) -> tuple[float, float]:
-    """The stretch of the sparse sequence that lies in the dense one, on a line."""
-    (start, stop), (other_start, other_stop) = sparse.extent, dense.extent
-    return max(start, (other_start - offset) / speed), min(stop, (other_stop - offset) / speed)
-
-
-def _speed_step(sparse: TimedFeatures, dense: TimedFeatures) -> float:
-    """The step between speeds, as a logarithm, by which the ends of a stretch are off by no more than half a row."""
-    return 1 / min(len(sparse), len(dense))
+    comparison = _Comparison(sparse, dense)
+    best = comparison.best(lines)
+    if best is None or best.score < MIN_SCORE:
+        return best
+    plain = comparison.best(lines[lines[:, 0] == 1], turns=_SAME_SPEED)
+    return plain if plain is not None and plain.score >= MIN_SHARE_AT_SPEED_1 * best.score else best
 
 
 def _all_lines(sparse: TimedFeatures, dense: TimedFeatures, min_seconds: float) -> Times:
     """(H, 2) speed and offset of each line on which the stretch has at least some length."""
-    number = math.ceil(math.log(MAX_SPEED) / _speed_step(sparse, dense))
+    number = math.ceil(math.log(MAX_SPEED) * min(len(sparse), len(dense)))  # the ends are off by half a row at most
     lines = []
     for speed in np.exp(np.linspace(-1, 1, 2 * number + 1) * math.log(MAX_SPEED)):
         (start, stop), (other_start, other_stop) = sparse.extent, dense.extent
@@ -155,14 +181,14 @@ def _symmetric(limit: float, step: float) -> Times:
     return np.arange(-number, number + 1) * step
 
 
-def _lines_around(line: Times, steps: Times, sparse: TimedFeatures) -> Times:
-    """(25, 2) lines that turn around the middle of the sparse sequence, and shift."""
+def _lines_around(line: Times, turns: Times, shifts: Times, middle: float) -> Times:
+    """(H, 2) lines with some other speeds, as logarithms, and then shifted by some seconds.
+
+    They turn around the sparse sequence's time `middle`.
+    """
     speed, offset = line
-    middle = (sparse.pts_seconds[0] + sparse.pts_seconds[-1]) / 2
-    turned = speed * np.exp(np.arange(-2, 3) * steps[0])
-    turned = np.clip(turned, 1 / MAX_SPEED, MAX_SPEED)
-    shifts = np.arange(-2, 3) * steps[1]
-    offsets = offset + (speed - turned)[:, None] * middle + shifts  # (5, 5)
+    turned = np.clip(speed * np.exp(turns), 1 / MAX_SPEED, MAX_SPEED)
+    offsets = offset + (speed - turned)[:, None] * middle + shifts
     return np.stack([np.repeat(turned, len(shifts)), offsets.ravel()], axis=1)
 
 
@@ -170,6 +196,8 @@ class _Comparison:
     """The products of two sequences, from which the correlation along any line is found."""
 
     def __init__(self, sparse: TimedFeatures, dense: TimedFeatures) -> None:
+        self._extent, self._dense_extent = sparse.extent, dense.extent
+        self._spacing = sparse.spacing_seconds
         self._times, self._dense_times = sparse.pts_seconds, dense.pts_seconds
         rows, dense_rows = _centred(sparse.features), _centred(dense.features)
         self._products = rows @ dense_rows.T  # (Ts, Td)
@@ -177,7 +205,35 @@ class _Comparison:
         self._dense = dense_rows @ dense_rows.T  # (Td, Td)
         self._slack = dense.spacing_seconds / 2
 
-    def correlations(self, lines: Times) -> tuple[Floats, NDArray[np.int64]]:
+    def best(self, lines: Times, *, turns: Times = _FIVE) -> Alignment | None:
+        """Return the best of some lines, refined; None where none compares `MIN_ROWS` rows.
+
+        Args:
+            lines: (H, 2) speed and offset.
+            turns: how a refinement changes the speed, in steps.
+        """
+        turn, shift = 1 / min(len(self._times), len(self._dense_times)), self._spacing / STEPS_A_ROW
+        middle = float(self._times[0] + self._times[-1]) / 2
+        for _ in range(REFINEMENTS + 1):
+            correlations, num_rows = self._correlations(lines)
+            scores = np.where(num_rows >= MIN_ROWS, correlations * np.sqrt(num_rows), -np.inf)
+            chosen = int(np.argmax(scores)) if len(scores) else 0
+            if not len(scores) or num_rows[chosen] < MIN_ROWS:
+                return None
+            speed, offset = map(float, lines[chosen])
+            if scores[chosen] < MIN_SCORE:
+                break
+            turn, shift = turn / 3, shift / 3
+            lines = _lines_around(lines[chosen], turn * turns, shift * _FIVE, middle)
+        start, stop = self._stretch(speed, offset)
+        return Alignment(float(correlations[chosen]), int(num_rows[chosen]), speed, offset, start, stop)
+
+    def _stretch(self, speed: float, offset: float) -> tuple[float, float]:
+        """The stretch of the sparse sequence that lies in the dense one, on a line."""
+        (start, stop), (dense_start, dense_stop) = self._extent, self._dense_extent
+        return max(start, (dense_start - offset) / speed), min(stop, (dense_stop - offset) / speed)
+
+    def _correlations(self, lines: Times) -> tuple[Floats, NDArray[np.int64]]:
         """Return the correlation of the sequences along each line, (H,), and the number of rows compared, (H,).
 
         The dense sequence is interpolated at the rows of the sparse one.
