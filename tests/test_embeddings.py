@@ -19,6 +19,7 @@ from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import LabelsError, RunError, UsageError
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
+from vidpipe.search.embedded import EmbeddedVideos
 from vidpipe.search.embedding import Embedding
 from vidpipe.search.embedding_training import embedding_loss, measure_folds, train_embedding
 from vidpipe.search.retrieval import measure_retrieval
@@ -232,3 +233,32 @@ def test_a_damaged_embedding_and_none_are_one_line(
 def test_one_label_is_too_few_to_train(dataset: SequenceDataset) -> None:
     with pytest.raises(LabelsError, match="two labels"):
         train_embedding(dataset.select([one for one in dataset.video_ids if one.startswith("swing")]), QUICK)
+
+
+def test_similar_videos_are_ranked_by_the_embedding(
+    labelled: tuple[FeatureStore, list[LabeledVideo]], dataset: SequenceDataset, tmp_path: Path
+) -> None:
+    store, _ = labelled
+    labels = store.path.parent / "labels.csv"
+    embedding = vidpipe.train_embedding(store.path, tmp_path / "emb", labels=labels, dim=16, epochs=60)
+    command = ("search", "similar", store.path, "swing/0.mp4", "-k", 4, "--format", "json")
+    result = run(*command, "--embedding", tmp_path / "emb")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["videos"]
+    vectors = embedding.embed(dataset)
+    own = vectors[dataset.video_ids.index("swing/0.mp4")]
+    cosines = dict(zip(dataset.video_ids, (vectors @ own).tolist(), strict=True))
+    nearest = sorted(cosines, key=cosines.__getitem__, reverse=True)[1:5]
+    assert [one["video"] for one in found] == nearest
+    assert [one["score"] for one in found] == pytest.approx([cosines[one] for one in nearest], abs=1e-4)
+    assert run(*command, "--embedding", tmp_path / "emb", "--stream", "resnet50").exit_code == 2
+
+
+def test_a_query_that_a_stream_lacks_is_one_line(
+    labelled: tuple[FeatureStore, list[LabeledVideo]], tmp_path: Path
+) -> None:
+    store, _ = labelled
+    embedding = vidpipe.train_embedding(store.path, tmp_path / "emb", labels=store.path.parent / "labels.csv", epochs=1)
+    embedded = EmbeddedVideos(embedding, {"resnet50": store})
+    with pytest.raises(UsageError, match="lacks this video"):
+        embedded.vector_of("none.mp4")

@@ -34,6 +34,7 @@ COLUMNS = ("rank", "video", "score", "stretch of the query", "stretch of the vid
 @click.argument("videos", metavar="VIDEO…", nargs=-1, required=True)
 @click.option("-k", "--number", type=click.IntRange(min=1), default=10, show_default=True, help="Videos to find.")
 @click.option("--stream", metavar="NAME", help="Stream to use of a folder of stores.  [default: the first]")
+@click.option("--embedding", metavar="EMB", type=LocalPath(), help="Rank by this embedding of `search train`.")
 @click.option("--page", type=click.Path(path_type=Path), help="Also write an HTML page with frames of the videos.")
 @format_option("table", "json")
 @setting_options(ExtractConfig, only=SEARCH_SETTINGS)
@@ -42,6 +43,7 @@ def similar(
     videos: tuple[str, ...],
     number: int,
     stream: str | None,
+    embedding: Path | None,
     page: Path | None,
     format_: str,
     **settings: Any,
@@ -54,18 +56,27 @@ def similar(
     \b
     vidpipe search similar features new_video.mp4
     vidpipe search similar features waving/a.mp4 -k 5 --page similar.html
+    vidpipe search similar features new_video.mp4 --embedding embedding
     """
+    from vidpipe.search.embedded import open_embedded
     from vidpipe.search.page import write_similar_page
     from vidpipe.search.streams import open_stream
     from vidpipe.stages.search import search_similar
 
     if page is not None:
         check_replaceable(page, "a page of results", is_own=is_own_page)
-    opened = open_stream(store, stream)
+    if embedding is not None and stream is not None:
+        raise click.UsageError("--stream does not go with --embedding, which has its own streams; give one of them")
     config = make_config(ExtractConfig, settings)
     results = []
-    with count_progress(reading="video") as show:
-        found = search_similar(opened, videos, number=number, config=config, on_progress=partial(show, "reading"))
+    with count_progress(embedding="video", reading="video") as show:
+        embedded = (
+            None if embedding is None else open_embedded(embedding, store, on_progress=partial(show, "embedding"))
+        )
+        opened = open_stream(store, stream) if embedded is None else embedded.first_store
+        found = search_similar(
+            opened, videos, number=number, embedded=embedded, config=config, on_progress=partial(show, "reading")
+        )
     for result in found:
         results.append(result)
         _print(result, format_)

@@ -1,5 +1,6 @@
 """The most similar videos of a store: a shortlist by mean features, ordered by their frames, with the stretch alike."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class SimilarVideo:
     """From 1."""
     video: str
     score: float
-    """Mean cosine of each frame and the most similar one of the other video, up to 1."""
+    """Mean cosine of each frame and the most similar one of the other video, or of learned vectors, up to 1."""
     start_seconds: float
     stop_seconds: float
     """The stretch [start, stop) of the query that is most alike."""
@@ -43,7 +44,7 @@ class SimilarVideo:
     is_duplicate: bool
     """Whether the stretches show the same footage; see `vidpipe search duplicates`."""
     is_doubtful: bool
-    """Whether the score is nearer to that of a random video than to 1."""
+    """Whether the score is nearer to that of a random video than to 1; of learned vectors, little above it."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the commands print, rounded."""
@@ -100,19 +101,53 @@ class SimilarSearch:
             The videos, the most similar first.
         """
         pieces = [self._frames(sequence, start) for start in pieces_of(len(sequence))]
-        shortlist = self._shortlist(sequence, number + NUM_SHORTLISTED)
         best: dict[int, _Match] = {}
-        for query_piece, piece in shortlist:
+        for query_piece, piece in self._shortlist(sequence, number + NUM_SHORTLISTED):
             video = int(self._index.video_of_piece[piece])
             if self._index.ids[video] != without:
                 match = _Match(query_piece, piece, _chamfer(pieces[query_piece] @ self._piece(piece).T))
                 best[video] = max(best.get(video, match), match, key=lambda one: one.score)
         ranked = sorted(best.items(), key=lambda one: (-one[1].score, self._index.ids[one[0]]))[:number]
-        doubtful_below = (1 + self._random_score(pieces[0])) / 2
+        return self._describe(sequence, pieces, ranked, (1 + self._random_score(pieces[0])) / 2)
+
+    def describe(
+        self, sequence: TimedFeatures, cosines: Mapping[str, float], *, doubtful_below: float
+    ) -> list[SimilarVideo]:
+        """Describe videos that were ranked by a learned embedding: where each is most like a sequence.
+
+        Args:
+            sequence: of the query, with features of the store's key.
+            cosines: by id, the scores of the videos, the most similar first.
+            doubtful_below: videos with a lower score are doubtful.
+
+        Returns:
+            The videos in the order given.
+        """
+        pieces = [self._frames(sequence, start) for start in pieces_of(len(sequence))]
+        numbers = {video_id: number for number, video_id in enumerate(self._index.ids)}
+        ranked = [(numbers[one], self._best_match(pieces, numbers[one], score)) for one, score in cosines.items()]
+        return self._describe(sequence, pieces, ranked, doubtful_below)
+
+    def _describe(
+        self,
+        sequence: TimedFeatures,
+        pieces: Sequence[Floats],
+        ranked: Sequence[tuple[int, "_Match"]],
+        doubtful_below: float,
+    ) -> list[SimilarVideo]:
         return [
             self._found(rank, sequence, video, match, pieces[match.query_piece], doubtful_below)
             for rank, (video, match) in enumerate(ranked, 1)
         ]
+
+    def _best_match(self, pieces: Sequence[Floats], video: int, score: float) -> "_Match":
+        """The pieces of the query and of a video that are most alike, with a given score."""
+        pairs = [
+            (number, int(piece))
+            for number in range(len(pieces))
+            for piece in np.flatnonzero(self._index.video_of_piece == video)
+        ]
+        return _Match(*max(pairs, key=lambda pair: _chamfer(pieces[pair[0]] @ self._piece(pair[1]).T)), score)
 
     def _shortlist(self, sequence: TimedFeatures, number: int) -> list[tuple[int, int]]:
         """Pairs of a piece of the query and one of a video, whose means are nearest."""
