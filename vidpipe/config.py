@@ -29,6 +29,7 @@ __all__ = [
     "PREDICT_SETTINGS",
     "SEARCH_SETTINGS",
     "SECTIONS",
+    "SEEDLESS_HEADS",
     "ClustersConfig",
     "Config",
     "EmbeddingConfig",
@@ -55,7 +56,9 @@ DUPLICATE_THRESHOLD = 0.9
 98 % of the pairs of a clip and its copy exceed it, and no pair of two clips does."""
 LINEAR_HEADS = ("mean", "statistics")
 DEFAULT_HEAD = "statistics,lstm"
-HEAD_NAMES = ("auto", "lstm", "bilstm", "gru", "attention", "tcn", "transformer", *LINEAR_HEADS)
+SEEDLESS_HEADS = (*LINEAR_HEADS, "neighbours")
+"""The heads that are the same for every seed."""
+HEAD_NAMES = ("auto", "lstm", "bilstm", "gru", "attention", "tcn", "transformer", "neighbours", *LINEAR_HEADS)
 PREDICT_SETTINGS = (
     "weights",
     "detector_weights",
@@ -499,7 +502,7 @@ class TrainConfig(_Checked):
     def check_together(values: Mapping[str, Any]) -> None:
         heads = str(values.get("head", DEFAULT_HEAD)).split(",")
         _check_heads(heads)
-        if values.get("ensemble", 1) > 1 and all(head in LINEAR_HEADS for head in heads):
+        if values.get("ensemble", 1) > 1 and all(head in SEEDLESS_HEADS for head in heads):
             raise UsageError(
                 f"--ensemble goes with neural heads: {' and '.join(heads)} {'is' if len(heads) == 1 else 'are'} the "
                 "same for every seed; use --ensemble 1, or another --head"
@@ -517,7 +520,7 @@ class TrainConfig(_Checked):
     @staticmethod
     def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
         return {
-            *(["ensemble"] if _are_linear(given.get("head")) else []),
+            *(["ensemble"] if _are_seedless(given.get("head")) else []),
             *(["leave_one_group_out"] if given.get("folds") is not None else []),
             *(["folds"] if given.get("leave_one_group_out") else []),
         }
@@ -541,8 +544,8 @@ def _check_heads(heads: list[str]) -> None:
         raise UsageError("--head auto chooses the heads itself; give it alone")
 
 
-def _are_linear(head: str | None) -> bool:
-    return head is not None and all(name in LINEAR_HEADS for name in head.split(","))
+def _are_seedless(head: str | None) -> bool:
+    return head is not None and all(name in SEEDLESS_HEADS for name in head.split(","))
 
 
 @dataclass(frozen=True)
