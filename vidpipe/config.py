@@ -565,9 +565,10 @@ class LabelsConfig(_Checked):
     )
     group_by: str | None = _setting(
         None,
-        "How to group clips from one source: a column of --labels, or a regular expression that matches a video's id "
-        "and whose first capture group is the group.",
-        metavar="COLUMN|REGEX",
+        "How to group clips from one source: a column of --labels; or `duplicates`, which joins videos with the same "
+        "footage (and the groups of the labels); or a regular expression that matches a video's id and whose first "
+        "capture group is the group.",
+        metavar="COLUMN|duplicates|REGEX",
     )
     split: str = _setting(
         "1",

@@ -22,7 +22,7 @@ MIN_CORRELATION = 0.2
 MIN_COSINE = 0.4
 """Between the mean features of two pieces that are aligned at all. Altered copies have 0.63 or more."""
 NUM_NEAREST = 40
-"""Pieces that each piece is aligned with, at most."""
+"""Pieces that each piece is aligned with, at most, by default."""
 MAX_PIECES = 4
 """Pairs of pieces of two videos that are aligned, at most: those with the nearest means."""
 MAX_CLOSED = 64
@@ -49,6 +49,7 @@ def find_pairs(
     index: SequenceIndex,
     *,
     threshold: float = DUPLICATE_THRESHOLD,
+    num_nearest: int = NUM_NEAREST,
     is_wanted: Callable[[int, int], bool] = lambda one, other: True,
     on_progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> list[DuplicatePair]:
@@ -57,13 +58,14 @@ def find_pairs(
     Args:
         index: the sequences.
         threshold: the score from which on a pair counts.
+        num_nearest: pieces that each piece is aligned with, at most.
         is_wanted: returns whether a pair of numbers is looked at.
         on_progress: called with the step (`shortlisting`, `comparing`), and how much of it is done of how much.
 
     Returns:
         The pairs, the highest score first.
     """
-    candidates = _candidates(index, is_wanted, on_progress)
+    candidates = _candidates(index, num_nearest, is_wanted, on_progress)
     found: dict[tuple[int, int], DuplicatePair] = {}
     for done, (pair, pieces) in enumerate(sorted(candidates.items()), 1):
         alignment = _align_pieces(index, *pair, pieces)
@@ -81,13 +83,14 @@ def _is_strong(pair: DuplicatePair, threshold: float) -> bool:
 
 def _candidates(
     index: SequenceIndex,
+    num_nearest: int,
     is_wanted: Callable[[int, int], bool],
     on_progress: Callable[[str, int, int], None],
 ) -> dict[tuple[int, int], list[tuple[float, int, int]]]:
     """The pairs of pieces to align, with their cosines, by pair of videos."""
     videos = index.video_of_piece
     candidates: dict[tuple[int, int], list[tuple[float, int, int]]] = defaultdict(list)
-    for start, numbers, cosines in nearest(index.vectors, index.vectors, NUM_NEAREST + 1):
+    for start, numbers, cosines in nearest(index.vectors, index.vectors, num_nearest + 1):
         on_progress("shortlisting", start, len(index.vectors))
         for row, column in np.argwhere(cosines >= MIN_COSINE).tolist():
             piece, other = start + row, int(numbers[row, column])
