@@ -51,7 +51,7 @@ __all__ = [
 DEFAULT_NUM_FRAMES = {"uniform": 16, "scene": 4}
 DEFAULT_FPS = 2.0
 DEFAULT_DECODER = "pyav"
-DUPLICATE_THRESHOLD = 0.9
+DUPLICATE_THRESHOLD = 0.5
 """Score from which on a pair of videos counts as duplicates. Set on 20 real clips and ten altered copies of each.
 98 % of the pairs of a clip and its copy exceed it, and no pair of two clips does."""
 LINEAR_HEADS = ("mean", "statistics")
@@ -570,9 +570,10 @@ class LabelsConfig(_Checked):
     )
     group_by: str | None = _setting(
         None,
-        "How to group clips from one source: a column of --labels, or a regular expression that matches a video's id "
-        "and whose first capture group is the group.",
-        metavar="COLUMN|REGEX",
+        "How to group clips from one source: a column of --labels; or `duplicates`, which joins videos with the same "
+        "footage (and the groups of the labels); or a regular expression that matches a video's id and whose first "
+        "capture group is the group.",
+        metavar="COLUMN|duplicates|REGEX",
     )
     split: str = _setting(
         "1",

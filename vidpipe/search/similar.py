@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from vidpipe.config import DUPLICATE_THRESHOLD
 from vidpipe.errors import StoreError
-from vidpipe.similarity.alignment import TimedFeatures, align
+from vidpipe.similarity.alignment import align
 from vidpipe.similarity.extension import extend
 from vidpipe.similarity.local_path import best_path
-from vidpipe.similarity.sequences import PIECE_ROWS, SequenceIndex, pieces_of
+from vidpipe.similarity.sequences import PIECE_ROWS, SequenceIndex, TimedFeatures, pieces_of
 from vidpipe.similarity.shortlist import nearest
 
 __all__ = ["SimilarResult", "SimilarSearch", "SimilarVideo"]
@@ -169,11 +169,11 @@ class SimilarSearch:
         self, rank: int, sequence: TimedFeatures, video: int, match: "_Match", frames: Floats, doubtful_below: float
     ) -> SimilarVideo:
         start = pieces_of(len(sequence))[match.query_piece]
-        piece = _rows_of(sequence, start), self._index.timed(video, match.piece)
-        line = align(*piece)
+        piece = sequence.rows(start, start + PIECE_ROWS), self._index.timed(video, match.piece)
+        line = align(*map(self._index.changes_of, piece))
         is_duplicate = line is not None and line.score >= DUPLICATE_THRESHOLD
         if line is not None and is_duplicate:
-            line = extend(sequence, self._index.timed(video), line)
+            line = extend(self._index.changes_of(sequence), self._index.changes(video), line)
             stretches = line.stretch, line.other_stretch
         else:
             path = best_path(frames @ self._piece(match.piece).T)
@@ -221,12 +221,7 @@ def _chamfer(cosines: Floats) -> float:
     return float(cosines.max(axis=1).mean() + cosines.max(axis=0).mean()) / 2
 
 
-def _rows_of(sequence: TimedFeatures, start: int) -> TimedFeatures:
-    rows = slice(start, start + PIECE_ROWS)
-    return TimedFeatures(sequence.features[rows], sequence.pts_seconds[rows])
-
-
 def _stretch(sequence: TimedFeatures, first: int, last: int) -> tuple[float, float]:
     """The time that some rows stand for: half a row before the first to half a row after the last."""
-    half = sequence.spacing_seconds / 2 if len(sequence) > 1 else 0.0
+    half = float(np.median(np.diff(sequence.pts_seconds))) / 2 if len(sequence) > 1 else 0.0
     return float(sequence.pts_seconds[first]) - half, float(sequence.pts_seconds[last]) + half

@@ -2,9 +2,9 @@
 
 other's time                    other = speed · one + offset
   │      ╱
-  │    ╱     Along a line, two sequences are compared without their means over the stretch. What stays the same
-  │  ╱       – the place, a logo, a border, the brightness – does not count; what changes does. Two clips of one
-  │╱         fixed camera have the place in common. Only the same footage changes in the same way.
+  │    ╱     Along a line, the changes of two sequences are compared: the differences of neighbouring rows. What
+  │  ╱       stays the same – the place, a logo, a border, the brightness – does not count. Two clips of one fixed
+  │╱         camera have the place in common. Only the same footage changes in the same way at the same times.
   └──────── one's time
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MIN_ROWS", "Alignment", "TimedFeatures", "align", "realign"]
+__all__ = ["MIN_ROWS", "Alignment", "Changes", "align", "realign"]
 
 Floats = NDArray[np.float32]
 Times = NDArray[np.float64]
@@ -22,36 +22,36 @@ Times = NDArray[np.float64]
 MAX_SPEED = 1.12
 """The fastest copy that is found; the slowest is 1 / MAX_SPEED."""
 MIN_ROWS = 4
-"""Rows that an alignment compares at least: of fewer, two sequences may change alike by chance."""
+"""Changes that an alignment compares at least: fewer may be alike by chance."""
 STEPS_A_ROW = 2
 """Offsets are tried at every half row, then refined."""
 REFINEMENTS = 2
 """How often the steps around the best line are divided by three."""
-MIN_SCORE = 0.3
+MIN_SCORE = 0.15
 """A line with a lower score is not refined."""
 MIN_SHARE_AT_SPEED_1 = 0.96
 """Of the best score: a line of speed 1 that reaches this share of it is preferred."""
-EPSILON = 1e-9
+EPSILON = 1e-12
 _FIVE, _SAME_SPEED = np.arange(-2.0, 3.0), np.zeros(1)
 """Steps of a refinement."""
 
 
 @dataclass(frozen=True)
-class TimedFeatures:
-    """A feature sequence, as it is compared."""
+class Changes:
+    """How a feature sequence changes over time."""
 
     features: Floats
-    """(T, D)."""
+    """(T, D) the differences of neighbouring rows, as they are compared."""
     pts_seconds: Times
-    """(T,), increasing."""
+    """(T,) half-way between these rows, increasing."""
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def between(self, start_seconds: float, stop_seconds: float) -> "TimedFeatures":
-        """Return the rows in [start_seconds, stop_seconds)."""
+    def between(self, start_seconds: float, stop_seconds: float) -> "Changes":
+        """Return the changes in [start_seconds, stop_seconds)."""
         first, stop = np.searchsorted(self.pts_seconds, [start_seconds, stop_seconds])
-        return TimedFeatures(self.features[first:stop], self.pts_seconds[first:stop])
+        return Changes(self.features[first:stop], self.pts_seconds[first:stop])
 
     @property
     def spacing_seconds(self) -> float:
@@ -61,8 +61,8 @@ class TimedFeatures:
     @property
     def extent(self) -> tuple[float, float]:
         """The time that the rows stand for: from half a row before the first to half a row after the last."""
-        half = self.spacing_seconds / 2
-        return float(self.pts_seconds[0]) - half, float(self.pts_seconds[-1]) + half
+        spacing = self.spacing_seconds
+        return float(self.pts_seconds[0]) - spacing, float(self.pts_seconds[-1]) + spacing
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class Alignment:
     """The line between the times of two sequences along which they change most alike."""
 
     correlation: float
-    """Of the changes along the line, -1 to 1."""
+    """The mean cosine of the changes along the line, -1 to 1; larger changes count more."""
     num_rows: int
-    """Rows that were compared."""
+    """Changes that were compared."""
     speed: float
     """Seconds of the other in one second of the one."""
     offset_seconds: float
@@ -83,7 +83,7 @@ class Alignment:
 
     @property
     def score(self) -> float:
-        """The correlation, times the root of the number of rows: how unlikely it is between unrelated sequences."""
+        """The correlation, times the root of the number of changes: how unlikely it is in unrelated sequences."""
         return self.correlation * math.sqrt(self.num_rows)
 
     @property
@@ -111,14 +111,14 @@ class Alignment:
         )
 
 
-def align(one: TimedFeatures, other: TimedFeatures, *, min_share: float = 0.5) -> Alignment | None:
+def align(one: Changes, other: Changes, *, min_share: float = 0.5) -> Alignment | None:
     """Find where two sequences show the same footage, if they do.
 
     All lines are tried whose speed is that of a copy, and on which the sequences overlap long enough.
 
     Args:
-        one: a sequence of some dozen rows.
-        other: another one, of the same D.
+        one: the changes of a sequence of some dozen rows.
+        other: those of another one, of the same D.
         min_share: share of the shorter one that the stretch covers at least.
 
     Returns:
@@ -132,12 +132,12 @@ def align(one: TimedFeatures, other: TimedFeatures, *, min_share: float = 0.5) -
     return _align(one, other, min_share)
 
 
-def realign(one: TimedFeatures, other: TimedFeatures, line: Alignment) -> Alignment | None:
+def realign(one: Changes, other: Changes, line: Alignment) -> Alignment | None:
     """Find the best line near a known one.
 
     Args:
-        one: a sequence of some dozen rows.
-        other: another one, of the same D.
+        one: the changes of a sequence of some dozen rows.
+        other: those of another one, of the same D.
         line: only its speed and offset are used.
 
     Returns:
@@ -151,7 +151,7 @@ def realign(one: TimedFeatures, other: TimedFeatures, line: Alignment) -> Alignm
     return _Comparison(one, other).best(np.array([[line.speed, line.offset_seconds]]))
 
 
-def _align(sparse: TimedFeatures, dense: TimedFeatures, min_share: float) -> Alignment | None:
+def _align(sparse: Changes, dense: Changes, min_share: float) -> Alignment | None:
     min_seconds = min_share * min(stop - start for start, stop in (sparse.extent, dense.extent))
     lines = _all_lines(sparse, dense, min_seconds)
     comparison = _Comparison(sparse, dense)
@@ -162,7 +162,7 @@ def _align(sparse: TimedFeatures, dense: TimedFeatures, min_share: float) -> Ali
     return plain if plain is not None and plain.score >= MIN_SHARE_AT_SPEED_1 * best.score else best
 
 
-def _all_lines(sparse: TimedFeatures, dense: TimedFeatures, min_seconds: float) -> Times:
+def _all_lines(sparse: Changes, dense: Changes, min_seconds: float) -> Times:
     """(H, 2) speed and offset of each line on which the stretch has at least some length."""
     number = math.ceil(math.log(MAX_SPEED) * min(len(sparse), len(dense)))  # the ends are off by half a row at most
     lines = []
@@ -195,14 +195,14 @@ def _lines_around(line: Times, turns: Times, shifts: Times, middle: float) -> Ti
 class _Comparison:
     """The products of two sequences, from which the correlation along any line is found."""
 
-    def __init__(self, sparse: TimedFeatures, dense: TimedFeatures) -> None:
+    def __init__(self, sparse: Changes, dense: Changes) -> None:
         self._extent, self._dense_extent = sparse.extent, dense.extent
         self._spacing = sparse.spacing_seconds
         self._times, self._dense_times = sparse.pts_seconds, dense.pts_seconds
-        rows, dense_rows = _centred(sparse.features), _centred(dense.features)
-        self._products = rows @ dense_rows.T  # (Ts, Td)
-        self._own = rows @ rows.T  # (Ts, Ts)
-        self._dense = dense_rows @ dense_rows.T  # (Td, Td)
+        self._products = sparse.features @ dense.features.T  # (Ts, Td)
+        self._own = np.einsum("td,td->t", sparse.features, sparse.features)  # (Ts,) squared lengths
+        self._dense = np.einsum("td,td->t", dense.features, dense.features)  # (Td,)
+        self._neighbours = np.einsum("td,td->t", dense.features[:-1], dense.features[1:])  # (Td - 1,)
         self._slack = dense.spacing_seconds / 2
 
     def best(self, lines: Times, *, turns: Times = _FIVE) -> Alignment | None:
@@ -234,26 +234,21 @@ class _Comparison:
         return max(start, (dense_start - offset) / speed), min(stop, (dense_stop - offset) / speed)
 
     def _correlations(self, lines: Times) -> tuple[Floats, NDArray[np.int64]]:
-        """Return the correlation of the sequences along each line, (H,), and the number of rows compared, (H,).
+        """Return the correlation of the changes along each line, (H,), and how many were compared, (H,).
 
-        The dense sequence is interpolated at the rows of the sparse one.
+        The dense sequence is interpolated at the times of the sparse one.
         """
         times = lines[:, :1] * self._times + lines[:, 1:]  # (H, Ts) the dense sequence's time of each row
         first, last = self._dense_times[[0, -1]]
         valid = ((times >= first - self._slack) & (times <= last + self._slack)).astype(np.float32)
         left, share = self._places(times)
-        weights = self._weights(left, share, valid)  # (H, Td)
-        num_rows = valid.sum(axis=1)
-        count = np.maximum(num_rows, 1)
         rows = np.arange(len(self._times))
-        mixed = _mix(self._products[rows, left], self._products[rows, left + 1], share)
-        covariance = _mean(mixed, valid) - _dot(valid @ self._products, weights) / count**2
-        own = _mean(np.broadcast_to(np.diag(self._own), valid.shape), valid)
-        own_variance = own - _dot(valid @ self._own, valid) / count**2
-        squares = _mean(self._squares(left, share), valid)
-        variance = squares - _dot(weights @ self._dense, weights) / count**2
-        scale = np.sqrt(np.maximum(own_variance, 0) * np.maximum(variance, 0))
-        return np.where(scale > EPSILON, covariance / np.maximum(scale, EPSILON), 0), num_rows.astype(np.int64)
+        products = (1 - share) * self._products[rows, left] + share * self._products[rows, left + 1]
+        sizes = np.sqrt(np.maximum(self._own * self._squares(left, share), EPSILON))  # |one| · |other|, (H, Ts)
+        weights = np.sqrt(sizes) * valid
+        cosines = products / sizes
+        total = np.maximum(weights.sum(axis=1), EPSILON)
+        return (cosines * weights).sum(axis=1) / total, valid.sum(axis=1).astype(np.int64)
 
     def _places(self, times: Times) -> tuple[NDArray[np.int64], Floats]:
         """The dense row before each time, and the share of the way to the next one."""
@@ -263,34 +258,8 @@ class _Comparison:
         gap = self._dense_times[left + 1] - self._dense_times[left]
         return left, ((inside - self._dense_times[left]) / np.maximum(gap, EPSILON)).astype(np.float32)
 
-    def _weights(self, left: NDArray[np.int64], share: Floats, valid: Floats) -> Floats:
-        """The weight of each dense row in the sum of the interpolated ones, (H, Td)."""
-        num_lines, num_dense = len(left), len(self._dense_times)
-        flat = (np.arange(num_lines)[:, None] * num_dense + left).ravel()
-        size = num_lines * num_dense
-        weights = np.bincount(flat, (valid * (1 - share)).ravel(), size)
-        weights += np.bincount(flat + 1, (valid * share).ravel(), size)
-        return weights.reshape(num_lines, num_dense).astype(np.float32)
-
     def _squares(self, left: NDArray[np.int64], share: Floats) -> Floats:
-        """The squared length of each interpolated row, (H, Ts)."""
-        squares, neighbours = np.diag(self._dense), np.diag(self._dense, 1)
+        """The squared length of each interpolated change, (H, Ts)."""
         rest = 1 - share
-        return rest**2 * squares[left] + 2 * rest * share * neighbours[left] + share**2 * squares[left + 1]
-
-
-def _centred(rows: Floats) -> Floats:
-    """Rows without their mean: no correlation depends on it, and products of small numbers are more exact."""
-    return np.asarray(rows - rows.mean(axis=0), np.float32)
-
-
-def _dot(one: Floats, other: Floats) -> Floats:
-    return np.einsum("hd,hd->h", one, other)
-
-
-def _mix(left: Floats, right: Floats, share: Floats) -> Floats:
-    return (1 - share) * left + share * right
-
-
-def _mean(values: Floats, valid: Floats) -> Floats:
-    return (values * valid).sum(axis=1) / np.maximum(valid.sum(axis=1), 1)
+        mixed = 2 * rest * share * self._neighbours[left]
+        return rest**2 * self._dense[left] + mixed + share**2 * self._dense[left + 1]

@@ -10,21 +10,22 @@ import numpy as np
 from vidpipe.config import DUPLICATE_THRESHOLD
 from vidpipe.similarity.alignment import Alignment, align
 from vidpipe.similarity.extension import extend
-from vidpipe.similarity.sequences import SequenceIndex
+from vidpipe.similarity.sequences import MAX_KEPT, SequenceIndex
 from vidpipe.similarity.shortlist import nearest
 
 __all__ = ["DuplicatePair", "find_pairs", "group_pairs"]
 
-WEAK_THRESHOLD = 0.4
+WEAK_THRESHOLD = 0.25
 """Score of a pair that is reported where a third video, a duplicate of both, has them at the same times."""
-MIN_CORRELATION = 0.2
-"""Long videos may change alike a little, as with the daylight."""
-MIN_COSINE = 0.4
+MIN_CORRELATION = 0.08
+"""Of long videos, a lower one may be chance."""
+MIN_COSINE = 0.5
 """Between the mean features of two pieces that are aligned at all. Altered copies have 0.63 or more."""
 NUM_NEAREST = 40
-"""Pieces that each piece is aligned with, at most."""
+"""Pieces that each piece is aligned with, at most, by default."""
 MAX_PIECES = 4
 """Pairs of pieces of two videos that are aligned, at most: those with the nearest means."""
+BLOCK_VIDEOS = MAX_KEPT // 3
 MAX_CLOSED = 64
 """Videos of a group whose pairs are all compared, at most."""
 
@@ -49,6 +50,7 @@ def find_pairs(
     index: SequenceIndex,
     *,
     threshold: float = DUPLICATE_THRESHOLD,
+    num_nearest: int = NUM_NEAREST,
     is_wanted: Callable[[int, int], bool] = lambda one, other: True,
     on_progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> list[DuplicatePair]:
@@ -57,15 +59,16 @@ def find_pairs(
     Args:
         index: the sequences.
         threshold: the score from which on a pair counts.
+        num_nearest: pieces that each piece is aligned with, at most.
         is_wanted: returns whether a pair of numbers is looked at.
         on_progress: called with the step (`shortlisting`, `comparing`), and how much of it is done of how much.
 
     Returns:
         The pairs, the highest score first.
     """
-    candidates = _candidates(index, is_wanted, on_progress)
+    candidates = _candidates(index, num_nearest, is_wanted, on_progress)
     found: dict[tuple[int, int], DuplicatePair] = {}
-    for done, (pair, pieces) in enumerate(sorted(candidates.items()), 1):
+    for done, (pair, pieces) in enumerate(sorted(candidates.items(), key=_block), 1):
         alignment = _align_pieces(index, *pair, pieces)
         if alignment is not None and alignment.score >= min(threshold, WEAK_THRESHOLD):
             found[pair] = DuplicatePair(*pair, alignment)
@@ -81,13 +84,14 @@ def _is_strong(pair: DuplicatePair, threshold: float) -> bool:
 
 def _candidates(
     index: SequenceIndex,
+    num_nearest: int,
     is_wanted: Callable[[int, int], bool],
     on_progress: Callable[[str, int, int], None],
 ) -> dict[tuple[int, int], list[tuple[float, int, int]]]:
     """The pairs of pieces to align, with their cosines, by pair of videos."""
     videos = index.video_of_piece
     candidates: dict[tuple[int, int], list[tuple[float, int, int]]] = defaultdict(list)
-    for start, numbers, cosines in nearest(index.vectors, index.vectors, NUM_NEAREST + 1):
+    for start, numbers, cosines in nearest(index.vectors, index.vectors, num_nearest + 1):
         on_progress("shortlisting", start, len(index.vectors))
         for row, column in np.argwhere(cosines >= MIN_COSINE).tolist():
             piece, other = start + row, int(numbers[row, column])
@@ -99,12 +103,20 @@ def _candidates(
     return candidates
 
 
+def _block(candidate: tuple[tuple[int, int], object]) -> tuple[int, int, int, int]:
+    """A sort key that brings pairs of the same videos together, which are kept in memory."""
+    one, other = candidate[0]
+    return one // BLOCK_VIDEOS, other // BLOCK_VIDEOS, one, other
+
+
 def _align_pieces(
     index: SequenceIndex, one: int, other: int, pieces: Iterable[tuple[float, int, int]]
 ) -> Alignment | None:
     """The best alignment of some pairs of pieces of two videos."""
     likely = sorted(set(pieces), reverse=True)[:MAX_PIECES]
-    found = [align(index.timed(one, piece), index.timed(other, piece_of_other)) for _, piece, piece_of_other in likely]
+    found = [
+        align(index.changes(one, piece), index.changes(other, piece_of_other)) for _, piece, piece_of_other in likely
+    ]
     return max((one for one in found if one is not None), key=lambda one: one.score, default=None)
 
 
@@ -126,7 +138,7 @@ def _closed(
                 continue
             pair = weak.get((one, other)) or _aligned_pair(index, one, other)
             if pair is not None and pair.score >= WEAK_THRESHOLD:
-                spacing = max(index.timed(number).spacing_seconds for number in (one, other))
+                spacing = max(index.changes(number).spacing_seconds for number in (one, other))
                 if any(_agree(pair.alignment, lines[one][third], lines[third][other], spacing) for third in common):
                     confirmed[one, other] = pair
     return confirmed
@@ -148,7 +160,7 @@ def _agree(direct: Alignment, first: Alignment, second: Alignment, spacing_secon
 
 def _extended(index: SequenceIndex, pair: DuplicatePair) -> DuplicatePair:
     """The pair with the stretch over all rows, where it was found in pieces of longer videos."""
-    one, other = index.timed(pair.one), index.timed(pair.other)
+    one, other = index.changes(pair.one), index.changes(pair.other)
     return DuplicatePair(pair.one, pair.other, extend(one, other, pair.alignment))
 
 

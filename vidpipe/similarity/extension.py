@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from vidpipe.similarity.alignment import Alignment, TimedFeatures, realign
+from vidpipe.similarity.alignment import Alignment, Changes, realign
 from vidpipe.similarity.sequences import HOP_ROWS, PIECE_ROWS
 
 __all__ = ["extend"]
@@ -11,12 +11,12 @@ MIN_SHARE = 0.5
 """A stretch grows while the next rows have at least this share of the correlation of the first pieces."""
 
 
-def extend(one: TimedFeatures, other: TimedFeatures, found: Alignment) -> Alignment:
+def extend(one: Changes, other: Changes, found: Alignment) -> Alignment:
     """Follow an alignment of two pieces in both directions, while the sequences go on alike.
 
     Args:
-        one: the whole sequence.
-        other: the other whole sequence.
+        one: the changes of a whole sequence.
+        other: those of the other whole sequence.
         found: of a piece of each.
 
     Returns:
@@ -32,7 +32,7 @@ def extend(one: TimedFeatures, other: TimedFeatures, found: Alignment) -> Alignm
     )
 
 
-def _follow(one: TimedFeatures, other: TimedFeatures, found: Alignment, direction: int) -> tuple[float, float]:
+def _follow(one: Changes, other: Changes, found: Alignment, direction: int) -> tuple[float, float]:
     """Where the stretch ends, in either sequence, in a direction: 1 or -1."""
     spacing = max(one.spacing_seconds, other.spacing_seconds / found.speed)
     step, overlap = direction * HOP_ROWS * spacing, direction * HOP_ROWS / 2 * spacing

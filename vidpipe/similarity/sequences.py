@@ -8,8 +8,9 @@ A piece is some consecutive rows of a video, few enough to be compared at once. 
     piece 2                      [────────────────────)
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,43 @@ from numpy.typing import NDArray
 
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence
-from vidpipe.similarity.alignment import TimedFeatures
+from vidpipe.similarity.alignment import Changes
+from vidpipe.similarity.whitening import Whitening, WhiteningFit
 
-__all__ = ["HOP_ROWS", "PIECE_ROWS", "SequenceIndex", "pieces_of", "read_index", "timed_features"]
+__all__ = [
+    "HOP_ROWS",
+    "MAX_KEPT",
+    "PIECE_ROWS",
+    "SequenceIndex",
+    "TimedFeatures",
+    "pieces_of",
+    "read_index",
+    "timed_features",
+]
 
 PIECE_ROWS, HOP_ROWS = 32, 16
 VIDEOS_AT_ONCE = 1024
+MAX_FITTED = 2048
+"""Videos whose changes the whitening is computed from, about."""
+MAX_KEPT = 3072
+"""Sequences of changes in memory: 100 MB of 16 rows."""
+
+
+@dataclass(frozen=True)
+class TimedFeatures:
+    """A feature sequence with a row for each picture."""
+
+    features: NDArray[np.float32]
+    """(T, D)."""
+    pts_seconds: NDArray[np.float64]
+    """(T,), increasing."""
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def rows(self, start: int, stop: int | None = None) -> "TimedFeatures":
+        """Return the rows [start, stop)."""
+        return TimedFeatures(self.features[start:stop], self.pts_seconds[start:stop])
 
 
 @dataclass(frozen=True)
@@ -45,12 +77,28 @@ class SequenceIndex:
     """(P, D) the mean feature of each piece, minus the mean of all, of length 1."""
     centre: NDArray[np.float32]
     """(D,) that mean."""
+    whitening: Whitening
+    """What makes changes comparable."""
+    _kept: OrderedDict[tuple[int, int | None], Changes] = field(default_factory=OrderedDict, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def changes(self, number: int, piece: int | None = None) -> Changes:
+        """Return how a video, or one of its pieces, changes. Those of the last few thousand calls are kept."""
+        if (number, piece) not in self._kept:
+            self._kept[number, piece] = self.changes_of(self.timed(number, piece))
+            if len(self._kept) > MAX_KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[number, piece]
+
+    def changes_of(self, sequence: TimedFeatures) -> Changes:
+        """Return how another sequence changes."""
+        times = (sequence.pts_seconds[1:] + sequence.pts_seconds[:-1]) / 2
+        return Changes(self.whitening.apply(np.diff(sequence.features, axis=0)), times)
+
     def timed(self, number: int, piece: int | None = None) -> TimedFeatures:
-        """Return the sequence of a video, or of one of its pieces, as it is compared."""
+        """Return the sequence of a video, or of one of its pieces."""
         start = 0 if piece is None else int(self.start_of_piece[piece])
         rows = slice(start, None if piece is None else start + PIECE_ROWS)
         its_rows = self.first_rows[number]
@@ -64,7 +112,7 @@ class SequenceIndex:
 
 
 def timed_features(sequence: FeatureSequence) -> TimedFeatures:
-    """Return a stored sequence as it is compared: one row for each picture, that of the whole picture."""
+    """Return a stored sequence with one row for each picture, that of the whole picture."""
     rows = _first_rows(sequence)
     features = sequence.features if rows is None else sequence.features[rows]
     times = sequence.pts_seconds if rows is None else sequence.pts_seconds[rows]
@@ -100,11 +148,15 @@ def read_index(
     first_rows: dict[str, NDArray[np.int64] | None] = {}
     means: dict[str, NDArray[np.float32]] = {}
     total, num_rows = np.float64(0), 0
+    fit = WhiteningFit()
+    stride = max(1, len(wanted) // MAX_FITTED)
     for done, sequence in enumerate(store.sequences(wanted), 1):
         timed = timed_features(sequence)
         first_rows[sequence.video_id], times[sequence.video_id] = _first_rows(sequence), timed.pts_seconds
         its_means = [timed.features[start : start + PIECE_ROWS].mean(axis=0) for start in pieces_of(len(timed))]
         means[sequence.video_id] = np.stack(its_means)
+        if done % stride == 0 or len(wanted) < MAX_FITTED:
+            fit.add(np.diff(timed.features, axis=0))
         total, num_rows = total + timed.features.sum(axis=0, dtype=np.float64), num_rows + len(timed)
         if done % VIDEOS_AT_ONCE == 0 or done == len(wanted):
             on_progress(done, len(wanted))
@@ -125,6 +177,7 @@ def read_index(
         np.concatenate(starts),
         vectors,
         centre,
+        fit.finish(vectors.shape[1]),
     )
 
 
