@@ -114,6 +114,13 @@ def test_an_evaluation_is_as_described(half_tested: Path) -> None:
     assert (found["baseline"], found["num_excluded"] > 0) == ({}, True)
 
 
+def test_clusters_are_as_described(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "known.csv").write_text("video,label\nleft/left0.mp4,left\n")
+    chosen = ("search", "clusters", made / "features", "-o", tmp_path / "clusters", "--labels", tmp_path / "known.csv")
+    found = check("search clusters STORE…", *chosen)
+    assert sum(one["num_videos"] for one in found) == 16
+
+
 def test_what_info_tells_is_as_described(made: Path, half_tested: Path, tmp_path: Path) -> None:
     check("info STORE", "info", made / "features")
     check("info STORE", "info", half_tested.parent / "store")

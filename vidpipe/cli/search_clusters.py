@@ -52,6 +52,8 @@ def clusters(
     columns = ("cluster", "videos", "label", "medoid", "oddest")
     show_table(columns, _table_rows(found))
     click.echo(f"{count_of(len(found.unclustered), 'video')} in no cluster")
+    if not found.clusters:
+        click.echo("no clusters: give a smaller --min-size, or --method kmeans --num-clusters K", err=True)
     click.echo(printable(", ".join(map(str, files))))
 
 
