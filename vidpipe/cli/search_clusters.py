@@ -76,5 +76,5 @@ def _json_rows(found: "Clustering") -> Iterator[dict[str, Any]]:
             "odd": list(cluster.video_ids[: -_NUM_ODD - 1 : -1]),
         }
     if found.unclustered:
-        none = {"label": None, "share": None, "medoid": None, "typical": [], "odd": []}
+        none: dict[str, Any] = {"label": None, "share": None, "medoid": None, "typical": [], "odd": []}
         yield {"cluster": None, "num_videos": len(found.unclustered), **none}

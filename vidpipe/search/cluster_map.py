@@ -45,16 +45,16 @@ def draw_map(clustering: Clustering) -> bytes:
     axes = figure.subplots()
     if clustering.unclustered:
         places = np.array([clustering.points[video_id] for video_id in clustering.unclustered])
-        axes.scatter(*places.T, s=18, marker="x", color="#8c959f", linewidths=1)
+        axes.scatter(places[:, 0], places[:, 1], s=18, marker="x", color="#8c959f", linewidths=1)
     colours = cluster_colours(len(clustering.clusters))
     for cluster, colour in zip(clustering.clusters, colours, strict=True):
         places = np.array([clustering.points[video_id] for video_id in cluster.video_ids])
         marker = _MARKERS[(cluster.number - 1) // len(_COLOURS) % len(_MARKERS)]
-        axes.scatter(*places.T, s=22, marker=marker, color=colour, alpha=0.8, linewidths=0)
+        axes.scatter(places[:, 0], places[:, 1], s=22, marker=marker, color=colour, alpha=0.8, linewidths=0)
         if cluster.number <= _MAX_NUMBERED:
             middle = np.median(places, axis=0)
             frame = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour, "alpha": 0.9}
-            axes.text(*middle, str(cluster.number), ha="center", va="center", fontsize=9, bbox=frame)
+            axes.text(middle[0], middle[1], str(cluster.number), ha="center", va="center", fontsize=9, bbox=frame)
     axes.set(xticks=[], yticks=[], title="t-SNE" if clustering.is_tsne else "first two principal components")
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=130, metadata={"Software": f"vidpipe {__version__}"})

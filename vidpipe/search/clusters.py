@@ -141,11 +141,11 @@ def cluster_vectors(
     for number, index in enumerate(_by_size(found), start=1):
         members = np.flatnonzero(found == index)
         distances = np.square(directions[members] - directions[members].mean(axis=0)).sum(axis=1)
-        ids = tuple(video_ids[member] for member in members[np.argsort(distances, kind="stable")])
+        ids = tuple(video_ids[member] for member in members[np.argsort(distances, kind="stable")].tolist())
         clusters.append(Cluster(number, ids, *_majority(ids, labels)))
     return Clustering(
         tuple(clusters),
-        tuple(video_ids[member] for member in np.flatnonzero(found == NOISE)),
+        tuple(video_ids[member] for member in np.flatnonzero(found == NOISE).tolist()),
         {video_id: labels[video_id] for video_id in video_ids if video_id in labels},
         {video_id: (float(x), float(y)) for video_id, (x, y) in zip(video_ids, points, strict=True)},
         is_tsne,
@@ -156,7 +156,8 @@ def _principal(vectors: Tensor, num_components: int) -> Tensor:
     """The first principal components of vectors, (N, P) -> (N, C)"""
     centred = vectors - vectors.mean(dim=0)
     _, basis = torch.linalg.eigh((centred.T @ centred).double())  # (P, P), the largest last
-    return centred @ basis.flip(1)[:, :num_components].float()
+    principal: Tensor = centred @ basis.flip(1)[:, :num_components].float()
+    return principal
 
 
 def _assign(directions: NDArray[np.float32], config: ClustersConfig) -> NDArray[np.int64]:

@@ -41,7 +41,7 @@ EmbeddingLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Embeddings (N, D), class indices (N,) and whether two videos may be a pair of one label (N, N) -> ()"""
 
 
-class _HadsellLoss(ContrastiveLoss):
+class _HadsellLoss(ContrastiveLoss):  # type: ignore[misc]
     """½ d² for two videos of a label, ½ max(0, m − d)² for others."""
 
     def get_per_pair_loss(self, pair_dists: Tensor, pos_or_neg: str) -> Tensor:
@@ -122,18 +122,18 @@ def _fit(network: EmbeddingNetwork, components: Tensor, training: SequenceDatase
         if not torch.isfinite(loss):
             raise TrainingError("the loss of the embedding is not finite; give a smaller --margin")
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         schedule.step()
 
 
 def _batches(class_index: Tensor, epochs: int) -> list[Tensor]:
     """The numbers of the videos in each batch: K videos of each of P labels."""
-    num_labels = len(class_index.unique())
+    num_labels = int((class_index.bincount() > 0).sum())
     size = VIDEOS_PER_LABEL * min(num_labels, LABELS_PER_BATCH)
     num_batches = min(MAX_STEPS, epochs * max(1, len(class_index) // size))
     sampler = MPerClassSampler(class_index, VIDEOS_PER_LABEL, size, num_batches * size)
-    return list(torch.tensor(list(sampler)).split(size))
+    return list(torch.split(torch.tensor(list(sampler)), size))
 
 
 def _may_pair(training: SequenceDataset) -> Callable[[Tensor], Tensor]:
@@ -227,7 +227,8 @@ def measure_folds(
         truth.append(queries.class_index)
     if not truth:
         return None, None
-    return tuple(measure_retrieval(_joined(ranked), torch.cat(truth)) for ranked in (learned, unlearned))
+    of_all = torch.cat(truth)
+    return measure_retrieval(_joined(learned), of_all), measure_retrieval(_joined(unlearned), of_all)
 
 
 def _folds(dataset: SequenceDataset, config: EmbeddingConfig) -> Iterator[list[int]]:
