@@ -84,6 +84,13 @@ def test_the_same_seed_gives_the_same_map() -> None:
     assert one.is_tsne
 
 
+def test_videos_that_are_all_the_same_have_a_map() -> None:
+    ids, _ = blobs()
+    found = cluster_vectors(ids, torch.ones(len(ids), 6), ClustersConfig(), labels={})
+    assert found.num_videos == len(ids)
+    assert not found.is_tsne
+
+
 def test_a_map_of_one_component_is_not_tsne() -> None:
     assert not cluster_blobs(components=1).is_tsne
 

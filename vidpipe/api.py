@@ -410,6 +410,7 @@ def search_clusters(
     *,
     embedding: "str | Path | Embedding | None" = None,
     overwrite: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
     **settings: Any,
 ) -> "tuple[Clustering, tuple[Path, ...]]":
     """Find clusters of videos that look alike, and write a page that shows and names them.
@@ -423,6 +424,7 @@ def search_clusters(
         output: the folder of the page, the map and `clusters.csv`.
         embedding: a trained embedding to use; its streams are found by their keys.
         overwrite: replace the clusters in this folder.
+        on_progress: called with the numbers of videos that are read and to read.
         **settings: see `vidpipe search clusters --help`; with `labels`, clusters have the names of most of their
             videos.
 
@@ -453,7 +455,13 @@ def search_clusters(
     )
     naming_config = replace(labels, skip_missing=True)
     return cluster_stores(
-        opened, Path(output), config=config, labels=naming_config, embedding=learned, overwrite=overwrite
+        opened,
+        Path(output),
+        config=config,
+        labels=naming_config,
+        embedding=learned,
+        overwrite=overwrite,
+        on_progress=on_progress,
     )
 
 

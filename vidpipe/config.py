@@ -510,7 +510,7 @@ class TrainConfig(_Checked):
         if values.get("fusion") == "early" and not any(head in (*LINEAR_HEADS, "auto") for head in heads):
             raise UsageError(
                 f"--fusion early joins the streams of linear heads, and {' and '.join(heads)} "
-                f"{'is' if len(heads) == 1 else 'are'} neural; use --fusion late, or add --head statistics"
+                f"{'is' if len(heads) == 1 else 'are'} not linear; use --fusion late, or add --head statistics"
             )
         if values.get("folds") is not None and values.get("leave_one_group_out"):
             raise UsageError("--folds and --leave-one-group-out are two protocols; give only one")

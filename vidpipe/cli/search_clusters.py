@@ -1,12 +1,14 @@
 """vidpipe search clusters"""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vidpipe.cli.options import LocalPath, format_option, json_line, printable, setting_options, vidpipe_command
+from vidpipe.cli.progress import count_progress
 from vidpipe.cli.tables import show_table
 from vidpipe.config import ClustersConfig, LabelsConfig
 from vidpipe.errors import count_of
@@ -44,7 +46,10 @@ def clusters(
     """
     from vidpipe.api import search_clusters
 
-    found, files = search_clusters(stores, folder, embedding=embedding, overwrite=overwrite, **settings)
+    with count_progress(reading="video") as show:
+        found, files = search_clusters(
+            stores, folder, embedding=embedding, overwrite=overwrite, on_progress=partial(show, "reading"), **settings
+        )
     if format_ == "json":
         for row in _json_rows(found):
             click.echo(json_line(row))

@@ -22,6 +22,7 @@ __all__ = [
     "HEADS",
     "MIN_DIM_TO_PROJECT",
     "MIN_SCALE",
+    "NEIGHBOUR_BANDWIDTH",
     "SEE_CELLS",
     "STATISTICS",
     "AttentionHead",

@@ -1,6 +1,6 @@
 """Cluster the videos of stores and write the clusters into a folder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from vidpipe.config import ClustersConfig, LabelsConfig
@@ -25,6 +25,7 @@ def cluster_stores(
     labels: LabelsConfig,
     embedding: Embedding | None = None,
     overwrite: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Clustering, tuple[Path, ...]]:
     """Find clusters of the videos that all streams have, and write their page, map and table.
 
@@ -35,6 +36,7 @@ def cluster_stores(
         labels: where `labels` is given, they name the clusters; videos may be missing.
         embedding: to use instead of the statistics of the streams.
         overwrite: replace clusters that are in the folder.
+        on_progress: called with the numbers of videos that are read and to read.
 
     Returns:
         The clusters, and the files.
@@ -51,9 +53,10 @@ def cluster_stores(
     if labels.labels is not None:
         known = {video.video_id: video.label for video in label_store_splits(stores, labels)[0]}
     all_ids = sorted({video_id for store in stores.values() for video_id in store.ids})
-    videos = keep_common(stores, [LabeledVideo(video_id, "") for video_id in all_ids], skip_missing=True)
+    common = keep_common(stores, [LabeledVideo(video_id, "") for video_id in all_ids], skip_missing=True)
+    videos = [video for video in common if all(store.length(video.video_id) for store in stores.values())]
     check_enough_videos(len(videos), config)
     dataset = SequenceDataset(stores, videos, [""])
     with use_threads(DEFAULT_NUM_THREADS):
-        found = cluster_videos(dataset, config, labels=known, embedding=embedding)
+        found = cluster_videos(dataset, config, labels=known, embedding=embedding, on_progress=on_progress)
     return found, write_clusters(found, next(iter(stores.values())), folder)

@@ -1,7 +1,7 @@
 """Clusters of videos: which videos look alike, found without labels."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,8 @@ MIN_VIDEOS = 4
 MAX_TSNE_VIDEOS = 5000
 """The map of more videos is their first two principal components, which take less time."""
 MAX_PERPLEXITY = 30.0
+MIN_DEVIATION = 1e-6
+"""t-SNE has no start for videos that are all the same."""
 NOISE = -1
 
 
@@ -76,6 +78,7 @@ def cluster_videos(
     *,
     labels: Mapping[str, str],
     embedding: Embedding | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Clustering:
     """Find clusters of the videos of a dataset.
 
@@ -84,6 +87,7 @@ def cluster_videos(
         config: the settings.
         labels: by video id, labels that name the clusters; videos may be missing.
         embedding: its vectors are clustered, instead of the statistics of the streams.
+        on_progress: called with the numbers of videos that are read and to read.
 
     Returns:
         The clusters.
@@ -92,10 +96,8 @@ def cluster_videos(
         InputError: there are too few videos.
     """
     check_enough_videos(len(dataset), config)
-    if embedding is not None:
-        vectors = embedding.embed(dataset)
-    else:
-        vectors = compute_vectors(VideoStatistics.of(dataset, config.components), dataset)
+    module = VideoStatistics.of(dataset, config.components) if embedding is None else embedding.network
+    vectors = compute_vectors(module, dataset, on_videos=lambda done: on_progress(done, len(dataset)))
     return cluster_vectors(dataset.video_ids, vectors, config, labels=labels)
 
 
@@ -192,7 +194,7 @@ def _map(directions: NDArray[np.float32], seed: int) -> tuple[NDArray[np.floatin
     from sklearn.manifold import TSNE
 
     flat = np.pad(directions, ((0, 0), (0, max(0, 2 - directions.shape[1]))))
-    if len(directions) > MAX_TSNE_VIDEOS or directions.shape[1] < 2:
+    if len(directions) > MAX_TSNE_VIDEOS or directions.shape[1] < 2 or directions[:, 0].std() < MIN_DEVIATION:
         return flat[:, :2], False
     perplexity = min(MAX_PERPLEXITY, (len(directions) - 1) / 3)
     places: NDArray[np.floating] = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(directions)

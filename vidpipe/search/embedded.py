@@ -42,7 +42,7 @@ class EmbeddedVideos:
         embedding.check(stores)
         self.embedding, self.stores = embedding, {name: stores[name] for name in embedding.keys}
         common = set.intersection(*(set(store.ids) for store in self.stores.values()))
-        self.ids = tuple(sorted(common))
+        self.ids = tuple(sorted(one for one in common if all(store.length(one) for store in self.stores.values())))
         """N ids."""
         dataset = SequenceDataset(self.stores, [LabeledVideo(video_id, "") for video_id in self.ids], [""])
         self.vectors = compute_vectors(
