@@ -16,16 +16,38 @@ from typing import TYPE_CHECKING, Any
 from vidpipe.version import __version__
 
 if TYPE_CHECKING:
-    from vidpipe.api import evaluate, explanations, extract, predict, timelines, train
+    from vidpipe.api import (
+        evaluate,
+        explanations,
+        extract,
+        predict,
+        search_duplicates,
+        search_similar,
+        timelines,
+        train,
+    )
     from vidpipe.features.store import FeatureStore
     from vidpipe.runs.run import Run
 
-__all__ = ["FeatureStore", "Run", "__version__", "evaluate", "explanations", "extract", "predict", "timelines", "train"]
+__all__ = [
+    "FeatureStore",
+    "Run",
+    "__version__",
+    "evaluate",
+    "explanations",
+    "extract",
+    "predict",
+    "search_duplicates",
+    "search_similar",
+    "timelines",
+    "train",
+]
 
 _HOMES = {
     "FeatureStore": "vidpipe.features.store",
     "Run": "vidpipe.runs.run",
     **dict.fromkeys(("evaluate", "explanations", "extract", "predict", "timelines", "train"), "vidpipe.api"),
+    **dict.fromkeys(("search_duplicates", "search_similar"), "vidpipe.api"),
 }
 
 
