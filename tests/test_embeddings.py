@@ -251,6 +251,8 @@ def test_similar_videos_are_ranked_by_the_embedding(
     nearest = sorted(cosines, key=cosines.__getitem__, reverse=True)[1:5]
     assert [one["video"] for one in found] == nearest
     assert [one["score"] for one in found] == pytest.approx([cosines[one] for one in nearest], abs=1e-4)
+    (same,) = vidpipe.search_similar(store.path, ["swing/0.mp4"], number=4, embedding=embedding)
+    assert [one.video for one in same.videos] == nearest
     assert run(*command, "--embedding", tmp_path / "emb", "--stream", "resnet50").exit_code == 2
 
 

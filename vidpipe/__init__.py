@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any
 from vidpipe.version import __version__
 
 if TYPE_CHECKING:
-    from vidpipe.api import evaluate, explanations, extract, predict, search_clusters, timelines, train, train_embedding
+    from vidpipe.api import (
+        evaluate,
+        explanations,
+        extract,
+        predict,
+        search_clusters,
+        search_duplicates,
+        search_similar,
+        timelines,
+        train,
+        train_embedding,
+    )
     from vidpipe.features.store import FeatureStore
     from vidpipe.runs.run import Run
 
@@ -29,6 +40,8 @@ __all__ = [
     "extract",
     "predict",
     "search_clusters",
+    "search_duplicates",
+    "search_similar",
     "timelines",
     "train",
     "train_embedding",
@@ -37,10 +50,8 @@ __all__ = [
 _HOMES = {
     "FeatureStore": "vidpipe.features.store",
     "Run": "vidpipe.runs.run",
-    **dict.fromkeys(
-        ("evaluate", "explanations", "extract", "predict", "search_clusters", "timelines", "train", "train_embedding"),
-        "vidpipe.api",
-    ),
+    **dict.fromkeys(("evaluate", "explanations", "extract", "predict", "timelines", "train"), "vidpipe.api"),
+    **dict.fromkeys(("search_clusters", "search_duplicates", "search_similar", "train_embedding"), "vidpipe.api"),
 }
 
 

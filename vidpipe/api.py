@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vidpipe.config import (
+    DUPLICATE_THRESHOLD,
     EXPLAIN_SETTINGS,
     PREDICT_SETTINGS,
+    SEARCH_SETTINGS,
     SECTIONS,
     ClustersConfig,
     EmbeddingConfig,
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
     from vidpipe.runs.run import Run
     from vidpipe.runs.tables import Epoch
     from vidpipe.search.clusters import Clustering
+    from vidpipe.search.duplicates import DuplicateGroup
     from vidpipe.search.embedding import Embedding
+    from vidpipe.search.similar import SimilarResult
     from vidpipe.stages.evaluate import EvaluationReport
     from vidpipe.stages.extract import ExtractProgress, ExtractSummary
     from vidpipe.stages.train import TrainResult
@@ -46,6 +50,8 @@ __all__ = [
     "extract",
     "predict",
     "search_clusters",
+    "search_duplicates",
+    "search_similar",
     "timelines",
     "train",
     "train_embedding",
@@ -500,6 +506,88 @@ def train_embedding(
     opened = _choose(stores, config.streams, usage=f"vidpipe search train STORE -o {output}")
     (videos,) = label_store_splits(opened, labels)
     return learn_embedding(opened, videos, Path(output), config=config, overwrite=overwrite)
+
+
+def search_similar(
+    store: "str | Path | FeatureStore",
+    videos: Sequence[str | Path],
+    *,
+    number: int = 10,
+    stream: str | None = None,
+    embedding: "str | Path | Embedding | None" = None,
+    **settings: Any,
+) -> "Iterator[SimilarResult]":
+    """Find the videos of a store that are most like other videos.
+
+        for result in vidpipe.search_similar("features", ["new_video.mp4"]):
+            for found in result.videos:
+                print(found.rank, found.video, found.score, found.video_start_seconds, found.video_stop_seconds)
+
+    A video that cannot be read gives a result with an `error`; the others go on.
+
+    Args:
+        store: the features to search in: a store, or a folder of stores.
+        videos: video files, and ids of videos in the store.
+        number: how many videos to find for each.
+        stream: the stream of a folder of stores; None for the first.
+        embedding: a trained embedding that ranks the videos; its streams are found by their keys.
+        **settings: of extraction, those that do not change features: `weights`, `device`, `engine`, `decoder`,
+            `batch_size`, `workers`, `timeout`.
+
+    Returns:
+        an iterator over the results, in the order of the videos.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+        UsageError: the store does not exist, or a video is neither a file nor an id of the store.
+        StoreError: the store has fewer than two videos, other features than the embedding, or cannot be read.
+        RunError: the weights are not those of the store, or the embedding cannot be loaded.
+        WeightsError: the backbone's weights are not available.
+    """
+    from vidpipe.search.embedded import EmbeddedVideos
+    from vidpipe.stages import search as stage
+
+    check_names(settings, SEARCH_SETTINGS)
+    config = ExtractConfig(**settings)
+    if embedding is None:
+        return stage.search_similar(_open_searched(store, stream), videos, number=number, config=config)
+    if stream is not None:
+        raise UsageError("stream does not go with embedding, which has its own streams; give one of them")
+    learned = _open_embedding(embedding)
+    usage = "vidpipe search similar STORE … --embedding EMB"
+    embedded = EmbeddedVideos(learned, _match_embedding(learned, store, usage=usage))
+    return stage.search_similar(embedded.first_store, videos, number=number, embedded=embedded, config=config)
+
+
+def search_duplicates(
+    store: "str | Path | FeatureStore", *, threshold: float = DUPLICATE_THRESHOLD, stream: str | None = None
+) -> "list[DuplicateGroup]":
+    """Find the videos of a store that show the same footage, also where it was altered.
+
+        for group in vidpipe.search_duplicates("features"):
+            print([video.video for video in group.members if video.keep], len(group.members))
+
+    Args:
+        store: the features: a store, or a folder of stores.
+        threshold: the score from which on a pair counts.
+        stream: the stream of a folder of stores; None for the first.
+
+    Returns:
+        the groups, those with the most videos first.
+
+    Raises:
+        UsageError: the store does not exist.
+        StoreError: the store has fewer than two videos, or cannot be read.
+    """
+    from vidpipe.search.duplicates import find_duplicates
+
+    return find_duplicates(_open_searched(store, stream), threshold=threshold)
+
+
+def _open_searched(store: "str | Path | FeatureStore", stream: str | None) -> "FeatureStore":
+    from vidpipe.search.streams import open_stream
+
+    return open_stream(Path(store), stream) if isinstance(store, str | Path) else store
 
 
 def _names(section: str) -> list[str]:

@@ -51,9 +51,8 @@ __all__ = [
 DEFAULT_NUM_FRAMES = {"uniform": 16, "scene": 4}
 DEFAULT_FPS = 2.0
 DEFAULT_DECODER = "pyav"
-DUPLICATE_THRESHOLD = 0.5
-"""Score from which on a pair of videos counts as duplicates. Set on 20 real clips and ten altered copies of each.
-98 % of the pairs of a clip and its copy exceed it, and no pair of two clips does."""
+DUPLICATE_THRESHOLD = 13.0
+"""Score from which on a pair of videos counts as duplicates, in standard deviations of chance; see docs/search.md."""
 LINEAR_HEADS = ("mean", "statistics")
 DEFAULT_HEAD = "statistics,lstm"
 SEEDLESS_HEADS = (*LINEAR_HEADS, "neighbours")

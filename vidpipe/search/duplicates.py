@@ -25,7 +25,7 @@ class Duplicate:
     video: str
     other: str
     score: float
-    """The correlation, times the root of the number of rows that were compared."""
+    """How far the agreement of the changes is above chance, in standard deviations."""
     correlation: float
     """Of the changes along the stretch, up to 1."""
     num_rows: int
@@ -129,13 +129,13 @@ def _duplicate(index: SequenceIndex, pair: DuplicatePair, threshold: float) -> D
     return Duplicate(
         index.ids[pair.one],
         index.ids[pair.other],
-        line.score,
+        pair.score,
         line.correlation,
         line.num_rows,
         *_inside(index, pair.one, *line.stretch),
         *_inside(index, pair.other, *line.other_stretch),
         line.speed,
-        line.score < DOUBT_FACTOR * threshold,
+        pair.score < DOUBT_FACTOR * threshold,
     )
 
 
@@ -170,15 +170,15 @@ def _members(index: SequenceIndex, group: Sequence[int], pairs: Sequence[Duplica
     return tuple(_member(index, number, covered_by.get(number)) for number in ordered)
 
 
-def _worth(index: SequenceIndex, number: int, longest_seconds: float) -> tuple[float, int, int, str]:
+def _worth(index: SequenceIndex, number: int, longest_seconds: float) -> tuple[float, int, int, float, str]:
     """The sort key of what to keep: the longest, of these that with the largest picture, then file, then by id.
 
     All that are nearly as long as the longest count as long.
     """
     info = index.store.info(index.ids[number])
     seconds = _duration(index, number)
-    seconds = longest_seconds if seconds >= COVERED_SHARE * longest_seconds else seconds
-    return -seconds, -info.width * info.height, -info.size_bytes, index.ids[number]
+    counted = longest_seconds if seconds >= COVERED_SHARE * longest_seconds else seconds
+    return -counted, -info.width * info.height, -info.size_bytes, -seconds, index.ids[number]
 
 
 def _member(index: SequenceIndex, number: int, covered_by: int | None) -> GroupMember:

@@ -14,7 +14,7 @@ from vidpipe.video.thumbnails import NUM_THUMBNAILS, Thumbnail, read_frames_at
 
 __all__ = ["write_duplicates_page", "write_similar_page"]
 
-MAX_GROUPS, MAX_MEMBERS = 100, 24
+MAX_GROUPS, MAX_MEMBERS = 50, 12
 """Groups of a page, and videos of a group, whose frames are shown."""
 
 

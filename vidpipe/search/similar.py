@@ -171,7 +171,7 @@ class SimilarSearch:
         start = pieces_of(len(sequence))[match.query_piece]
         piece = sequence.rows(start, start + PIECE_ROWS), self._index.timed(video, match.piece)
         line = align(*map(self._index.changes_of, piece))
-        is_duplicate = line is not None and line.score >= DUPLICATE_THRESHOLD
+        is_duplicate = line is not None and line.evidence >= DUPLICATE_THRESHOLD * self._index.chance
         if line is not None and is_duplicate:
             line = extend(self._index.changes_of(sequence), self._index.changes(video), line)
             stretches = line.stretch, line.other_stretch

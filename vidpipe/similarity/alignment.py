@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MIN_ROWS", "Alignment", "Changes", "align", "realign"]
+__all__ = ["MIN_ROWS", "Alignment", "Changes", "align", "chance", "realign"]
 
 Floats = NDArray[np.float32]
 Times = NDArray[np.float64]
@@ -27,10 +27,10 @@ STEPS_A_ROW = 2
 """Offsets are tried at every half row, then refined."""
 REFINEMENTS = 2
 """How often the steps around the best line are divided by three."""
-MIN_SCORE = 0.15
-"""A line with a lower score is not refined."""
+MIN_EVIDENCE = 0.15
+"""A line with less is not refined."""
 MIN_SHARE_AT_SPEED_1 = 0.96
-"""Of the best score: a line of speed 1 that reaches this share of it is preferred."""
+"""Of the best evidence: a line of speed 1 that reaches this share of it is preferred."""
 EPSILON = 1e-12
 _FIVE, _SAME_SPEED = np.arange(-2.0, 3.0), np.zeros(1)
 """Steps of a refinement."""
@@ -82,8 +82,8 @@ class Alignment:
     """The stretch [start, stop) of the one that both show."""
 
     @property
-    def score(self) -> float:
-        """The correlation, times the root of the number of changes: how unlikely it is in unrelated sequences."""
+    def evidence(self) -> float:
+        """The correlation, times the root of the number of changes."""
         return self.correlation * math.sqrt(self.num_rows)
 
     @property
@@ -122,7 +122,7 @@ def align(one: Changes, other: Changes, *, min_share: float = 0.5) -> Alignment 
         min_share: share of the shorter one that the stretch covers at least.
 
     Returns:
-        The alignment with the highest score; None where no line compares `MIN_ROWS` rows.
+        The alignment with the most evidence; None where no line compares `MIN_ROWS` rows.
     """
     if min(len(one), len(other)) < MIN_ROWS:
         return None
@@ -130,6 +130,24 @@ def align(one: Changes, other: Changes, *, min_share: float = 0.5) -> Alignment 
         found = _align(other, one, min_share)
         return None if found is None else found.reversed()
     return _align(one, other, min_share)
+
+
+def chance(one: Changes, other: Changes, *, min_share: float = 0.5) -> Floats:
+    """Return the evidence of all lines that `align` tries: of unrelated sequences, what chance gives.
+
+    Args:
+        one: the changes of a sequence of some dozen rows.
+        other: those of another one, of the same D.
+        min_share: as for `align`.
+
+    Returns:
+        The evidence, (H,); empty where no line compares `MIN_ROWS` changes.
+    """
+    if min(len(one), len(other)) < MIN_ROWS:
+        return np.zeros(0, np.float32)
+    sparse, dense = (other, one) if one.spacing_seconds < other.spacing_seconds else (one, other)
+    correlations, num_rows = _Comparison(sparse, dense).correlations(_lines_of(sparse, dense, min_share))
+    return np.asarray((correlations * np.sqrt(num_rows))[num_rows >= MIN_ROWS], np.float32)
 
 
 def realign(one: Changes, other: Changes, line: Alignment) -> Alignment | None:
@@ -141,7 +159,7 @@ def realign(one: Changes, other: Changes, line: Alignment) -> Alignment | None:
         line: only its speed and offset are used.
 
     Returns:
-        The alignment with the highest score; None where no line near it compares `MIN_ROWS` rows.
+        The alignment with the most evidence; None where no line near it compares `MIN_ROWS` rows.
     """
     if min(len(one), len(other)) < MIN_ROWS:
         return None
@@ -152,18 +170,18 @@ def realign(one: Changes, other: Changes, line: Alignment) -> Alignment | None:
 
 
 def _align(sparse: Changes, dense: Changes, min_share: float) -> Alignment | None:
-    min_seconds = min_share * min(stop - start for start, stop in (sparse.extent, dense.extent))
-    lines = _all_lines(sparse, dense, min_seconds)
+    lines = _lines_of(sparse, dense, min_share)
     comparison = _Comparison(sparse, dense)
     best = comparison.best(lines)
-    if best is None or best.score < MIN_SCORE:
+    if best is None or best.evidence < MIN_EVIDENCE:
         return best
     plain = comparison.best(lines[lines[:, 0] == 1], turns=_SAME_SPEED)
-    return plain if plain is not None and plain.score >= MIN_SHARE_AT_SPEED_1 * best.score else best
+    return plain if plain is not None and plain.evidence >= MIN_SHARE_AT_SPEED_1 * best.evidence else best
 
 
-def _all_lines(sparse: Changes, dense: Changes, min_seconds: float) -> Times:
-    """(H, 2) speed and offset of each line on which the stretch has at least some length."""
+def _lines_of(sparse: Changes, dense: Changes, min_share: float) -> Times:
+    """(H, 2) speed and offset of each line on which the stretch has at least some share of the shorter sequence."""
+    min_seconds = min_share * min(stop - start for start, stop in (sparse.extent, dense.extent))
     number = math.ceil(math.log(MAX_SPEED) * min(len(sparse), len(dense)))  # the ends are off by half a row at most
     lines = []
     for speed in np.exp(np.linspace(-1, 1, 2 * number + 1) * math.log(MAX_SPEED)):
@@ -215,13 +233,13 @@ class _Comparison:
         turn, shift = 1 / min(len(self._times), len(self._dense_times)), self._spacing / STEPS_A_ROW
         middle = float(self._times[0] + self._times[-1]) / 2
         for _ in range(REFINEMENTS + 1):
-            correlations, num_rows = self._correlations(lines)
-            scores = np.where(num_rows >= MIN_ROWS, correlations * np.sqrt(num_rows), -np.inf)
-            chosen = int(np.argmax(scores)) if len(scores) else 0
-            if not len(scores) or num_rows[chosen] < MIN_ROWS:
+            correlations, num_rows = self.correlations(lines)
+            evidence = np.where(num_rows >= MIN_ROWS, correlations * np.sqrt(num_rows), -np.inf)
+            chosen = int(np.argmax(evidence)) if len(evidence) else 0
+            if not len(evidence) or num_rows[chosen] < MIN_ROWS:
                 return None
             speed, offset = map(float, lines[chosen])
-            if scores[chosen] < MIN_SCORE:
+            if evidence[chosen] < MIN_EVIDENCE:
                 break
             turn, shift = turn / 3, shift / 3
             lines = _lines_around(lines[chosen], turn * turns, shift * _FIVE, middle)
@@ -233,7 +251,7 @@ class _Comparison:
         (start, stop), (dense_start, dense_stop) = self._extent, self._dense_extent
         return max(start, (dense_start - offset) / speed), min(stop, (dense_stop - offset) / speed)
 
-    def _correlations(self, lines: Times) -> tuple[Floats, NDArray[np.int64]]:
+    def correlations(self, lines: Times) -> tuple[Floats, NDArray[np.int64]]:
         """Return the correlation of the changes along each line, (H,), and how many were compared, (H,).
 
         The dense sequence is interpolated at the times of the sparse one.

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -15,12 +15,13 @@ from vidpipe.similarity.shortlist import nearest
 
 __all__ = ["DuplicatePair", "find_pairs", "group_pairs"]
 
-WEAK_THRESHOLD = 0.25
+WEAK_THRESHOLD = 6.0
 """Score of a pair that is reported where a third video, a duplicate of both, has them at the same times."""
-MIN_CORRELATION = 0.08
-"""Of long videos, a lower one may be chance."""
-MIN_COSINE = 0.5
-"""Between the mean features of two pieces that are aligned at all. Altered copies have 0.63 or more."""
+MIN_CORRELATION = 2.0
+"""Times the deviation of chance: of long videos, a lower one may be a slow change that both have."""
+MIN_COSINE, NUM_WITHOUT_MIN = 0.5, 512
+"""Between the mean features of two pieces that are aligned at all: altered copies have 0.63 or more. Among few pieces,
+whose common mean is near to each of them, a cosine says little, and all are aligned."""
 NUM_NEAREST = 40
 """Pieces that each piece is aligned with, at most, by default."""
 MAX_PIECES = 4
@@ -40,10 +41,8 @@ class DuplicatePair:
     alignment: Alignment
     """Of the first video's time with the other's."""
 
-    @property
-    def score(self) -> float:
-        """The score of its alignment."""
-        return self.alignment.score
+    score: float
+    """The evidence of the alignment, in standard deviations of what chance gives in this store."""
 
 
 def find_pairs(
@@ -70,16 +69,16 @@ def find_pairs(
     found: dict[tuple[int, int], DuplicatePair] = {}
     for done, (pair, pieces) in enumerate(sorted(candidates.items(), key=_block), 1):
         alignment = _align_pieces(index, *pair, pieces)
-        if alignment is not None and alignment.score >= min(threshold, WEAK_THRESHOLD):
-            found[pair] = DuplicatePair(*pair, alignment)
+        if alignment is not None and alignment.evidence >= min(threshold, WEAK_THRESHOLD) * index.chance:
+            found[pair] = DuplicatePair(*pair, alignment, alignment.evidence / index.chance)
         on_progress("comparing", done, len(candidates))
-    strong = {pair: one for pair, one in found.items() if _is_strong(one, threshold)}
+    strong = {pair: one for pair, one in found.items() if _is_strong(index, one, threshold)}
     strong |= _closed(index, strong, found, is_wanted)
     return sorted((_extended(index, one) for one in strong.values()), key=lambda one: (-one.score, one.one, one.other))
 
 
-def _is_strong(pair: DuplicatePair, threshold: float) -> bool:
-    return pair.score >= threshold and pair.alignment.correlation >= MIN_CORRELATION
+def _is_strong(index: SequenceIndex, pair: DuplicatePair, threshold: float) -> bool:
+    return pair.score >= threshold and pair.alignment.correlation >= MIN_CORRELATION * index.chance
 
 
 def _candidates(
@@ -90,10 +89,11 @@ def _candidates(
 ) -> dict[tuple[int, int], list[tuple[float, int, int]]]:
     """The pairs of pieces to align, with their cosines, by pair of videos."""
     videos = index.video_of_piece
+    min_cosine = MIN_COSINE if len(videos) > NUM_WITHOUT_MIN else -1.0
     candidates: dict[tuple[int, int], list[tuple[float, int, int]]] = defaultdict(list)
     for start, numbers, cosines in nearest(index.vectors, index.vectors, num_nearest + 1):
         on_progress("shortlisting", start, len(index.vectors))
-        for row, column in np.argwhere(cosines >= MIN_COSINE).tolist():
+        for row, column in np.argwhere(cosines >= min_cosine).tolist():
             piece, other = start + row, int(numbers[row, column])
             if videos[piece] > videos[other]:
                 piece, other = other, piece
@@ -117,7 +117,7 @@ def _align_pieces(
     found = [
         align(index.changes(one, piece), index.changes(other, piece_of_other)) for _, piece, piece_of_other in likely
     ]
-    return max((one for one in found if one is not None), key=lambda one: one.score, default=None)
+    return max((one for one in found if one is not None), key=lambda one: one.evidence, default=None)
 
 
 def _closed(
@@ -149,7 +149,7 @@ def _aligned_pair(index: SequenceIndex, one: int, other: int) -> DuplicatePair |
     cosines = index.vectors[pieces[0]] @ index.vectors[pieces[1]].T
     likely = [(float(cosines[i, j]), int(pieces[0][i]), int(pieces[1][j])) for i, j in np.ndindex(cosines.shape)]
     alignment = _align_pieces(index, one, other, likely)
-    return None if alignment is None else DuplicatePair(one, other, alignment)
+    return None if alignment is None else DuplicatePair(one, other, alignment, alignment.evidence / index.chance)
 
 
 def _agree(direct: Alignment, first: Alignment, second: Alignment, spacing_seconds: float) -> bool:
@@ -161,7 +161,7 @@ def _agree(direct: Alignment, first: Alignment, second: Alignment, spacing_secon
 def _extended(index: SequenceIndex, pair: DuplicatePair) -> DuplicatePair:
     """The pair with the stretch over all rows, where it was found in pieces of longer videos."""
     one, other = index.changes(pair.one), index.changes(pair.other)
-    return DuplicatePair(pair.one, pair.other, extend(one, other, pair.alignment))
+    return replace(pair, alignment=extend(one, other, pair.alignment))
 
 
 def group_pairs(pairs: Collection[tuple[int, int]]) -> list[list[int]]:

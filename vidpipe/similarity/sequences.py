@@ -11,6 +11,7 @@ A piece is some consecutive rows of a video, few enough to be compared at once. 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence
-from vidpipe.similarity.alignment import Changes
+from vidpipe.similarity.alignment import Changes, chance
 from vidpipe.similarity.whitening import Whitening, WhiteningFit
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
 
 PIECE_ROWS, HOP_ROWS = 32, 16
 VIDEOS_AT_ONCE = 1024
+NUM_DRAWN, WITHIN_DEVIATION, MIN_CHANCE = 200, 0.6827, 0.02
 MAX_FITTED = 2048
 """Videos whose changes the whitening is computed from, about."""
 MAX_KEPT = 3072
@@ -83,6 +85,19 @@ class SequenceIndex:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def chance(self) -> float:
+        """The standard deviation of the evidence that chance gives, from lines of pairs of videos drawn at random.
+
+        Two thirds of the values lie within it: a few pairs with the same footage do not change it.
+        """
+        random = np.random.default_rng(0)
+        drawn = random.integers(0, len(self.video_of_piece), (NUM_DRAWN, 2)).tolist()
+        pieces = [pair for pair in drawn if self.video_of_piece[pair[0]] != self.video_of_piece[pair[1]]]
+        values = [chance(*(self.changes(int(self.video_of_piece[one]), one) for one in pair)) for pair in pieces]
+        joined = np.abs(np.concatenate([np.zeros(0, np.float32), *values]))
+        return max(float(np.quantile(joined, WITHIN_DEVIATION)), MIN_CHANCE) if len(joined) else MIN_CHANCE
 
     def changes(self, number: int, piece: int | None = None) -> Changes:
         """Return how a video, or one of its pieces, changes. Those of the last few thousand calls are kept."""
