@@ -20,7 +20,8 @@ __all__ = ["MAX_FITTED_VIDEOS", "StreamStatistics", "VideoStatistics", "compute_
 
 MAX_FITTED_VIDEOS = 2048
 """Scales and components are fitted to this number of videos, drawn at random."""
-BATCH_SIZE = 64
+MAX_BATCH_SIZE, MAX_BATCH_ROWS = 64, 8192
+"""Videos at a time, and their rows with padding: fewer of long videos."""
 MIN_SHARE = 1e-6
 """Components with a smaller share of the first one's variance are left out."""
 
@@ -55,8 +56,8 @@ class StreamStatistics(nn.Module):
 
     def fit(self, dataset: SequenceDataset) -> None:
         """Fit the transforms, then the centre and the scale of each block of D statistics, to one stream's videos."""
-        self.motion.fit((batch.features, batch.lengths) for batch in dataset.batches(BATCH_SIZE))
-        batches = dataset.batches(BATCH_SIZE)
+        self.motion.fit((batch.features, batch.lengths) for batch in dataset.batches(_batch_size(dataset)))
+        batches = dataset.batches(_batch_size(dataset))
         pooled = torch.cat([self._pool(batch.features, batch.lengths) for batch in batches])  # (N, F)
         self.centre = pooled.mean(dim=0)
         deviation = pooled.var(dim=0, correction=0).view(-1, self.dim).mean(dim=1).sqrt()  # (F / D,)
@@ -157,8 +158,14 @@ def compute_vectors(
     return torch.cat(vectors)
 
 
+def _batch_size(dataset: SequenceDataset) -> int:
+    longest = int(dataset.lengths.max())
+    return max(1, min(MAX_BATCH_SIZE, MAX_BATCH_ROWS // longest))
+
+
 def _padded_batches(dataset: SequenceDataset) -> Iterator[dict[str, Padded]]:
     """Yield padded sequences (N, T, C · D) and their lengths (N,) by stream, some videos at a time."""
-    streams = {name: dataset.stream(name).batches(BATCH_SIZE) for name in dataset.streams}
+    size = min(_batch_size(dataset.stream(name)) for name in dataset.streams)
+    streams = {name: dataset.stream(name).batches(size) for name in dataset.streams}
     for batches in zip(*streams.values(), strict=True):
         yield {name: (batch.features, batch.lengths) for name, batch in zip(streams, batches, strict=True)}
