@@ -130,6 +130,14 @@ def test_two_parts_of_one_video_are_one_group_but_no_pair(tmp_path: Path) -> Non
     }
 
 
+def test_two_copies_of_one_file_are_found_however_short(tmp_path: Path) -> None:
+    one = clip("one.mp4", 5, rows=1)
+    same = FeatureSequence("same.mp4", one.features, one.rows, one.info)
+    others = [clip(f"{seed}.mp4", seed, rows=1) for seed in range(20, 26)]
+    (group,) = find_duplicates(make_store(tmp_path / "store", [one, same, *others]))
+    assert [(member.video, member.keep) for member in group.members] == [("one.mp4", True), ("same.mp4", False)]
+
+
 def test_what_overlaps_is_kept(tmp_path: Path) -> None:
     overlapping = [clip("one.mp4", 5), clip("two.mp4", 5, start=0.4)]
     others = [clip(f"{seed}.mp4", seed) for seed in range(20, 26)]

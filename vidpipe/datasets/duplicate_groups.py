@@ -5,20 +5,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from vidpipe.datasets.groups import DUPLICATES_OF
 from vidpipe.errors import count_of
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
 from vidpipe.similarity.duplicates import find_pairs, group_pairs
 from vidpipe.similarity.sequences import read_index
 
-__all__ = ["BY_DUPLICATES", "PREFIX", "group_by_duplicates"]
+__all__ = ["group_by_duplicates"]
 
 logger = logging.getLogger(__name__)
-
-BY_DUPLICATES = "duplicates"
-"""The value of --group-by."""
-PREFIX = "duplicates of "
-"""What the names of such groups start with."""
 
 
 def group_by_duplicates(store: FeatureStore, videos: Sequence[LabeledVideo]) -> list[LabeledVideo]:
@@ -46,7 +42,7 @@ def group_by_duplicates(store: FeatureStore, videos: Sequence[LabeledVideo]) -> 
     joined = group_pairs([*pairs, *(pair for numbers in by_group.values() for pair in pairwise(numbers))])
     in_pairs = {number for pair in pairs for number in pair}
     names = {
-        index.ids[number]: f"{PREFIX}{index.ids[group[0]]}"
+        index.ids[number]: f"{DUPLICATES_OF}{index.ids[group[0]]}"
         for group in joined
         if in_pairs.intersection(group)
         for number in group

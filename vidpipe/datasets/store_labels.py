@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidpipe.config import LabelsConfig
-from vidpipe.datasets.duplicate_groups import BY_DUPLICATES, group_by_duplicates
-from vidpipe.datasets.groups import group_by_pattern
+from vidpipe.datasets.duplicate_groups import group_by_duplicates
+from vidpipe.datasets.groups import BY_DUPLICATES, group_by_pattern
 from vidpipe.datasets.intervals import has_intervals
 from vidpipe.datasets.labels import labels_from_folders, labels_table, read_labels
 from vidpipe.datasets.streams import Stores, keep_common, name_stores

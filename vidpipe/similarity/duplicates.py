@@ -1,11 +1,12 @@
 """Pairs of videos that show the same footage, and groups of them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vidpipe.config import DUPLICATE_THRESHOLD
 from vidpipe.similarity.alignment import Alignment, align
@@ -65,13 +66,16 @@ def find_pairs(
     Returns:
         The pairs, the highest score first.
     """
-    candidates = _candidates(index, num_nearest, is_wanted, on_progress)
+    pieces = _candidates(index, num_nearest, on_progress)
+    videos = index.video_of_piece[pieces]
+    starts = np.flatnonzero(np.any(np.diff(videos, axis=0, prepend=-1), axis=1))
     found: dict[tuple[int, int], DuplicatePair] = {}
-    for done, (pair, pieces) in enumerate(sorted(candidates.items(), key=_block), 1):
-        alignment = _align_pieces(index, *pair, pieces)
-        if alignment is not None and alignment.evidence >= min(threshold, WEAK_THRESHOLD) * index.chance:
-            found[pair] = DuplicatePair(*pair, alignment, alignment.evidence / index.chance)
-        on_progress("comparing", done, len(candidates))
+    for done, (start, stop) in enumerate(pairwise([*starts.tolist(), len(pieces)]), 1):
+        one, other = videos[start].tolist()
+        pair = _compared(index, one, other, pieces[start:stop]) if is_wanted(one, other) else None
+        if pair is not None and pair.score >= min(threshold, WEAK_THRESHOLD):
+            found[one, other] = pair
+        on_progress("comparing", done, len(starts))
     strong = {pair: one for pair, one in found.items() if _is_strong(index, one, threshold)}
     strong |= _closed(index, strong, found, is_wanted)
     return sorted((_extended(index, one) for one in strong.values()), key=lambda one: (-one.score, one.one, one.other))
@@ -82,42 +86,46 @@ def _is_strong(index: SequenceIndex, pair: DuplicatePair, threshold: float) -> b
 
 
 def _candidates(
-    index: SequenceIndex,
-    num_nearest: int,
-    is_wanted: Callable[[int, int], bool],
-    on_progress: Callable[[str, int, int], None],
-) -> dict[tuple[int, int], list[tuple[float, int, int]]]:
-    """The pairs of pieces to align, with their cosines, by pair of videos."""
+    index: SequenceIndex, num_nearest: int, on_progress: Callable[[str, int, int], None]
+) -> NDArray[np.int64]:
+    """The pairs of pieces to align, (C, 2), pair by pair of videos, those with the nearest means first.
+
+    Pairs of the same videos, which are kept in memory, are near to each other.
+    """
     videos = index.video_of_piece
     min_cosine = MIN_COSINE if len(videos) > NUM_WITHOUT_MIN else -1.0
-    candidates: dict[tuple[int, int], list[tuple[float, int, int]]] = defaultdict(list)
+    found, found_cosines = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
     for start, numbers, cosines in nearest(index.vectors, index.vectors, num_nearest + 1):
-        on_progress("shortlisting", start, len(index.vectors))
-        for row, column in np.argwhere(cosines >= min_cosine).tolist():
-            piece, other = start + row, int(numbers[row, column])
-            if videos[piece] > videos[other]:
-                piece, other = other, piece
-            one_video, other_video = int(videos[piece]), int(videos[other])
-            if one_video != other_video and is_wanted(one_video, other_video):
-                candidates[one_video, other_video].append((float(cosines[row, column]), piece, other))
-    return candidates
+        on_progress("shortlisting", start, len(videos))
+        row, column = np.nonzero(cosines >= min_cosine)
+        pieces = np.stack([start + row, numbers[row, column]], axis=1)
+        pieces = np.where(np.diff(videos[pieces], axis=1) < 0, pieces[:, ::-1], pieces)
+        differ = np.diff(videos[pieces], axis=1)[:, 0] != 0
+        found.append(pieces[differ])
+        found_cosines.append(cosines[row, column][differ])
+    pieces, first = np.unique(np.concatenate(found), axis=0, return_index=True)
+    one, other = videos[pieces].T
+    nearness = -np.concatenate(found_cosines)[first]
+    return pieces[np.lexsort([nearness, other, one, other // BLOCK_VIDEOS, one // BLOCK_VIDEOS])]
 
 
-def _block(candidate: tuple[tuple[int, int], object]) -> tuple[int, int, int, int]:
-    """A sort key that brings pairs of the same videos together, which are kept in memory."""
-    one, other = candidate[0]
-    return one // BLOCK_VIDEOS, other // BLOCK_VIDEOS, one, other
+def _compared(index: SequenceIndex, one: int, other: int, pieces: NDArray[np.int64]) -> DuplicatePair | None:
+    """The best alignment of some pairs of pieces of two videos, the likeliest first."""
+    alignment = _identical(index, one, other)
+    for piece, its_piece in pieces[:MAX_PIECES].tolist() if alignment is None else ():
+        found = align(index.changes(one, piece), index.changes(other, its_piece))
+        if found is not None and (alignment is None or found.evidence > alignment.evidence):
+            alignment = found
+    return None if alignment is None else DuplicatePair(one, other, alignment, alignment.evidence / index.chance)
 
 
-def _align_pieces(
-    index: SequenceIndex, one: int, other: int, pieces: Iterable[tuple[float, int, int]]
-) -> Alignment | None:
-    """The best alignment of some pairs of pieces of two videos."""
-    likely = sorted(set(pieces), reverse=True)[:MAX_PIECES]
-    found = [
-        align(index.changes(one, piece), index.changes(other, piece_of_other)) for _, piece, piece_of_other in likely
-    ]
-    return max((one for one in found if one is not None), key=lambda one: one.evidence, default=None)
+def _identical(index: SequenceIndex, one: int, other: int) -> Alignment | None:
+    """The alignment of two videos with equal features, as of two copies of one file, of any length."""
+    first, second = index.features[one], index.features[other]
+    if first.shape != second.shape or not np.array_equal(first[0], second[0]) or not np.array_equal(first, second):
+        return None
+    offset = float(index.pts_seconds[other][0] - index.pts_seconds[one][0])
+    return Alignment(1.0, len(first), 1.0, offset, 0.0, index.store.info(index.ids[one]).duration_seconds)
 
 
 def _closed(
@@ -136,20 +144,21 @@ def _closed(
             common = lines[one].keys() & lines[other].keys()
             if (one, other) in strong or not common or not is_wanted(one, other):
                 continue
-            pair = weak.get((one, other)) or _aligned_pair(index, one, other)
+            pair = weak.get((one, other)) or _compared_anew(index, one, other)
             if pair is not None and pair.score >= WEAK_THRESHOLD:
-                spacing = max(index.changes(number).spacing_seconds for number in (one, other))
+                both = [index.changes(number) for number in (one, other)]
+                spacing = max((its.spacing_seconds for its in both if len(its) > 1), default=0.0)
                 if any(_agree(pair.alignment, lines[one][third], lines[third][other], spacing) for third in common):
                     confirmed[one, other] = pair
     return confirmed
 
 
-def _aligned_pair(index: SequenceIndex, one: int, other: int) -> DuplicatePair | None:
-    pieces = [np.flatnonzero(index.video_of_piece == number) for number in (one, other)]
-    cosines = index.vectors[pieces[0]] @ index.vectors[pieces[1]].T
-    likely = [(float(cosines[i, j]), int(pieces[0][i]), int(pieces[1][j])) for i, j in np.ndindex(cosines.shape)]
-    alignment = _align_pieces(index, one, other, likely)
-    return None if alignment is None else DuplicatePair(one, other, alignment, alignment.evidence / index.chance)
+def _compared_anew(index: SequenceIndex, one: int, other: int) -> DuplicatePair | None:
+    """Two videos compared that are not in each other's shortlist."""
+    first, second = (np.flatnonzero(index.video_of_piece == number) for number in (one, other))
+    order = np.argsort(-(index.vectors[first] @ index.vectors[second].T), axis=None)
+    rows, columns = np.unravel_index(order[:MAX_PIECES], (len(first), len(second)))
+    return _compared(index, one, other, np.stack([first[rows], second[columns]], axis=1))
 
 
 def _agree(direct: Alignment, first: Alignment, second: Alignment, spacing_seconds: float) -> bool:
