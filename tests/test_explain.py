@@ -316,7 +316,7 @@ def test_a_run_whose_weights_are_missing_has_a_report_without_heat_maps(made: Pa
     assert "frames have no heat maps: " in result.stderr
     assert "data:image/jpeg" in (tmp_path / "run/report.html").read_text()
     refused = run("explain", "run", tmp_path / "run", made / "new/a.mp4", "-o", tmp_path / "why")
-    assert "trained on features of other weights of lenet5" in refused.output
+    assert "features are of other weights of lenet5" in refused.output
 
 
 @pytest.mark.parametrize(

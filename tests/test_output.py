@@ -14,7 +14,7 @@ from tests.annotated import write_annotated_figures
 from tests.commands import LENET, run
 from tests.media import moving_square, write_frames
 from tests.schemas import SECTIONS, problems
-from tests.stores import make_store
+from tests.stores import make_sequence, make_store
 from vidpipe.cli import main
 from vidpipe.features.store import FeatureStore
 
@@ -123,6 +123,13 @@ def test_an_evaluation_is_as_described(half_tested: Path) -> None:
     assert (found["baseline"], found["num_excluded"] > 0) == ({}, True)
 
 
+def test_clusters_are_as_described(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "known.csv").write_text("video,label\nleft/left0.mp4,left\n")
+    chosen = ("search", "clusters", made / "features", "-o", tmp_path / "clusters", "--labels", tmp_path / "known.csv")
+    found = check("search clusters STORE…", *chosen)
+    assert sum(one["num_videos"] for one in found) == 16
+
+
 def test_what_info_tells_is_as_described(made: Path, half_tested: Path, tmp_path: Path) -> None:
     check("info STORE", "info", made / "features")
     check("info STORE", "info", half_tested.parent / "store")
@@ -151,6 +158,17 @@ def test_backbones_are_as_described() -> None:
     assert len(check("backbones", "backbones")) > 50
     check("backbones", "backbones", "timm/test_vit.r160_in1k", "mvit_v2_s")
     assert len(check("backbones --kind detector", "backbones", "--kind", "detector")) >= 12
+
+
+def test_similar_videos_and_duplicates_are_as_described(made: Path, tmp_path: Path) -> None:
+    chosen = ("search", "similar", made / "features", "left/left0.mp4", made / "new/bad.mp4", "--device", "cpu")
+    good, bad = check("search similar STORE VIDEO…", *chosen, exit_code=3)
+    assert (len(good["videos"]), bad["status"]) == (10, "failed")
+    sequences = [make_sequence(name, length=1) for name in ("a.mp4", "b.mp4", "c.mp4")]
+    sequences[1].features[:] = sequences[0].features
+    make_store(tmp_path / "store", sequences)
+    (found,) = check("search duplicates STORE", "search", "duplicates", tmp_path / "store")
+    assert len(found["pairs"]) == 1
 
 
 def test_what_verify_finds_is_as_described(made: Path, tmp_path: Path) -> None:

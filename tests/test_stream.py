@@ -20,11 +20,11 @@ from vidpipe.backbones.stream import WEIGHTS_NOT_READ, Stream
 from vidpipe.config import ExtractConfig, Sampling
 from vidpipe.errors import RunError, UsageError
 from vidpipe.features.store import FeatureStore
-from vidpipe.report.thumbnails import read_thumbnails
 from vidpipe.runs.run import Run
 from vidpipe.stages.extract import extract
 from vidpipe.stages.predict import predict
 from vidpipe.video.files import find_videos
+from vidpipe.video.thumbnails import read_thumbnails
 
 LENET = ExtractConfig(backbone="lenet5", device="cpu", workers=1, num_frames=4)
 

@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING, Any
 from vidpipe.version import __version__
 
 if TYPE_CHECKING:
-    from vidpipe.api import evaluate, explanations, extract, predict, timelines, train, train_detector
+    from vidpipe.api import (
+        evaluate,
+        explanations,
+        extract,
+        predict,
+        search_clusters,
+        search_duplicates,
+        search_similar,
+        timelines,
+        train,
+        train_detector,
+        train_embedding,
+    )
     from vidpipe.features.store import FeatureStore
     from vidpipe.runs.run import Run
 
@@ -28,17 +40,21 @@ __all__ = [
     "explanations",
     "extract",
     "predict",
+    "search_clusters",
+    "search_duplicates",
+    "search_similar",
     "timelines",
     "train",
     "train_detector",
+    "train_embedding",
 ]
 
 _HOMES = {
     "FeatureStore": "vidpipe.features.store",
     "Run": "vidpipe.runs.run",
-    **dict.fromkeys(
-        ("evaluate", "explanations", "extract", "predict", "timelines", "train", "train_detector"), "vidpipe.api"
-    ),
+    **dict.fromkeys(("evaluate", "explanations", "extract", "predict", "timelines", "train"), "vidpipe.api"),
+    **dict.fromkeys(("search_clusters", "search_duplicates", "search_similar"), "vidpipe.api"),
+    **dict.fromkeys(("train_detector", "train_embedding"), "vidpipe.api"),
 }
 
 

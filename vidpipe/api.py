@@ -5,14 +5,19 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vidpipe.config import (
+    DUPLICATE_THRESHOLD,
     EXPLAIN_SETTINGS,
     PREDICT_SETTINGS,
+    SEARCH_SETTINGS,
     SECTIONS,
+    ClustersConfig,
     DetectorConfig,
+    EmbeddingConfig,
     ExtractConfig,
     LabelsConfig,
     TimelineConfig,
@@ -31,6 +36,10 @@ if TYPE_CHECKING:
     from vidpipe.regions.training.train import DetectorTraining
     from vidpipe.runs.run import Run
     from vidpipe.runs.tables import Epoch
+    from vidpipe.search.clusters import Clustering
+    from vidpipe.search.duplicates import DuplicateGroup
+    from vidpipe.search.embedding import Embedding
+    from vidpipe.search.similar import SimilarResult
     from vidpipe.stages.evaluate import EvaluationReport
     from vidpipe.stages.extract import ExtractProgress, ExtractSummary
     from vidpipe.stages.train import TrainResult
@@ -43,9 +52,13 @@ __all__ = [
     "explanations",
     "extract",
     "predict",
+    "search_clusters",
+    "search_duplicates",
+    "search_similar",
     "timelines",
     "train",
     "train_detector",
+    "train_embedding",
 ]
 
 _TIMELINE_SETTINGS = ("window", "stride", "method", "change_cost", "high", "low", "max_overlap", "min_segment", "cuts")
@@ -452,6 +465,186 @@ def train_detector(
     )
 
 
+def search_clusters(
+    stores: StoreInputs,
+    output: str | Path,
+    *,
+    embedding: "str | Path | Embedding | None" = None,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    **settings: Any,
+) -> "tuple[Clustering, tuple[Path, ...]]":
+    """Find clusters of videos that look alike, and write a page that shows and names them.
+
+        clustering, files = vidpipe.search_clusters("features", "clusters")
+        for cluster in clustering.clusters:
+            print(cluster.number, cluster.medoid, cluster.video_ids)
+
+    Args:
+        stores: the features, as for `train`.
+        output: the folder of the page, the map and `clusters.csv`.
+        embedding: a trained embedding to use; its streams are found by their keys.
+        overwrite: replace the clusters in this folder.
+        on_progress: called with the numbers of videos that are read and to read.
+        **settings: see `vidpipe search clusters --help`; with `labels`, clusters have the names of most of their
+            videos.
+
+    Returns:
+        the clusters, and the files.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+        UsageError: a store does not exist, or the folder contains clusters already.
+        StoreError: the folder is not a store, or has other features than the embedding.
+        InputError: there are too few videos.
+        LabelsError: the labels cannot be read.
+        RunError: the embedding cannot be loaded.
+    """
+    from vidpipe.search.clustering import cluster_stores
+
+    naming = ("labels", "video_column", "label_column")
+    check_names(settings, [*_names_of(ClustersConfig), *naming])
+    config, labels = make_config(ClustersConfig, settings), make_config(LabelsConfig, settings)
+    usage = f"vidpipe search clusters STORE -o {output}"
+    if embedding is not None and config.streams is not None:
+        raise UsageError("--streams does not go with --embedding, which has its own streams; give one of them")
+    learned = None if embedding is None else _open_embedding(embedding)
+    opened = (
+        _choose(stores, config.streams, usage=usage)
+        if learned is None
+        else _match_embedding(learned, stores, usage=usage)
+    )
+    naming_config = replace(labels, skip_missing=True)
+    return cluster_stores(
+        opened,
+        Path(output),
+        config=config,
+        labels=naming_config,
+        embedding=learned,
+        overwrite=overwrite,
+        on_progress=on_progress,
+    )
+
+
+def train_embedding(
+    stores: StoreInputs, output: str | Path, *, overwrite: bool = False, **settings: Any
+) -> "Embedding":
+    """Train an embedding: one vector for each video, near those of videos with the same label.
+
+        embedding = vidpipe.train_embedding("features", "embedding", labels="labels.csv")
+        embedding.about["metrics"]["learned"]["recall_at_5"]
+
+    Args:
+        stores: the features, as for `train`.
+        output: the embedding's folder.
+        overwrite: replace the embedding in this folder.
+        **settings: see `vidpipe search train --help`; `labels` is the file with the labels.
+
+    Returns:
+        the embedding, and its metrics on folds over groups.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+        UsageError: a store does not exist, or the folder holds something else.
+        StoreError: the folder is not a store.
+        LabelsError: the labels do not fit the videos, or there are fewer than two.
+        RunError: the folder contains an embedding already, or cannot be written.
+        TrainingError: a loss is not finite.
+    """
+    from vidpipe.datasets.store_labels import label_store_splits
+    from vidpipe.search.learning import learn_embedding
+
+    check_names(settings, [*_names_of(EmbeddingConfig), *_names_of(LabelsConfig)])
+    config, labels = make_config(EmbeddingConfig, settings), make_config(LabelsConfig, settings)
+    if labels.split == "all":
+        raise UsageError("--split all goes with train; an embedding is trained on one split: 1, 2 or 3")
+    opened = _choose(stores, config.streams, usage=f"vidpipe search train STORE -o {output}")
+    (videos,) = label_store_splits(opened, labels)
+    return learn_embedding(opened, videos, Path(output), config=config, overwrite=overwrite)
+
+
+def search_similar(
+    store: "str | Path | FeatureStore",
+    videos: Sequence[str | Path],
+    *,
+    number: int = 10,
+    stream: str | None = None,
+    embedding: "str | Path | Embedding | None" = None,
+    **settings: Any,
+) -> "Iterator[SimilarResult]":
+    """Find the videos of a store that are most like other videos.
+
+        for result in vidpipe.search_similar("features", ["new_video.mp4"]):
+            for found in result.videos:
+                print(found.rank, found.video, found.score, found.video_start_seconds, found.video_stop_seconds)
+
+    A video that cannot be read gives a result with an `error`; the others go on.
+
+    Args:
+        store: the features to search in: a store, or a folder of stores.
+        videos: video files, and ids of videos in the store.
+        number: how many videos to find for each.
+        stream: the stream of a folder of stores; None for the first.
+        embedding: a trained embedding that ranks the videos; its streams are found by their keys.
+        **settings: of extraction, those that do not change features: `weights`, `device`, `engine`, `decoder`,
+            `batch_size`, `workers`, `timeout`.
+
+    Returns:
+        an iterator over the results, in the order of the videos.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+        UsageError: the store does not exist, or a video is neither a file nor an id of the store.
+        StoreError: the store has fewer than two videos, other features than the embedding, or cannot be read.
+        RunError: the weights are not those of the store, or the embedding cannot be loaded.
+        WeightsError: the backbone's weights are not available.
+    """
+    from vidpipe.search.embedded import EmbeddedVideos
+    from vidpipe.stages import search as stage
+
+    check_names(settings, SEARCH_SETTINGS)
+    config = ExtractConfig(**settings)
+    if embedding is None:
+        return stage.search_similar(_open_searched(store, stream), videos, number=number, config=config)
+    if stream is not None:
+        raise UsageError("stream does not go with embedding, which has its own streams; give one of them")
+    learned = _open_embedding(embedding)
+    usage = "vidpipe search similar STORE … --embedding EMB"
+    embedded = EmbeddedVideos(learned, _match_embedding(learned, store, usage=usage))
+    return stage.search_similar(embedded.first_store, videos, number=number, embedded=embedded, config=config)
+
+
+def search_duplicates(
+    store: "str | Path | FeatureStore", *, threshold: float = DUPLICATE_THRESHOLD, stream: str | None = None
+) -> "list[DuplicateGroup]":
+    """Find the videos of a store that show the same footage, also where it was altered.
+
+        for group in vidpipe.search_duplicates("features"):
+            print([video.video for video in group.members if video.keep], len(group.members))
+
+    Args:
+        store: the features: a store, or a folder of stores.
+        threshold: the score from which on a pair counts.
+        stream: the stream of a folder of stores; None for the first.
+
+    Returns:
+        the groups, those with the most videos first.
+
+    Raises:
+        UsageError: the store does not exist.
+        StoreError: the store has fewer than two videos, or cannot be read.
+    """
+    from vidpipe.search.duplicates import find_duplicates
+
+    return find_duplicates(_open_searched(store, stream), threshold=threshold)
+
+
+def _open_searched(store: "str | Path | FeatureStore", stream: str | None) -> "FeatureStore":
+    from vidpipe.search.streams import open_stream
+
+    return open_stream(Path(store), stream) if isinstance(store, str | Path) else store
+
+
 def _names(section: str) -> list[str]:
     return [name for config in SECTIONS[section] for name in _names_of(config)]
 
@@ -471,6 +664,28 @@ def _open_streams(stores: StoreInputs, *, usage: str) -> "Mapping[str, FeatureSt
     if isinstance(stores, FeatureStore | Mapping):
         return name_stores(stores)
     return open_streams(_paths(stores), usage=usage)
+
+
+def _choose(stores: StoreInputs, streams: str | None, *, usage: str) -> "dict[str, FeatureStore]":
+    from vidpipe.datasets.streams import choose_streams
+
+    return choose_streams(_open_streams(stores, usage=usage), streams.split(",") if streams else ())
+
+
+def _open_embedding(embedding: "str | Path | Embedding") -> "Embedding":
+    from vidpipe.search.embedding import Embedding
+
+    return embedding if isinstance(embedding, Embedding) else Embedding.open(embedding)
+
+
+def _match_embedding(embedding: "Embedding", stores: StoreInputs, *, usage: str) -> "dict[str, FeatureStore]":
+    from vidpipe.datasets.streams import name_stores
+    from vidpipe.features.store import FeatureStore
+
+    if not isinstance(stores, FeatureStore | Mapping):
+        return embedding.match(_paths(stores), usage=usage)
+    embedding.check(stores)
+    return {name: store for name, store in name_stores(stores).items() if name in embedding.keys}
 
 
 def _open_masked(without_people: StoreInputs, only_people: StoreInputs, *, is_used: bool) -> "MaskedStores":

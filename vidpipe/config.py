@@ -22,13 +22,18 @@ from vidpipe.errors import ConfigError, UsageError, unknown_name
 __all__ = [
     "DEFAULT_DECODER",
     "DEFAULT_HEAD",
+    "DUPLICATE_THRESHOLD",
     "EXPLAIN_SETTINGS",
     "HEAD_NAMES",
     "LINEAR_HEADS",
     "PREDICT_SETTINGS",
+    "SEARCH_SETTINGS",
     "SECTIONS",
+    "SEEDLESS_HEADS",
+    "ClustersConfig",
     "Config",
     "DetectorConfig",
+    "EmbeddingConfig",
     "EvaluateConfig",
     "ExtractConfig",
     "LabelsConfig",
@@ -48,9 +53,13 @@ DEFAULT_NUM_FRAMES = {"uniform": 16, "scene": 4}
 DEFAULT_FPS = 2.0
 DEFAULT_DECODER = "pyav"
 DEFAULT_POSE_SIZE = 256
+DUPLICATE_THRESHOLD = 13.0
+"""Score from which on a pair of videos counts as duplicates, in standard deviations of chance; see docs/search.md."""
 LINEAR_HEADS = ("mean", "statistics")
 DEFAULT_HEAD = "statistics,lstm"
-HEAD_NAMES = ("auto", "lstm", "bilstm", "gru", "attention", "tcn", "transformer", *LINEAR_HEADS)
+SEEDLESS_HEADS = (*LINEAR_HEADS, "neighbours")
+"""The heads that are the same for every seed."""
+HEAD_NAMES = ("auto", "lstm", "bilstm", "gru", "attention", "tcn", "transformer", "neighbours", *LINEAR_HEADS)
 PREDICT_SETTINGS = (
     "weights",
     "detector_weights",
@@ -66,6 +75,9 @@ PREDICT_SETTINGS = (
 
 EXPLAIN_SETTINGS = ("weights", "device", "decoder", "workers", "timeout", "video_column")
 """Settings of `extract` that `explain` has too."""
+
+SEARCH_SETTINGS = ("weights", "detector_weights", "device", "engine", "decoder", "batch_size", "workers", "timeout")
+"""Settings of `extract` that `search similar` has too."""
 
 
 @dataclass(frozen=True)
@@ -514,7 +526,7 @@ class TrainConfig(_Checked):
     def check_together(values: Mapping[str, Any]) -> None:
         heads = str(values.get("head", DEFAULT_HEAD)).split(",")
         _check_heads(heads)
-        if values.get("ensemble", 1) > 1 and all(head in LINEAR_HEADS for head in heads):
+        if values.get("ensemble", 1) > 1 and all(head in SEEDLESS_HEADS for head in heads):
             raise UsageError(
                 f"--ensemble goes with neural heads: {' and '.join(heads)} {'is' if len(heads) == 1 else 'are'} the "
                 "same for every seed; use --ensemble 1, or another --head"
@@ -522,7 +534,7 @@ class TrainConfig(_Checked):
         if values.get("fusion") == "early" and not any(head in (*LINEAR_HEADS, "auto") for head in heads):
             raise UsageError(
                 f"--fusion early joins the streams of linear heads, and {' and '.join(heads)} "
-                f"{'is' if len(heads) == 1 else 'are'} neural; use --fusion late, or add --head statistics"
+                f"{'is' if len(heads) == 1 else 'are'} not linear; use --fusion late, or add --head statistics"
             )
         if values.get("folds") is not None and values.get("leave_one_group_out"):
             raise UsageError("--folds and --leave-one-group-out are two protocols; give only one")
@@ -532,7 +544,7 @@ class TrainConfig(_Checked):
     @staticmethod
     def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
         return {
-            *(["ensemble"] if _are_linear(given.get("head")) else []),
+            *(["ensemble"] if _are_seedless(given.get("head")) else []),
             *(["leave_one_group_out"] if given.get("folds") is not None else []),
             *(["folds"] if given.get("leave_one_group_out") else []),
         }
@@ -556,8 +568,8 @@ def _check_heads(heads: list[str]) -> None:
         raise UsageError("--head auto chooses the heads itself; give it alone")
 
 
-def _are_linear(head: str | None) -> bool:
-    return head is not None and all(name in LINEAR_HEADS for name in head.split(","))
+def _are_seedless(head: str | None) -> bool:
+    return head is not None and all(name in SEEDLESS_HEADS for name in head.split(","))
 
 
 @dataclass(frozen=True)
@@ -582,9 +594,10 @@ class LabelsConfig(_Checked):
     )
     group_by: str | None = _setting(
         None,
-        "How to group clips from one source: a column of --labels, or a regular expression that matches a video's id "
-        "and whose first capture group is the group.",
-        metavar="COLUMN|REGEX",
+        "How to group clips from one source: a column of --labels; or `duplicates`, which joins videos with the same "
+        "footage (and the groups of the labels); or a regular expression that matches a video's id and whose first "
+        "capture group is the group.",
+        metavar="COLUMN|duplicates|REGEX",
     )
     split: str = _setting(
         "1",
@@ -729,7 +742,73 @@ class DetectorConfig(_Checked):
     seed: int = _setting(0, "Seed of the weights, of the order of frames and of their changes.", low=0)
 
 
-Config = ExtractConfig | TrainConfig | LabelsConfig | EvaluateConfig | PredictConfig | TimelineConfig | DetectorConfig
+@dataclass(frozen=True)
+class EmbeddingConfig(_Checked):
+    """Settings of `vidpipe search train`."""
+
+    streams: str | None = _setting(
+        None, "Streams to use, one or more names of stores. [default: all; image models first]", several=True
+    )
+    loss: str = _setting(
+        "triplet",
+        "triplet: a video is nearer to those of its label than to others, by --margin. contrastive: videos of one "
+        "label are pulled together, others pushed apart up to --margin.",
+        choices=("triplet", "contrastive"),
+    )
+    dim: int = _setting(128, "Numbers of an embedding.", low=2, high=1024)
+    margin: float | None = _setting(
+        None,
+        "triplet: of squared distances, which are at most 4. contrastive: of distances, which are at most 2. [default: "
+        "0.2 for triplet, 1 for contrastive]",
+        low=0,
+        high=4,
+        above=True,
+    )
+    epochs: int = _setting(60, "Passes over the videos.", low=1)
+    folds: int = _setting(5, "Folds over groups that measure the embedding before it is trained on all videos.", low=2)
+    seed: int = _setting(0, "Seed of the batches and of the noise.", low=0)
+
+
+@dataclass(frozen=True)
+class ClustersConfig(_Checked):
+    """Settings of `vidpipe search clusters`."""
+
+    streams: str | None = _setting(
+        None, "Streams to use, one or more names of stores. [default: all; image models first]", several=True
+    )
+    method: str = _setting(
+        "hdbscan",
+        "hdbscan finds the number of clusters, and leaves out videos that are in none. kmeans puts each video into one "
+        "of --num-clusters.",
+        choices=("hdbscan", "kmeans"),
+    )
+    num_clusters: int | None = _setting(None, "kmeans: number of clusters.", low=2)
+    min_size: int = _setting(5, "hdbscan: videos of the smallest cluster.", low=2)
+    components: int = _setting(
+        8, "Principal components of the videos' vectors that are clustered; more for more kinds of videos.", low=1
+    )
+    seed: int = _setting(0, "Seed of kmeans and of the map.", low=0)
+
+    @staticmethod
+    def check_together(values: Mapping[str, Any]) -> None:
+        is_kmeans = values.get("method", "hdbscan") == "kmeans"
+        if is_kmeans and values.get("num_clusters") is None:
+            raise UsageError("--method kmeans needs --num-clusters; --method hdbscan finds the number itself")
+        if not is_kmeans and values.get("num_clusters") is not None:
+            raise UsageError("--num-clusters goes with --method kmeans; --method hdbscan finds the number itself")
+
+
+Config = (
+    ExtractConfig
+    | TrainConfig
+    | LabelsConfig
+    | EvaluateConfig
+    | PredictConfig
+    | TimelineConfig
+    | DetectorConfig
+    | EmbeddingConfig
+    | ClustersConfig
+)
 AnyConfig = TypeVar(
     "AnyConfig",
     ExtractConfig,
@@ -739,6 +818,8 @@ AnyConfig = TypeVar(
     PredictConfig,
     TimelineConfig,
     DetectorConfig,
+    EmbeddingConfig,
+    ClustersConfig,
 )
 
 SECTIONS: Mapping[str, tuple[type[Config], ...]] = {

@@ -6,6 +6,7 @@ direction, a control character) is shown as its escape sequence.
 
 import base64
 import hashlib
+import json
 from contextlib import suppress
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -18,7 +19,7 @@ from markupsafe import Markup
 from vidpipe.errors import VidpipeError
 from vidpipe.version import __version__
 
-__all__ = ["render_page", "write_whole"]
+__all__ = ["render_page", "script_json", "write_whole"]
 
 
 def render_page(package: str, template: str, *, assets: str, **values: Any) -> str:
@@ -53,6 +54,12 @@ def render_page(package: str, template: str, *, assets: str, **values: Any) -> s
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
+
+
+def script_json(value: Any) -> Markup:
+    """Return JSON that stays data inside a script element, whatever texts it holds."""
+    text = json.dumps(value, separators=(",", ":"))  # ASCII: also without line separators and lone surrogates
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def write_whole(page: str, path: Path, *, kind: str, error: type[VidpipeError]) -> None:

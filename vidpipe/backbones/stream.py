@@ -119,7 +119,7 @@ class Stream:
         found = find_weights(spec, "random" if key.weights == "random" else weights)
         if found.id != key.weights:
             raise RunError(
-                f"{owner}: it was trained on features of other weights of {spec.name} (sha256 {key.weights[:12]}…; "
+                f"{owner}: its features are of other weights of {spec.name} (sha256 {key.weights[:12]}…; "
                 f"{found.source} is {found.id[:12]}…); give that file with --weights"
             )
         return cls(spec, found, key)

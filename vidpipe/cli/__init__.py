@@ -22,6 +22,7 @@ COMMANDS = (
     "timeline",
     "explain",
     "regions",
+    "search",
     "info",
     "store",
     "backbones",

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vidpipe.records import DecodeProgress
     from vidpipe.stages.extract import ExtractProgress
 
-__all__ = ["ShowCount", "counted_progress", "extract_progress"]
+__all__ = ["ShowText", "count_progress", "extract_progress", "text_progress"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +57,12 @@ def _bar(console: Console) -> "Iterator[Callable[[ExtractProgress], None]]":
         yield show
 
 
-ShowCount: TypeAlias = Callable[[float, float, str, bool], None]
+ShowText: TypeAlias = Callable[[float, float, str, bool], None]
 """Called with what is done, the total, a text, and whether the text is worth a line of its own."""
 
 
 @contextmanager
-def counted_progress(verb: str) -> Iterator[ShowCount]:
+def text_progress(verb: str) -> Iterator[ShowText]:
     """Show how much of a command is done.
 
     Args:
@@ -92,6 +92,48 @@ class _Lines:
             self._last = time.monotonic()
             left = (progress.num_videos - finished) * progress.seconds / finished if finished else None
             logger.info("%s%s", _rates(progress), f", {_clock(left)} left" if left is not None else "")
+
+
+@contextmanager
+def count_progress(**steps: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show how many things of each step of a command are done.
+
+    Args:
+        **steps: what each step counts: `reading="video"`.
+
+    Yields:
+        The callback: the step, and the numbers of things that are done and to do.
+    """
+    console = Console(stderr=True)
+    if not (logger.isEnabledFor(logging.INFO) and console.is_terminal):
+        yield _CountLines(steps)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[counts]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        tasks = {step: bar.add_task(step, total=None, counts="", visible=False) for step in steps}
+
+        def show(step: str, done: int, total: int) -> None:
+            counts = f"{done} of {count_of(total, steps[step])}"
+            bar.update(tasks[step], total=total, completed=done, counts=counts, visible=done < total)
+
+        yield show
+
+
+class _CountLines:
+    """Reports every few seconds how far a step is."""
+
+    def __init__(self, steps: Mapping[str, str]) -> None:
+        self._steps, self._last = steps, time.monotonic()
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            logger.info("%s: %d of %s", step, done, count_of(total, self._steps[step]))
 
 
 def _rates(progress: "ExtractProgress") -> str:

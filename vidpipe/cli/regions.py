@@ -19,13 +19,13 @@ from vidpipe.cli.options import (
     vidpipe_command,
 )
 from vidpipe.cli.outputs import check_replaceable
-from vidpipe.cli.progress import counted_progress
+from vidpipe.cli.progress import text_progress
 from vidpipe.cli.tables import show_table
 from vidpipe.config import DetectorConfig
 from vidpipe.errors import InputError, UsageError, count_of
 
 if TYPE_CHECKING:
-    from vidpipe.cli.progress import ShowCount
+    from vidpipe.cli.progress import ShowText
     from vidpipe.records import VideoFile
     from vidpipe.regions.training.finding import Found
     from vidpipe.regions.training.fit import Step
@@ -75,7 +75,7 @@ def train(
     from vidpipe.api import train_detector
 
     check_replaceable(output, "a trained detector", is_own=_is_own_detector)
-    with counted_progress("training") as show:
+    with text_progress("training") as show:
         result = train_detector(
             annotations,
             videos,
@@ -99,7 +99,7 @@ def _is_own_detector(first: bytes) -> bool:
     return f'"format":"{FORMAT}"'.encode() in first
 
 
-def _show_step(show: "ShowCount", step: "Step") -> None:
+def _show_step(show: "ShowText", step: "Step") -> None:
     done, total = (step.epoch - 1) * step.num_batches + step.batch, step.num_epochs * step.num_batches
     text = f"epoch {step.epoch} of {step.num_epochs}, loss {step.loss:.3f}"
     show(done, total, text if step.score is None else f"{text}, validation {step.score:.3f}", step.score is not None)
@@ -160,7 +160,7 @@ def detect(
     weights = find_detector_weights(spec, detector_weights)
     network = load_detector(spec, weights, device=device)
     failed: list[str] = []
-    with counted_progress("detecting") as show:
+    with text_progress("detecting") as show:
         if annotations is None:
             videos, failed = find_inputs(inputs)
             frames = _in_videos(videos, network, every, min_score, show, failed)
@@ -179,7 +179,7 @@ def detect(
 
 
 def _in_videos(
-    videos: "list[VideoFile]", network: Any, every: int, min_score: float, show: "ShowCount", failed: list[str]
+    videos: "list[VideoFile]", network: Any, every: int, min_score: float, show: "ShowText", failed: list[str]
 ) -> "Iterator[Found]":
     from vidpipe.records import VideoFailure
     from vidpipe.regions.training.finding import find_in_videos
@@ -195,7 +195,7 @@ def _in_videos(
 
 
 def _in_annotated(
-    path: Path, inputs: tuple[Path, ...], network: Any, min_score: float, show: "ShowCount"
+    path: Path, inputs: tuple[Path, ...], network: Any, min_score: float, show: "ShowText"
 ) -> "Iterator[Found]":
     from vidpipe.regions.training.coco import read_annotations
     from vidpipe.regions.training.finding import find_in_annotated

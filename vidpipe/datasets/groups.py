@@ -7,7 +7,12 @@ from dataclasses import replace
 from vidpipe.errors import LabelsError, UsageError, count_of
 from vidpipe.records import LabeledVideo
 
-__all__ = ["group_by_pattern"]
+__all__ = ["BY_DUPLICATES", "DUPLICATES_OF", "group_by_pattern"]
+
+BY_DUPLICATES = "duplicates"
+"""The value of --group-by for groups of videos with the same footage."""
+DUPLICATES_OF = "duplicates of "
+"""What the names of such groups start with."""
 
 
 def group_by_pattern(

@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 
 _COLUMNS = ("video", "label", "split", "group")
 _KINETICS_COLUMNS = ("youtube_id", "time_start", "time_end")
-_PREDICTED_COLUMNS = re.compile(r"probability|path|status|error|rank|(?:label|probability)_\d+")
+_CLUSTER_COLUMN = "cluster"
+"""Of the table of `search clusters`, whose videos without a label are left out."""
+_PREDICTED_COLUMNS = re.compile(r"cluster|probability|path|status|error|rank|(?:label|probability)_\d+")
 
 
 def _warn(message: str) -> None:
@@ -171,7 +173,10 @@ def _csv_rows(table: Table, group_column: str, video_column: str | None, label_c
     if not is_kinetics:
         _warn_of_unread(table, columns.values())
     read = _kinetics_video if is_kinetics else _video
-    rows = [LabelRow(read(Cells(row, columns, table.path)), table.path, row.line) for row in table.rows()]
+    cells = [Cells(row, columns, table.path) for row in table.rows()]
+    if table.named(_CLUSTER_COLUMN) is not None:
+        cells = _named(cells, table.path)
+    rows = [LabelRow(read(one), table.path, one.row.line) for one in cells]
     known = [row for row in rows if row.video.label != NONE_OF_THESE]
     if num_unknown := len(rows) - len(known):
         _warn(f"{table.path}: {count_of(num_unknown, 'video')} labelled {NONE_OF_THESE!r}, as predict does; left out")
@@ -180,6 +185,15 @@ def _csv_rows(table: Table, group_column: str, video_column: str | None, label_c
             f"{table.path}: labels that differ only in case or spacing: {alike}; write each class in one way"
         )
     return known
+
+
+def _named(rows: Iterable[Cells], path: Path) -> list[Cells]:
+    """The rows of a table of clusters that have a label."""
+    rows = list(rows)
+    named = [row for row in rows if row.get("label")]
+    if num_unnamed := len(rows) - len(named):
+        _warn(f"{path}: {count_of(num_unnamed, 'video')} without a label, in no cluster or in an unnamed one; left out")
+    return named
 
 
 def _kinetics_column(table: Table, name: str) -> str:

@@ -6,8 +6,8 @@ the labels is wrong.
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import combinations
 
@@ -19,6 +19,8 @@ from vidpipe.datasets.sequences import SequenceDataset, Subsets
 from vidpipe.errors import LabelsError, count_of
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
+from vidpipe.similarity.duplicates import find_pairs
+from vidpipe.similarity.sequences import read_index
 
 __all__ = ["Leak", "exclude_conflicts", "find_conflicts", "find_leaks"]
 
@@ -29,6 +31,8 @@ MIN_COSINE = 0.95
 their mean over all videos. Of 260 real clips, no two of one camera exceed 0.91, no two of different cameras 0.59."""
 MAX_PAIRS = 3
 """Pairs of conflicting videos that a message names."""
+NUM_NEAREST = 12
+"""Videos that each one is compared with for the same footage, at most: training does not wait for more."""
 ROWS_AT_ONCE = 1024
 NUM_PROJECTED, MARGIN = 256, 0.1
 """All pairs are first compared by random projections, whose cosines near 0.95 have an error of 0.006. Only pairs within
@@ -46,35 +50,72 @@ class Leak:
     cosine: float
     same: bool
     """Whether all features are equal, as those of two copies of one file."""
+    duplicate_score: float = 0.0
+    """Of the same footage in both, see `vidpipe.similarity.duplicates`; 0 where only the pictures look alike."""
 
 
-def find_leaks(subsets: Subsets, *, min_cosine: float = MIN_COSINE) -> list[Leak]:
+_Places = Mapping[str, tuple[str, SequenceDataset, int]]
+"""By video, its subset, and where its sequence is."""
+
+
+def find_leaks(subsets: Subsets, store: FeatureStore | None = None, *, min_cosine: float = MIN_COSINE) -> list[Leak]:
     """Find all pairs of videos in different subsets that are the same, or nearly.
 
     Args:
         subsets: `train`, `val` and `test`.
+        store: the features with their times, to find the same footage where it was altered; None to look for videos
+            whose pictures look alike all the time.
         min_cosine: the cosine from which on a pair is reported.
 
     Returns:
-        The pairs, most alike first.
+        The pairs, those with the same footage first, then most alike first.
     """
+    places = {
+        video_id: (name, dataset, number)
+        for name, dataset in subsets.items()
+        for number, video_id in enumerate(dataset.video_ids)
+    }
+    centre = _centre(subsets)
+    alike = {(leak.video, leak.other): leak for leak in _find_alike(subsets, places, centre, min_cosine)}
+    for (one, other), score in ({} if store is None else _find_duplicates(places, store)).items():
+        leak = alike.get((one, other)) or alike.get((other, one)) or _leak(places, one, other, centre)
+        alike[leak.video, leak.other] = replace(leak, duplicate_score=round(score, 3))
+    return sorted(alike.values(), key=lambda leak: (-leak.duplicate_score, -leak.cosine))
+
+
+def _find_duplicates(places: _Places, store: FeatureStore) -> dict[tuple[str, str], float]:
+    """The scores of pairs in different subsets with the same footage."""
+    index = read_index(store, sorted(places))
+    names = [places[video_id][0] for video_id in index.ids]
+    pairs = find_pairs(index, num_nearest=NUM_NEAREST, is_wanted=lambda one, other: names[one] != names[other])
+    return {(index.ids[pair.one], index.ids[pair.other]): pair.score for pair in pairs}
+
+
+def _centre(subsets: Subsets) -> NDArray[np.float32]:
+    """The mean over all videos, (3 · D,)."""
+    total = sum(rows.sum(axis=0) for dataset in subsets.values() if len(dataset) for rows in _thirds(dataset))
+    return np.asarray(total / sum(map(len, subsets.values())), np.float32)
+
+
+def _find_alike(subsets: Subsets, places: _Places, centre: NDArray[np.float32], min_cosine: float) -> Iterator[Leak]:
     filled = {name: dataset for name, dataset in subsets.items() if len(dataset)}
-    centre = sum(rows.sum(axis=0) for dataset in filled.values() for rows in _thirds(dataset))
-    centre = np.asarray(centre / sum(map(len, filled.values())), np.float32)  # (3 · D,)
     projection = np.random.default_rng(0).standard_normal((len(centre), NUM_PROJECTED), np.float32)
     projected = {
         name: _unit(np.concatenate([(rows - centre) @ projection for rows in _thirds(dataset)]))
         for name, dataset in filled.items()
     }
-    leaks = []
     for one, other in combinations(filled, 2):
         for i, j in _alike(projected[one], projected[other], min_cosine - MARGIN):
-            pair = (filled[one].sequence(i), filled[other].sequence(j))
-            first, second = _unit(np.stack([_thirds_of(sequence.float().numpy()) for sequence in pair]) - centre)
-            if (cosine := float(first @ second)) >= min_cosine:
-                names = (filled[one].video_ids[i], one, filled[other].video_ids[j], other)
-                leaks.append(Leak(*names, round(min(cosine, 1.0), 4), torch.equal(*pair)))
-    return sorted(leaks, key=lambda leak: -leak.cosine)
+            leak = _leak(places, filled[one].videos[i].video_id, filled[other].videos[j].video_id, centre)
+            if leak.cosine >= min_cosine:
+                yield leak
+
+
+def _leak(places: _Places, video: str, other: str, centre: NDArray[np.float32]) -> Leak:
+    (split, dataset, number), (other_split, other_dataset, other_number) = places[video], places[other]
+    pair = dataset.sequence(number), other_dataset.sequence(other_number)
+    first, second = _unit(np.stack([_thirds_of(sequence.float().numpy()) for sequence in pair]) - centre)
+    return Leak(video, split, other, other_split, round(min(float(first @ second), 1.0), 4), torch.equal(*pair))
 
 
 def _alike(rows: NDArray[np.float32], others: NDArray[np.float32], min_cosine: float) -> Iterator[tuple[int, int]]:

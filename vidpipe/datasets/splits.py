@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import chain
 from random import Random
 
+from vidpipe.datasets.groups import DUPLICATES_OF
 from vidpipe.datasets.official import ucf101_group
 from vidpipe.errors import LabelsError, UsageError, count_of, first_few
 from vidpipe.records import LabeledVideo
@@ -208,6 +209,8 @@ def _grouping(videos: Sequence[LabeledVideo]) -> str:
             "no groups: each video is its own group; "
             "if clips come from one source, name the sources with --group-by or a column group"
         )
+    if any(group.startswith(DUPLICATES_OF) for group in groups):
+        return f"groups of duplicates: {count_of(len(groups), 'group')} of {count_of(len(videos), 'video')}"
     from_names = all(video.group in (None, ucf101_group(video.video_id)) for video in videos)
     alone = sum(not video.group for video in videos)
     return f"groups from {'UCF101 file names' if from_names else 'the labels'}: {count_of(len(groups), 'group')}" + (

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidpipe.config import LabelsConfig
-from vidpipe.datasets.groups import group_by_pattern
+from vidpipe.datasets.duplicate_groups import group_by_duplicates
+from vidpipe.datasets.groups import BY_DUPLICATES, group_by_pattern
 from vidpipe.datasets.intervals import has_intervals
 from vidpipe.datasets.labels import labels_from_folders, labels_table, read_labels
 from vidpipe.datasets.streams import Stores, keep_common, name_stores
@@ -40,7 +41,8 @@ def label_store(
         labels: a CSV file or official lists, see `vidpipe.datasets.labels.read_labels`; None uses the folders' names.
         official_split: 1, 2 or 3: which split of official lists.
         skip_missing: leave out labels whose video is not in the store; without it, they are an error.
-        group_by: a column of the CSV that names the groups, or else a regular expression over the videos' ids.
+        group_by: a column of the CSV that names the groups; or else `duplicates`, for groups of videos with the same
+            footage; or else a regular expression over the videos' ids.
         video_column: the column of the CSV that names the videos; None finds it by its usual names.
         label_column: the column of the CSV that holds the labels; None finds it by its usual names.
 
@@ -90,6 +92,8 @@ def _label_stores(
     )
     if group_by is None or group_column is not None:
         return videos
+    if group_by == BY_DUPLICATES:
+        return group_by_duplicates(stores[0], videos)
     no_column = f"{labels} has no such column" if table is not None else "official lists have no columns"
     return group_by_pattern(videos, group_by, no_column=no_column)
 
@@ -107,6 +111,8 @@ def _labels_from_folders(
     videos = labels_from_folders(video_id for video_id in video_ids if video_id not in gone)
     if group_by is None:
         return videos
+    if group_by == BY_DUPLICATES:
+        return group_by_duplicates(stores[0], videos)
     return group_by_pattern(videos, group_by, no_column="labels from folders have no columns")
 
 

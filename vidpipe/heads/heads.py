@@ -7,13 +7,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from vidpipe.config import LINEAR_HEADS, TrainConfig
+from vidpipe.config import SEEDLESS_HEADS, TrainConfig
 from vidpipe.heads.calibration import MIN_CALIBRATION_VIDEOS, fit_temperature
 from vidpipe.heads.inputs import resolve_input
 from vidpipe.heads.motion import Motion, masked_mean, step_mask
@@ -22,6 +22,7 @@ __all__ = [
     "HEADS",
     "MIN_DIM_TO_PROJECT",
     "MIN_SCALE",
+    "NEIGHBOUR_BANDWIDTH",
     "SEE_CELLS",
     "STATISTICS",
     "AttentionHead",
@@ -30,6 +31,7 @@ __all__ = [
     "Head",
     "LinearHead",
     "MeanHead",
+    "NeighboursHead",
     "ProjectedHead",
     "RecurrentHead",
     "StatisticsHead",
@@ -44,6 +46,9 @@ _Cell = type[nn.LSTM] | type[nn.GRU]
 MIN_DIM_TO_PROJECT = 512
 """What a recurrent head sees is projected where it has more numbers: flow's 486 are not."""
 MIN_SCALE = 1e-6
+NEIGHBOUR_COMPONENTS, NEIGHBOUR_BANDWIDTH = 64, 0.1
+MIN_VOTE = 1e-4
+"""Of a class without near videos."""
 
 
 class Head(nn.Module, ABC):
@@ -310,6 +315,56 @@ class StatisticsHead(LinearHead):
         return torch.cat([statistic(seen, lengths) for statistic in self._statistics], dim=1)
 
 
+class NeighboursHead(Head):
+    """Votes of the labelled videos, each with the weight exp(cosine / bandwidth): only near ones count.
+
+    It keeps the videos: their statistics over time, centred and scaled, on principal components and of length 1.
+    Nadaraya 1964; few labelled videos are enough, as in the matching networks of Vinyals et al. 2016.
+    """
+
+    centre: Tensor
+    """(F,)"""
+    scale: Tensor
+    """(F,)"""
+    examples: Tensor
+    """(M, P) the labelled videos, each of length 1."""
+    example_class: Tensor
+    """(M,) int64"""
+
+    def __init__(self, motion: Motion, num_classes: int, config: TrainConfig) -> None:
+        super().__init__(motion, num_classes)
+        names = str(config.statistics).split(",")
+        self._statistics = [STATISTICS[name][1] for name in names]
+        size = motion.dim * sum(STATISTICS[name][0] for name in names)
+        self.register_buffer("centre", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+        self.components = Components(size, NEIGHBOUR_COMPONENTS)
+        self.register_buffer("examples", torch.zeros(0, NEIGHBOUR_COMPONENTS))
+        self.register_buffer("example_class", torch.zeros(0, dtype=torch.int64))
+
+    def pool(self, seen: Tensor, lengths: Tensor) -> Tensor:
+        """Compute the statistics: (N, T, M · D) -> (N, F)"""
+        return torch.cat([statistic(seen, lengths) for statistic in self._statistics], dim=1)
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        """Embed statistics: (N, F) -> (N, P), each of length 1"""
+        return nn.functional.normalize(self.components((pooled - self.centre) / self.scale), dim=1)
+
+    def classify(self, seen: Tensor, lengths: Tensor) -> Tensor:
+        """See `Head.classify`; the logits are the logarithms of the votes."""
+        cosines = self.embed(self.pool(seen, lengths)) @ self.examples.T  # (N, P) @ (P, M) -> (N, M)
+        weights = (cosines / NEIGHBOUR_BANDWIDTH).softmax(dim=1)
+        of_class = nn.functional.one_hot(self.example_class, self.num_classes).to(weights)  # (M, K)
+        return (weights @ of_class + MIN_VOTE).log()
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *arguments: Any) -> None:
+        for name in ("examples", "example_class"):  # as many as the training had
+            stored = state_dict.get(f"{prefix}{name}")
+            if stored is not None:
+                setattr(self, name, torch.empty_like(stored, device=self.examples.device))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
 class Ensemble(Head):
     """Heads of one kind with different initial weights; the prediction is the mean of their probabilities."""
 
@@ -399,6 +454,7 @@ HEADS: Mapping[str, Callable[[Motion, int, TrainConfig], Head]] = {
     "attention": AttentionHead,
     "tcn": TCNHead,
     "transformer": TransformerHead,
+    "neighbours": NeighboursHead,
     "mean": lambda motion, num_classes, config: MeanHead(motion, num_classes),
     "statistics": lambda motion, num_classes, config: StatisticsHead(
         motion, num_classes, str(config.statistics).split(",")
@@ -413,7 +469,7 @@ SEE_CELLS = ("attention",)
 def build_head(
     name: str, dim: int, num_classes: int, config: TrainConfig, *, kind: str = "image", num_cells: int = 1
 ) -> Head:
-    """Build an untrained head, or an `Ensemble` of them; a linear head is always alone.
+    """Build an untrained head, or an `Ensemble` of them; a head that no seed changes is always alone.
 
     The baseline `mean` uses raw features, each divided by its own deviation, whatever the config says.
 
@@ -439,6 +495,6 @@ def build_head(
         scale_sharing=float(config.scale_sharing or 0),
         num_cells=num_cells if name in SEE_CELLS else 1,
     )
-    num_members = 1 if name in LINEAR_HEADS else config.ensemble
+    num_members = 1 if name in SEEDLESS_HEADS else config.ensemble
     members = [HEADS[name](motion, num_classes, config) for _ in range(num_members)]
     return members[0] if len(members) == 1 else Ensemble(members)

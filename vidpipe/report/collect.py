@@ -11,11 +11,11 @@ from typing import Any
 from vidpipe.datasets.streams import kind_of
 from vidpipe.heads.members import BASELINE
 from vidpipe.report.heated import read_heated
-from vidpipe.report.thumbnails import THUMBNAIL_PIXELS, Thumbnail, read_thumbnails
 from vidpipe.runs.metrics import Evaluation
 from vidpipe.runs.run import Run
 from vidpipe.runs.tables import FoldRow, PredictionRow
 from vidpipe.video.files import find_videos
+from vidpipe.video.thumbnails import THUMBNAIL_PIXELS, Thumbnail, read_thumbnails
 
 __all__ = [
     "Case",

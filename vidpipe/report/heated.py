@@ -12,9 +12,9 @@ from vidpipe.errors import UsageError, VidpipeError
 from vidpipe.explain.contact import describe_margin, draw_row
 from vidpipe.explain.explanation import ExplainedVideo, StreamExplanation
 from vidpipe.records import VideoFile
-from vidpipe.report.thumbnails import NUM_THUMBNAILS, THUMBNAIL_PIXELS, TIMEOUT_SECONDS, Thumbnail, jpeg_uri
 from vidpipe.runs.run import Run
 from vidpipe.stages.explain import Question, explain
+from vidpipe.video.thumbnails import NUM_THUMBNAILS, THUMBNAIL_PIXELS, TIMEOUT_SECONDS, Thumbnail, jpeg_uri
 
 __all__ = ["Heated", "read_heated"]
 

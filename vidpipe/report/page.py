@@ -20,13 +20,13 @@ from vidpipe.html_pages import render_page, write_whole
 from vidpipe.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, axis_over
 from vidpipe.report.collect import Report, Score
 from vidpipe.report.compare import Comparison
-from vidpipe.report.thumbnails import THUMBNAIL_PIXELS
 from vidpipe.runs.background_check import CONTROLS
 from vidpipe.runs.confusion import ConfusionMatrix
 from vidpipe.runs.curves import learning_curves
 from vidpipe.runs.metrics import Evaluation, FoldScores
 from vidpipe.runs.run import EVALUATION_SETS, Run
 from vidpipe.runs.tables import Epoch, row_cells
+from vidpipe.video.thumbnails import THUMBNAIL_PIXELS
 
 __all__ = ["write_comparison", "write_report"]
 

@@ -41,6 +41,8 @@ __all__ = [
     "find_training_folder",
     "finish_replacement",
     "open_training_folder",
+    "replace_folder",
+    "sync_tree",
 ]
 
 RUN_FORMAT, TRAINING_FORMAT = "vidpipe-run", "vidpipe-training"
@@ -131,10 +133,10 @@ class TrainingFolder:
                 shutil.copytree(path, writing / path.name)
             for path in self.path.glob("history_*.csv"):
                 shutil.copyfile(path, writing / path.name)
-            _sync_tree(writing)
+            sync_tree(writing)
         except OSError as error:
             raise RunError(f"{self.run_path}: the run cannot be written ({error})") from error
-        _replace(self.run_path.resolve(), writing)
+        replace_folder(self.run_path.resolve(), writing)
         self._is_done = True
 
     def remove(self) -> None:
@@ -295,8 +297,17 @@ def _read_json(path: Path) -> dict[str, Any]:
 # Replacing a folder
 
 
-def _replace(target: Path, writing: Path) -> None:
-    """Put `writing` in the place of `target`. At any moment `target` is one of the two, or `new/` is complete."""
+def replace_folder(target: Path, writing: Path) -> None:
+    """Put a folder in the place of another. At any moment `target` is one of the two, or `new/` is complete.
+
+    Args:
+        target: the folder to replace; it need not exist.
+        writing: the new folder, in a folder of its own on the same file system.
+
+    Raises:
+        RunError: the old folder cannot be renamed.
+        OSError: the new one cannot be renamed.
+    """
     if not target.exists() or not any(target.iterdir()):
         writing.replace(target)
     elif not _exchange(writing, target):
@@ -338,7 +349,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
     """Sync all files of a folder, and their names, to disk."""
     for parent, _, names in os.walk(folder):
         for name in names:

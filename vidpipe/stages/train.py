@@ -142,7 +142,7 @@ def train(
         cross_validation = _cross_validate(subsets, protocol, session, check)
         background_check = check.finish(tested.own.fusion, subsets) if check else None
         saved = _refit(tested, subsets, session)
-        leaks = tuple(find_leaks(subsets))
+        leaks = tuple(find_leaks(subsets, first))
         results = _Results(protocol.split, subsets, scores, cross_validation, leaks, timelines, background_check)
         warnings = (*label_warnings, *conflict_warnings, *split_warnings)
         run = _make_run(named, results, saved, session, warnings)

@@ -3,17 +3,14 @@
 The page opens from disk. It fetches only the videos, which stay where they are, by paths relative to the page.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes
 
-from markupsafe import Markup
-
 from vidpipe.errors import UsageError, VidpipeError, count_of, first_few
-from vidpipe.html_pages import render_page, write_whole
+from vidpipe.html_pages import render_page, script_json, write_whole
 from vidpipe.records import Curve, Segment, Timeline
 from vidpipe.timeline.colours import class_colours, labels_of
 from vidpipe.timeline.thinning import thin_curve
@@ -56,7 +53,7 @@ def write_page(
             for timeline in shown
         ],
     }
-    page = render_page("vidpipe.timeline", "timeline.html", assets="timeline", data=_script_json(data), failed=failed)
+    page = render_page("vidpipe.timeline", "timeline.html", assets="timeline", data=script_json(data), failed=failed)
     write_whole(page, out, kind="the page", error=VidpipeError)
 
 
@@ -113,9 +110,3 @@ def _address(video: Path, page: Path) -> str:
     """The URL of a video, relative to the page: `./videos/a%20b.mp4`"""
     relative = os.path.relpath(os.path.abspath(video), os.path.dirname(os.path.abspath(page)))
     return "./" + quote_from_bytes(os.fsencode(relative).replace(os.fsencode(os.sep), b"/"))
-
-
-def _script_json(value: Any) -> Markup:
-    """Return JSON that stays data inside a script element, whatever texts it holds."""
-    text = json.dumps(value, separators=(",", ":"))  # ASCII: also without line separators and lone surrogates
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

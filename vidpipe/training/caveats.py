@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from vidpipe.datasets.groups import DUPLICATES_OF
 from vidpipe.datasets.leaks import Leak
 from vidpipe.datasets.sequences import SequenceDataset, Subsets
 from vidpipe.errors import count_of
@@ -33,6 +34,8 @@ def split_caveats(subsets: Subsets, leaks: Sequence[Leak], *, has_folds: bool) -
     num_groups = len({video.group for video in videos if video.group})
     if num_groups == 0:
         yield "no groups are known: clips of one source may be in both training and test; name them with --group-by"
+    elif any(video.group and video.group.startswith(DUPLICATES_OF) for video in videos):
+        yield "the groups are of duplicates: other clips of one source may be in both training and test"
     elif num_groups < MIN_GROUPS:
         yield f"only {count_of(num_groups, 'group')}: the metrics depend on which of them are in the test set"
     yield from _test_set_caveats(subsets["test"], num_groups, has_folds=has_folds)

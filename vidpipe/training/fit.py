@@ -1,4 +1,4 @@
-"""Fit a head to the training set: a linear head by logistic regression, others by AdamW with early stopping."""
+"""Fit a head to the training set: a linear head by logistic regression, neighbours at once, others by AdamW."""
 
 import copy
 import math
@@ -15,12 +15,13 @@ from vidpipe.backbones.image import choose_device
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset, Subsets
 from vidpipe.errors import TrainingError, first_few
-from vidpipe.heads.heads import Ensemble, Head, LinearHead, ProjectedHead, RecurrentHead, build_head
+from vidpipe.heads.heads import Ensemble, Head, LinearHead, NeighboursHead, ProjectedHead, RecurrentHead, build_head
 from vidpipe.heads.inputs import resolve_input
 from vidpipe.heads.motion import step_mask
 from vidpipe.runs.tables import Epoch
 from vidpipe.training.augmentation import augment, mix
 from vidpipe.training.linear import fit_linear
+from vidpipe.training.neighbours import fit_neighbours
 
 __all__ = [
     "Callbacks",
@@ -105,17 +106,24 @@ def fit_head(
         head = build_head(name, training.dim, training.num_classes, config, num_cells=training.num_cells)
         head.motion.fit((batch.features, batch.lengths) for batch in subsets["train"].batches(32))
         subsets = {subset: _reduced(head, subsets[subset]) for subset in ("train", "val")}
-        if isinstance(head, LinearHead):
-            fit_linear(head, subsets["train"], config)
+        if isinstance(head, LinearHead | NeighboursHead):
+            _fit_at_once(head, subsets["train"], config)
             history = [Epoch(1, *_loss_and_top1(head, given["train"]), *_validate(head, given["val"]))]
             callbacks.on_epoch(history[0])
         else:
             _fit_components(head, subsets["train"])
             state, num_epochs = resume_from or Checkpoint(), max_epochs or config.epochs or MAX_EPOCHS
             history = _fit_members(head.to(device), subsets, config, callbacks, state, num_epochs)
-            if config.calibrate and len(subsets["val"]):
-                head.calibrate(compute_uncalibrated_logits(head, given["val"]), given["val"].class_index)
+        if config.calibrate and len(subsets["val"]) and not isinstance(head, LinearHead):
+            head.calibrate(compute_uncalibrated_logits(head, given["val"]), given["val"].class_index)
     return head.to(device).eval(), history
+
+
+def _fit_at_once(head: LinearHead | NeighboursHead, training: SequenceDataset, config: TrainConfig) -> None:
+    if isinstance(head, NeighboursHead):
+        fit_neighbours(head, training)
+    else:
+        fit_linear(head, training, config)
 
 
 def resolve_steps(config: TrainConfig, num_videos: int) -> TrainConfig:
@@ -348,7 +356,7 @@ def compute_logits(head: Head, dataset: SequenceDataset, batch_size: int = 256) 
     head.eval()
     people = dataset.by_person()
     seen = _reduced(head, people)
-    device = next(head.parameters()).device
+    device = head.temperature.device
     order = seen.by_length()
     batches = (batch.to(device) for batch in seen.batches(batch_size, order=order))
     logits = torch.cat([head(batch.features, batch.lengths).cpu() for batch in batches])[order.argsort()]

@@ -18,7 +18,7 @@ from vidpipe.heads.heads import LinearHead
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
-__all__ = ["MAX_CROSS_FITTED_VIDEOS", "fit_joined", "fit_linear", "quiet_about_few_videos"]
+__all__ = ["MAX_CROSS_FITTED_VIDEOS", "block_scales", "fit_joined", "fit_linear", "quiet_about_few_videos"]
 
 MAX_CROSS_FITTED_VIDEOS = 2000
 """With more videos, the other folds would only take longer."""
@@ -93,7 +93,7 @@ def _joined_statistics(
     columns = []
     for head, training in zip(heads, trainings, strict=True):
         pooled = _pooled(head, training)  # (N, F)
-        centre, scale = pooled.mean(axis=0), _block_scales(pooled, training.dim)
+        centre, scale = pooled.mean(axis=0), block_scales(pooled, training.dim)
         if len(heads) > 1:
             scale = scale * np.float32(math.sqrt(len(heads)))
         pooled -= centre
@@ -177,8 +177,8 @@ def _pooled(head: LinearHead, dataset: SequenceDataset) -> NDArray[np.float32]:
     return rows
 
 
-def _block_scales(pooled: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
-    """(F,) the deviation of each block of `dim`, times √F: the scaled rows then have a length of about 1."""
+def block_scales(pooled: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    """Return the deviation of each block of `dim` columns, times √F, (F,): scaled rows have lengths of about 1."""
     blocks = np.split(pooled, pooled.shape[1] // dim, axis=1)  # F / D views, (N, D)
     deviation = np.sqrt([block.var(axis=0).mean() for block in blocks]).repeat(dim)  # (F,)
     return np.where(deviation > 0, deviation, 1) * np.float32(math.sqrt(pooled.shape[1]))

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,19 @@ from numpy.typing import NDArray
 from vidpipe.config import Sampling
 from vidpipe.records import FrameBatch, Preprocessing, VideoFailure, VideoFile
 from vidpipe.video.decoding import decode_videos
+from vidpipe.video.reader import VideoReader, read_frames
+from vidpipe.video.sampling import ROUNDING_SECONDS
 from vidpipe.video.view import View
 
-__all__ = ["NUM_THUMBNAILS", "THUMBNAIL_PIXELS", "TIMEOUT_SECONDS", "Thumbnail", "jpeg_uri", "read_thumbnails"]
+__all__ = [
+    "NUM_THUMBNAILS",
+    "THUMBNAIL_PIXELS",
+    "TIMEOUT_SECONDS",
+    "Thumbnail",
+    "jpeg_uri",
+    "read_frames_at",
+    "read_thumbnails",
+]
 
 NUM_THUMBNAILS = 6
 THUMBNAIL_PIXELS = 144
@@ -82,3 +93,41 @@ def jpeg_uri(frame: NDArray[np.uint8]) -> str:
     stream = io.BytesIO()
     Image.fromarray(frame).save(stream, "JPEG", quality=JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def read_frames_at(path: Path, seconds: Sequence[float]) -> tuple[Thumbnail, ...]:
+    """Read the frames on screen at some times, whole and small.
+
+    Args:
+        path: the video's file.
+        seconds: presentation times; one before the first frame or after the last gives that frame.
+
+    Returns:
+        A frame for each time.
+
+    Raises:
+        VideoError: the file cannot be read.
+    """
+    places: list[int] = []
+
+    def choose(reader: VideoReader) -> list[int]:
+        on_screen = np.searchsorted(reader.pts_seconds, np.asarray(seconds) + ROUNDING_SECONDS, side="right") - 1
+        places[:] = np.clip(on_screen, 0, len(reader.pts_seconds) - 1).tolist()
+        return sorted(set(places))
+
+    reader, frames = read_frames(path, choose)
+    chosen = sorted(set(places))
+    height, width = frames.shape[1:3]
+    scale = THUMBNAIL_PIXELS / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = {
+        place: Thumbnail(float(reader.pts_seconds[place]), _small_uri(frame, size))
+        for place, frame in zip(chosen, frames, strict=True)
+    }
+    return tuple(small[place] for place in places)
+
+
+def _small_uri(frame: NDArray[np.uint8], size: tuple[int, int]) -> str:
+    from PIL import Image
+
+    return jpeg_uri(np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)))

@@ -1,0 +1,1 @@
+"""Feature sequences compared with each other: shortlists, alignment in time, duplicates."""

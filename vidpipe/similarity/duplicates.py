@@ -1,0 +1,198 @@
+"""Pairs of videos that show the same footage, and groups of them."""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.config import DUPLICATE_THRESHOLD
+from vidpipe.similarity.alignment import Alignment, align
+from vidpipe.similarity.extension import extend
+from vidpipe.similarity.sequences import MAX_KEPT, SequenceIndex
+from vidpipe.similarity.shortlist import nearest
+
+__all__ = ["DuplicatePair", "find_pairs", "group_pairs"]
+
+WEAK_THRESHOLD = 6.0
+"""Score of a pair that is reported where a third video, a duplicate of both, has them at the same times."""
+MIN_CORRELATION = 2.0
+"""Times the deviation of chance: of long videos, a lower one may be a slow change that both have."""
+MIN_COSINE, NUM_WITHOUT_MIN = 0.5, 512
+"""Between the mean features of two pieces that are aligned at all: altered copies have 0.63 or more. Among few pieces,
+whose common mean is near to each of them, a cosine says little, and all are aligned."""
+NUM_NEAREST = 40
+"""Pieces that each piece is aligned with, at most, by default."""
+MAX_PIECES = 4
+"""Pairs of pieces of two videos that are aligned, at most: those with the nearest means."""
+BLOCK_VIDEOS = MAX_KEPT // 3
+MAX_CLOSED = 64
+"""Videos of a group whose pairs are all compared, at most."""
+
+
+@dataclass(frozen=True)
+class DuplicatePair:
+    """Two videos with the same footage."""
+
+    one: int
+    other: int
+    """Numbers of the videos in the index; `one` is smaller."""
+    alignment: Alignment
+    """Of the first video's time with the other's."""
+
+    score: float
+    """The evidence of the alignment, in standard deviations of what chance gives in this store."""
+
+
+def find_pairs(
+    index: SequenceIndex,
+    *,
+    threshold: float = DUPLICATE_THRESHOLD,
+    num_nearest: int = NUM_NEAREST,
+    is_wanted: Callable[[int, int], bool] = lambda one, other: True,
+    on_progress: Callable[[str, int, int], None] = lambda step, done, total: None,
+) -> list[DuplicatePair]:
+    """Find all pairs of videos with the same footage.
+
+    Args:
+        index: the sequences.
+        threshold: the score from which on a pair counts.
+        num_nearest: pieces that each piece is aligned with, at most.
+        is_wanted: returns whether a pair of numbers is looked at.
+        on_progress: called with the step (`shortlisting`, `comparing`), and how much of it is done of how much.
+
+    Returns:
+        The pairs, the highest score first.
+    """
+    pieces = _candidates(index, num_nearest, on_progress)
+    videos = index.video_of_piece[pieces]
+    starts = np.flatnonzero(np.any(np.diff(videos, axis=0, prepend=-1), axis=1))
+    found: dict[tuple[int, int], DuplicatePair] = {}
+    for done, (start, stop) in enumerate(pairwise([*starts.tolist(), len(pieces)]), 1):
+        one, other = videos[start].tolist()
+        pair = _compared(index, one, other, pieces[start:stop]) if is_wanted(one, other) else None
+        if pair is not None and pair.score >= min(threshold, WEAK_THRESHOLD):
+            found[one, other] = pair
+        on_progress("comparing", done, len(starts))
+    strong = {pair: one for pair, one in found.items() if _is_strong(index, one, threshold)}
+    strong |= _closed(index, strong, found, is_wanted)
+    return sorted((_extended(index, one) for one in strong.values()), key=lambda one: (-one.score, one.one, one.other))
+
+
+def _is_strong(index: SequenceIndex, pair: DuplicatePair, threshold: float) -> bool:
+    return pair.score >= threshold and pair.alignment.correlation >= MIN_CORRELATION * index.chance
+
+
+def _candidates(
+    index: SequenceIndex, num_nearest: int, on_progress: Callable[[str, int, int], None]
+) -> NDArray[np.int64]:
+    """The pairs of pieces to align, (C, 2), pair by pair of videos, those with the nearest means first.
+
+    Pairs of the same videos, which are kept in memory, are near to each other.
+    """
+    videos = index.video_of_piece
+    min_cosine = MIN_COSINE if len(videos) > NUM_WITHOUT_MIN else -1.0
+    found, found_cosines = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
+    for start, numbers, cosines in nearest(index.vectors, index.vectors, num_nearest + 1):
+        on_progress("shortlisting", start, len(videos))
+        row, column = np.nonzero(cosines >= min_cosine)
+        pieces = np.stack([start + row, numbers[row, column]], axis=1)
+        pieces = np.where(np.diff(videos[pieces], axis=1) < 0, pieces[:, ::-1], pieces)
+        differ = np.diff(videos[pieces], axis=1)[:, 0] != 0
+        found.append(pieces[differ])
+        found_cosines.append(cosines[row, column][differ])
+    pieces, first = np.unique(np.concatenate(found), axis=0, return_index=True)
+    one, other = videos[pieces].T
+    nearness = -np.concatenate(found_cosines)[first]
+    return pieces[np.lexsort([nearness, other, one, other // BLOCK_VIDEOS, one // BLOCK_VIDEOS])]
+
+
+def _compared(index: SequenceIndex, one: int, other: int, pieces: NDArray[np.int64]) -> DuplicatePair | None:
+    """The best alignment of some pairs of pieces of two videos, the likeliest first."""
+    alignment = _identical(index, one, other)
+    for piece, its_piece in pieces[:MAX_PIECES].tolist() if alignment is None else ():
+        found = align(index.changes(one, piece), index.changes(other, its_piece))
+        if found is not None and (alignment is None or found.evidence > alignment.evidence):
+            alignment = found
+    return None if alignment is None else DuplicatePair(one, other, alignment, alignment.evidence / index.chance)
+
+
+def _identical(index: SequenceIndex, one: int, other: int) -> Alignment | None:
+    """The alignment of two videos with equal features, as of two copies of one file, of any length."""
+    first, second = index.features[one], index.features[other]
+    if first.shape != second.shape or not np.array_equal(first[0], second[0]) or not np.array_equal(first, second):
+        return None
+    offset = float(index.pts_seconds[other][0] - index.pts_seconds[one][0])
+    return Alignment(1.0, len(first), 1.0, offset, 0.0, index.store.info(index.ids[one]).duration_seconds)
+
+
+def _closed(
+    index: SequenceIndex,
+    strong: Mapping[tuple[int, int], DuplicatePair],
+    weak: Mapping[tuple[int, int], DuplicatePair],
+    is_wanted: Callable[[int, int], bool],
+) -> dict[tuple[int, int], DuplicatePair]:
+    """The weak pairs of a group that a third video confirms: the lines over it and the pair's own agree."""
+    lines: dict[int, dict[int, Alignment]] = defaultdict(dict)
+    for (one, other), pair in strong.items():
+        lines[one][other], lines[other][one] = pair.alignment, pair.alignment.reversed()
+    confirmed = {}
+    for group in group_pairs(strong):
+        for one, other in combinations(group[:MAX_CLOSED], 2):
+            common = lines[one].keys() & lines[other].keys()
+            if (one, other) in strong or not common or not is_wanted(one, other):
+                continue
+            pair = weak.get((one, other)) or _compared_anew(index, one, other)
+            if pair is not None and pair.score >= WEAK_THRESHOLD:
+                both = [index.changes(number) for number in (one, other)]
+                spacing = max((its.spacing_seconds for its in both if len(its) > 1), default=0.0)
+                if any(_agree(pair.alignment, lines[one][third], lines[third][other], spacing) for third in common):
+                    confirmed[one, other] = pair
+    return confirmed
+
+
+def _compared_anew(index: SequenceIndex, one: int, other: int) -> DuplicatePair | None:
+    """Two videos compared that are not in each other's shortlist."""
+    first, second = (np.flatnonzero(index.video_of_piece == number) for number in (one, other))
+    order = np.argsort(-(index.vectors[first] @ index.vectors[second].T), axis=None)
+    rows, columns = np.unravel_index(order[:MAX_PIECES], (len(first), len(second)))
+    return _compared(index, one, other, np.stack([first[rows], second[columns]], axis=1))
+
+
+def _agree(direct: Alignment, first: Alignment, second: Alignment, spacing_seconds: float) -> bool:
+    """Whether a line, and the way over a third video, lead to the same time: at the middle of the stretch."""
+    middle = (direct.start_seconds + direct.stop_seconds) / 2
+    return abs(second.other_time(first.other_time(middle)) - direct.other_time(middle)) <= spacing_seconds
+
+
+def _extended(index: SequenceIndex, pair: DuplicatePair) -> DuplicatePair:
+    """The pair with the stretch over all rows, where it was found in pieces of longer videos."""
+    one, other = index.changes(pair.one), index.changes(pair.other)
+    return replace(pair, alignment=extend(one, other, pair.alignment))
+
+
+def group_pairs(pairs: Collection[tuple[int, int]]) -> list[list[int]]:
+    """Join pairs into groups: the connected components.
+
+    Args:
+        pairs: of numbers.
+
+    Returns:
+        The groups, each sorted, the first number of each in order.
+    """
+    root: dict[int, int] = {}
+
+    def find(number: int) -> int:
+        while root.setdefault(number, number) != number:
+            number = root[number]
+        return number
+
+    for one, other in sorted(pairs):
+        first, second = sorted((find(one), find(other)))
+        root[second] = first
+    groups = defaultdict(list)
+    for number in sorted(root):
+        groups[find(number)].append(number)
+    return [groups[first] for first in sorted(groups)]
