@@ -21,8 +21,7 @@ from vidpipe.cli.tables import show_table
 from vidpipe.config import SEARCH_SETTINGS, ExtractConfig, make_config
 
 if TYPE_CHECKING:
-    from vidpipe.search.similar import SimilarVideo
-    from vidpipe.stages.search import SimilarResult
+    from vidpipe.search.similar import SimilarResult, SimilarVideo
 
 __all__ = ["similar"]
 
