@@ -37,7 +37,7 @@ def _halved(picture: Picture) -> Picture:
 def _bordered(picture: Picture) -> Picture:
     """A black frame around the picture, 8 % of it at each side."""
     height, width = picture.shape[0] // 24 * 2, picture.shape[1] // 24 * 2
-    return np.pad(picture, ((height, height), (width, width), (0, 0)))
+    return np.asarray(np.pad(picture, ((height, height), (width, width), (0, 0))), np.uint8)
 
 
 def _with_logo(picture: Picture) -> Picture:
@@ -60,7 +60,7 @@ def _with_subtitles(picture: Picture) -> Picture:
 
 
 def _brighter(picture: Picture) -> Picture:
-    return np.clip(picture.astype(np.float32) * 1.25 + 20, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(picture.astype(np.float32) * 1.25 + 20, 0, 255), np.uint8)
 
 
 COPIES: Mapping[str, Copy] = {
@@ -130,4 +130,4 @@ def _read(path: Path) -> tuple[list[Picture], float]:
 
 def _decoded(container: "av.container.InputContainer") -> Iterator[tuple[float, Picture]]:
     for frame in container.decode(video=0):
-        yield float(frame.time or 0), frame.to_ndarray(format="rgb24")
+        yield float(frame.time or 0), np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +162,13 @@ class SimilarSearch:
 
     def _random_score(self, frames: Floats) -> float:
         """The median similarity of the query with videos chosen at random."""
+        return float(np.median([_chamfer(frames @ piece.T) for piece in self._random_pieces]))
+
+    @cached_property
+    def _random_pieces(self) -> list[Floats]:
         num_pieces = len(self._index.vectors)
         chosen = np.random.default_rng(0).choice(num_pieces, min(NUM_RANDOM, num_pieces), replace=False)
-        return float(np.median([_chamfer(frames @ self._piece(piece).T) for piece in chosen]))
+        return [self._piece(piece) for piece in chosen.tolist()]
 
     def _found(
         self, rank: int, sequence: TimedFeatures, video: int, match: "_Match", frames: Floats, doubtful_below: float

@@ -196,7 +196,7 @@ def _lines_of(sparse: Changes, dense: Changes, min_share: float) -> Times:
 def _symmetric(limit: float, step: float) -> Times:
     """Multiples of a step from -limit to limit."""
     number = max(0, math.floor(limit / step + 1e-6))
-    return np.arange(-number, number + 1) * step
+    return np.asarray(np.arange(-number, number + 1) * step, np.float64)
 
 
 def _lines_around(line: Times, turns: Times, shifts: Times, middle: float) -> Times:
@@ -280,4 +280,4 @@ class _Comparison:
         """The squared length of each interpolated change, (H, Ts)."""
         rest = 1 - share
         mixed = 2 * rest * share * self._neighbours[left]
-        return rest**2 * self._dense[left] + mixed + share**2 * self._dense[left + 1]
+        return np.asarray(rest**2 * self._dense[left] + mixed + share**2 * self._dense[left + 1], np.float32)

@@ -144,12 +144,12 @@ def _closed(
             common = lines[one].keys() & lines[other].keys()
             if (one, other) in strong or not common or not is_wanted(one, other):
                 continue
-            pair = weak.get((one, other)) or _compared_anew(index, one, other)
-            if pair is not None and pair.score >= WEAK_THRESHOLD:
+            maybe = weak.get((one, other)) or _compared_anew(index, one, other)
+            if maybe is not None and maybe.score >= WEAK_THRESHOLD:
                 both = [index.changes(number) for number in (one, other)]
                 spacing = max((its.spacing_seconds for its in both if len(its) > 1), default=0.0)
-                if any(_agree(pair.alignment, lines[one][third], lines[third][other], spacing) for third in common):
-                    confirmed[one, other] = pair
+                if any(_agree(maybe.alignment, lines[one][third], lines[third][other], spacing) for third in common):
+                    confirmed[one, other] = maybe
     return confirmed
 
 

@@ -54,8 +54,8 @@ def best_path(cosines: NDArray[np.float32]) -> LocalPath:
             gain = before + float(cosines[row - 1, column - 1]) - level
             if gain > 0:
                 totals[row, column], starts[row, column] = gain, start
-    row, column = np.unravel_index(int(totals.argmax()), totals.shape)
-    if totals[row, column] <= 0:  # all cosines are equal
+    last_row, last_column = divmod(int(totals.argmax()), num_columns + 1)
+    if totals[last_row, last_column] <= 0:  # all cosines are equal
         return LocalPath(0, 0, num_rows - 1, num_columns - 1)
-    first_row, first_column = starts[row, column].tolist()
-    return LocalPath(first_row, first_column, int(row) - 1, int(column) - 1)
+    first_row, first_column = starts[last_row, last_column].tolist()
+    return LocalPath(first_row, first_column, last_row - 1, last_column - 1)
