@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "search": "errors version records config csv_files html_pages video features similarity datasets heads runs"
     " training",
     "stages": "errors records config video backbones regions features datasets heads runs training timeline explain"
-    " search",
+    " similarity search",
     "api": "errors records config video regions features similarity datasets runs training explain search stages",
     "report": "errors version records config html_pages features datasets heads video runs explain stages",
     "demo": "errors records config features datasets video regions runs timeline stages",

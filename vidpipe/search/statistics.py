@@ -151,11 +151,16 @@ def compute_vectors(
     Returns:
         (N, P) float32.
     """
-    vectors: list[Tensor] = []
+    vectors = torch.empty(0)
+    done = 0
     for batch in _padded_batches(dataset):
-        vectors.append(module(batch))
-        on_videos(sum(map(len, vectors)))
-    return torch.cat(vectors)
+        found = module(batch)
+        if not done:  # one block: small tensors that stay would keep the memory between them in pieces
+            vectors = torch.empty(len(dataset), found.shape[1])
+        vectors[done : done + len(found)] = found
+        done += len(found)
+        on_videos(done)
+    return vectors
 
 
 def _batch_size(dataset: SequenceDataset) -> int:
