@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "timeline": "errors version records config csv_files html_pages video features datasets heads runs",
     "search": "errors version records config csv_files html_pages video features similarity datasets heads runs",
     "stages": "errors records config video backbones regions features datasets heads runs training timeline explain"
-    " search",
+    " similarity search",
     "api": "errors records config video features similarity datasets runs training explain search stages",
     "report": "errors version records config html_pages features datasets heads video runs explain stages",
     "demo": "errors records config features datasets video runs timeline stages",
