@@ -22,6 +22,7 @@ from vidpipe.errors import ConfigError, UsageError, unknown_name
 __all__ = [
     "DEFAULT_DECODER",
     "DEFAULT_HEAD",
+    "DEFAULT_POSE_SIZE",
     "DUPLICATE_THRESHOLD",
     "EXPLAIN_SETTINGS",
     "HEAD_NAMES",
