@@ -38,7 +38,7 @@ class DetectorSpec:
     @property
     def tells_people_apart(self) -> bool:
         """Whether it finds people one by one, and not one mask of all of them."""
-        return self.kind != "masks" or self.classes != "person"
+        return self.kind != "masks" or self.classes == "COCO"
 
     @property
     def has_key_points(self) -> bool:
