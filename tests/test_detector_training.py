@@ -321,8 +321,8 @@ def test_a_small_yolov3_finds_figures_that_it_has_not_seen(figures: tuple[Path, 
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("unet", {"size": 128, "width": 0.25, "epochs": 6, "learning_rate": 2e-3, "encoder": "mobilenet_v2"}),
-        ("fcn8s", {"size": 256, "width": 0.125, "epochs": 6, "learning_rate": 3e-3}),
+        ("unet", {"size": 160, "width": 0.25, "epochs": 8, "learning_rate": 2e-3, "encoder": "mobilenet_v2"}),
+        ("fcn8s", {"size": 288, "width": 0.125, "epochs": 8, "learning_rate": 3e-3}),
     ],
 )
 def test_a_small_network_covers_figures_that_it_has_not_seen(
