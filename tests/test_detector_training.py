@@ -72,7 +72,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss(name: str, folder: Path) -> Non
     width = 0.125 if trainer.has_width else 1.0
     plan = Plan(name, (1,), 96, width, examples.box_sizes(), encoder="mobilenet_v2")
     network = trainer.build(trainer.settings(plan)).train()
-    optimiser = torch.optim.AdamW(network.parameters(), 3e-3)
+    optimiser = torch.optim.AdamW(network.parameters(), 3e-3 if trainer.has_width else 1e-3)
     pixels, truths = torch.from_numpy(examples.pictures[:] / np.float32(255)), [examples.truth(0), examples.truth(1)]
     losses = []
     for _ in range(6):
@@ -321,8 +321,8 @@ def test_a_small_yolov3_finds_figures_that_it_has_not_seen(figures: tuple[Path, 
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("unet", {"size": 160, "width": 0.25, "epochs": 5, "learning_rate": 2e-3, "encoder": "mobilenet_v2"}),
-        ("fcn8s", {"size": 256, "width": 0.125, "epochs": 8, "learning_rate": 3e-3}),
+        ("unet", {"size": 160, "width": 0.25, "epochs": 8, "learning_rate": 2e-3, "encoder": "mobilenet_v2"}),
+        ("fcn8s", {"size": 288, "width": 0.125, "epochs": 8, "learning_rate": 3e-3}),
     ],
 )
 def test_a_small_network_covers_figures_that_it_has_not_seen(
