@@ -8,7 +8,6 @@ beside the checkout; without them there is no table.
 """
 
 import logging
-import os
 import sys
 import tempfile
 import warnings
@@ -47,19 +46,12 @@ SEEN: Mapping[str, tuple[str, str, str]] = {
 FLOW = ("whole", "", "flow")
 
 
-def open_extracted(labels: Path, path: Path, regions: str, detector: str, backbone: str) -> tuple[FeatureStore, float]:
-    """Extract a set unless that is done; return the store and the seconds of processor time for a clip."""
+def open_extracted(labels: Path, path: Path, regions: str, detector: str, backbone: str) -> FeatureStore:
+    """Extract a set, unless that is done."""
     weights = str(SHARED_DATA / "models" / FILES[detector]) if detector else "default"
     config = ExtractConfig(backbone=backbone, regions=regions, detector=detector or None, detector_weights=weights)
-    before = _processor_seconds()
-    summary = extract(find_videos([labels.parent]), path, config=config)
-    return FeatureStore.open(path), (_processor_seconds() - before) / max(1, summary.num_stored)
-
-
-def _processor_seconds() -> float:
-    """Of this process and of those of its children that have ended."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    extract(find_videos([labels.parent]), path, config=config)
+    return FeatureStore.open(path)
 
 
 def top1(name: str, stores: Mapping[str, FeatureStore], labels: Path) -> str:
@@ -74,19 +66,19 @@ def top1(name: str, stores: Mapping[str, FeatureStore], labels: Path) -> str:
 
 def measure(name: str, labels: Path, scratch: Path) -> Iterator[str]:
     """Yield a row of the table for each thing that the backbone sees."""
-    flow, _ = open_extracted(labels, scratch / name / "flow", *FLOW)
-    yield f"| {name} | flow alone | – | {top1(name, {'flow': flow}, labels)} | |"
+    flow = open_extracted(labels, scratch / name / "flow", *FLOW)
+    yield f"| {name} | flow alone | {top1(name, {'flow': flow}, labels)} | |"
     for seen, settings in SEEN.items():
-        store, seconds = open_extracted(labels, scratch / name / seen.replace(", by ", "_"), *settings)
+        store = open_extracted(labels, scratch / name / seen.replace(", by ", "_"), *settings)
         alone, both = top1(name, {"seen": store}, labels), top1(name, {"seen": store, "flow": flow}, labels)
-        yield f"| {name} | {seen} | {alone} | {both} | {seconds:.2f} |"
+        yield f"| {name} | {seen} | {alone} | {both} |"
 
 
 def run(scratch: Path | None = None) -> str:
     """Measure, and return a section of RESULTS.md."""
     warnings.simplefilter("ignore")
     logging.getLogger("vidpipe").setLevel(logging.ERROR)
-    lines = ["| set | the backbone sees | alone | with flow | processor seconds a clip |", "|---|---|---|---|---|"]
+    lines = ["| set | the backbone sees | alone | with flow |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as temporary:
         for name, labels in labelled_sets(Path(temporary)).items():
             for line in measure(name, labels, scratch or Path(temporary)):
