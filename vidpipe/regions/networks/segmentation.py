@@ -5,11 +5,9 @@ U-Net                  segmentation-models-pytorch (Ronneberger et al. 2015, wit
 DeepLab v3, FCN-ResNet torchvision
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Self
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from vidpipe.errors import UsageError, unknown_name
 from vidpipe.regions.detections import Detections
 from vidpipe.regions.masks import MASK_THRESHOLD
 from vidpipe.regions.networks.fcn import STRIDES, Fcn, convolutional
+from vidpipe.regions.networks.settings import NetworkSettings
 from vidpipe.regions.table import find_detector
 
 __all__ = [
@@ -42,7 +41,7 @@ _MULTIPLE = 32
 
 
 @dataclass(frozen=True)
-class SegmentationSettings:
+class SegmentationSettings(NetworkSettings):
     """What builds a network of semantic segmentation; it is stored with the weights.
 
     Raises:
@@ -67,30 +66,6 @@ class SegmentationSettings:
             raise UsageError(unknown_name("segmentation network", self.network, SEGMENTATION_NETWORKS))
         if not self.class_ids:
             raise UsageError(f"{self.network} needs at least one class beside the background")
-
-    def to_json(self) -> str:
-        """Return the settings as JSON."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read settings.
-
-        Args:
-            text: from `to_json`.
-
-        Returns:
-            The settings.
-
-        Raises:
-            ValueError: the text holds no settings of such a network.
-            UsageError: there is no such network, or no class.
-        """
-        try:
-            values = json.loads(text)
-            return cls(**{**values, "class_ids": tuple(int(number) for number in values["class_ids"])})
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"these are no settings of a segmentation network: {text[:80]}") from error
 
 
 class SegmentationNetwork(nn.Module):

@@ -4,10 +4,9 @@ The two stages of Faster R-CNN learn together, with the sum of their losses: app
 2015, section 3.2, https://arxiv.org/abs/1506.01497). The four-step alternate training of that paper is history.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +14,13 @@ from torchvision.models import get_model
 
 from vidpipe.regions.detections import Detections
 from vidpipe.regions.masks import MASK_THRESHOLD
+from vidpipe.regions.networks.settings import NetworkSettings
 
 __all__ = ["ObjectSettings", "build", "loss"]
 
 
 @dataclass(frozen=True)
-class ObjectSettings:
+class ObjectSettings(NetworkSettings):
     """What a network needs to be built."""
 
     builder: str
@@ -29,30 +29,6 @@ class ObjectSettings:
     """The class of each of the network's labels, from 1; 0 is the background."""
     size: int
     """The longer side of the frames that it sees, in pixels."""
-
-    def to_json(self) -> str:
-        """Return the settings as JSON."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read settings.
-
-        Args:
-            text: from `to_json`.
-
-        Returns:
-            The settings.
-
-        Raises:
-            ValueError: the text holds no settings of such a network.
-        """
-        try:
-            values = json.loads(text)
-            class_ids = tuple(int(number) for number in values["class_ids"])
-            return cls(str(values["builder"]), class_ids, int(values["size"]))
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"these are no settings of a detector of torchvision: {text[:80]}") from error
 
 
 def build(settings: ObjectSettings) -> nn.Module:

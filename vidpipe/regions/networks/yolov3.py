@@ -9,10 +9,8 @@
 The modules are in the order of Darknet's yolov3.cfg, so that `darknet_weights.py` fills them one after the other.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Self
 
 import numpy as np
 import torch
@@ -22,6 +20,7 @@ from torchvision.ops import Conv2dNormActivation
 
 from vidpipe.regions.detections import COCO_IDS
 from vidpipe.regions.networks.anchors import fit_anchors
+from vidpipe.regions.networks.settings import NetworkSettings
 
 __all__ = ["STRIDES", "YoloSettings", "YoloV3", "anchors_for", "build", "settings_for"]
 
@@ -48,7 +47,7 @@ def anchors_for(size: int) -> tuple[tuple[float, float], ...]:
 
 
 @dataclass(frozen=True)
-class YoloSettings:
+class YoloSettings(NetworkSettings):
     """What a network needs to be built; the defaults are those of Darknet's yolov3.weights.
 
     Raises:
@@ -80,35 +79,6 @@ class YoloSettings:
     def num_anchors(self) -> int:
         """A, the anchors of each scale."""
         return len(self.anchors) // len(STRIDES)
-
-    def to_json(self) -> str:
-        """Return the settings as JSON."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read settings.
-
-        Args:
-            text: from `to_json`.
-
-        Returns:
-            The settings.
-
-        Raises:
-            ValueError: the text holds no settings of this network.
-        """
-        try:
-            values = json.loads(text)
-            return cls(
-                class_ids=tuple(int(number) for number in values["class_ids"]),
-                size=int(values["size"]),
-                width=float(values["width"]),
-                blocks=tuple(int(number) for number in values["blocks"]),
-                anchors=tuple((float(width), float(height)) for width, height in values["anchors"]),
-            )
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"these are no settings of yolov3: {text[:80]}") from error
 
 
 def settings_for(
