@@ -107,6 +107,7 @@ def test_a_classifier_of_the_motion_is_cleared(stores: Path, tmp_path: Path) -> 
     assert check.caveats == ()
 
 
+@pytest.mark.slow
 def test_a_classifier_of_the_order_needs_the_order(tmp_path: Path) -> None:
     result = train(*rising_and_falling(tmp_path), tmp_path / "run", config=replace(QUICK, check_background=True))
     check = result.background_check

@@ -90,6 +90,7 @@ def test_train_says_what_it_did_and_reports_the_baseline(trained: tuple[Path, Re
     assert (run_path / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_train_over_folds_prints_the_estimate_and_warns(extracted: tuple[Path, Result], tmp_path: Path) -> None:
     folds = ("--folds", 2, "--group-by", r"(\d+)\.mp4", "--device", "cpu")
     result = run("train", extracted[0], "-o", tmp_path / "run", *folds)

@@ -45,6 +45,7 @@ def test_the_demo_shows_that_order_matters(tmp_path: Path) -> None:
     assert float(share[1]) >= 75
 
 
+@pytest.mark.slow
 def test_a_small_demo_runs_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "EXTRACT", replace(stage.EXTRACT, backbone="efficientnet_lite0"))
     monkeypatch.setattr(stage, "TRAIN", replace(stage.TRAIN, head="statistics"))

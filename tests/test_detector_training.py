@@ -279,7 +279,7 @@ def test_regions_need_a_detector_of_people(folder: Path, tmp_path: Path, trained
     assert header is not None
     other = TrainedHeader(header.detector, {2: "cat", 3: "dog"}, header.size, header.settings)
     write_trained(tmp_path / "cats.safetensors", safetensors.torch.load_file(trained), other)
-    with pytest.raises(VidpipeError, match="finds cat, dog; --regions needs a detector of the class `person`"):
+    with pytest.raises(VidpipeError, match="finds cat, dog; a detector of the class `person` is needed"):
         vidpipe.extract(
             folder / "videos", tmp_path / "features", backbone="lenet5", regions="people", detector="yolov3",
             detector_weights=str(tmp_path / "cats.safetensors"),

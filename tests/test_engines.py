@@ -70,6 +70,7 @@ def test_onnx_gives_pytorchs_features(frames: NDArray[np.uint8]) -> None:
         assert np.allclose(features(exported, frames[some]), expected[some], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_half_precision_is_within_a_hundredth_and_never_by_onnx(frames: NDArray[np.uint8]) -> None:
     expected, halved = (features(engine("auto", precision=name), frames) for name in ("full", "half"))
     difference = np.linalg.norm(halved - expected, axis=1) / np.linalg.norm(expected, axis=1)

@@ -140,6 +140,7 @@ def test_a_known_failure_is_skipped_and_counted_until_asked_for_or_replaced(fold
     assert FeatureStore.open(store).failures == ()
 
 
+@pytest.mark.slow
 def test_parts_together_do_every_video_once(folder: Path, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     for number in range(12):

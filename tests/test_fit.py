@@ -181,6 +181,7 @@ def test_a_resumed_training_keeps_its_number_of_threads(
     assert train(*made, tmp_path / "run", config=replace(QUICK, epochs=2), resume=True).run.config.threads == 2
 
 
+@pytest.mark.slow
 def test_a_resumed_training_does_not_choose_its_head_again(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +206,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_video_named(tmp_path: Path) ->
     videos = [LabeledVideo(f"{name}.mp4", label) for name, label in zip("abcd", "xyxy", strict=True)]
     dataset = SequenceDataset(store, videos, ["x", "y"])
     config = replace(QUICK, motion="centred")
+    torch.manual_seed(0)  # of some random heads, the rectifiers make the infinite a zero
     head = build_head("tcn", dataset.dim, 2, config)
     head.motion.get_buffer("scale")[0] = 1e-30
     optimiser = torch.optim.SGD(head.parameters(), lr=0.1)

@@ -176,6 +176,7 @@ def test_a_run_that_replaces_another_leaves_nothing_of_it(trained: Trained, tmp_
     assert {p.name for p in (tmp_path / "run").iterdir()} == {p.name for p in (tmp_path / "new").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_test_set_that_the_labels_give_is_never_learned_from(trained: Trained, tmp_path: Path) -> None:
     _, store, videos = trained
     given = [replace(v, split="test" if v.group in ("g0", "g1") else "train") for v in videos]
@@ -198,6 +199,7 @@ def test_the_refit_runs_for_the_epochs_that_were_best_in_the_first_fit(trained: 
     assert "val_loss" not in rows[0]
 
 
+@pytest.mark.slow
 def test_the_refit_follows_the_schedule_of_the_first_fit(trained: Trained, tmp_path: Path) -> None:
     _, store, videos = trained
     shuffled = [replace(v, label=("a", "b")[i * 7 % 5 % 2]) for i, v in enumerate(videos)]

@@ -159,6 +159,7 @@ def test_the_report_shows_the_segments_of_the_test_videos_and_their_scores(folde
     assert b64decode(picture.partition(",")[2]) == (folder / "run/timelines.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_background_check_tests_windows(folder: Path, tmp_path: Path) -> None:
     options = ("--labels", folder / "labels.csv", "--head", "statistics", "--check-background", *CPU)
     trained = run("train", folder / "dense", "-o", tmp_path / "run", "--folds", 5, *options)
@@ -184,6 +185,7 @@ def test_predict_uses_the_decoding_of_the_run_and_gives_no_background(folder: Pa
     assert {one["label"] for one in segments} == {"left", "right"}
 
 
+@pytest.mark.slow
 def test_corrected_predictions_are_labels_and_better_labels_make_a_better_run(folder: Path, tmp_path: Path) -> None:
     """predict, then correct by hand (here: the truth of the training videos), then train again."""
     wrong = [
