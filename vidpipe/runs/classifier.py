@@ -16,7 +16,7 @@ from vidpipe.runs.run import Run
 __all__ = ["SequenceClassifier"]
 
 _LEAST = 1e-30
-"""Probability: smaller ones are not told from 0."""
+"""The smallest probability whose logarithm is taken."""
 
 
 class SequenceClassifier:

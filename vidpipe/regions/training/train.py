@@ -90,28 +90,43 @@ def train_detector(
     )
     network, settings, is_pretrained = _build(trainer, plan, config)
     header = TrainedHeader(detector, classes, size, settings.to_json())
-    learning_rate = config.learning_rate or (1e-4 if is_pretrained else 1e-3)
     best = Best()
     try:
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            fit_network(
-                network.to(device),
-                trainer,
-                train,
-                val,
-                classes=classes,
-                config=config,
-                learning_rate=learning_rate,
-                is_pretrained=is_pretrained,
-                best=best,
-                on_step=on_step,
-            )
+        _fit(network.to(device), trainer, train, val, classes, config, best, on_step, is_pretrained=is_pretrained)
     except KeyboardInterrupt:
         raise _interrupted(output, best, header, trainer.metric) from None
     write_trained(output, best.tensors, header)
     assert best.scores is not None
     return DetectorTraining(output, header, len(train), len(val), best.epoch, trainer.metric, best.scores)
+
+
+def _fit(
+    network: nn.Module,
+    trainer: Trainer,
+    train: Examples,
+    val: Examples,
+    classes: dict[int, str],
+    config: DetectorConfig,
+    best: Best,
+    on_step: Callable[[Step], None],
+    *,
+    is_pretrained: bool,
+) -> None:
+    """Fit a network; the state of torch's random numbers is as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        fit_network(
+            network,
+            trainer,
+            train,
+            val,
+            classes=classes,
+            config=config,
+            learning_rate=config.learning_rate or (1e-4 if is_pretrained else 1e-3),
+            is_pretrained=is_pretrained,
+            best=best,
+            on_step=on_step,
+        )
 
 
 def _check(trainer: Trainer, detector: str, output: Path, config: DetectorConfig) -> None:
