@@ -66,7 +66,6 @@ def fit_network(
     *,
     classes: Mapping[int, str],
     config: DetectorConfig,
-    learning_rate: float,
     is_pretrained: bool,
     best: Best,
     on_step: Callable[[Step], None],
@@ -80,8 +79,8 @@ def fit_network(
         val: what chooses the best epoch.
         classes: their names.
         config: the settings.
-        learning_rate: the largest.
-        is_pretrained: whether batch normalisation keeps its statistics, as batches are small.
+        is_pretrained: whether it begins from weights: then it learns more slowly by default, and batch normalisation
+            keeps its statistics, as batches are small.
         best: holds the best epoch, also where this function is interrupted.
         on_step: called after each batch and each epoch.
 
@@ -89,6 +88,7 @@ def fit_network(
         TrainingError: a loss is not finite.
     """
     rng = np.random.default_rng(config.seed)
+    learning_rate = config.learning_rate or (1e-4 if is_pretrained else 1e-3)
     num_batches = len(_batch_starts(len(train), config.batch_size))
     keeps_statistics = is_pretrained or min(len(train), config.batch_size) == 1
     optimiser = torch.optim.AdamW(

@@ -79,54 +79,28 @@ def train_detector(
     _check(trainer, detector, output, config)
     size = config.size or trainer.size
     classes, train, val = _read(annotations, val_annotations, folder, trainer, size, config)
-    plan = Plan(
-        detector,
-        tuple(classes),
-        size,
-        config.width,
-        train.box_sizes(),
-        config.encoder,
-        batch_norm=starts_with_batch_norm(config.weights),
-    )
-    network, settings, is_pretrained = _build(trainer, plan, config)
+    network, settings, is_pretrained = _build(trainer, _plan(detector, classes, size, train, config), config)
     header = TrainedHeader(detector, classes, size, settings.to_json())
     best = Best()
     try:
-        _fit(network.to(device), trainer, train, val, classes, config, best, on_step, is_pretrained=is_pretrained)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            fit_network(
+                network.to(device),
+                trainer,
+                train,
+                val,
+                classes=classes,
+                config=config,
+                is_pretrained=is_pretrained,
+                best=best,
+                on_step=on_step,
+            )
     except KeyboardInterrupt:
         raise _interrupted(output, best, header, trainer.metric) from None
     write_trained(output, best.tensors, header)
     assert best.scores is not None
     return DetectorTraining(output, header, len(train), len(val), best.epoch, trainer.metric, best.scores)
-
-
-def _fit(
-    network: nn.Module,
-    trainer: Trainer,
-    train: Examples,
-    val: Examples,
-    classes: dict[int, str],
-    config: DetectorConfig,
-    best: Best,
-    on_step: Callable[[Step], None],
-    *,
-    is_pretrained: bool,
-) -> None:
-    """Fit a network; the state of torch's random numbers is as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        fit_network(
-            network,
-            trainer,
-            train,
-            val,
-            classes=classes,
-            config=config,
-            learning_rate=config.learning_rate or (1e-4 if is_pretrained else 1e-3),
-            is_pretrained=is_pretrained,
-            best=best,
-            on_step=on_step,
-        )
 
 
 def _check(trainer: Trainer, detector: str, output: Path, config: DetectorConfig) -> None:
@@ -169,6 +143,11 @@ def _check_classes(train: Annotations, val: Annotations) -> None:
             f"{val.path}: its categories are {', '.join(val.classes.values())}, and those of {train.path} are "
             f"{', '.join(train.classes.values())}; both need the same, with the same ids"
         )
+
+
+def _plan(detector: str, classes: dict[int, str], size: int, train: Examples, config: DetectorConfig) -> Plan:
+    batch_norm = starts_with_batch_norm(config.weights)
+    return Plan(detector, tuple(classes), size, config.width, train.box_sizes(), config.encoder, batch_norm=batch_norm)
 
 
 def _build(trainer: Trainer, plan: Plan, config: DetectorConfig) -> tuple[nn.Module, Settings, bool]:
