@@ -18,7 +18,7 @@ from vidpipe.backbones.engines.load import load_engine
 from vidpipe.backbones.sizes import size_of
 from vidpipe.backbones.table import BACKBONES, find_backbone
 from vidpipe.backbones.weights import WeightsFile
-from vidpipe.stages.extract import DEFAULT_BATCH_SIZE
+from vidpipe.execution.loaded import DEFAULT_BATCH_SIZE
 
 SMALL_GMACS = 1.0
 COMPARED = ("resnet50", "inception_v3", "dinov2_small")

@@ -30,11 +30,12 @@ from benchmarks.clips import small_videos
 from vidpipe.backbones.engines.torch import TorchEngine
 from vidpipe.backbones.image import FrozenBackbone
 from vidpipe.config import ExtractConfig, Sampling
+from vidpipe.execution.loaded import LoadedStream
+from vidpipe.execution.local import extract_into
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.maintenance import find_damage
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import Preprocessing, VideoFile
-from vidpipe.stages.extract import LoadedStream, extract_into
 
 SIZE, GRID = 32, 4
 CONFIG = ExtractConfig(num_frames=8, timeout=30.0, workers=2, device="cpu", batch_size=64)

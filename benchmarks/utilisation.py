@@ -22,8 +22,9 @@ from benchmarks.clips import labelled_sets
 from vidpipe.backbones.engines.engine import Engine
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
+from vidpipe.execution.loaded import LoadedStream
+from vidpipe.execution.local import iter_features
 from vidpipe.records import FrameBatch, VideoFeatures, VideoFile
-from vidpipe.stages.extract import LoadedStream, iter_features
 from vidpipe.video.decoding import decode_videos
 from vidpipe.video.files import find_videos
 from vidpipe.video.view import View

@@ -37,17 +37,19 @@ MAY_IMPORT = {
     "datasets": "errors records config csv_files video features similarity",
     "runs": "errors version records config features datasets heads",
     "training": "errors records config features datasets heads backbones runs timeline",
+    "execution": "errors records config video backbones regions features",
     "explain": "errors version records config html_pages video backbones features datasets heads runs",
     "timeline": "errors version records config csv_files html_pages video features datasets heads runs",
     "search": "errors version records config csv_files html_pages video features similarity datasets heads runs"
     " training",
     "stages": "errors records config video backbones regions features datasets heads runs training timeline explain"
-    " similarity search",
-    "api": "errors records config video regions features similarity datasets runs training explain search stages",
+    " similarity search execution",
+    "api": "errors records config video regions features similarity datasets runs training explain search execution"
+    " stages",
     "report": "errors version records config html_pages features datasets heads video runs explain stages",
-    "demo": "errors records config features datasets video regions runs timeline stages",
+    "demo": "errors records config features datasets video regions runs timeline execution stages",
     "cli": "errors version records config csv_files video backbones regions features datasets heads runs training"
-    " similarity timeline explain search stages api report demo",
+    " similarity timeline explain search execution stages api report demo",
     "": "version api features runs",
     "__main__": "cli",
 }

@@ -11,10 +11,10 @@ import pytest
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import RunError, UsageError
+from vidpipe.execution.loaded import LoadedStream
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import Prediction, VideoFailure, VideoFeatures, VideoFile
 from vidpipe.runs.run import Run
-from vidpipe.stages.extract import LoadedStream
 from vidpipe.stages.predict import predict
 from vidpipe.video.files import find_videos
 

@@ -29,6 +29,7 @@ from vidpipe.config import settings as settings_of
 from vidpipe.errors import UsageError
 
 if TYPE_CHECKING:
+    from vidpipe.execution.progress import ExtractProgress
     from vidpipe.explain.explanation import ExplainedVideo
     from vidpipe.features.store import FeatureStore
     from vidpipe.records import Prediction, Timeline, VideoFailure
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from vidpipe.search.embedding import Embedding
     from vidpipe.search.similar import SimilarResult
     from vidpipe.stages.evaluate import EvaluationReport
-    from vidpipe.stages.extract import ExtractProgress, ExtractSummary
+    from vidpipe.stages.extract import ExtractSummary
     from vidpipe.stages.train import TrainResult
     from vidpipe.training.controls import MaskedStores
 

@@ -13,8 +13,8 @@ from vidpipe.cli.options import printable
 from vidpipe.errors import count_of
 
 if TYPE_CHECKING:
+    from vidpipe.execution.progress import ExtractProgress
     from vidpipe.records import DecodeProgress
-    from vidpipe.stages.extract import ExtractProgress
 
 __all__ = ["ShowText", "count_progress", "extract_progress", "text_progress"]
 

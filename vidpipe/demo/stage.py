@@ -13,9 +13,10 @@ from vidpipe.datasets.store_labels import label_store
 from vidpipe.datasets.streams import open_streams
 from vidpipe.demo.annotations import write_demo_annotations
 from vidpipe.demo.videos import join_videos, write_demo_videos
+from vidpipe.execution.progress import ExtractProgress
 from vidpipe.records import LabeledVideo, Prediction, Segment, Timeline
 from vidpipe.runs.plots import Filmstrip, plot_filmstrips
-from vidpipe.stages.extract import ExtractProgress, ExtractSummary, extract
+from vidpipe.stages.extract import ExtractSummary, extract
 from vidpipe.stages.predict import predict
 from vidpipe.stages.timeline import predict_timelines
 from vidpipe.stages.train import TrainResult, train

@@ -6,11 +6,12 @@ from typing import TypeVar
 
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
+from vidpipe.execution.loaded import LoadedStream
+from vidpipe.execution.local import add_to_stores, iter_features
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.sources import sources_of
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence, VideoFailure, VideoFeatures, VideoFile
-from vidpipe.stages.extract import LoadedStream, add_to_stores, iter_features
 
 __all__ = ["answer_each"]
 

@@ -1,129 +1,33 @@
-"""Stage 1: videos -> features. Every frame is decoded once for all streams, and put through each backbone once.
-
-decode_videos (worker processes) ──FrameBatch──► BatchedModels (full batches across videos) ──VideoFeatures──► stores
-"""
+"""Stage 1: videos -> features, in a store for each stream; what is stored already is skipped."""
 
 import logging
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vidpipe.backbones.batching import BatchedModel, BatchedModels, Utilisation
-from vidpipe.backbones.engines.engine import Engine
+from vidpipe.backbones.batching import Utilisation
 from vidpipe.backbones.stream import WEIGHTS_NOT_READ, Stream, resolve_streams
 from vidpipe.backbones.weights import WeightsFile
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import InterruptedExtractionError, count_of
+from vidpipe.execution.loaded import LoadedStream
+from vidpipe.execution.local import extract_into
+from vidpipe.execution.progress import ExtractProgress
 from vidpipe.features.inventory import FileChanges, Reused, follow_files
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import WHOLE, Part
 from vidpipe.features.planning import ExtractionPlan, plan_extraction, skip_reasons
-from vidpipe.features.siblings import Sibling, find_known, find_siblings
-from vidpipe.features.sources import fingerprint_of, sources_of, stamp_of
-from vidpipe.features.store import FeatureStore, StoreWriter
+from vidpipe.features.siblings import find_siblings
+from vidpipe.features.store import FeatureStore
 from vidpipe.features.streams import place_stores
-from vidpipe.records import (
-    DecodeProgress,
-    VideoFailure,
-    VideoFeatures,
-    VideoFile,
-    VideoInfo,
-    VideoSource,
-    Window,
-)
+from vidpipe.records import VideoFailure, VideoFile
 from vidpipe.regions.finder import RegionFinder
-from vidpipe.regions.known import PlanKnown
 from vidpipe.regions.pose import PoseFinder
-from vidpipe.video.crop import cell_regions
-from vidpipe.video.decoding import decode_videos, default_workers
-from vidpipe.video.view import View
 
-__all__ = [
-    "DEFAULT_BATCH_SIZE",
-    "ExtractProgress",
-    "ExtractSummary",
-    "Extracted",
-    "LoadedStream",
-    "StreamSummary",
-    "add_to_stores",
-    "extract",
-    "extract_into",
-    "iter_features",
-    "preview",
-]
+__all__ = ["ExtractSummary", "StreamSummary", "extract", "preview"]
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_BATCH_SIZE = {"cpu": 8, "cuda": 64}
-"""Larger batches are no faster on a CPU and take more memory: their activations no longer fit its caches."""
-
-Extracted = VideoFeatures | VideoFailure | DecodeProgress
-"""What `iter_features` yields."""
-
-
-@dataclass(frozen=True)
-class LoadedStream:
-    """A stream whose backbone is ready to run."""
-
-    engine: Engine
-    key: FeatureKey
-    window: Window | None = None
-    """The frames of a row; None where a row is one frame."""
-    finder: RegionFinder | PoseFinder | None = None
-    """Decides what of each frame the backbone sees, or finds key points in its place; None for whole frames."""
-    siblings: tuple[Sibling, ...] = ()
-    """Stores that may have the regions of a video."""
-
-    @classmethod
-    def load(cls, stream: Stream, config: ExtractConfig, *, num_videos: int) -> "LoadedStream":
-        """Load a stream's backbone; `num_videos` as for `Stream.load_engine`."""
-        engine = stream.load_engine(device=config.device, engine=config.engine, num_videos=num_videos)
-        finder: RegionFinder | PoseFinder | None = None
-        key, weights = stream.key, config.detector_weights
-        if key.regions is not None:
-            finder = RegionFinder.of_key(key.regions, weights=weights, device=config.device)
-        elif stream.spec.kind == "pose":
-            finder = PoseFinder.of_key(key.parameters or {}, key.weights, weights=weights, device=config.device)
-        if finder is not None:
-            finder.detector.check()
-        return cls(engine, stream.key, stream.spec.window, finder)
-
-    def regions(self, info: VideoInfo) -> NDArray[np.float32]:
-        """Return the regions that the backbone pools of each picture of a video, (1 + G², 4), the whole one first."""
-        return cell_regions(info.height, info.width, self.engine.preprocessing, self.key.grid)
-
-    @property
-    def view(self) -> View:
-        """What it needs of each video."""
-        view = View(self.key.resolve_sampling(), self.engine.preprocessing, self.window)
-        return view if self.finder is None else self.finder.applied_to(view)
-
-    def view_of(self, video: VideoFile) -> View:
-        """Return what it needs of one video: regions that a store beside has are not found again."""
-        view, known = self.view, find_known(self.siblings, video)
-        return view if known is None else replace(view, planner=PlanKnown(*known, view.planner))
-
-
-@dataclass(frozen=True)
-class ExtractProgress:
-    """How far an extraction is."""
-
-    num_videos: int
-    """Videos to extract in this run, without those that are stored already."""
-    num_done: int = 0
-    num_failed: int = 0
-    num_frames: int = 0
-    """Rows of the videos that are done, of all streams, without the cells of a grid."""
-    seconds: float = 0.0
-    reading: DecodeProgress | None = None
-    """The progress of an unfinished video, where that is the news."""
-    failure: VideoFailure | None = None
-    """The video that failed, where that is the news."""
 
 
 @dataclass(frozen=True)
@@ -381,147 +285,3 @@ def _with_weights_of(key: FeatureKey, other: FeatureKey) -> FeatureKey:
     if regions is not None and other.regions is not None:
         regions = {**regions, "weights": other.regions.get("weights")}
     return replace(key, weights=other.weights, regions=regions)
-
-
-def extract_into(
-    stores: Mapping[str, FeatureStore],
-    videos: Sequence[VideoFile],
-    streams: Mapping[str, LoadedStream],
-    *,
-    config: ExtractConfig,
-    wanted: Mapping[str, Sequence[str]] | None = None,
-    utilisation: Utilisation | None = None,
-) -> Iterator[ExtractProgress]:
-    """Extract videos into stores with backbones that are loaded, and note the failures there.
-
-    Args:
-        stores: by stream, the store to write; its key is the stream's.
-        videos: what to extract, whether the stores hold it or not.
-        streams: by stream, the backbones.
-        config: how to decode, batch and seal.
-        wanted: by id, the streams that need the video; all of them where it is None.
-        utilisation: measures how busy the decoders and the models are.
-
-    Yields:
-        The progress after each video, and about once a second.
-
-    Raises:
-        StoreError: a store cannot be written.
-    """
-    by_id = {video.id: video for video in videos}
-    sources = sources_of(videos)
-    started = time.monotonic()
-    progress = ExtractProgress(len(videos))
-    with ExitStack() as stack:
-        writers = {
-            name: stack.enter_context(
-                stores[name].writer(max_videos=config.seal_videos, max_seconds=config.seal_seconds)
-            )
-            for name in streams
-        }
-        results = iter_features(videos, streams, config=config, wanted=wanted, utilisation=utilisation)
-        for result in stack.enter_context(closing(results)):
-            progress = replace(progress, seconds=time.monotonic() - started, reading=None, failure=None)
-            if isinstance(result, DecodeProgress):
-                progress = replace(progress, reading=result)
-            elif isinstance(result, VideoFailure):
-                for name in streams if wanted is None else wanted[result.video_id]:
-                    writers[name].fail(result, by_id[result.video_id])
-                progress = replace(progress, num_failed=progress.num_failed + 1, failure=result)
-            else:
-                add_to_stores(writers, result, by_id[result.video_id], sources[result.video_id])
-                num_frames = progress.num_frames + _count_frames(result, streams)
-                progress = replace(progress, num_done=progress.num_done + 1, num_frames=num_frames)
-            for writer in writers.values():
-                writer.seal_if_due()
-            yield progress
-
-
-def _count_frames(features: VideoFeatures, streams: Mapping[str, LoadedStream]) -> int:
-    """The rows of a video in all its streams, without the cells of a grid."""
-    return sum(len(sequence) // streams[name].key.num_cells for name, sequence in features.streams.items())
-
-
-def add_to_stores(
-    writers: Mapping[str, StoreWriter], features: VideoFeatures, video: VideoFile, source: VideoSource
-) -> None:
-    """Give each stream's sequence to its store, with the place of the file.
-
-    The file's fingerprint is added unless the file has changed since it was decoded.
-
-    Args:
-        writers: by stream.
-        features: of the video.
-        video: its file.
-        source: where the file is.
-
-    Raises:
-        StoreError: a shard cannot be written.
-    """
-    first = next(iter(features.streams.values()))
-    is_as_decoded = stamp_of(video) == (first.info.size_bytes, first.info.mtime_ns)
-    source = replace(source, fingerprint=fingerprint_of(video.path) if is_as_decoded else "")
-    for name, sequence in features.streams.items():
-        writers[name].add(replace(sequence, source=source))
-
-
-def iter_features(
-    videos: Sequence[VideoFile],
-    streams: Mapping[str, LoadedStream],
-    *,
-    config: ExtractConfig,
-    wanted: Mapping[str, Sequence[str]] | None = None,
-    utilisation: Utilisation | None = None,
-) -> Generator[Extracted]:
-    """Compute the features of videos in one or more streams; each video is decoded once.
-
-    Args:
-        videos: what to read.
-        streams: by name, the backbones with the keys of their features.
-        config: how to decode and batch; its settings that change a feature are not used.
-        wanted: by id, the streams that need the video; all of them where it is None.
-        utilisation: measures how busy the decoders and the models are.
-
-    Yields:
-        The features or the failure of a video, in the order in which they are done; in between, at least once a
-        second, the progress of a video that is being decoded.
-    """
-    utilisation = utilisation or Utilisation()
-    max_workers = config.workers or default_workers(_busiest_device(streams))
-    workers: set[int] = set()
-    models = BatchedModels({name: _batched(stream, config, utilisation) for name, stream in streams.items()})
-    batches = decode_videos(
-        videos,
-        {name: stream.view for name, stream in streams.items()},
-        wanted=wanted,
-        view_of=lambda video, name: streams[name].view_of(video),
-        decoder=config.decoder,
-        workers=max_workers,
-        timeout_seconds=config.timeout,
-    )
-    with closing(batches):
-        for batch in batches:
-            if isinstance(batch, VideoFailure):
-                models.drop(batch.video_id)
-                yield batch
-            elif isinstance(batch, DecodeProgress):
-                yield models.progress(batch.video_id) or batch
-            else:
-                workers.add(batch.worker)
-                utilisation.num_workers = min(len(workers), max_workers)  # a worker that is renewed has a new id
-                utilisation.add(decoding_seconds=batch.seconds)
-                yield from models.add(batch)
-        yield from models.flush()
-
-
-def _busiest_device(streams: Mapping[str, LoadedStream]) -> str:
-    """`cuda` where some backbone runs there."""
-    return "cuda" if any(stream.engine.device == "cuda" for stream in streams.values()) else "cpu"
-
-
-def _batched(stream: LoadedStream, config: ExtractConfig, utilisation: Utilisation) -> BatchedModel:
-    """The engine of a stream with full batches; `batch_size` counts frames, of which a window has several."""
-    num_frames = config.batch_size or DEFAULT_BATCH_SIZE[stream.engine.device]
-    batch_size = max(1, num_frames // (stream.window.num_frames if stream.window else 1))
-    find_regions = stream.regions if stream.key.grid > 1 else None
-    return BatchedModel(stream.engine, batch_size, np.dtype(stream.key.dtype), utilisation, find_regions)

@@ -17,10 +17,10 @@ from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig, TimelineConfig
 from vidpipe.datasets.streams import kind_of
 from vidpipe.errors import UsageError
+from vidpipe.execution.loaded import DEFAULT_BATCH_SIZE, LoadedStream
 from vidpipe.records import Segment, VideoFailure
 from vidpipe.runs.classifier import SequenceClassifier
 from vidpipe.runs.run import Run
-from vidpipe.stages.extract import DEFAULT_BATCH_SIZE, LoadedStream
 from vidpipe.stages.timeline import WindowPlan, decoding_of
 from vidpipe.timeline.live import LiveTimeline, NewRows
 from vidpipe.video.live import LiveEnd, LiveFile, LiveRows, read_live

@@ -1,0 +1,1 @@
+"""Where the extraction of features runs: on this machine."""
