@@ -1,6 +1,7 @@
 """vidpipe info"""
 
 import stat
+from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,16 +96,20 @@ def _video_facts(path: Path) -> dict[str, Any]:
 
 
 def _store_facts(store: "FeatureStore") -> dict[str, Any]:
-    infos = [store.info(video_id) for video_id in store.ids]
+    num_rows, num_damaged, seconds = 0, 0, list[float]()
+    for row in store.rows():
+        num_rows += row.length
+        num_damaged += row.info.damaged
+        seconds.append(row.info.duration_seconds)
     return {
         "kind": "store",
         "path": str(store.path),
         "videos": len(store),
-        "frames": sum(store.length(video_id) for video_id in store.ids) // store.key.num_cells,
-        "video_seconds": round(sum(info.duration_seconds for info in infos), 3),
-        "size_bytes": sum(shard.path.stat().st_size for shard in store.shards),
+        "frames": num_rows // store.key.num_cells,
+        "video_seconds": round(fsum(seconds), 3),
+        "size_bytes": sum(path.stat().st_size for path in store.shard_paths),
         "shards": len(store.shards),
-        "damaged": sum(info.damaged for info in infos),
+        "damaged": num_damaged,
         "failed": len(store.failures),
         "repeated": store.count_repeated(),
         **store.key.as_dict(),

@@ -55,12 +55,12 @@ def refuse_other_collections(store: FeatureStore, videos: Sequence[VideoFile], h
     Raises:
         StoreError: the store has such videos; the message names the first.
     """
-    sources = sources_of(videos)
+    stored = [video for video in videos if video.id not in held and video.id in store]
+    sources = sources_of(stored)
     others = [
         (video, old)
-        for video in videos
-        if video.id in store and video.id not in held
-        for old in [store.place(video.id)[1].source]
+        for video in stored
+        for old in [store.row(video.id).source]
         if old.root and sources[video.id].root not in ("", old.root) and not _is_same_path(old, sources[video.id])
     ]
     if others:
@@ -192,8 +192,8 @@ def find_reusable(store: FeatureStore, videos: Sequence[VideoFile]) -> list[Reus
     Raises:
         StoreError: the store cannot be read.
     """
-    index = _Index(store)
     stamps = {video.id: stamp_of(video) for video in videos}
+    index = _Index(store, {stamp[0] for stamp in stamps.values() if stamp})
     num_like = Counter(_stamp_key(video_id, *stamp) for video_id, stamp in stamps.items() if stamp)
     sources = sources_of(videos)
     reusable = []
@@ -201,46 +201,44 @@ def find_reusable(store: FeatureStore, videos: Sequence[VideoFile]) -> list[Reus
         size_bytes, mtime_ns = stamps[video.id] or (-1, 0)
         if size_bytes in index.sizes:
             source = replace(sources[video.id], fingerprint=fingerprint_of(video.path))
-            found = index.same_content(video.id, size_bytes, mtime_ns, source)
+            row = index.same_content(video.id, size_bytes, mtime_ns, source)
             key = _stamp_key(video.id, size_bytes, mtime_ns)
-            if found is None and num_like[key] == 1 and video.id not in store:
-                found = index.same_stamp(key, source)
-            if found is not None:
-                reusable.append(Reusable(video, source, mtime_ns, *found))
+            if row is None and num_like[key] == 1 and video.id not in store:
+                row = index.same_stamp(key, source)
+            if row is not None:
+                reusable.append(Reusable(video, source, mtime_ns, store.place(row.id)[0], row))
     return reusable
 
 
 class _Index:
-    """A store's rows, by content and by size and time of their files."""
+    """A store's rows of files of some sizes, by content and by size and time of their files."""
 
-    def __init__(self, store: FeatureStore) -> None:
-        places = [store.place(video_id) for video_id in store.ids]
-        self.sizes = {row.info.size_bytes for _, row in places}
-        self._by_content: dict[tuple[int, str], list[tuple[Shard, VideoRow]]] = defaultdict(list)
-        self._by_stamp: dict[tuple[int, int, str], list[tuple[Shard, VideoRow]]] = defaultdict(list)
-        for shard, row in places:
+    def __init__(self, store: FeatureStore, sizes: AbstractSet[int]) -> None:
+        self.sizes: set[int] = set()
+        self._by_content: dict[tuple[int, str], list[VideoRow]] = defaultdict(list)
+        self._by_stamp: dict[tuple[int, int, str], list[VideoRow]] = defaultdict(list)
+        for row in sorted((row for row in store.rows() if row.info.size_bytes in sizes), key=lambda row: row.id):
+            self.sizes.add(row.info.size_bytes)
             if row.source.fingerprint:
-                self._by_content[row.info.size_bytes, row.source.fingerprint].append((shard, row))
+                self._by_content[row.info.size_bytes, row.source.fingerprint].append(row)
             else:
-                self._by_stamp[_row_stamp(row)].append((shard, row))
+                self._by_stamp[_row_stamp(row)].append(row)
 
-    def same_content(
-        self, video_id: str, size_bytes: int, mtime_ns: int, source: VideoSource
-    ) -> tuple[Shard, VideoRow] | None:
+    def same_content(self, video_id: str, size_bytes: int, mtime_ns: int, source: VideoSource) -> VideoRow | None:
         """A row that was made from this content under another id; None where there is none.
 
         An equal fingerprint alone is not enough, because it does not cover all of the file: the time must be equal
         too, or the row's own file must be gone, as after a move.
         """
-        for shard, row in self._by_content.get((size_bytes, source.fingerprint), ()):
+        for row in self._by_content.get((size_bytes, source.fingerprint), ()):
             if row.id != video_id and (row.info.mtime_ns == mtime_ns or is_gone(row.source)):
-                return shard, row
+                return row
         return None
 
-    def same_stamp(self, key: tuple[int, int, str], source: VideoSource) -> tuple[Shard, VideoRow] | None:
+    def same_stamp(self, key: tuple[int, int, str], source: VideoSource) -> VideoRow | None:
         """The only row without a fingerprint that has a file's size and time, if its own file is gone."""
         found = self._by_stamp.get(key, [])
-        return found[0] if len(found) == 1 and is_gone(VideoSource(source.root, found[0][1].id)) else None
+        return found[0] if len(found) == 1 and is_gone(VideoSource(source.root, found[0].id)) else None
 
 
 def _stamp_key(video_id: str, size_bytes: int, mtime_ns: int) -> tuple[int, int, str]:
@@ -271,13 +269,13 @@ def find_gone(store: FeatureStore, videos: Sequence[VideoFile]) -> list[str]:
     new_roots = _new_roots(store, videos, sources)
     gone = []
     for video_id in store.ids:
-        source = store.place(video_id)[1].source
-        if source.root and video_id not in sources:
-            prefix = prefix_of(video_id, source)
-            roots = {root for root in (source.root, *new_roots[source.root]) if (root, prefix) in given}
-            places = [source, *(VideoSource(root, source.path) for root in roots)]
-            if roots and all(map(is_gone, places)):
-                gone.append(video_id)
+        if video_id in sources or not (source := store.row(video_id).source).root:
+            continue
+        prefix = prefix_of(video_id, source)
+        roots = {root for root in (source.root, *new_roots[source.root]) if (root, prefix) in given}
+        places = [source, *(VideoSource(root, source.path) for root in roots)]
+        if roots and all(map(is_gone, places)):
+            gone.append(video_id)
     return gone
 
 
@@ -288,7 +286,7 @@ def _new_roots(
     new_roots: defaultdict[str, set[str]] = defaultdict(set)
     for video in videos:
         if video.id in store and sources[video.id].root:
-            old = store.place(video.id)[1].source
+            old = store.row(video.id).source
             new_root = sources[video.id].root
             is_news = old.root not in ("", new_root) and new_root not in new_roots[old.root]
             if is_news and is_gone(old) and store.holds(video):
@@ -308,13 +306,17 @@ def _find_moved(store: FeatureStore, videos: Sequence[VideoFile], gone: Iterable
         Ids that may be dropped without losing features.
     """
     found_ids = {video.id for video in videos}
-    there = [store.place(video_id)[1] for video_id in found_ids if video_id in store]
+    of_gone = [store.row(video_id) for video_id in gone]
+    rootless = [row for row in store.rows() if not row.source.root and row.id not in found_ids]
+    if not of_gone and not rootless:
+        return []
+    wanted = {row.info.size_bytes for row in (*of_gone, *rootless)}
+    there = [row for row in store.rows() if row.info.size_bytes in wanted and row.id in found_ids]
     by_content = {(row.info.size_bytes, row.source.fingerprint): row for row in there if row.source.fingerprint}
     by_stamp = {_row_stamp(row): row for row in there if row.source.root}
-    of_gone = [store.place(video_id)[1] for video_id in gone]
     pairs = [(row, by_content.get((row.info.size_bytes, row.source.fingerprint))) for row in of_gone]
-    for row in (store.place(video_id)[1] for video_id in store.ids if video_id not in found_ids):
-        other = by_stamp.get(_row_stamp(row)) if not row.source.root else None
+    for row in sorted(rootless, key=lambda row: row.id):
+        other = by_stamp.get(_row_stamp(row))
         if other is not None and is_gone(VideoSource(other.source.root, row.id)):
             pairs.append((row, other))
     return [row.id for row, other in pairs if other is not None and _have_same_features(store, row.id, other.id)]
@@ -338,11 +340,11 @@ def find_gone_in_place(store: FeatureStore) -> list[str]:
     """
     by_root: dict[str, list[str]] = defaultdict(list)
     for video_id in store.ids:
-        by_root[store.place(video_id)[1].source.root].append(video_id)
+        by_root[store.row(video_id).source.root].append(video_id)
     gone: list[str] = []
     for root, video_ids in by_root.items():
         if root and os.path.isdir(root):
-            without = [video_id for video_id in video_ids if is_gone(store.place(video_id)[1].source)]
+            without = [video_id for video_id in video_ids if is_gone(store.row(video_id).source)]
             gone += without if len(without) < len(video_ids) else []
     return sorted(gone)
 

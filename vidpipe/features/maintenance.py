@@ -19,6 +19,7 @@ from uuid import uuid4
 import numpy as np
 
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError, count_of
+from vidpipe.features.index import remove_index
 from vidpipe.features.locks import remove_leftovers
 from vidpipe.features.shard import REMEDY, Shard, find_fault, row_arrays, write_shard
 from vidpipe.features.sources import file_of
@@ -59,7 +60,7 @@ class StoreSize:
         return cls(
             num_shards=len(store.shards),
             num_sequences=sum(len(shard.videos) for shard in store.shards),
-            size_bytes=sum(shard.path.stat().st_size for shard in store.shards),
+            size_bytes=sum(path.stat().st_size for path in store.shard_paths),
         )
 
 
@@ -93,8 +94,9 @@ def repair(store: FeatureStore) -> list[Damage]:
     """Drop what is damaged, so that the next extract makes it again.
 
     A shard with some damaged videos is written again without them. A shard that cannot be read is moved to
-    `quarantine/` in the store's folder. What killed writers left is removed, and so are entries of failures.jsonl that
-    no longer count. An older sequence of a dropped video is dropped too: it was not the current one.
+    `quarantine/` in the store's folder. What killed writers left is removed, and so are the index, which is made again,
+    and entries of failures.jsonl that no longer count. An older sequence of a dropped video is dropped too: it was not
+    the current one.
 
     Args:
         store: what to repair.
@@ -109,6 +111,7 @@ def repair(store: FeatureStore) -> list[Damage]:
         store.refresh()
         damage = find_damage(store)
         remove_leftovers(store.path)
+        remove_index(store.path)
         store.clear_leftovers()
         for one in damage:
             if one.video_id is None:
@@ -191,7 +194,7 @@ def _is_outdated(store: FeatureStore, shard: Shard) -> bool:
 
 def _current_ids(store: FeatureStore, shard: Shard) -> list[str]:
     """The videos whose newest sequence lies in this shard."""
-    return [row.id for row in shard.videos if store.place(row.id)[1] is row]
+    return [row.id for row in shard.videos if store.is_newest(shard, row)]
 
 
 def _rewrite(store: FeatureStore, shards: Sequence[Shard], *, leave_out: AbstractSet[str] = frozenset()) -> None:
@@ -310,13 +313,13 @@ def _holders(sources: Sequence[FeatureStore]) -> dict[str, int]:
 
 def _origin(store: FeatureStore, video_id: str) -> str:
     """Describe where a video is stored, and the file that it was made from, where that is known."""
-    source = store.place(video_id)[1].source
+    source = store.row(video_id).source
     return f"{store.path} from {file_of(source)}" if source.root else str(store.path)
 
 
 def _hold_alike(one: FeatureStore, other: FeatureStore, video_id: str) -> bool:
     """Whether two stores hold the same rows of a video; its file may have another modification time on each machine."""
-    if one.place(video_id)[1].checksum == other.place(video_id)[1].checksum:
+    if one.row(video_id).checksum == other.row(video_id).checksum:
         return True
     ours, theirs = (row_arrays(next(sound_sequences(store, [video_id]))) for store in (one, other))
     return ours.keys() == theirs.keys() and all(np.array_equal(array, theirs[name]) for name, array in ours.items())

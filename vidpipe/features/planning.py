@@ -49,7 +49,8 @@ def plan_extraction(
         return ExtractionPlan(part, to_extract=mine)
     stored = {video.id for video in videos if store.holds(video)}
     refuse_other_collections(store, videos, stored)
-    reusable = find_reusable(store, [video for video in mine if video.id not in stored])
+    new = [video for video in mine if video.id not in stored]
+    reusable = find_reusable(store, new) if new else []
     known = stored | {one.video.id for one in reusable}
     missing = [video for video in mine if video.id not in known]
     failures = {} if retry_failed else {video.id: store.known_failure(video) for video in missing}

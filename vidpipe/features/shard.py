@@ -44,11 +44,17 @@ from vidpipe.records import UNKNOWN_SOURCE, FeatureSequence, Rows, VideoInfo, Vi
 from vidpipe.version import __version__
 
 __all__ = [
+    "COLUMNS",
+    "DTYPES",
+    "INFO_COLUMNS",
+    "OPTIONAL_COLUMNS",
     "REMEDY",
+    "SOURCE_COLUMNS",
     "Shard",
     "VideoRow",
     "find_fault",
     "row_arrays",
+    "sync_folder",
     "write_new",
     "write_plain",
     "write_shard",
@@ -187,7 +193,7 @@ def write_shard(
     try:
         write_new(aside, _shard_image(sequences, key, created).getbuffer())
         os.replace(aside, final)
-        _sync(folder)
+        sync_folder(folder)
     finally:
         aside.unlink(missing_ok=True)
     return final
@@ -354,8 +360,12 @@ def write_new(path: Path, content: bytes | memoryview, *, sync: bool = True) -> 
             os.fsync(stream.fileno())
 
 
-def _sync(folder: Path) -> None:
-    """Wait until the system has put a folder's names on the disk itself."""
+def sync_folder(folder: Path) -> None:
+    """Wait until the system has put a folder's names on the disk itself.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

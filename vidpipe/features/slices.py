@@ -1,6 +1,6 @@
 """Parts of stored videos as if they were videos: windows of long videos to learn from. No feature is copied."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -38,19 +38,18 @@ class SlicedStore(FeatureStore):
         self._slices = tuple(slices)
 
     @cached_property
-    def shards(self) -> tuple[Shard, ...]:
+    def shards(self) -> Sequence[Shard]:
         """Those of the whole videos."""
         return self.whole.shards
 
     @cached_property
-    def _places(self) -> dict[str, tuple[int, VideoRow]]:
+    def _places(self) -> Mapping[str, tuple[int, VideoRow]]:
         """The place of each slice."""
-        numbers = {id(shard): number for number, shard in enumerate(self.whole.shards)}
         places = {}
         for one in self._slices:
-            shard, row = self.whole.place(one.video_id)
+            number, row = self.whole._places[one.video_id]
             info = replace(row.info, duration_seconds=one.duration_seconds)
             length = one.stop_row - one.first_row
             part = replace(row, id=one.id, start=row.start + one.first_row, length=length, info=info)
-            places[one.id] = numbers[id(shard)], part
+            places[one.id] = number, part
         return places

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError, UsageError, count_of
 from vidpipe.features.failures import FailureEntry, FailureLog, failure_of
+from vidpipe.features.index import MIN_SHARDS, IndexedShards, VideoIndex, open_index
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import WHOLE, Part, lock
 from vidpipe.features.shard import REMEDY, Shard, VideoRow, write_new, write_shard
@@ -143,16 +145,18 @@ class FeatureStore(Mapping[str, FeatureSequence]):
             )
 
     @cached_property
-    def shards(self) -> tuple[Shard, ...]:
+    def shards(self) -> Sequence[Shard]:
         """The sealed shards, oldest first.
 
         Returns:
-            The shards, opened.
+            The shards: opened, or, where an index of the store is used, opened when they are used.
 
         Raises:
             ShardError: one of them is damaged, or has another key.
         """
-        return tuple(self.open_shard(path) for path in self.shard_paths)
+        if isinstance(self._places, VideoIndex):
+            return IndexedShards(self._sealed, self._places, self.open_shard)
+        return self._opened
 
     @property
     def shard_paths(self) -> tuple[Path, ...]:
@@ -190,9 +194,19 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         return shard
 
     @cached_property
-    def _places(self) -> dict[str, tuple[int, VideoRow]]:
+    def _sealed(self) -> tuple[Path, ...]:
+        return self.shard_paths
+
+    @cached_property
+    def _opened(self) -> tuple[Shard, ...]:
+        return tuple(self.open_shard(path) for path in self._sealed)
+
+    @cached_property
+    def _places(self) -> Mapping[str, tuple[int, VideoRow]]:
         """Each video's shard, by number, and its row there; a newer shard's row replaces an older one's."""
-        return {row.id: (number, row) for number, shard in enumerate(self.shards) for row in shard.videos}
+        if len(self._sealed) >= MIN_SHARDS:
+            return open_index(self.path, self.key.as_json(), self._sealed, self.open_shard)
+        return {row.id: (number, row) for number, shard in enumerate(self._opened) for row in shard.videos}
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
@@ -214,30 +228,46 @@ class FeatureStore(Mapping[str, FeatureSequence]):
 
     def info(self, video_id: str) -> VideoInfo:
         """Return the properties of a stored video, without reading its features."""
-        return self._places[video_id][1].info
+        return self.row(video_id).info
 
     def length(self, video_id: str) -> int:
         """Return T, without reading the features."""
-        return self._places[video_id][1].length
+        return self.row(video_id).length
+
+    def row(self, video_id: str) -> VideoRow:
+        """Return what is known of a video's newest sequence, without opening its shard."""
+        return self._places[video_id][1]
+
+    def rows(self) -> Iterator[VideoRow]:
+        """Iterate over what is known of all videos, in no order, without opening shards."""
+        return (row for _, row in self._places.values())
+
+    def is_newest(self, shard: Shard, row: VideoRow) -> bool:
+        """Return whether a row of one of the shards is its video's newest."""
+        number, newest = self._places[row.id]
+        return self._sealed[number] == shard.path and newest == row
 
     def count_repeated(self) -> int:
         """Return how many videos are so short that their window repeats the last frame."""
-        by_shard: dict[int, list[VideoRow]] = {}
-        for number, row in self._places.values():
-            by_shard.setdefault(number, []).append(row)
-        return sum(self.shards[number].count_repeated(rows) for number, rows in by_shard.items())
+        by_shard = groupby(self._places_by_shard(), key=itemgetter(0))
+        return sum(self.shards[number].count_repeated([row for _, row in its]) for number, its in by_shard)
 
     def place(self, video_id: str) -> tuple[Shard, VideoRow]:
-        """Return the shard that holds a video's newest sequence, and the video's row there."""
+        """Return the shard that holds a video's newest sequence, opened, and the video's row there."""
         number, row = self._places[video_id]
         return self.shards[number], row
 
     def sequences(self, video_ids: Iterable[str] | None = None) -> Iterator[FeatureSequence]:
         """Iterate over the sequences of some videos, or all, shard by shard: not in the order of the ids."""
+        for number, its_places in groupby(self._places_by_shard(video_ids), key=itemgetter(0)):
+            yield from self.shards[number].sequences([row for _, row in its_places])
+
+    def _places_by_shard(self, video_ids: Iterable[str] | None = None) -> Iterable[tuple[int, VideoRow]]:
+        """The places of some videos, or all, shard by shard."""
+        if video_ids is None and isinstance(self._places, VideoIndex):
+            return self._places.values()
         places = [self._places[video_id] for video_id in (self.ids if video_ids is None else video_ids)]
-        places.sort(key=lambda place: (place[0], place[1].start))
-        for number, group in groupby(places, key=lambda place: place[0]):
-            yield from self.shards[number].sequences([row for _, row in group])
+        return sorted(places, key=lambda place: (place[0], place[1].start))
 
     def features(self, video_ids: Sequence[str], *, check: bool = True) -> list[NDArray[np.floating[Any]]]:
         """Map the features of some videos into memory: they are read from the disk where they are used.
@@ -378,7 +408,7 @@ class FeatureStore(Mapping[str, FeatureSequence]):
 
     def refresh(self) -> None:
         """Read the folder again at the next use."""
-        for name in ("shards", "_places", "ids", "_noted"):
+        for name in ("shards", "_sealed", "_opened", "_places", "ids", "_noted"):
             self.__dict__.pop(name, None)
 
 
