@@ -50,7 +50,7 @@ _WHOLE_PICTURE = (0.0, 0.0, 1.0, 1.0)
 """x, y, width and height of the widest region."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoFile:
     """A video to read, and its id."""
 
@@ -61,7 +61,7 @@ class VideoFile:
     """The folder that the id is relative to, absolute; None where the video was not found in one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """What a video file holds, according to its packets and its decoder, not its header."""
 
@@ -134,7 +134,7 @@ class VideoInfo:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoSource:
     """Where a stored video's file was found, and a fingerprint of its content; empty texts where these are unknown."""
 

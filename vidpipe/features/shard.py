@@ -103,7 +103,7 @@ DAMAGE = (
 """What h5py, or a record's own check, raises on a file whose bytes were changed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoRow:
     """Where a video's sequence lies in a shard, and what is known about the video."""
 

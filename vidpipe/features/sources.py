@@ -62,23 +62,24 @@ def _fingerprint(descriptor: int) -> str:
 
 def sources_of(videos: Iterable[VideoFile]) -> dict[str, VideoSource]:
     """Return where each video's file lies, by id, without its fingerprint; all empty for a video without a root."""
-    resolved: dict[Path, str] = {}
+    resolved: dict[Path, tuple[str, str]] = {}
     found = {}
     for video in videos:
         if video.root is None:
             found[video.id] = UNKNOWN_SOURCE
             continue
         if video.root not in resolved:
-            resolved[video.root] = _as_text(os.path.realpath(video.root))
-        is_below = video.path.is_relative_to(video.root)
-        path = video.path.relative_to(video.root) if is_below else video.path.absolute()
-        found[video.id] = VideoSource(resolved[video.root], _as_text(str(path)))
+            resolved[video.root] = _as_text(os.path.realpath(video.root)), os.path.join(video.root, "")
+        root, start = resolved[video.root]
+        path = str(video.path)
+        path = path[len(start) :] if path.startswith(start) else str(video.path.absolute())
+        found[video.id] = VideoSource(root, _as_text(path))
     return found
 
 
 def _as_text(path: str) -> str:
     """A path as text that UTF-8 can encode; other bytes are escaped: `caf\\xe9`"""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def prefix_of(video_id: str, source: VideoSource) -> str:

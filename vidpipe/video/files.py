@@ -168,10 +168,11 @@ def _from_folder(
             hidden.append(one.name)
         on_skipped(one)
 
-    for path, video_id in _walk(folder, exclude, note, skip):
-        if path.suffix.lower() in MEDIA_SUFFIXES:
+    root = folder.absolute()
+    for parent, name, video_id in _walk(folder, exclude, note, skip):
+        if os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES:
             empty = False
-            yield VideoFile(video_id, path.absolute(), folder.absolute())
+            yield VideoFile(video_id, parent / name, root)
         else:
             skip(Skipped(video_id, OTHER_NAME))
     if empty and not exclude.used:
@@ -193,8 +194,8 @@ def _describe_hidden(folders: Sequence[str]) -> str:
 
 def _walk(
     folder: Path, exclude: Exclude, on_unreadable: OnUnreadable, on_skipped: OnSkipped
-) -> Iterator[tuple[Path, str]]:
-    """Yield every file below a folder and its id. Links are followed, and no folder is entered twice.
+) -> Iterator[tuple[Path, str, str]]:
+    """Yield the folder, the name and the id of every file below a folder. Links are followed, each folder once.
 
     It does not recurse, so that folders may be nested to any depth.
     """
@@ -208,12 +209,12 @@ def _walk(
         except OSError as error:
             on_unreadable(Path(parent), error)
             continue
-        subfolders = []
+        subfolders, absolute = [], Path(parent).absolute()
         for entry in entries:
             is_folder, its_id = _is_folder(entry), parent_id + _as_id(entry.name)
             reason = _why_skipped(entry.name, its_id, exclude, is_folder=is_folder)
             if not is_folder and not reason:
-                yield Path(entry.path), its_id
+                yield absolute, entry.name, its_id
                 continue
             real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real_parent, entry.name)
             if reason or real in entered:
@@ -274,7 +275,8 @@ def _root_of(file: Path, video_id: str) -> Path | None:
 
 def _as_id(relative: str) -> str:
     """Return a relative path as an id: `/` between folders, and valid UTF-8 whatever the name's bytes."""
-    return os.fsencode(relative).decode("utf-8", "backslashreplace").replace(os.sep, "/")
+    text = relative if relative.isascii() else os.fsencode(relative).decode("utf-8", "backslashreplace")
+    return text.replace(os.sep, "/")
 
 
 def _prefixed(videos: Iterable[VideoFile], prefix: str) -> Iterator[VideoFile]:
@@ -289,7 +291,7 @@ def _unique(videos: Iterable[VideoFile]) -> list[VideoFile]:
     by_id: dict[str, VideoFile] = {}
     for video in videos:
         other = by_id.setdefault(video.id, video)
-        if other.path != video.path:
+        if other is not video and other.path != video.path:
             raise UsageError(
                 f"two videos would have the id {video.id!r}: {other.path} and {video.path}; "
                 "give the folder that holds both, or extract one input after the other, with --prefix NAME for the "
