@@ -76,6 +76,7 @@ HOMES = {
     "matplotlib": {"vidpipe.runs.plots", "vidpipe.timeline.strip", "vidpipe.search.cluster_map"},
     "pytorch_metric_learning": {"vidpipe.search.embedding_training"},
     "jinja2": {"vidpipe.html_pages"},
+    "faiss": {"vidpipe.similarity.shortlist"},
     "pysubs2": {"vidpipe.timeline.formats.subtitles"},
     "segmentation_models_pytorch": {"vidpipe.regions.networks.segmentation"},
     "pympi": {"vidpipe.timeline.formats.elan"},

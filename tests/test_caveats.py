@@ -9,11 +9,14 @@ import pytest
 from tests.commands import run
 from tests.stores import make_sequence, make_store
 from vidpipe.config import TrainConfig
+from vidpipe.datasets.leaks import Leak
+from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import LabelsError, UsageError
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import LabeledVideo
 from vidpipe.runs.run import Run
 from vidpipe.stages.train import train
+from vidpipe.training.caveats import split_caveats
 
 LINEAR = TrainConfig(head="statistics", motion="raw", device="cpu")
 Made = tuple[FeatureStore, list[LabeledVideo]]
@@ -145,3 +148,19 @@ def test_a_single_group_cannot_be_left_out_nor_compared_by_folds(made: Made, tmp
         train(made[0], one, tmp_path / "run", config=replace(LINEAR, head="auto"))
     with pytest.raises(UsageError, match="too few videos, or too few groups"):
         train(made[0], one, tmp_path / "run", config=replace(LINEAR, repeats=2))
+
+
+def test_the_warning_of_leaks_has_the_score_of_the_same_footage_and_the_remedy(made: Made) -> None:
+    dataset = SequenceDataset(made[0], made[1], ["a", "b"])
+    subsets = {"train": dataset, "val": dataset.select([]), "test": dataset}
+    alike = Leak("a/0.mp4", "train", "b/1.mp4", "test", 0.971, False)
+    copied = Leak("a/2.mp4", "train", "b/3.mp4", "test", 0.62, False, duplicate_score=17.256)
+
+    def warning(leaks: list[Leak]) -> str:
+        return next(one for one in split_caveats(subsets, leaks, has_folds=True) if "leaks.csv" in one)
+
+    assert warning([alike]).endswith("b/1.mp4 (test), cosine 0.971; leaks.csv lists all")
+    found = warning([copied, alike])
+    assert "2 pairs of videos in different subsets look alike, 1 with the same footage, such as a/2.mp4" in found
+    assert "cosine 0.620, duplicate score 17.26" in found
+    assert "--group-by duplicates" in found

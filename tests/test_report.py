@@ -193,13 +193,14 @@ def test_a_curve_has_a_point_for_every_epoch(hostile: Path) -> None:
 
 def test_leaks_are_listed_by_name(hostile: Path, tmp_path: Path) -> None:
     copy = copy_run(hostile, tmp_path / "run")
-    lines = ["video,split,other,other_split,cosine,same", "<u>a</u>.mp4,train,b.mp4,test,0.9712,False"]
-    (copy / "leaks.csv").write_text("\n".join([*lines, "c.mp4,train,d.mp4,val,1.0,True"]))
+    columns = "video,split,other,other_split,cosine,same,duplicate_score"
+    lines = [columns, "<u>a</u>.mp4,train,b.mp4,test,0.9712,False,17.25", "c.mp4,train,d.mp4,val,1.0,True,0.0"]
+    (copy / "leaks.csv").write_text("\n".join(lines))
     page = report(copy)
     found = [line for table in page.tables.values() for line in table if line[-1] in ("yes", "no")]
     assert found == [
-        ["<u>a</u>.mp4", "train", "b.mp4", "test", "0.9712", "no"],
-        ["c.mp4", "train", "d.mp4", "val", "1.0", "yes"],
+        ["<u>a</u>.mp4", "train", "b.mp4", "test", "0.9712", "17.25", "no"],
+        ["c.mp4", "train", "d.mp4", "val", "1.0", "", "yes"],
     ]
     assert page.tags["u"] == 0
 

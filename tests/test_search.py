@@ -164,6 +164,40 @@ def test_the_shortlist_is_the_exact_one_in_blocks(monkeypatch: pytest.MonkeyPatc
     assert np.array_equal(found, np.argsort(-(vectors @ vectors.T), axis=1)[:, :5])
 
 
+def many_films() -> Floats:
+    """Unit vectors of 2,000 videos of 40 places."""
+    random = np.random.default_rng(0)
+    vectors = np.repeat(random.normal(size=(40, 32)), 50, axis=0) + 0.3 * random.normal(size=(2000, 32))
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+
+def test_an_index_of_faiss_finds_nearly_all_that_the_product_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(shortlist, "MAX_EXACT_PRODUCTS", 10**6)
+    monkeypatch.setattr(shortlist, "NUM_PROBED", 8)  # of 88
+    vectors = many_films()
+    found = list(nearest(vectors, vectors, 10))
+    numbers, products = (np.concatenate([block[part] for block in found]) for part in (1, 2))
+    assert [block[0] for block in found] == [0, 1024]
+    exact = vectors @ vectors.T
+    expected = np.argsort(-exact, axis=1)[:, :10]
+    recall = np.mean([len(set(its) & set(right)) / 10 for its, right in zip(numbers, expected, strict=True)])
+    assert 0.9 < recall < 1  # an exact search would have found all
+    assert np.take_along_axis(exact, numbers, axis=1) == pytest.approx(products, abs=2e-3)
+
+
+def test_without_faiss_the_product_stays_exact_and_the_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shortlist, "MAX_EXACT_PRODUCTS", 10**6)
+    monkeypatch.setattr(shortlist, "find_spec", lambda name: None)
+    vectors = many_films()
+    found = np.concatenate([numbers for _, numbers, _ in nearest(vectors, vectors, 5)])
+    assert np.array_equal(found[:, 0], np.arange(len(vectors)))
+    assert np.array_equal(found[:50], np.argsort(-(vectors[:50] @ vectors.T), axis=1)[:, :5])
+    assert "pip install 'vidpipe[faiss]'" in caplog.text
+
+
 def test_the_best_path_is_the_planted_one() -> None:
     cosines = np.full((9, 12), 0.1, np.float32)
     for row, column in ((2, 5), (3, 6), (3, 7), (4, 8), (5, 9)):

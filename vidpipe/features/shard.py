@@ -396,11 +396,16 @@ class Shard:
         return next(self.sequences([row]))
 
     def sequences(self, rows: Sequence[VideoRow]) -> Iterator[FeatureSequence]:
-        """Yield the sequences of some of this shard's videos; the file is opened once."""
+        """Yield the sequences of some of this shard's videos; all but the features is read at once."""
+        if not rows:
+            return
+        first, stop = min(row.start for row in rows), max(row.start + row.length for row in rows)
         with self._open() as file:
             arrays = _open_row_arrays(file)
+            small: dict[str, Any] = {name: array[first:stop] for name, array in arrays.items() if name != "features"}
             for row in rows:
-                yield _read_sequence(arrays, row)
+                features = arrays["features"][row.start : row.start + row.length]
+                yield _sequence(features, small, row, row.start - first)
 
     def faults(self) -> Iterator[tuple[VideoRow, str]]:
         """Yield the videos whose rows are not what was written, or cannot be used, each with the reason."""
@@ -592,13 +597,17 @@ def _inside(group: h5py.Group, name: str, kind: Any) -> Any:
 
 
 def _read_sequence(arrays: Mapping[str, h5py.Dataset], row: VideoRow) -> FeatureSequence:
-    place = slice(row.start, row.start + row.length)
-    read = {name: array[place] for name, array in arrays.items()}
-    for name in OPTIONAL_ROW_ARRAYS.keys() & read.keys():
-        if not _has_values(name, read[name]):
-            del read[name]
-    features = read.pop("features")
-    return FeatureSequence(row.id, features, Rows(**read), row.info, row.source)
+    read = {name: array[row.start : row.start + row.length] for name, array in arrays.items()}
+    return _sequence(read.pop("features"), read, row, 0)
+
+
+def _sequence(
+    features: NDArray[np.floating[Any]], arrays: Mapping[str, NDArray[Any]], row: VideoRow, start: int
+) -> FeatureSequence:
+    """Return a video's sequence, whose rows of the other arrays begin at `start`."""
+    its = {name: array[start : start + row.length] for name, array in arrays.items()}
+    known = {name: its[name] for name in its if name not in OPTIONAL_ROW_ARRAYS or _has_values(name, its[name])}
+    return FeatureSequence(row.id, features, Rows(**known), row.info, row.source)
 
 
 def _mapped(path: Path, file: h5py.File) -> NDArray[np.floating[Any]]:

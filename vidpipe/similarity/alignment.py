@@ -10,6 +10,7 @@ other's time                    other = speed · one + offset
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,12 +54,12 @@ class Changes:
         first, stop = np.searchsorted(self.pts_seconds, [start_seconds, stop_seconds])
         return Changes(self.features[first:stop], self.pts_seconds[first:stop])
 
-    @property
+    @cached_property
     def spacing_seconds(self) -> float:
         """The time between neighbouring rows."""
         return float(np.median(np.diff(self.pts_seconds)))
 
-    @property
+    @cached_property
     def extent(self) -> tuple[float, float]:
         """The time that the rows stand for: from half a row before the first to half a row after the last."""
         spacing = self.spacing_seconds

@@ -1,7 +1,7 @@
 """Pairs of videos that show the same footage, and groups of them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vidpipe.config import DUPLICATE_THRESHOLD
 from vidpipe.similarity.alignment import Alignment, align
 from vidpipe.similarity.extension import extend
-from vidpipe.similarity.sequences import MAX_KEPT, SequenceIndex
+from vidpipe.similarity.sequences import MAX_KEPT_ROWS, SequenceIndex
 from vidpipe.similarity.shortlist import nearest
 
 __all__ = ["DuplicatePair", "find_pairs", "group_pairs"]
@@ -27,7 +27,9 @@ NUM_NEAREST = 40
 """Pieces that each piece is aligned with, at most, by default."""
 MAX_PIECES = 4
 """Pairs of pieces of two videos that are aligned, at most: those with the nearest means."""
-BLOCK_VIDEOS = MAX_KEPT // 3
+BLOCK_VIDEOS = MAX_KEPT_ROWS // 48
+"""Videos that are compared with each other before others are read: of 16 rows, those of two blocks are in memory."""
+PAIRS_AT_ONCE = 256
 MAX_CLOSED = 64
 """Videos of a group whose pairs are all compared, at most."""
 
@@ -66,19 +68,39 @@ def find_pairs(
     Returns:
         The pairs, the highest score first.
     """
-    pieces = _candidates(index, num_nearest, on_progress)
-    videos = index.video_of_piece[pieces]
-    starts = np.flatnonzero(np.any(np.diff(videos, axis=0, prepend=-1), axis=1))
-    found: dict[tuple[int, int], DuplicatePair] = {}
-    for done, (start, stop) in enumerate(pairwise([*starts.tolist(), len(pieces)]), 1):
-        one, other = videos[start].tolist()
-        pair = _compared(index, one, other, pieces[start:stop]) if is_wanted(one, other) else None
-        if pair is not None and pair.score >= min(threshold, WEAK_THRESHOLD):
-            found[one, other] = pair
-        on_progress("comparing", done, len(starts))
+    if len(index) < 2:
+        return []
+    found = {}
+    for pair in _compared_pairs(index, _candidates(index, num_nearest, on_progress), is_wanted, on_progress):
+        if pair.score >= min(threshold, WEAK_THRESHOLD):
+            found[pair.one, pair.other] = pair
     strong = {pair: one for pair, one in found.items() if _is_strong(index, one, threshold)}
     strong |= _closed(index, strong, found, is_wanted)
     return sorted((_extended(index, one) for one in strong.values()), key=lambda one: (-one.score, one.one, one.other))
+
+
+def _compared_pairs(
+    index: SequenceIndex,
+    pieces: NDArray[np.int64],
+    is_wanted: Callable[[int, int], bool],
+    on_progress: Callable[[str, int, int], None],
+) -> Iterator[DuplicatePair]:
+    """Compare the wanted pairs of videos, from pairs of their pieces, (C, 2), pair by pair of videos."""
+    videos = index.video_of_piece[pieces]
+    starts = np.flatnonzero(np.any(np.diff(videos, axis=0, prepend=-1), axis=1))
+    bounds = np.append(starts, len(pieces))
+    for first in range(0, len(starts), PAIRS_AT_ONCE):
+        some = bounds[first : first + PAIRS_AT_ONCE + 1].tolist()
+        wanted = [(start, stop) for start, stop in pairwise(some) if is_wanted(*videos[start].tolist())]
+        index.prepare(
+            piece for start, stop in wanted for pair in pieces[start:stop][:MAX_PIECES].tolist() for piece in pair
+        )
+        for start, stop in wanted:
+            one, other = videos[start].tolist()
+            pair = _compared(index, one, other, pieces[start:stop])
+            if pair is not None:
+                yield pair
+        on_progress("comparing", min(first + PAIRS_AT_ONCE, len(starts)), len(starts))
 
 
 def _is_strong(index: SequenceIndex, pair: DuplicatePair, threshold: float) -> bool:
@@ -103,7 +125,9 @@ def _candidates(
         differ = np.diff(videos[pieces], axis=1)[:, 0] != 0
         found.append(pieces[differ])
         found_cosines.append(cosines[row, column][differ])
-    pieces, first = np.unique(np.concatenate(found), axis=0, return_index=True)
+    one, other = np.concatenate(found).T
+    codes, first = np.unique(one * len(videos) + other, return_index=True)  # a number for each pair of pieces
+    pieces = np.stack(np.divmod(codes, len(videos)), axis=1)
     one, other = videos[pieces].T
     nearness = -np.concatenate(found_cosines)[first]
     return pieces[np.lexsort([nearness, other, one, other // BLOCK_VIDEOS, one // BLOCK_VIDEOS])]

@@ -9,7 +9,7 @@ A piece is some consecutive rows of a video, few enough to be compared at once. 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,7 @@ from vidpipe.similarity.whitening import Whitening, WhiteningFit
 
 __all__ = [
     "HOP_ROWS",
-    "MAX_KEPT",
+    "MAX_KEPT_ROWS",
     "PIECE_ROWS",
     "SequenceIndex",
     "TimedFeatures",
@@ -36,10 +36,10 @@ __all__ = [
 PIECE_ROWS, HOP_ROWS = 32, 16
 VIDEOS_AT_ONCE = 1024
 NUM_DRAWN, WITHIN_DEVIATION, MIN_CHANCE = 200, 0.6827, 0.02
-MAX_FITTED = 2048
-"""Videos whose changes the whitening is computed from, about."""
-MAX_KEPT = 3072
-"""Sequences of changes in memory: 100 MB of 16 rows."""
+MAX_FITTED, MAX_FITTED_ROWS = 1024, 2**15
+"""Videos whose changes the whitening is computed from, and rows of these videos, about."""
+MAX_KEPT_ROWS = 3 * 2**16
+"""Rows of changes in memory: 400 MB of 512 directions."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class SequenceIndex:
     """(D,) that mean."""
     whitening: Whitening
     """What makes changes comparable."""
-    _kept: OrderedDict[tuple[int, int | None], Changes] = field(default_factory=OrderedDict, repr=False)
+    _kept: "_Kept" = field(default_factory=lambda: _Kept(), repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -95,22 +95,40 @@ class SequenceIndex:
         random = np.random.default_rng(0)
         drawn = random.integers(0, len(self.video_of_piece), (NUM_DRAWN, 2)).tolist()
         pieces = [pair for pair in drawn if self.video_of_piece[pair[0]] != self.video_of_piece[pair[1]]]
+        self.prepare(piece for pair in pieces for piece in pair)
         values = [chance(*(self.changes(int(self.video_of_piece[one]), one) for one in pair)) for pair in pieces]
         joined = np.abs(np.concatenate([np.zeros(0, np.float32), *values]))
         return max(float(np.quantile(joined, WITHIN_DEVIATION)), MIN_CHANCE) if len(joined) else MIN_CHANCE
 
+    def prepare(self, pieces: Iterable[int]) -> None:
+        """Compute and keep the changes of some pieces: one product takes less time than many small ones.
+
+        Args:
+            pieces: their numbers; less than `MAX_KEPT_ROWS` rows.
+        """
+        keys = [(int(self.video_of_piece[piece]), piece) for piece in dict.fromkeys(pieces)]
+        missing = [key for key in keys if key not in self._kept]
+        if not missing:
+            return
+        timed = [self.timed(*key) for key in missing]
+        differences = [np.diff(one.features, axis=0) for one in timed]
+        stops = np.cumsum([len(its) for its in differences])
+        whitened = np.split(self.whitening.apply(np.concatenate(differences)), stops[:-1])
+        for key, one, its in zip(missing, timed, whitened, strict=True):
+            self._kept.add(key, Changes(its, _between(one.pts_seconds)))
+
     def changes(self, number: int, piece: int | None = None) -> Changes:
-        """Return how a video, or one of its pieces, changes. Those of the last few thousand calls are kept."""
-        if (number, piece) not in self._kept:
-            self._kept[number, piece] = self.changes_of(self.timed(number, piece))
-            if len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
-        return self._kept[number, piece]
+        """Return how a video, or one of its pieces, changes. The latest are kept."""
+        found = self._kept.get((number, piece))
+        if found is None:
+            found = self.changes_of(self.timed(number, piece))
+            self._kept.add((number, piece), found)
+        return found
 
     def changes_of(self, sequence: TimedFeatures) -> Changes:
         """Return how another sequence changes."""
-        times = (sequence.pts_seconds[1:] + sequence.pts_seconds[:-1]) / 2
-        return Changes(self.whitening.apply(np.diff(sequence.features, axis=0)), times)
+        whitened = self.whitening.apply(np.diff(sequence.features, axis=0))
+        return Changes(whitened, _between(sequence.pts_seconds))
 
     def timed(self, number: int, piece: int | None = None) -> TimedFeatures:
         """Return the sequence of a video, or of one of its pieces."""
@@ -124,6 +142,28 @@ class SequenceIndex:
         """Return the vectors of the pieces of another sequence, (P, D)."""
         means = [sequence.features[start : start + PIECE_ROWS].mean(axis=0) for start in pieces_of(len(sequence))]
         return _unit(np.stack(means) - self.centre)
+
+
+class _Kept:
+    """The latest changes that were computed, up to `MAX_KEPT_ROWS`, by video and piece."""
+
+    def __init__(self) -> None:
+        self._changes: OrderedDict[tuple[int, int | None], Changes] = OrderedDict()
+        self._num_rows = 0
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._changes
+
+    def get(self, key: tuple[int, int | None]) -> Changes | None:
+        """Return the changes, if they are kept."""
+        return self._changes.get(key)
+
+    def add(self, key: tuple[int, int | None], changes: Changes) -> None:
+        """Keep changes, and drop the oldest where there are too many."""
+        self._changes[key] = changes
+        self._num_rows += len(changes)
+        while self._num_rows > MAX_KEPT_ROWS:
+            self._num_rows -= len(self._changes.popitem(last=False)[1])
 
 
 def timed_features(sequence: FeatureSequence) -> TimedFeatures:
@@ -159,47 +199,90 @@ def read_index(
         StoreError: a feature is not finite, or too large to compute with.
     """
     wanted = [video_id for video_id in (store.ids if video_ids is None else video_ids) if store.length(video_id)]
-    times: dict[str, NDArray[np.float64]] = {}
-    first_rows: dict[str, NDArray[np.int64] | None] = {}
-    means: dict[str, NDArray[np.float32]] = {}
-    total, num_rows = np.float64(0), 0
-    fit = WhiteningFit()
-    stride = max(1, len(wanted) // MAX_FITTED)
+    features = tuple(store.features(wanted, check=False))
+    reading = _Reading([len(rows) for rows in features], features[0].shape[1] if features else 0)
+    number_of = {video_id: number for number, video_id in enumerate(wanted)}
     for done, sequence in enumerate(store.sequences(wanted), 1):
-        timed = timed_features(sequence)
-        first_rows[sequence.video_id], times[sequence.video_id] = _first_rows(sequence), timed.pts_seconds
-        its_means = [timed.features[start : start + PIECE_ROWS].mean(axis=0) for start in pieces_of(len(timed))]
-        means[sequence.video_id] = np.stack(its_means)
-        if done % stride == 0 or len(wanted) < MAX_FITTED:
-            fit.add(np.diff(timed.features, axis=0))
-        total, num_rows = total + timed.features.sum(axis=0, dtype=np.float64), num_rows + len(timed)
+        number = number_of[sequence.video_id]
+        reading.add(number, timed_features(sequence), _first_rows(sequence))
         if done % VIDEOS_AT_ONCE == 0 or done == len(wanted):
             on_progress(done, len(wanted))
-    starts = [np.array(pieces_of(len(times[video_id]))) for video_id in wanted]
-    if not np.isfinite(total).all():
+    if not np.isfinite(reading.total).all():
         store.features(wanted)  # names the video
-    centre = np.asarray(total / max(num_rows, 1), np.float32)
-    vectors = np.concatenate([means.pop(video_id) for video_id in wanted])
-    vectors -= centre
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    centre = reading.centre()
+    video_of_piece, start_of_piece, vectors = reading.pieces(centre)
     return SequenceIndex(
         store,
         tuple(wanted),
-        tuple(times[video_id] for video_id in wanted),
-        tuple(first_rows[video_id] for video_id in wanted),
-        tuple(store.features(wanted, check=False)),
-        np.repeat(np.arange(len(wanted)), [len(of_video) for of_video in starts]),
-        np.concatenate(starts),
+        tuple(reading.pts_seconds),
+        tuple(reading.first_rows),
+        features,
+        video_of_piece,
+        start_of_piece,
         vectors,
         centre,
-        fit.finish(vectors.shape[1]),
+        reading.fit.finish(len(centre)),
     )
+
+
+class _Reading:
+    """What is kept of N sequences that are read once, in any order.
+
+    Args:
+        lengths: N, the stored rows of each; it has as many pictures, or fewer.
+        dim: D.
+    """
+
+    def __init__(self, lengths: Sequence[int], dim: int) -> None:
+        places = np.array([len(pieces_of(length)) for length in lengths], np.int64)
+        self._first_place = np.cumsum(places) - places
+        self._means = np.empty((int(places.sum()), dim), np.float32)  # the system gives memory to what is written
+        self.pts_seconds: list[NDArray[np.float64]] = [np.empty(0)] * len(lengths)
+        self.first_rows: list[NDArray[np.int64] | None] = [None] * len(lengths)
+        self.total = np.zeros(dim)
+        self.fit = WhiteningFit()
+        self._video_step = max(1, len(lengths) // MAX_FITTED)
+        self._row_step = max(1, sum(lengths) // self._video_step // MAX_FITTED_ROWS)
+
+    def add(self, number: int, timed: TimedFeatures, first_rows: NDArray[np.int64] | None) -> None:
+        """Add the sequence of a video."""
+        self.pts_seconds[number], self.first_rows[number] = timed.pts_seconds, first_rows
+        for place, start in enumerate(pieces_of(len(timed)), self._first_place[number]):
+            timed.features[start : start + PIECE_ROWS].mean(axis=0, out=self._means[place])
+        self.total += timed.features.sum(axis=0, dtype=np.float64)
+        if number % self._video_step == 0:
+            rows = np.arange(0, len(timed) - 1, self._row_step)
+            self.fit.add(timed.features[rows + 1] - timed.features[rows])
+
+    def centre(self) -> NDArray[np.float32]:
+        """Return the mean of all rows, (D,)."""
+        return np.asarray(self.total / max(sum(map(len, self.pts_seconds)), 1), np.float32)
+
+    def pieces(self, centre: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Return the video (P,) and the start (P,) of all pieces, and their vectors (P, D), which use up the means."""
+        starts = [np.array(pieces_of(len(times)), np.int64) for times in self.pts_seconds]
+        counts = np.array(list(map(len, starts)), np.int64)
+        vectors = self._means
+        if counts.sum() < len(vectors):
+            places = zip(self._first_place.tolist(), counts.tolist(), strict=True)
+            vectors = vectors[np.concatenate([np.arange(first, first + count) for first, count in places])]
+        for first in range(0, len(vectors), VIDEOS_AT_ONCE):
+            block = vectors[first : first + VIDEOS_AT_ONCE]
+            block[:] = _unit(block - centre)
+        return np.repeat(np.arange(len(starts)), counts), np.concatenate([np.empty(0, np.int64), *starts]), vectors
 
 
 def _first_rows(sequence: FeatureSequence) -> NDArray[np.int64] | None:
     """The first row of each picture, where pictures have several rows: that of the whole picture."""
+    if sequence.rows.region is None:
+        return None
     is_first = np.diff(sequence.rows.frame_index, prepend=-1) > 0
     return None if is_first.all() else np.flatnonzero(is_first)
+
+
+def _between(pts_seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The times half-way between neighbouring rows, (T,) -> (T - 1,)."""
+    return np.asarray((pts_seconds[1:] + pts_seconds[:-1]) / 2)
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -51,11 +51,16 @@ def split_caveats(subsets: Subsets, leaks: Sequence[Leak], *, has_folds: bool) -
 
 
 def _describe_leaks(leaks: Sequence[Leak]) -> str:
-    first = leaks[0]
+    first, num_same = leaks[0], sum(leak.duplicate_score > 0 for leak in leaks)
+    same, score, remedy = "", "", ""
+    if num_same:
+        same = f", {num_same} with the same footage"
+        score = f", duplicate score {first.duplicate_score:.2f}"
+        remedy = "; --group-by duplicates keeps the same footage in one subset"
     return (
         f"{count_of(len(leaks), 'pair')} of videos in different subsets {'looks' if len(leaks) == 1 else 'look'} "
-        f"alike, such as {first.video} ({first.split}) and {first.other} ({first.other_split}), "
-        f"cosine {first.cosine:.3f}; leaks.csv lists all"
+        f"alike{same}, such as {first.video} ({first.split}) and {first.other} ({first.other_split}), "
+        f"cosine {first.cosine:.3f}{score}; leaks.csv lists all{remedy}"
     )
 
 
