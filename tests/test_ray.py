@@ -4,16 +4,19 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import socket
+import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import vidpipe
+import vidpipe.execution
 from tests.commands import LENET, run
 from tests.media import write_video
 from tests.ray_cluster import Cluster, add_node, cluster_of
@@ -248,11 +251,21 @@ def test_batches_hold_every_video_once_and_shrink(num_videos: int, num_actors: i
 # what is refused
 
 
-def refused(*options: object) -> str:
-    result = run("extract", Path(__file__).parent, "-o", "/nowhere/s", *LENET, *options)
-    assert result.exit_code in (1, 2)
-    assert "Traceback" not in result.output
-    return result.stderr.strip().splitlines()[-1]
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(videos: Path, tmp_path: Path) -> Refused:
+    """The last line of an extraction that is refused before it makes a store."""
+
+    def call(*options: object) -> str:
+        result = run("extract", videos, "-o", tmp_path / "none", *LENET, *options)
+        assert result.exit_code in (1, 2)
+        assert "Traceback" not in result.output
+        assert not (tmp_path / "none").exists()
+        return result.stderr.strip().splitlines()[-1]
+
+    return call
 
 
 @pytest.fixture
@@ -263,7 +276,7 @@ def listening() -> Iterator[tuple[socket.socket, str]]:
 
 
 def test_an_address_that_does_not_answer_is_refused_at_once(
-    listening: tuple[socket.socket, str], monkeypatch: pytest.MonkeyPatch
+    listening: tuple[socket.socket, str], monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     server, address = listening
     monkeypatch.setattr("vidpipe.execution.ray_cluster.CONNECT_SECONDS", 0.2)
@@ -275,20 +288,82 @@ def test_an_address_that_does_not_answer_is_refused_at_once(
 
 
 @pytest.mark.parametrize("address", ["here", "ray://head:10001", "head:", ":6379"])
-def test_what_is_no_address_is_refused_with_the_form(address: str) -> None:
+def test_what_is_no_address_is_refused_with_the_form(address: str, refused: Refused) -> None:
     message = refused("--executor", "ray", "--ray-address", address)
     assert message.startswith(f"Error: '{address}' is no address of a Ray cluster: give HOST:PORT of its head")
 
 
-def test_settings_of_ray_need_its_executor() -> None:
+def test_settings_of_ray_need_its_executor(refused: Refused) -> None:
     assert refused("--ray-cpus", 2) == "Error: --ray-cpus goes with --executor ray"
 
 
-def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "ray"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)  # what `import ray` finds where it is not installed
     monkeypatch.delitem(sys.modules, "vidpipe.execution.ray_cluster", raising=False)
-    monkeypatch.delattr("vidpipe.execution.ray_cluster", raising=False)
+    monkeypatch.delattr(vidpipe.execution, "ray_cluster", raising=False)
     message = refused("--executor", "ray")
     assert message == "Error: --executor ray needs a package: pip install 'vidpipe[ray]'"
+
+
+# what ends
+
+
+POISON = """
+import os, signal
+import vidpipe.execution.local as local
+
+real = local.iter_features
+
+def dying(videos, streams, **options):
+    for result in real(videos, streams, **options):
+        if getattr(result, "video_id", "") == "poison.mp4":
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield result
+
+local.iter_features = dying
+"""
+"""Kills the process that has the features of one video, as native code of a backbone might."""
+
+
+@pytest.mark.slow
+def test_a_video_that_ends_its_actor_costs_itself_alone(videos: Path, tmp_path: Path) -> None:
+    for folder in ("v", "site"):
+        (tmp_path / folder).mkdir()
+    for number in range(6):
+        shutil.copy(videos / "deep" / f"{number + 2}.mp4", tmp_path / "v" / f"{number}.mp4")
+    shutil.copy(videos / "deep" / "0.mp4", tmp_path / "v" / "poison.mp4")
+    (tmp_path / "site" / "sitecustomize.py").write_text(POISON)
+    path = os.pathsep.join([str(tmp_path / "site"), str(Path(vidpipe.__file__).parents[1])])
+    with cluster_of(2, environment={"PYTHONPATH": path}) as cluster:
+        result = run(*on_ray(cluster, tmp_path / "v", "-o", tmp_path / "s"))
+    assert result.exit_code == 3, result.output
+    assert "failed: poison.mp4: the actor that extracted it ended, 3 times" in result.stderr
+    store = FeatureStore.open(tmp_path / "s")
+    rows = [row.id for shard in store.shards for row in shard.videos]
+    assert sorted(rows) == [f"{number}.mp4" for number in range(6)]
+    assert [(one.video_id, one.error) for one in store.failures] == [("poison.mp4", "ActorCrashError")]
+    (poison,) = find_videos([tmp_path / "v" / "poison.mp4"])
+    assert store.known_failure(poison) is None
+
+
+@pytest.mark.slow
+def test_ctrl_c_seals_what_the_actors_have(cluster: Cluster, tmp_path: Path) -> None:
+    for number in range(60):
+        write_video(tmp_path / "v" / f"{number:02}.mp4", 150, width=320, height=240)
+    arguments = on_ray(cluster, tmp_path / "v", "-o", tmp_path / "s", "--quiet")
+    program = [sys.executable, "-m", "vidpipe", *map(str, arguments)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not any((tmp_path / "s" / "shards").glob("*.h5")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=120)
+    stored = len(FeatureStore.open(tmp_path / "s"))
+    assert process.returncode == 1
+    assert 0 < stored < 60
+    assert f"stopped; {stored} of 60 videos stored in" in stderr
+    assert not list((tmp_path / "s" / "locks").glob("*.job"))
+    assert run(*on_ray(cluster, tmp_path / "v", "-o", tmp_path / "s")).exit_code == 0
+    rows = [row.id for shard in FeatureStore.open(tmp_path / "s").shards for row in shard.videos]
+    assert len(rows) == len(set(rows)) == 60

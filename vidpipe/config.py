@@ -670,7 +670,8 @@ class PredictConfig(_Checked):
     )
     store: str | None = _setting(
         None,
-        "Use features from this store where it has them; with --timeline, make it and keep the others in it.",
+        "Use features from this store where it has them; with --timeline or --executor ray, make it and keep the "
+        "others in it.",
         is_path=True,
     )
     format: str = _setting("table", "Output format; json: one JSON object a line.", choices=("table", "json", "csv"))

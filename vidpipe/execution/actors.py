@@ -91,7 +91,7 @@ def _gpus_of_actor(nodes: Sequence[NodeResources], config: ExtractConfig) -> flo
 def _cores_of_actor(nodes: Sequence[NodeResources], gpus: float) -> int:
     if gpus:
         return max(1, int(min((node.cpus * gpus / node.gpus for node in nodes), default=1)))
-    return max(1, int(min((node.cpus for node in nodes), default=1, key=lambda cpus: min(cpus, DEFAULT_CORES))))
+    return max(1, int(min((DEFAULT_CORES, *(node.cpus for node in nodes)))))
 
 
 def cut_batches(
