@@ -80,15 +80,15 @@ def kill_often(
     while outcome.num_kills < count:
         path = folder / f"store{outcome.num_stores}"
         finished = _run_and_kill(command(videos, path), path, whole_seconds, dice, outcome)
-        sealed = _examine(path, sealed, outcome)
+        sealed = examine(path, sealed, outcome)
         print(f"{outcome.num_kills} kills, {len(sealed)} videos sealed, wrong: {outcome.wrong}", file=sys.stderr)
         if finished:
-            outcome.wrong += _differences(path, folder / "fresh")
+            outcome.wrong += differences(path, folder / "fresh")
             outcome.num_stores, sealed = outcome.num_stores + 1, set()
     path = folder / f"store{outcome.num_stores}"
     subprocess.run(command(videos, path), check=True, stdout=subprocess.DEVNULL)
-    _examine(path, sealed, outcome)
-    outcome.wrong += _differences(path, folder / "fresh")
+    examine(path, sealed, outcome)
+    outcome.wrong += differences(path, folder / "fresh")
     outcome.num_stores += 1
     return outcome
 
@@ -142,7 +142,7 @@ def processes_of(session: int) -> list[int]:
     return found
 
 
-def _examine(path: Path, sealed_before: set[str], outcome: Outcome) -> set[str]:
+def examine(path: Path, sealed_before: set[str], outcome: Outcome) -> set[str]:
     """The videos of the stores after a kill, `flow/1.mp4`."""
     sealed: set[str] = set()
     for name in BACKBONES:
@@ -156,7 +156,7 @@ def _examine(path: Path, sealed_before: set[str], outcome: Outcome) -> set[str]:
     return sealed
 
 
-def _differences(path: Path, fresh_path: Path) -> list[str]:
+def differences(path: Path, fresh_path: Path) -> list[str]:
     """How completed stores differ from those of a fresh extraction."""
     pairs = [(FeatureStore.open(path / name), FeatureStore.open(fresh_path / name)) for name in BACKBONES]
     return [difference for store, fresh in pairs for difference in _differences_of_store(store, fresh)]

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "datasets": "errors records config csv_files video features similarity",
     "runs": "errors version records config features datasets heads",
     "training": "errors records config features datasets heads backbones runs timeline",
-    "execution": "errors records config video backbones regions features",
+    "execution": "errors version records config video backbones regions features",
     "explain": "errors version records config html_pages video backbones features datasets heads runs",
     "timeline": "errors version records config csv_files html_pages video features datasets heads runs",
     "search": "errors version records config csv_files html_pages video features similarity datasets heads runs"
@@ -73,6 +73,7 @@ HOMES = {
     "huggingface_hub": {"vidpipe.backbones.downloads"},
     "transformers": {"vidpipe.backbones.video_transformers"},
     "pebble": {"vidpipe.video.decoding"},
+    "ray": {"vidpipe.execution.ray_cluster", "vidpipe.execution.ray_data"},
     "matplotlib": {"vidpipe.runs.plots", "vidpipe.timeline.strip", "vidpipe.search.cluster_map"},
     "pytorch_metric_learning": {"vidpipe.search.embedding_training"},
     "jinja2": {"vidpipe.html_pages"},

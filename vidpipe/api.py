@@ -284,11 +284,12 @@ def predict(
         inputs: the videos.
         top: number of most probable classes in each prediction.
         min_confidence: if the most probable class has a lower probability, the label is `none of these`.
-        store: use features from this store, or folder of stores, where it has them.
+        store: use features from this store, or folder of stores, where it has them; with `executor="ray"`, a path,
+            where the others are added.
         prefix: put before each video's id, as a folder.
         exclude: patterns of videos to leave out, such as `rejected/*` and `*.gif`.
         **settings: of extraction, those that do not change features: `weights`, `device`, `engine`, `decoder`,
-            `batch_size`, `workers`, `timeout`, `video_column`.
+            `batch_size`, `workers`, `timeout`, `video_column`, `executor` and those of Ray.
 
     Returns:
         an iterator over the predictions, in the order of the inputs, each as soon as it is known.
@@ -301,15 +302,19 @@ def predict(
         WeightsError: the backbone's weights are not available.
     """
     from vidpipe.stages import predict as stage
+    from vidpipe.stages.apply import make_stores
     from vidpipe.video.files import find_videos
 
     check_names(settings, PREDICT_SETTINGS)
     config = ExtractConfig(**settings)
     opened_run = _open_run(run)
-    opened_store = None
+    opened_store: FeatureStore | Mapping[str, FeatureStore] | None = None
     if store is not None:
         usage = f"vidpipe predict {opened_run.path} … --store STORE"
-        opened_store = _match_stores(opened_run, store, usage=usage)
+        if config.executor == "ray" and isinstance(store, str | Path):
+            opened_store = make_stores(Path(store), opened_run.keys)
+        else:
+            opened_store = _match_stores(opened_run, store, usage=usage)
     videos = find_videos(_paths(inputs), prefix=prefix, exclude=exclude, video_column=config.video_column)
     return stage.predict(opened_run, videos, top=top, min_confidence=min_confidence, store=opened_store, config=config)
 

@@ -28,6 +28,7 @@ __all__ = [
     "HEAD_NAMES",
     "LINEAR_HEADS",
     "PREDICT_SETTINGS",
+    "RAY_SETTINGS",
     "SEARCH_SETTINGS",
     "SECTIONS",
     "SEEDLESS_HEADS",
@@ -61,6 +62,8 @@ DEFAULT_HEAD = "statistics,lstm"
 SEEDLESS_HEADS = (*LINEAR_HEADS, "neighbours")
 """The heads that are the same for every seed."""
 HEAD_NAMES = ("auto", "lstm", "bilstm", "gru", "attention", "tcn", "transformer", "neighbours", *LINEAR_HEADS)
+RAY_SETTINGS = ("ray_address", "ray_actors", "ray_cpus", "ray_gpus")
+"""Settings of `extract` that go with `--executor ray`."""
 PREDICT_SETTINGS = (
     "weights",
     "detector_weights",
@@ -71,6 +74,8 @@ PREDICT_SETTINGS = (
     "workers",
     "timeout",
     "video_column",
+    "executor",
+    *RAY_SETTINGS,
 )
 """Settings of `extract` that `predict` has too. The others change features; `predict` takes them from the run."""
 
@@ -329,6 +334,28 @@ class ExtractConfig(_Checked):
     )
     seal_videos: int = _setting(256, "Seal a shard after this number of videos, the most that a crash can lose.", low=1)
     seal_seconds: float = _setting(60.0, "Seal a shard after this number of seconds, if that comes first.", low=0)
+    executor: str = _setting(
+        "local",
+        "Where to extract: in processes of this machine, or on the nodes of a Ray cluster, which share the folders of "
+        "videos and store (pip install 'vidpipe[ray]').",
+        choices=("local", "ray"),
+    )
+    ray_address: str | None = _setting(
+        None,
+        "Ray cluster to use: HOST:PORT, or auto for the one that this machine belongs to. [default: RAY_ADDRESS; "
+        "without it, a Ray of its own on this machine]",
+    )
+    ray_actors: int | None = _setting(
+        None, "Number of actors, the processes of Ray that extract. [default: as many as fit]", low=1
+    )
+    ray_cpus: int | None = _setting(
+        None,
+        "Cores of an actor. [default: 4, or those of the smallest node; with GPUs, a GPU's share of its node]",
+        low=1,
+    )
+    ray_gpus: float | None = _setting(
+        None, "GPUs of an actor; 0.5: two actors share one. [default: 1 where nodes have GPUs]", low=0
+    )
     video_column: str | None = _setting(
         None,
         "Column of an INPUT's CSV with the videos. Default: `video`, or a common name such as filename or path.",
@@ -354,6 +381,9 @@ class ExtractConfig(_Checked):
             raise UsageError("--refine goes with --regions mask or background; give one of them")
         if values.get("pose_size", DEFAULT_POSE_SIZE) != DEFAULT_POSE_SIZE and not has_pose:
             raise UsageError("--pose-size goes with --backbone pose")
+        given = [name for name in RAY_SETTINGS if values.get(name) is not None]
+        if given and values.get("executor", "local") != "ray":
+            raise UsageError(f"--{given[0].replace('_', '-')} goes with --executor ray")
 
     @staticmethod
     def replaced(from_file: Mapping[str, Any], given: Mapping[str, Any]) -> set[str]:
@@ -640,7 +670,8 @@ class PredictConfig(_Checked):
     )
     store: str | None = _setting(
         None,
-        "Use features from this store where it has them; with --timeline, make it and keep the others in it.",
+        "Use features from this store where it has them; with --timeline or --executor ray, make it and keep the "
+        "others in it.",
         is_path=True,
     )
     format: str = _setting("table", "Output format; json: one JSON object a line.", choices=("table", "json", "csv"))

@@ -9,7 +9,9 @@
     │   ├── UnreadableFileError  the file cannot be read at the moment; the next run tries it again
     │   ├── DecodeError          the video stream cannot be decoded
     │   ├── DecodeTimeoutError   decoding took longer than --timeout
-    │   └── DecoderCrashError    the decoder crashed its process
+    │   ├── DecoderCrashError    the decoder crashed its process
+    │   └── ActorCrashError      the actor of Ray that extracted it ended, more than once
+    ├── ExecutorError            Ray cannot be reached, or its nodes do not fit
     ├── DecodingStoppedError     decoding processes do not start, or do not answer
     ├── StoreError               a feature store, or a path that exists and is not one
     │   ├── KeyMismatchError     it was made with other settings
@@ -28,11 +30,13 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 __all__ = [
+    "ActorCrashError",
     "ConfigError",
     "DecodeError",
     "DecodeTimeoutError",
     "DecoderCrashError",
     "DecodingStoppedError",
+    "ExecutorError",
     "InputError",
     "InterruptedExtractionError",
     "InterruptedTrainingError",
@@ -96,6 +100,14 @@ class DecodeTimeoutError(VideoError):
 
 class DecoderCrashError(VideoError):
     """The decoder crashed its process."""
+
+
+class ActorCrashError(VideoError):
+    """The actor of Ray that extracted the video ended, more than once. The next run tries it again."""
+
+
+class ExecutorError(VidpipeError):
+    """Ray cannot be reached, or its nodes do not fit."""
 
 
 class DecodingStoppedError(VidpipeError):

@@ -124,13 +124,14 @@ class Stream:
             )
         return cls(spec, found, key)
 
-    def load_engine(self, *, device: str, engine: str, num_videos: int) -> Engine:
+    def load_engine(self, *, device: str, engine: str, num_videos: int, num_threads: int | None = None) -> Engine:
         """Load the backbone, ready to run.
 
         Args:
             device: `auto`, `cpu` or `cuda`.
             engine: `auto`, `torch` or `onnx`.
             num_videos: about how many videos it will run on: an export to ONNX pays only for many.
+            num_threads: as for `vidpipe.backbones.engines.load.load_engine`.
 
         Returns:
             The engine.
@@ -149,6 +150,7 @@ class Stream:
             precision=self.key.precision,
             grid=self.key.grid,
             num_frames=num_videos * (self.key.resolve_sampling().num_frames or FRAMES_OF_A_VIDEO),
+            num_threads=num_threads,
         )
 
 

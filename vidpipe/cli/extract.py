@@ -76,19 +76,21 @@ def command(
     vidpipe extract videos/ -o features --backbone efficientnet_lite0 --backbone flow
     vidpipe extract videos/ -o features --sampling fps --fps 2
     vidpipe extract videos/ -o features --part 3/8
+    vidpipe extract videos/ -o features --executor ray --ray-address auto
     vidpipe extract videos/ -o features --exclude 'rejected/*' --dry-run
     vidpipe extract more_videos/ -o features --prefix more
     """
     config = ExtractConfig(**settings)
 
     from vidpipe.cli.progress import extract_progress
+    from vidpipe.execution.executor import describe_actors
     from vidpipe.features.locks import Part
     from vidpipe.stages.extract import extract, preview
 
     selection: dict[str, Any] = {"part": Part.parse(part), "force": force, "retry_failed": retry_failed}
     find = partial(find_inputs, inputs, prefix=prefix, exclude=exclude, video_column=config.video_column)
     if dry_run:
-        _show_dry_run(find, partial(preview, store_path=store, config=config, **selection))
+        _show_dry_run(find, partial(preview, store_path=store, config=config, **selection), describe_actors(config))
         return
     videos, unreadable = find()
     with extract_progress() as show:
@@ -101,9 +103,11 @@ def command(
 
 
 def _show_dry_run(
-    find: "Callable[..., tuple[list[VideoFile], list[str]]]", preview: "Callable[[list[VideoFile]], dict[str, str]]"
+    find: "Callable[..., tuple[list[VideoFile], list[str]]]",
+    preview: "Callable[[list[VideoFile]], dict[str, str]]",
+    actors: str,
 ) -> None:
-    """Show a line for each file, `take  a.mp4` or `skip  notes.txt  (not a video by its name)`, and the counts."""
+    """Show a line for each file, `take  a.mp4` or `skip  notes.txt  (not a video by its name)`, the counts, and Ray."""
     skipped: list[Skipped] = []
     try:
         videos, unreadable = find(on_skipped=skipped.append)
@@ -119,6 +123,8 @@ def _show_dry_run(
     num_taken = sum(not reason for reason in reasons.values())
     skip = f"{counts.total()} ({details})" if details else "0"
     click.echo(printable(f"would extract {count_of(num_taken, 'video')}, skip {skip}"))
+    if actors:
+        click.echo(printable(actors))
     for line in unreadable:
         click.echo(line, err=True)
     if unreadable:

@@ -97,6 +97,7 @@ def command(
 
     from vidpipe.datasets.streams import match_stores
     from vidpipe.runs.run import Run
+    from vidpipe.stages.apply import make_stores
     from vidpipe.stages.predict import predict
 
     opened_run = Run.open(run)
@@ -123,14 +124,19 @@ def command(
     opened_store = None
     if store is not None:
         usage = f"vidpipe predict {run} {inputs[0]} --store STORE"
-        opened_store = match_stores(opened_run.keys, [store], usage=usage)
+        opened_store = (
+            make_stores(store, opened_run.keys)
+            if config.executor == "ray"
+            else match_stores(opened_run.keys, [store], usage=usage)
+        )
     form = _form(format_, videos, opened_run, top)
     seen = _Seen(opened_run, len(videos), is_table=format_ == "table")
     answer: dict[str, Any] = {"top": top or DEFAULT_TOP, "min_confidence": min_confidence}
     copies = Copies(videos, timeline.write_video)
     found = predict(opened_run, videos, **answer, store=opened_store, config=config)
     predictions = _copied(seen.watch(found), copies)
-    _write(output, form, _least_certain(predictions, uncertain) if uncertain else predictions, seen)
+    is_kept = config.executor == "ray"
+    _write(output, form, _least_certain(predictions, uncertain) if uncertain else predictions, seen, is_kept=is_kept)
     seen.report()
     _exit(seen.num_failed + copies.num_failed, unreadable)
 
@@ -197,22 +203,27 @@ def _least_certain(predictions: "Iterable[Prediction]", count: int) -> "Iterator
     yield from heapq.nsmallest(count, labelled, key=lambda prediction: prediction.probabilities[0])
 
 
-def _write(output: Path | None, form: "_Form", predictions: "Iterable[Prediction]", seen: "_Seen") -> None:
+def _write(
+    output: Path | None, form: "_Form", predictions: "Iterable[Prediction]", seen: "_Seen", *, is_kept: bool
+) -> None:
     with OutputLines(output, form.header) as lines:
         try:
             for prediction in predictions:
                 if (line := form.line(prediction)) is not None:
                     lines.write(line)
         except KeyboardInterrupt:
-            raise InterruptedExtractionError(_where_it_stands(seen, lines)) from None
+            raise InterruptedExtractionError(_where_it_stands(seen, lines, is_kept=is_kept)) from None
 
 
-def _where_it_stands(seen: "_Seen", lines: OutputLines) -> str:
+def _where_it_stands(seen: "_Seen", lines: OutputLines, *, is_kept: bool) -> str:
     kept = f" Those written so far are in {lines.partial}." if lines.partial and lines.num_lines else ""
-    return (
-        f"stopped after {seen.num_seen} of {count_of(seen.num_videos, 'video')}.{kept} The same command starts over; "
-        "to be able to continue, extract the videos into a store first (`vidpipe extract`) and give it with --store"
+    remedy = (
+        "computes only what is missing in the store"
+        if is_kept
+        else "starts over; to be able to continue, extract the videos into a store first (`vidpipe extract`) and give "
+        "it with --store"
     )
+    return f"stopped after {seen.num_seen} of {count_of(seen.num_videos, 'video')}.{kept} The same command {remedy}"
 
 
 class _Seen:

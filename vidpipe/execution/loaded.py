@@ -37,9 +37,13 @@ class LoadedStream:
     """Stores that may have the regions of a video."""
 
     @classmethod
-    def load(cls, stream: Stream, config: ExtractConfig, *, num_videos: int) -> "LoadedStream":
-        """Load a stream's backbone; `num_videos` as for `Stream.load_engine`."""
-        engine = stream.load_engine(device=config.device, engine=config.engine, num_videos=num_videos)
+    def load(
+        cls, stream: Stream, config: ExtractConfig, *, num_videos: int, num_threads: int | None = None
+    ) -> "LoadedStream":
+        """Load a stream's backbone; `num_videos` and `num_threads` as for `Stream.load_engine`."""
+        engine = stream.load_engine(
+            device=config.device, engine=config.engine, num_videos=num_videos, num_threads=num_threads
+        )
         finder: RegionFinder | PoseFinder | None = None
         key, weights = stream.key, config.detector_weights
         if key.regions is not None:

@@ -4,7 +4,7 @@ decode_videos (worker processes) ──FrameBatch──► BatchedModels (full b
 """
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def extract_into(
     config: ExtractConfig,
     wanted: Mapping[str, Sequence[str]] | None = None,
     utilisation: Utilisation | None = None,
-) -> Iterator[ExtractProgress]:
+) -> Generator[ExtractProgress]:
     """Extract videos into stores with backbones that are loaded, and note the failures there.
 
     Args:

@@ -4,6 +4,7 @@
       gate.lock        a mutex, held briefly while a process takes a part
       3-of-8.lock      held by the writer of part 3/8 while it writes
       3-of-8.json      {"part", "pid", "host", "since"} of that writer, shown to processes that are refused
+      a1b2c3.job       there while that writer's actors on other nodes may write; see `vidpipe.execution.node`
 
 A lock is the system's own (flock), so the system releases it when its process ends. What it guarantees depends on the
 file system:
@@ -33,13 +34,14 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from vidpipe.errors import StoreError, UsageError
 
-__all__ = ["WHOLE", "HeldError", "Part", "acquire", "lock", "release", "remove_leftovers"]
+__all__ = ["JOB_SUFFIX", "WHOLE", "HeldError", "Part", "acquire", "lock", "release", "remove_leftovers"]
 
 logger = logging.getLogger(__name__)
 
 NO_FLOCK = {ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP}
 MUTEX_SECONDS = 60.0
 MAX_NOTE_BYTES = 10_000
+JOB_SUFFIX = ".job"
 
 
 @dataclass(frozen=True)

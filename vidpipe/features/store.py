@@ -30,7 +30,7 @@ from vidpipe.errors import KeyMismatchError, ShardError, StoreError, UsageError,
 from vidpipe.features.failures import FailureEntry, FailureLog, failure_of
 from vidpipe.features.index import MIN_SHARDS, IndexedShards, VideoIndex, open_index
 from vidpipe.features.key import FeatureKey
-from vidpipe.features.locks import WHOLE, Part, lock
+from vidpipe.features.locks import JOB_SUFFIX, WHOLE, Part, lock
 from vidpipe.features.shard import REMEDY, Shard, VideoRow, write_new, write_shard
 from vidpipe.features.sources import fingerprint_of, sources_of, stamp_of
 from vidpipe.records import FeatureSequence, VideoFailure, VideoFile, VideoInfo
@@ -44,8 +44,8 @@ MAX_VIDEOS, MAX_BYTES, MAX_SECONDS = 256, 64 * 2**20, 60.0
 """When a writer seals a shard, by default."""
 MAX_DOCUMENT_LENGTH = 2**20
 """Characters of a store.json that are read; a longer one does not parse."""
-RETRIED_ERRORS = frozenset({"UnreadableFileError"})
-"""Failures that do not depend on the file itself, such as permissions or a network mount that was missing."""
+RETRIED_ERRORS = frozenset({"UnreadableFileError", "ActorCrashError"})
+"""Failures that may not depend on the file itself, such as a network mount that was missing, or a node that ended."""
 
 
 class FeatureStore(Mapping[str, FeatureSequence]):
@@ -395,13 +395,14 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         return lock(self.path, part)
 
     def clear_leftovers(self) -> None:
-        """Remove the unfinished files of killed writers; only for the holder of the whole store's lock.
+        """Remove the unfinished files of killed writers, and their jobs; only for the holder of the whole store's lock.
 
         Raises:
             StoreError: the folder cannot be written.
         """
         try:
-            for leftover in (self.path / "shards").glob("*.writing"):
+            jobs = (self.path / "locks").glob(f"*{JOB_SUFFIX}")
+            for leftover in (*(self.path / "shards").glob("*.writing"), *jobs):
                 leftover.unlink()
         except OSError as error:
             raise StoreError(f"{self.path}: a killed writer's unfinished file cannot be removed ({error})") from error

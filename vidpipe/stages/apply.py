@@ -1,21 +1,49 @@
 """Apply a run to videos: their features from stores or files, an answer for each video, in the order of the videos."""
 
+import logging
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import TypeVar
 
+from vidpipe.backbones.batching import Utilisation
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
+from vidpipe.errors import UsageError, count_of
+from vidpipe.execution.executor import connected, extract_videos
 from vidpipe.execution.loaded import LoadedStream
 from vidpipe.execution.local import add_to_stores, iter_features
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.sources import sources_of
 from vidpipe.features.store import FeatureStore
+from vidpipe.features.streams import place_stores
 from vidpipe.records import FeatureSequence, VideoFailure, VideoFeatures, VideoFile
 
-__all__ = ["answer_each"]
+__all__ = ["answer_each", "make_stores"]
+
+logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def make_stores(path: Path, keys: Mapping[str, FeatureKey]) -> dict[str, FeatureStore]:
+    """Open the stores for the streams of a run, or make them.
+
+    Args:
+        path: a store, or a folder of stores.
+        keys: by stream.
+
+    Returns:
+        The stores, by stream.
+
+    Raises:
+        UsageError: the path is one store, and there are several streams.
+        StoreError: a store has other features, or cannot be made.
+    """
+    paths = place_stores(path, keys)
+    return {name: FeatureStore.create(paths[name], key) for name, key in keys.items()}
 
 
 def answer_each(
@@ -36,21 +64,36 @@ def answer_each(
         videos: their ids differ.
         keys: by stream, the key of the features.
         answer: called with the features or the failure of each video, once each, in any order.
-        stores: by stream; None or empty without stores.
-        keep: store the features that are computed.
+        stores: by stream; None or empty without stores. Ray needs one for each stream.
+        keep: store the features that are computed; Ray does so always.
         config: device, batch size, workers, timeout and weights.
         owner: the path of the run, for messages.
 
-    Yields:
-        The answers in the order of `videos`, each as soon as it and all before it are there.
+    Returns:
+        An iterator over the answers in the order of `videos`, each as soon as it and all before it are there.
 
     Raises:
         RunError: the weights are not those of the keys, or this version of vidpipe does not have the backbone.
-        UsageError: the device or a weights file is not available.
+        UsageError: the device or a weights file is not available, or there is no store where one is needed.
         WeightsError: the backbone's weights cannot be downloaded or read.
         StoreError: the features cannot be stored.
+        ExecutorError: Ray cannot be reached, or one of its nodes cannot take part.
     """
     stores = stores or {}
+    if config.executor == "ray" and stores.keys() != keys.keys():
+        raise UsageError("--executor ray needs --store FOLDER, in a folder that all nodes see; what it lacks is added")
+    return _answers(videos, keys, answer, stores, keep or config.executor == "ray", config, owner)
+
+
+def _answers(
+    videos: Sequence[VideoFile],
+    keys: Mapping[str, FeatureKey],
+    answer: Callable[[VideoFeatures | VideoFailure], Answer],
+    stores: Mapping[str, FeatureStore],
+    keep: bool,
+    config: ExtractConfig,
+    owner: str,
+) -> Iterator[Answer]:
     lacking = {
         video.id: tuple(name for name in keys if name not in stores or not stores[name].holds(video))
         for video in videos
@@ -61,7 +104,12 @@ def answer_each(
             for store in stores.values():
                 stack.enter_context(store.lock())
         writing = stores if keep else {}
-        read = stack.enter_context(closing(_read(to_read, keys, lacking, stores, writing, config, owner)))
+        results = (
+            _read_on_ray(to_read, keys, lacking, stores, config, owner)
+            if config.executor == "ray"
+            else _read(to_read, keys, lacking, stores, writing, config, owner)
+        )
+        read = stack.enter_context(closing(results))
         waiting: dict[str, Answer] = {}
         for video in videos:
             while lacking[video.id] and video.id not in waiting:
@@ -106,6 +154,38 @@ def _read(
                 if writers:
                     add_to_stores(writers, result, by_id[result.video_id], sources[result.video_id])
                 yield VideoFeatures(result.video_id, _in_order(keys, result, stores))
+
+
+def _read_on_ray(
+    videos: Sequence[VideoFile],
+    keys: Mapping[str, FeatureKey],
+    lacking: Mapping[str, Sequence[str]],
+    stores: Mapping[str, FeatureStore],
+    config: ExtractConfig,
+    owner: str,
+) -> Generator[VideoFeatures | VideoFailure]:
+    """Extract videos into the stores, and give what these have then."""
+    if not videos:
+        return
+    failures: dict[str, VideoFailure] = {}
+    with connected(config):
+        needed = {name for video in videos for name in lacking[video.id]}
+        streams = {
+            name: Stream.of_key(key, weights=config.weights, owner=owner)
+            for name, key in keys.items()
+            if name in needed
+        }
+        shown = time.monotonic()
+        steps = extract_videos(stores, videos, streams, config=config, wanted=lacking, utilisation=Utilisation())
+        with closing(steps):
+            for step in steps:
+                if step.failure is not None:
+                    failures[step.failure.video_id] = step.failure
+                if time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
+                    shown = time.monotonic()
+                    logger.info("%d of %s extracted", step.num_done + step.num_failed, count_of(len(videos), "video"))
+    for video in videos:
+        yield failures.get(video.id) or _stored(video.id, stores)
 
 
 def _in_order(

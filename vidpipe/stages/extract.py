@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,14 +11,12 @@ from vidpipe.backbones.stream import WEIGHTS_NOT_READ, Stream, resolve_streams
 from vidpipe.backbones.weights import WeightsFile
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import InterruptedExtractionError, count_of
-from vidpipe.execution.loaded import LoadedStream
-from vidpipe.execution.local import extract_into
+from vidpipe.execution.executor import connected, extract_videos
 from vidpipe.execution.progress import ExtractProgress
 from vidpipe.features.inventory import FileChanges, Reused, follow_files
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import WHOLE, Part
 from vidpipe.features.planning import ExtractionPlan, plan_extraction, skip_reasons
-from vidpipe.features.siblings import find_siblings
 from vidpipe.features.store import FeatureStore
 from vidpipe.features.streams import place_stores
 from vidpipe.records import VideoFailure, VideoFile
@@ -116,8 +114,22 @@ def extract(
         StoreError: a folder is no store, has another key, cannot be written, holds other videos under the same ids
             (see `vidpipe.features.inventory.refuse_other_collections`), or another process writes this part.
         WeightsError: the backbone's weights cannot be downloaded or read.
+        ExecutorError: Ray cannot be reached, or one of its nodes cannot take part.
         InterruptedExtractionError: Ctrl-C; the videos that were finished are stored.
     """
+    with connected(config):
+        return _extract(videos, store_path, config, part, force, retry_failed, on_progress)
+
+
+def _extract(
+    videos: Sequence[VideoFile],
+    store_path: Path,
+    config: ExtractConfig,
+    part: Part,
+    force: bool,
+    retry_failed: bool,
+    on_progress: Callable[[ExtractProgress], None],
+) -> ExtractSummary:
     streams = _resolve_streams(config)
     paths = place_stores(store_path, {name: stream.key for name, stream in streams.items()})
     if not all((path / "store.json").exists() for path in paths.values()):
@@ -214,23 +226,16 @@ def _extract_pending(
     progress, failures, utilisation = ExtractProgress(len(to_extract)), dict[str, VideoFailure](), Utilisation()
     if not to_extract:
         return progress, failures, utilisation
-    loaded = {
-        name: replace(
-            LoadedStream.load(streams[name], config, num_videos=len(one.ids)), siblings=find_siblings(stores[name])
-        )
-        for name, one in pending.items()
-        if one.ids
-    }
-    for name, stream in loaded.items():
-        for sibling in stream.siblings:
-            logger.info("%s: uses the regions of the videos in %s", name, sibling.store.path)
+    needed = {name: streams[name] for name, one in pending.items() if one.ids}
+    steps = extract_videos(stores, to_extract, needed, config=config, wanted=wanted, utilisation=utilisation)
     try:
-        for progress in extract_into(stores, to_extract, loaded, config=config, wanted=wanted, utilisation=utilisation):
-            if progress.failure is not None:
-                failures[progress.failure.video_id] = progress.failure
-            on_progress(progress)
+        with closing(steps):
+            for progress in steps:
+                if progress.failure is not None:
+                    failures[progress.failure.video_id] = progress.failure
+                on_progress(progress)
     except KeyboardInterrupt:
-        places = " and ".join(str(stores[name].path) for name in loaded)
+        places = " and ".join(str(stores[name].path) for name in needed)
         raise InterruptedExtractionError(
             f"stopped; {progress.num_done} of {count_of(len(to_extract), 'video')} stored in {places}. "
             "The same command continues from there"

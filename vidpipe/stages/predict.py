@@ -47,7 +47,7 @@ def predict(
         top: how many classes to give, most probable first.
         min_confidence: below this probability of the first class, the answer is none of the classes.
         store: by the run's streams, or one store. Their features are used where they hold a video; what they lack is
-            computed, from one decode for all streams, and not added to them.
+            computed, from one decode for all streams, and not added to them, except by Ray.
         config: device, batch size, workers, timeout and weights; the run gives the settings that change a feature.
 
     Returns:

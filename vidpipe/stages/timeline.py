@@ -13,8 +13,6 @@ from vidpipe.datasets.people import person_in_time, split_people
 from vidpipe.datasets.windows import STRIDES_PER_WINDOW
 from vidpipe.errors import UsageError
 from vidpipe.features.key import FeatureKey
-from vidpipe.features.store import FeatureStore
-from vidpipe.features.streams import place_stores
 from vidpipe.records import (
     Curve,
     FeatureSequence,
@@ -27,7 +25,7 @@ from vidpipe.records import (
 )
 from vidpipe.runs.classifier import SequenceClassifier
 from vidpipe.runs.run import Run
-from vidpipe.stages.apply import answer_each
+from vidpipe.stages.apply import answer_each, make_stores
 from vidpipe.timeline.classifier import RowClassifier, RowCurve, WindowClassifier
 from vidpipe.timeline.curves import thin
 from vidpipe.timeline.decoding import Decoding, decode_segments
@@ -128,13 +126,8 @@ def predict_timelines(
     timeline, config = timeline or TimelineConfig(), config or ExtractConfig()
     plan = WindowPlan.of(run, timeline)
     answerer = _Answerer(run, plan, timeline, min_confidence, config.device)
-    stores = {} if store_path is None else _open_or_make(store_path, plan.keys)
+    stores = {} if store_path is None else make_stores(store_path, plan.keys)
     return answer_each(videos, plan.keys, answerer.answer, stores=stores, keep=True, config=config, owner=str(run.path))
-
-
-def _open_or_make(path: Path, keys: Mapping[str, FeatureKey]) -> dict[str, FeatureStore]:
-    paths = place_stores(path, keys)
-    return {name: FeatureStore.create(paths[name], key) for name, key in keys.items()}
 
 
 class _Answerer:

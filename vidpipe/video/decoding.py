@@ -55,7 +55,7 @@ WORKER_START_SECONDS = 3.0
 NO_WORKERS = "the decoding processes do not start, or end at once"
 
 
-def default_workers(device: str = "cpu") -> int:
+def default_workers(device: str = "cpu", *, cores: int | None = None) -> int:
     """Return the number of decoding processes to run beside a backbone.
 
     On the CPU it is one for every two cores, and one more: small backbones take about as long as decoding, and an idle
@@ -63,11 +63,13 @@ def default_workers(device: str = "cpu") -> int:
 
     Args:
         device: where the backbone runs, `cpu` or `cuda`.
+        cores: how many to use; None for all that the process may use.
 
     Returns:
         At least 1.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    if cores is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     return max(1, cores - 1) if device == "cuda" else min(cores, cores // 2 + 1)
 
 

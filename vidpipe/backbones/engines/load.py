@@ -32,6 +32,7 @@ def load_engine(
     precision: str = "full",
     grid: int = 1,
     num_frames: int,
+    num_threads: int | None = None,
 ) -> Engine:
     """Make a backbone ready to run.
 
@@ -45,6 +46,7 @@ def load_engine(
         precision: `full` or `half`; ONNX runs only in full precision.
         grid: as for `vidpipe.backbones.image.load_backbone`.
         num_frames: about how many frames it will run on: few are not worth an export.
+        num_threads: how many threads of ONNX Runtime compute; None for one on each core. PyTorch's are the process's.
 
     Returns:
         The engine.
@@ -74,7 +76,7 @@ def load_engine(
     may_export = engine == "auto" and precision == "full" and spec.window is None
     if engine == "onnx" or (may_export and _onnx_pays(spec, weights, pool, grid, device, num_frames)):
         try:
-            return load_onnx(spec, weights, pool, grid)
+            return load_onnx(spec, weights, pool, grid, num_threads=num_threads)
         except UsageError:
             raise
         except Exception as error:

@@ -46,8 +46,8 @@ class OnnxEngine:
 
     name, device, max_in_flight = "onnx", "cpu", 0
 
-    def __init__(self, path: Path, *, dim: int, preprocessing: Preprocessing) -> None:
-        self._session = open_session(path)
+    def __init__(self, path: Path, *, dim: int, preprocessing: Preprocessing, num_threads: int | None = None) -> None:
+        self._session = open_session(path, num_threads=num_threads)
         self.dim, self.preprocessing = dim, preprocessing
 
     def start(self, frames: NDArray[np.uint8]) -> Finish:
@@ -75,7 +75,9 @@ def export_path(spec: BackboneSpec, weights: WeightsFile, pool: str, grid: int =
     return torch_home() / "vidpipe" / f"{name}-{weights.id[:16]}-{pooling}-{digest[:16]}.onnx"
 
 
-def load_onnx(spec: BackboneSpec, weights: WeightsFile, pool: str, grid: int = 1) -> OnnxEngine:
+def load_onnx(
+    spec: BackboneSpec, weights: WeightsFile, pool: str, grid: int = 1, *, num_threads: int | None = None
+) -> OnnxEngine:
     """Load a backbone's export; make it first where there is none.
 
     Args:
@@ -83,6 +85,7 @@ def load_onnx(spec: BackboneSpec, weights: WeightsFile, pool: str, grid: int = 1
         weights: its weights.
         pool: one of `spec.poolings`.
         grid: as for `vidpipe.backbones.image.load_backbone`.
+        num_threads: as for `open_session`.
 
     Returns:
         The engine.
@@ -94,7 +97,7 @@ def load_onnx(spec: BackboneSpec, weights: WeightsFile, pool: str, grid: int = 1
     path = export_path(spec, weights, pool, grid)
     if weights.path is not None and path.exists():
         try:
-            return OnnxEngine(path, dim=spec.dim, preprocessing=spec.preprocessing)
+            return OnnxEngine(path, dim=spec.dim, preprocessing=spec.preprocessing, num_threads=num_threads)
         except Exception as error:  # ONNX Runtime's errors have no base of their own
             logger.info("%s cannot be used and is made again (%s)", path, error)
     logger.info("exporting %s to ONNX, once", spec.name)
@@ -102,7 +105,7 @@ def load_onnx(spec: BackboneSpec, weights: WeightsFile, pool: str, grid: int = 1
         aside = Path(folder) / "backbone.onnx"
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             process.submit(_export, spec, weights, pool, grid, aside).result()
-        engine = OnnxEngine(aside, dim=spec.dim, preprocessing=spec.preprocessing)
+        engine = OnnxEngine(aside, dim=spec.dim, preprocessing=spec.preprocessing, num_threads=num_threads)
         if weights.path is not None:
             _keep(aside, path)
     return engine

@@ -1,0 +1,159 @@
+"""A Ray cluster: the connection to it, its nodes, and whether each of them can extract."""
+
+import logging
+import os
+import pickle
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from errno import errorcode
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from vidpipe.errors import ExecutorError
+from vidpipe.execution.actors import NodeResources
+from vidpipe.execution.node import Job, find_problem
+from vidpipe.records import VideoFile
+from vidpipe.version import __version__
+
+__all__ = ["check_nodes", "connect", "list_nodes"]
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 5.0
+CHECK_SECONDS = 300.0
+"""How long a node may take to import vidpipe and to find, or download, the weights."""
+NUM_SAMPLES = 3
+"""Videos that each node must see."""
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""What a client of HTTP/2 says first, with empty settings. Ray's head speaks HTTP/2."""
+SETTINGS_FRAME = 4
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[None]:
+    """Connect this process to a cluster; a process that is connected already stays so.
+
+    Args:
+        address: `HOST:PORT` of the head, `auto` for the cluster that this machine belongs to, None for that of
+            RAY_ADDRESS, or else for a Ray of its own on this machine, which ends with the connection.
+
+    Yields:
+        Nothing. Until the end, what Ray prints on stdout goes to stderr.
+
+    Raises:
+        ExecutorError: the address does not answer, or Ray does not start.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    with redirect_stdout(sys.stderr):
+        _initialise(address)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _initialise(address: str) -> None:
+    if address not in ("auto", "local"):
+        _check_answers(address)
+    is_debugged = logger.isEnabledFor(logging.DEBUG)
+    own = {"num_cpus": _num_cores(), "include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=is_debugged,
+            logging_level=logging.INFO if is_debugged else logging.CRITICAL,
+            **own,
+        )
+    except (Exception, SystemExit) as error:  # Ray ends the process where a cluster does not let it in
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        where = "on this machine" if address == "local" else f"at {address}"
+        raise ExecutorError(
+            f"Ray {where} cannot be used: {lines[0].rstrip('.')}; `ray status` shows whether a cluster runs, and "
+            "--ray-address names it"
+        ) from error
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address where no head of Ray answers: Ray itself tries for over a minute, and then ends the process."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise ExecutorError(
+            f"{address!r} is no address of a Ray cluster: give HOST:PORT of its head, such as 10.0.0.1:6379, or auto "
+            "for the cluster that this machine belongs to"
+        )
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS) as connection:
+            connection.sendall(HTTP2_HELLO)
+            answer = connection.recv(9)
+        if len(answer) < 4 or answer[3] != SETTINGS_FRAME:
+            raise ExecutorError(f"{address}: what answers there is not Ray; --ray-address is that of Ray's head")
+    except OSError as error:
+        reason = error.strerror or errorcode.get(error.errno or 0, "") or "no answer"
+        raise ExecutorError(
+            f"no Ray cluster answers at {address} ({reason}); is its head running (`ray start --head`), and does the "
+            "network let this machine reach it?"
+        ) from error
+
+
+def list_nodes() -> list[NodeResources]:
+    """Return the nodes of the cluster that are alive, by name."""
+    nodes = [
+        NodeResources(
+            node["NodeID"],
+            f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+            node["Resources"].get("CPU", 0.0),
+            node["Resources"].get("GPU", 0.0),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    return sorted(nodes, key=lambda node: (node.name, node.id))
+
+
+def check_nodes(nodes: Sequence[NodeResources], job: Job, videos: Sequence[VideoFile]) -> None:
+    """Check that each node sees the store and the videos, and has the same vidpipe and the same weights.
+
+    Args:
+        nodes: those that will have actors.
+        job: the extraction, which has been started.
+        videos: what it will extract; each node looks at a few.
+
+    Raises:
+        ExecutorError: a node cannot take part; the message names the first, and what to do.
+    """
+    samples = [str(video.path) for video in videos[:: max(1, len(videos) // NUM_SAMPLES)][:NUM_SAMPLES]]
+    seen_here = [path for path in samples if os.path.exists(path)]
+    ask = ray.remote(num_cpus=0, max_retries=0)(find_problem)
+    answers = {
+        node: ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
+            __version__, pickle.dumps(job), seen_here
+        )
+        for node in nodes
+    }
+    for node, answer in answers.items():
+        if problem := _answer_of(answer):
+            raise ExecutorError(f"node {node.name} {problem}")
+
+
+def _answer_of(answer: "ray.ObjectRef[str]") -> str:
+    try:
+        return str(ray.get(answer, timeout=CHECK_SECONDS))
+    except GetTimeoutError:
+        return f"has not answered for {CHECK_SECONDS:g} s; stop it, or see its logs (`ray logs`)"
+    except (RayError, ImportError, AttributeError) as error:
+        last = str(error).strip().splitlines()[-1].strip()
+        return f"cannot run vidpipe ({last}); install the same vidpipe, vidpipe[ray]=={__version__}, on every node"
