@@ -18,7 +18,6 @@ import pytest
 from tests.stores import KEY, assert_same, files_below, make_sequence, stopped_before
 from vidpipe.errors import ShardError, StoreError
 from vidpipe.features import index, maintenance, segment
-from vidpipe.features import store as stores
 from vidpipe.features.inventory import find_gone_in_place
 from vidpipe.features.locks import acquire, release
 from vidpipe.features.store import FeatureStore
@@ -30,15 +29,10 @@ NAMES = [f"{folder}/{name}.mp4" for folder in ("é 🎬", "a", "b/c") for name i
 @pytest.fixture(autouse=True)
 def small_indexes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores of four shards have an index. No test here needs the disk to have what was written."""
-    use_index(monkeypatch, min_shards=4)
+    monkeypatch.setattr(index, "MIN_SHARDS", 4)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(index, "SHARDS_AT_ONCE", 5)
     monkeypatch.setattr(index, "ROWS_AT_ONCE", 7)
-
-
-def use_index(patch: pytest.MonkeyPatch, *, min_shards: int) -> None:
-    for module in (stores, index):
-        patch.setattr(module, "MIN_SHARDS", min_shards)
 
 
 def sequence(name: str, seed: int) -> FeatureSequence:
@@ -89,7 +83,7 @@ def assert_answers_alike(path: Path) -> None:
         assert [row.length, row.info.size_bytes, row.checksum] == values
         assert row.start == start
     with pytest.MonkeyPatch.context() as patch:
-        use_index(patch, min_shards=10**9)
+        patch.setattr(index, "MIN_SHARDS", 10**9)
         plain = FeatureStore.open(path)
         assert list(plain.rows()) == [plain.row(video_id) for video_id in plain._places]
     assert len(indexed.shards) == len(plain.shards)
@@ -337,7 +331,7 @@ def test_a_disk_that_is_full_costs_the_index_alone(tmp_path: Path, caplog: pytes
 import resource, sys
 from pathlib import Path
 from vidpipe.features import index, store
-index.MIN_SHARDS = store.MIN_SHARDS = 4
+index.MIN_SHARDS = 4
 resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
 opened = store.FeatureStore.open({str(tmp_path / "s")!r})
 print(len(opened))
@@ -365,7 +359,7 @@ def test_while_another_process_writes_the_index_it_is_left_alone(tmp_path: Path)
 OPEN = """
 import sys
 from vidpipe.features import index, store
-index.MIN_SHARDS = store.MIN_SHARDS = 4
+index.MIN_SHARDS = 4
 index.SHARDS_AT_ONCE = 5
 print("ready", flush=True)
 sys.stdin.readline()

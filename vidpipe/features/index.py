@@ -34,7 +34,7 @@ from vidpipe.features.locks import HeldError, acquire, release
 from vidpipe.features.segment import Segment, digest_of, write_segment
 from vidpipe.features.shard import Shard, VideoRow
 
-__all__ = ["MIN_SHARDS", "IndexedShards", "VideoIndex", "open_index", "remove_index"]
+__all__ = ["IndexedShards", "VideoIndex", "needs_index", "open_index", "remove_index"]
 
 logger = logging.getLogger(__name__)
 
@@ -246,6 +246,11 @@ class _Sealed:
         for start in range(0, len(paths), SHARDS_AT_ONCE):
             batch = paths[start : start + SHARDS_AT_ONCE]
             yield Segment.of_shards((self.known[path.name][1:], self.open_shard(path)) for path in batch)
+
+
+def needs_index(num_shards: int) -> bool:
+    """Return whether a store has so many shards that it is opened by an index."""
+    return num_shards >= MIN_SHARDS
 
 
 def open_index(

@@ -23,7 +23,7 @@ from vidpipe.features.maintenance import drop
 from vidpipe.features.shard import Shard, VideoRow, find_fault
 from vidpipe.features.sources import file_of, fingerprint_of, is_gone, prefix_of, sources_of, stamp_of
 from vidpipe.features.store import FeatureStore
-from vidpipe.records import FeatureSequence, VideoFile, VideoSource
+from vidpipe.records import UNKNOWN_SOURCE, FeatureSequence, VideoFile, VideoSource
 
 __all__ = [
     "FileChanges",
@@ -268,15 +268,15 @@ def find_gone(store: FeatureStore, videos: Sequence[VideoFile]) -> list[str]:
     given = {(source.root, prefix_of(video_id, source)) for video_id, source in sources.items() if source.root}
     new_roots = _new_roots(store, videos, sources)
     gone = []
-    for video_id in store.ids:
-        if video_id in sources or not (source := store.row(video_id).source).root:
+    for row in store.rows():
+        if row.id in sources or not row.source.root:
             continue
-        prefix = prefix_of(video_id, source)
-        roots = {root for root in (source.root, *new_roots[source.root]) if (root, prefix) in given}
-        places = [source, *(VideoSource(root, source.path) for root in roots)]
+        prefix = prefix_of(row.id, row.source)
+        roots = {root for root in (row.source.root, *new_roots[row.source.root]) if (root, prefix) in given}
+        places = [row.source, *(VideoSource(root, row.source.path) for root in roots)]
         if roots and all(map(is_gone, places)):
-            gone.append(video_id)
-    return gone
+            gone.append(row.id)
+    return sorted(gone)
 
 
 def _new_roots(
@@ -284,13 +284,16 @@ def _new_roots(
 ) -> defaultdict[str, set[str]]:
     """For each folder that the store notes, the folders to which all of it was moved."""
     new_roots: defaultdict[str, set[str]] = defaultdict(set)
-    for video in videos:
-        if video.id in store and sources[video.id].root:
-            old = store.row(video.id).source
-            new_root = sources[video.id].root
-            is_news = old.root not in ("", new_root) and new_root not in new_roots[old.root]
-            if is_news and is_gone(old) and store.holds(video):
-                new_roots[old.root].add(new_root)
+    elsewhere = {
+        row.id: row.source
+        for row in store.rows()
+        if row.id in sources and row.source.root and sources[row.id].root not in ("", row.source.root)
+    }
+    for video in videos if elsewhere else ():
+        old, new_root = elsewhere.get(video.id, UNKNOWN_SOURCE), sources[video.id].root
+        is_news = old.root and new_root not in new_roots[old.root]
+        if is_news and is_gone(old) and store.holds(video):
+            new_roots[old.root].add(new_root)
     return new_roots
 
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError, UsageError, count_of
 from vidpipe.features.failures import FailureEntry, FailureLog, failure_of
-from vidpipe.features.index import MIN_SHARDS, IndexedShards, VideoIndex, open_index
+from vidpipe.features.index import IndexedShards, VideoIndex, needs_index, open_index
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import JOB_SUFFIX, WHOLE, Part, lock
 from vidpipe.features.shard import REMEDY, Shard, VideoRow, write_new, write_shard
@@ -204,7 +204,7 @@ class FeatureStore(Mapping[str, FeatureSequence]):
     @cached_property
     def _places(self) -> Mapping[str, tuple[int, VideoRow]]:
         """Each video's shard, by number, and its row there; a newer shard's row replaces an older one's."""
-        if len(self._sealed) >= MIN_SHARDS:
+        if needs_index(len(self._sealed)):
             return open_index(self.path, self.key.as_json(), self._sealed, self.open_shard)
         return {row.id: (number, row) for number, shard in enumerate(self._opened) for row in shard.videos}
 
