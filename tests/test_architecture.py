@@ -60,6 +60,7 @@ HOMES = {
         "vidpipe.video.container",
         "vidpipe.video.packets",
         "vidpipe.video.reader_pyav",
+        "vidpipe.video.reader_keyframe",
         "vidpipe.video.live",
         "vidpipe.video.drawn_copy",
         "vidpipe.demo.videos",

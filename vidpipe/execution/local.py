@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from vidpipe.backbones.batching import BatchedModel, BatchedModels, Utilisation
+from vidpipe.backbones.stream import resolve_decoding
 from vidpipe.config import ExtractConfig
 from vidpipe.execution.loaded import DEFAULT_BATCH_SIZE, LoadedStream
 from vidpipe.execution.progress import ExtractProgress
@@ -127,8 +128,12 @@ def iter_features(
     Yields:
         The features or the failure of a video, in the order in which they are done; in between, at least once a
         second, the progress of a video that is being decoded.
+
+    Raises:
+        UsageError: two streams need the frames decoded differently.
     """
     utilisation = utilisation or Utilisation()
+    decoding = resolve_decoding({name: stream.key for name, stream in streams.items()})
     max_workers = config.workers or default_workers(_busiest_device(streams))
     workers: set[int] = set()
     models = BatchedModels({name: _batched(stream, config, utilisation) for name, stream in streams.items()})
@@ -138,6 +143,7 @@ def iter_features(
         wanted=wanted,
         view_of=lambda video, name: streams[name].view_of(video),
         decoder=config.decoder,
+        fast_decode=decoding.fast_decode,
         workers=max_workers,
         timeout_seconds=config.timeout,
     )

@@ -82,6 +82,10 @@ def follow(
         )
     if any(key.regions is not None for key in run.keys.values()):
         raise UsageError(f"{run.path}: it was trained with --regions, which --follow does not find; leave out --follow")
+    if any(key.decoding is not None for key in run.keys.values()):
+        raise UsageError(
+            f"{run.path}: it was trained on features of --fast-decode, and --follow decodes exactly; leave out --follow"
+        )
     if any(kind_of(key) == "pose" for key in run.keys.values()):
         raise UsageError(
             f"{run.path}: it was trained on key points of people, which --follow does not find; leave out --follow"

@@ -78,6 +78,7 @@ def decode_videos(
     wanted: Mapping[str, Sequence[str]] | None = None,
     view_of: Callable[[VideoFile, str], View] | None = None,
     decoder: str = DEFAULT_DECODER,
+    fast_decode: str = "off",
     workers: int,
     timeout_seconds: float,
 ) -> Generator[FrameBatch | VideoFailure | DecodeProgress]:
@@ -94,6 +95,7 @@ def decode_videos(
         wanted: by id, the streams that need the video; all of them where it is None.
         view_of: what a stream needs of one video, where it depends on the video; called just before it is decoded.
         decoder: the reader to try first, one of `vidpipe.video.reader.METHODS`.
+        fast_decode: one of `vidpipe.video.container.FAST_DECODE`.
         workers: the largest number of processes to run.
         timeout_seconds: how long one chunk of work may take.
 
@@ -110,7 +112,8 @@ def decode_videos(
     def first_piece(video: VideoFile) -> Piece:
         names = views if wanted is None else wanted[video.id]
         its_views = {name: views[name] if view_of is None else view_of(video, name) for name in names}
-        return Piece(video, its_views, methods_from(decoder))
+        key_frames = all(view.sampling.method == "keyframe" for view in its_views.values())
+        return Piece(video, its_views, methods_from(decoder, key_frames=key_frames), fast_decode=fast_decode)
 
     try:
         schedule = _Schedule(pool, timeout_seconds)
@@ -298,7 +301,7 @@ class _Schedule:
             if error.methods_left:
                 logger.debug("%s: next by %s: %s", piece.video.id, error.methods_left[0], error.message)
                 self._forget(piece.video)
-                self._waiting.appendleft(Piece(piece.video, piece.views, error.methods_left))
+                self._waiting.appendleft(replace(piece, methods=error.methods_left, opened=None, start=0))
             else:
                 yield self._fail(piece, DecodeError(error.message))
         except VideoError as error:
