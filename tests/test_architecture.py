@@ -56,6 +56,7 @@ MAY_IMPORT = {
 """What each folder, and each module beside the folders, may import of the others: a line a folder."""
 HOMES = {
     "decord": {"vidpipe.video.reader_decord"},
+    "torchcodec": {"vidpipe.video.reader_nvdec"},
     "av": {
         "vidpipe.video.container",
         "vidpipe.video.packets",

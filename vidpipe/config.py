@@ -236,6 +236,8 @@ class Decoding:
 
     fast_decode: str = "off"
     """One of `vidpipe.video.container.FAST_DECODE`."""
+    decoder: str = "pyav"
+    """`nvdec`, or `pyav` for those with the same pixels as PyAV."""
 
     def as_dict(self) -> dict[str, str] | None:
         """Return what differs from exact decoding, as in a feature store's key; None where nothing does."""
@@ -336,7 +338,10 @@ class ExtractConfig(_Checked):
         choices=("auto", "torch", "onnx"),
     )
     decoder: str = _setting(
-        DEFAULT_DECODER, "Preferred decoder; both give the same frames.", choices=("pyav", "decord")
+        DEFAULT_DECODER,
+        "Preferred decoder. pyav and decord give the same frames. nvdec decodes on an NVIDIA GPU (pip install "
+        "'vidpipe[nvdec]'), and its pixels differ slightly.",
+        choices=("pyav", "decord", "nvdec"),
     )
     fast_decode: str = _setting(
         "off",
@@ -406,7 +411,7 @@ class ExtractConfig(_Checked):
     @property
     def decoding(self) -> Decoding:
         """The settings of the decoder that change pixels."""
-        return Decoding(fast_decode=self.fast_decode)
+        return Decoding(self.fast_decode, "nvdec" if self.decoder == "nvdec" else "pyav")
 
     def resolve_sampling(self) -> Sampling:
         """Return the sampling method with its parameter, or the parameter's default."""

@@ -207,9 +207,10 @@ def resolve_decoding(keys: Mapping[str, FeatureKey]) -> Decoding:
     (first, decoding), *others = found.items()
     for name, other in others:
         if other != decoding:
+            ours, theirs = (keys[stream].decoding_words for stream in (first, name))
             raise UsageError(
-                f"the streams {first} and {name} were extracted with --fast-decode {decoding.fast_decode} and "
-                f"{other.fast_decode}, and a video is decoded once for both; extract them alike, and train again"
+                f"the streams {first} and {name} were {ours} and {theirs}, and a video is decoded once for both; "
+                "extract them alike, and train again"
             )
     return decoding
 

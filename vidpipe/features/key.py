@@ -51,7 +51,7 @@ class FeatureKey:
     regions: Mapping[str, Any] | None = None
     """What of each frame the backbone sees, and the detector that decides it; None where it sees whole frames."""
     decoding: Mapping[str, Any] | None = None
-    """Settings of the decoder that change pixels: `fast_decode`; None where pixels are exact."""
+    """Settings of the decoder that change pixels: `fast_decode`, `decoder`; None where pixels are exact."""
 
     @property
     def num_cells(self) -> int:
@@ -130,6 +130,14 @@ class FeatureKey:
         """Return how the frames of these features were decoded."""
         return Decoding(**(self.decoding or {}))
 
+    @property
+    def decoding_words(self) -> str:
+        """How the frames were decoded, in words: `decoded exactly`, `decoded with --fast-decode nonref`."""
+        if self.decoding is None:
+            return "decoded exactly"
+        options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.decoding.items())
+        return f"decoded with {options}"
+
     def contrast(self, other: "FeatureKey") -> tuple[str, str]:
         """Describe two keys by what differs between them.
 
@@ -165,7 +173,7 @@ class FeatureKey:
             "grid": f"{self.grid} × {self.grid} cells of each picture" if self.grid > 1 else "no cells of pictures",
             "parameters": json.dumps(self.parameters),
             "regions": _region_words(self.regions, other.regions),
-            "decoding": _decoding_words(self.decoding),
+            "decoding": self.decoding_words,
             "dtype": self.dtype,
         }
         return [f"{self.backbone} features", *(word for name, word in words.items() if name in differs)]
@@ -211,14 +219,6 @@ def _region_setting(name: str, ours: object, theirs: object) -> str:
     if isinstance(ours, Mapping):
         return name if theirs is None else f"{name} {json.dumps(dict(ours))}"
     return f"{name} {str(ours)[:8]}"
-
-
-def _decoding_words(decoding: Mapping[str, Any] | None) -> str:
-    """`decoded with --fast-decode nonref`"""
-    if decoding is None:
-        return "decoded exactly"
-    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in decoding.items())
-    return f"decoded with {options}"
 
 
 def _window_words(window: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from vidpipe.explain.places import FlowView, NetworkView, StreamView
 from vidpipe.records import FrameBatch, VideoFailure, VideoFile, VideoInfo, VideoPlan
 from vidpipe.runs.run import Run
 from vidpipe.video.crop import cell_regions
-from vidpipe.video.decoding import decode_videos, default_workers
+from vidpipe.video.decoding import choose_decoder, decode_videos, default_workers
 from vidpipe.video.view import View
 
 __all__ = ["Question", "explain"]
@@ -199,7 +199,7 @@ def _decode_whole(
     batches = decode_videos(
         videos,
         views,
-        decoder=config.decoder,
+        decoder=choose_decoder(decoding, config.decoder),
         fast_decode=decoding.fast_decode,
         workers=config.workers or default_workers(),
         timeout_seconds=config.timeout,

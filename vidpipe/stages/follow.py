@@ -84,7 +84,8 @@ def follow(
         raise UsageError(f"{run.path}: it was trained with --regions, which --follow does not find; leave out --follow")
     if any(key.decoding is not None for key in run.keys.values()):
         raise UsageError(
-            f"{run.path}: it was trained on features of --fast-decode, and --follow decodes exactly; leave out --follow"
+            f"{run.path}: its features were not decoded exactly (--fast-decode, --decoder nvdec), as --follow does; "
+            "leave out --follow"
         )
     if any(kind_of(key) == "pose" for key in run.keys.values()):
         raise UsageError(

@@ -27,8 +27,15 @@ from typing import TYPE_CHECKING, Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from vidpipe.config import DEFAULT_DECODER
-from vidpipe.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, DecodingStoppedError, VideoError
+from vidpipe.config import DEFAULT_DECODER, Decoding
+from vidpipe.errors import (
+    DecodeError,
+    DecoderCrashError,
+    DecodeTimeoutError,
+    DecodingStoppedError,
+    UsageError,
+    VideoError,
+)
 from vidpipe.records import DecodeProgress, FrameBatch, VideoFailure, VideoFile
 from vidpipe.video.processes import decoding_context, fork_server, has_ended
 from vidpipe.video.reader import methods_from
@@ -39,7 +46,7 @@ from vidpipe.video.worker import Decoded, Piece, ReaderError, decode_piece, fram
 if TYPE_CHECKING:
     from ctypes import Array, c_longlong
 
-__all__ = ["decode_videos", "default_workers"]
+__all__ = ["choose_decoder", "decode_videos", "default_workers"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,18 +62,49 @@ WORKER_START_SECONDS = 3.0
 NO_WORKERS = "the decoding processes do not start, or end at once"
 
 
-def default_workers(device: str = "cpu") -> int:
+def choose_decoder(decoding: Decoding, preferred: str) -> str:
+    """Return the decoder that gives the pixels that features need.
+
+    Args:
+        decoding: how the features' frames are decoded.
+        preferred: the decoder that the settings name.
+
+    Returns:
+        The reader to try first.
+
+    Raises:
+        UsageError: the features were decoded on a CPU and a GPU is asked for, or this machine has no GPU that decodes.
+    """
+    if decoding.decoder != "nvdec":
+        if preferred == "nvdec":
+            raise UsageError("--decoder nvdec: the features were decoded on a CPU; use --decoder pyav")
+        return preferred
+    from vidpipe.video.reader_nvdec import check_nvdec
+
+    check_nvdec()
+    return "nvdec"
+
+
+def default_workers(device: str = "cpu", decoder: str = DEFAULT_DECODER) -> int:
     """Return the number of decoding processes to run beside a backbone.
 
     On the CPU it is one for every two cores, and one more: small backbones take about as long as decoding, and an idle
-    process costs only memory. Beside a GPU it is one for each core but one, which feeds the GPU.
+    process costs only memory. Beside a GPU it is one for each core but one, which feeds the GPU. Where a GPU decodes,
+    it is one for each of its engines.
 
     Args:
         device: where the backbone runs, `cpu` or `cuda`.
+        decoder: the reader to try first.
 
     Returns:
         At least 1.
     """
+    if decoder == "nvdec":
+        import torch
+
+        from vidpipe.video.reader_nvdec import count_engines
+
+        return count_engines(torch.cuda.get_device_name())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     return max(1, cores - 1) if device == "cuda" else min(cores, cores // 2 + 1)
 

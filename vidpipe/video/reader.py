@@ -18,6 +18,7 @@ from vidpipe.records import VideoInfo
 from vidpipe.video.packets import open_source
 from vidpipe.video.reader_decord import DecordReader
 from vidpipe.video.reader_keyframe import KeyFrameReader
+from vidpipe.video.reader_nvdec import NvdecReader
 from vidpipe.video.reader_pyav import PyavReader, SurveyReader
 from vidpipe.video.steps import OnStep, no_step
 
@@ -76,9 +77,10 @@ _READERS: Mapping[str, Callable[..., VideoReader]] = {
     "decord": DecordReader,
     "pyav": PyavReader,
     "survey": SurveyReader,
+    "nvdec": NvdecReader,
 }
-METHODS = tuple(_READERS)
-"""The names of the readers of all frames; each reads more damaged files than the one before it."""
+METHODS = ("decord", "pyav", "survey")
+"""The readers of all frames with the same pixels; each reads more damaged files than the one before it."""
 
 
 def methods_from(first: str, *, key_frames: bool = False) -> tuple[str, ...]:
@@ -91,7 +93,7 @@ def methods_from(first: str, *, key_frames: bool = False) -> tuple[str, ...]:
     Returns:
         The names.
     """
-    if first == KeyFrameReader.method:
+    if first in (KeyFrameReader.method, NvdecReader.method):
         return (first, *methods_from("pyav"))
     if key_frames and first == "pyav":
         return methods_from(KeyFrameReader.method)
