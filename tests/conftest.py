@@ -41,5 +41,5 @@ def one_core() -> Iterator[None]:
     """Use one thread in torch, and one decoding process unless a test sets more: tests run in parallel on all cores."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vidpipe.execution.local.default_workers", lambda device: 1)
+        patch.setattr("vidpipe.execution.local.default_workers", lambda device, decoder: 1)
         yield

@@ -57,10 +57,12 @@ MAY_IMPORT = {
 """What each folder, and each module beside the folders, may import of the others: a line a folder."""
 HOMES = {
     "decord": {"vidpipe.video.reader_decord"},
+    "torchcodec": {"vidpipe.video.reader_nvdec"},
     "av": {
         "vidpipe.video.container",
         "vidpipe.video.packets",
         "vidpipe.video.reader_pyav",
+        "vidpipe.video.reader_keyframe",
         "vidpipe.video.live",
         "vidpipe.video.drawn_copy",
         "vidpipe.demo.videos",

@@ -113,7 +113,7 @@ def test_progress_is_reported_inside_a_long_video(folder: Path, tmp_path: Path) 
 def test_one_long_video_is_shared_by_all_workers_and_a_short_one_starts_one(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidpipe.execution.local.default_workers", lambda device: 2)
+    monkeypatch.setattr("vidpipe.execution.local.default_workers", lambda device, decoder: 2)
     monkeypatch.setattr("vidpipe.video.decoding.WORKER_START_SECONDS", 0.0)
     write_video(tmp_path / "long.mp4", 1200, width=48, height=48)
     config = ExtractConfig(backbone="lenet5", device="cpu", engine="torch", sampling="fps", fps=25)

@@ -163,7 +163,7 @@ def test_each_frame_is_decoded_once_for_all_streams(monkeypatch: pytest.MonkeyPa
     """Every other frame for one stream and every third for the other, in several pieces."""
     CountingReader.asked.clear()
     monkeypatch.setattr(worker._Worker, "counts", [0], raising=False)
-    monkeypatch.setattr(worker._Worker, "open", lambda path, methods: CountingReader())
+    monkeypatch.setattr(worker._Worker, "open", lambda piece: CountingReader())
     views = {"even": View(Sampling("fps", fps=12.5), SMALL), "third": View(Sampling("fps", fps=25 / 3), SMALL)}
     piece = worker.Piece(VideoFile("a.mp4", Path("a.mp4")), views, ("pyav",))
     decoded = worker.decode_piece(piece, 0)

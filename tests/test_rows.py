@@ -215,7 +215,7 @@ def test_each_frame_is_decoded_once_whatever_rows_use_it(
     reader = _CountingReader()
     reader.asked.clear()
     monkeypatch.setattr(worker._Worker, "counts", [0], raising=False)
-    monkeypatch.setattr(worker._Worker, "open", lambda path, methods: reader)
+    monkeypatch.setattr(worker._Worker, "open", lambda piece: reader)
     opener = worker.Piece(video, {"small": View(UNIFORM, SMALL, planner=planner)}, ("pyav",))
     first = worker.decode_piece(opener, 0)
     num_pictures = [len(first.pictures[0].pictures)]

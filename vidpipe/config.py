@@ -35,6 +35,7 @@ __all__ = [
     "SEEDLESS_HEADS",
     "ClustersConfig",
     "Config",
+    "Decoding",
     "DetectorConfig",
     "EmbeddingConfig",
     "EvaluateConfig",
@@ -53,7 +54,7 @@ __all__ = [
     "settings",
 ]
 
-DEFAULT_NUM_FRAMES = {"uniform": 16, "scene": 4}
+DEFAULT_NUM_FRAMES = {"uniform": 16, "scene": 4, "keyframe": 16}
 DEFAULT_FPS = 2.0
 DEFAULT_DECODER = "pyav"
 DEFAULT_POSE_SIZE = 256
@@ -219,7 +220,7 @@ class Sampling:
 
     method: str
     num_frames: int | None = None
-    """Frames of the video (uniform) or of each scene (scene)."""
+    """Frames of the video (uniform), of each scene (scene), or at most of the key frames (keyframe)."""
     fps: float | None = None
     """Frames per second (fps)."""
     clip_seconds: float | None = None
@@ -233,17 +234,41 @@ class Sampling:
         parameter = f"{self.fps:g} fps" if self.method == "fps" else f"{self.num_frames} frames"
         if self.method == "fps":
             return parameter
+        if self.method == "keyframe":
+            return f"up to {self.num_frames} key frames"
         each = "" if self.clip_seconds is None else f" every {self.clip_seconds:g} s"
         return f"{self.method}, {parameter}{' a scene' * (self.method == 'scene')}{each}"
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How frames are decoded, as far as it changes their pixels."""
+
+    fast_decode: str = "off"
+    """One of `vidpipe.video.container.FAST_DECODE`."""
+    decoder: str = "pyav"
+    """`nvdec`, or `pyav` for those with the same pixels as PyAV."""
+
+    def as_dict(self) -> dict[str, str] | None:
+        """Return what differs from exact decoding, as in a feature store's key; None where nothing does."""
+        exact = Decoding()
+        return {name: value for name, value in vars(self).items() if value != getattr(exact, name)} or None
 
 
 @dataclass(frozen=True)
 class ExtractConfig(_Checked):
     """Settings of `vidpipe extract`."""
 
-    sampling: str = _setting("uniform", "Which frames to sample.", choices=("uniform", "fps", "scene"))
+    sampling: str = _setting(
+        "uniform",
+        "Which frames to sample. keyframe: of the frames that the file stores as key frames, which decode fastest.",
+        choices=("uniform", "fps", "scene", "keyframe"),
+    )
     num_frames: int | None = _setting(
-        None, "Frames of each video (uniform; default 16) or of each scene (scene; default 4).", low=1
+        None,
+        "Frames of each video (uniform; default 16), of each scene (scene; default 4), or at most of the key frames "
+        "(keyframe; default 16).",
+        low=1,
     )
     fps: float | None = _setting(None, "Frames to sample per second of video (fps; default 2).", low=0, above=True)
     clip_seconds: float | None = _setting(
@@ -323,7 +348,16 @@ class ExtractConfig(_Checked):
         choices=("auto", "torch", "onnx"),
     )
     decoder: str = _setting(
-        DEFAULT_DECODER, "Preferred decoder; both give the same frames.", choices=("pyav", "decord")
+        DEFAULT_DECODER,
+        "Preferred decoder. pyav and decord give the same frames. nvdec decodes on an NVIDIA GPU (pip install "
+        "'vidpipe[nvdec]'), and its pixels differ slightly.",
+        choices=("pyav", "decord", "nvdec"),
+    )
+    fast_decode: str = _setting(
+        "off",
+        "Skip the loop filter of H.264, HEVC, VP8 and VP9, which smooths the edges of blocks. nonref: in frames that "
+        "no other frame refers to. all: in all frames; the error grows until the next key frame. Changes features.",
+        choices=("off", "nonref", "all"),
     )
     precision: str = _setting(
         "full",
@@ -373,9 +407,14 @@ class ExtractConfig(_Checked):
         if values.get("fps") is not None and sampling != "fps":
             raise UsageError(f"--fps goes with --sampling fps, not with --sampling {sampling}")
         if values.get("num_frames") is not None and sampling == "fps":
-            raise UsageError("--num-frames goes with --sampling uniform or scene; with --sampling fps, give --fps")
+            raise UsageError(
+                "--num-frames goes with --sampling uniform, scene or keyframe; with --sampling fps, give --fps"
+            )
         if values.get("clip_seconds") is not None and sampling != "uniform":
             raise UsageError(f"--clip-seconds goes with --sampling uniform, not with --sampling {sampling}")
+        _check_key_frames(values, sampling)
+        if values.get("fast_decode", "off") != "off" and values.get("decoder", DEFAULT_DECODER) != "pyav":
+            raise UsageError(f"--fast-decode goes with --decoder pyav, not with --decoder {values['decoder']}")
         has_pose = "pose" in str(values.get("backbone", "")).split(",")
         if values.get("detector") is not None and values.get("regions", "whole") == "whole" and not has_pose:
             raise UsageError(
@@ -404,12 +443,33 @@ class ExtractConfig(_Checked):
         """The names in `backbone`."""
         return tuple(self.backbone.split(","))
 
+    @property
+    def decoding(self) -> Decoding:
+        """The settings of the decoder that change pixels."""
+        return Decoding(self.fast_decode, "nvdec" if self.decoder == "nvdec" else "pyav")
+
     def resolve_sampling(self) -> Sampling:
         """Return the sampling method with its parameter, or the parameter's default."""
         if self.sampling == "fps":
             return Sampling("fps", fps=self.fps or DEFAULT_FPS)
         num_frames = self.num_frames or DEFAULT_NUM_FRAMES[self.sampling]
         return Sampling(self.sampling, num_frames=num_frames, clip_seconds=self.clip_seconds)
+
+
+def _check_key_frames(values: Mapping[str, Any], sampling: str) -> None:
+    """Refuse what needs the frames between key frames."""
+    if sampling != "keyframe":
+        return
+    if values.get("window_stride") is not None:
+        raise UsageError(
+            "--window-stride takes windows of neighbouring frames, and --sampling keyframe decodes key frames alone; "
+            "leave one of them out"
+        )
+    if values.get("regions", "whole") in ("people", "tracks"):
+        raise UsageError(
+            f"--regions {values['regions']} looks for people between the key frames too; use --sampling uniform or "
+            "fps, or --regions mask or background"
+        )
 
 
 @dataclass(frozen=True)

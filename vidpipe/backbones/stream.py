@@ -10,12 +10,12 @@ from vidpipe.backbones.engines.load import load_engine
 from vidpipe.backbones.spec import OFFLINE_BACKBONE, BackboneSpec
 from vidpipe.backbones.table import find_backbone
 from vidpipe.backbones.weights import WeightsFile, find_fine_tuned, find_weights
-from vidpipe.config import ExtractConfig, Sampling
+from vidpipe.config import Decoding, ExtractConfig, Sampling
 from vidpipe.errors import RunError, UsageError
 from vidpipe.features.key import FeatureKey
 from vidpipe.records import Window
 
-__all__ = ["WEIGHTS_NOT_READ", "Described", "Stream", "resolve_streams"]
+__all__ = ["WEIGHTS_NOT_READ", "Described", "Stream", "resolve_decoding", "resolve_streams"]
 
 WEIGHTS_NOT_READ = WeightsFile("", None, "not read")
 """Stands for the weights where a stream is resolved but no feature is computed."""
@@ -89,6 +89,7 @@ class Stream:
             grid=grid,
             parameters=spec.parameters,
             regions=regions,
+            decoding=config.decoding.as_dict(),
         )
         return cls(spec, weights, key)
 
@@ -194,6 +195,30 @@ def resolve_streams(
     return streams
 
 
+def resolve_decoding(keys: Mapping[str, FeatureKey]) -> Decoding:
+    """Return how to decode a video for several streams, which are made of the same frames.
+
+    Args:
+        keys: by stream.
+
+    Returns:
+        The settings of the decoder.
+
+    Raises:
+        UsageError: two streams were decoded differently.
+    """
+    found = {name: key.resolve_decoding() for name, key in keys.items()}
+    (first, decoding), *others = found.items()
+    for name, other in others:
+        if other != decoding:
+            ours, theirs = (keys[stream].decoding_words for stream in (first, name))
+            raise UsageError(
+                f"the streams {first} and {name} were {ours} and {theirs}, and a video is decoded once for both; "
+                "extract them alike, and train again"
+            )
+    return decoding
+
+
 def _check_goes_with(config: ExtractConfig, specs: list[BackboneSpec]) -> None:
     """Check the settings that only some backbones have."""
     is_file = config.weights not in ("default", "random")
@@ -211,6 +236,12 @@ def _check_goes_with(config: ExtractConfig, specs: list[BackboneSpec]) -> None:
                 f"{option} goes with image models, and {specs[0].name} {what}; leave the option out, or add an image "
                 "model"
             )
+    windowed = next((spec.name for spec in specs if spec.window), None)
+    if config.sampling == "keyframe" and windowed is not None:
+        raise UsageError(
+            f"--sampling keyframe takes key frames alone, and {windowed} sees windows of neighbouring frames; use "
+            "--sampling uniform, or an image model"
+        )
     if config.window_stride is not None and not any(spec.window for spec in specs):
         raise UsageError(
             f"--window-stride goes with models that see windows of frames, and {specs[0].name} sees single frames; "

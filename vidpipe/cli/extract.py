@@ -75,6 +75,7 @@ def command(
     vidpipe extract videos/ -o features
     vidpipe extract videos/ -o features --backbone efficientnet_lite0 --backbone flow
     vidpipe extract videos/ -o features --sampling fps --fps 2
+    vidpipe extract archive/ -o features --sampling keyframe
     vidpipe extract videos/ -o features --part 3/8
     vidpipe extract videos/ -o features --executor ray --ray-address auto
     vidpipe extract videos/ -o features --exclude 'rejected/*' --dry-run
@@ -98,6 +99,8 @@ def command(
     _show(summary, unreadable)
     for stream in summary.streams.values():
         _show_files(inputs, prefix, stream)
+    if config.sampling == "keyframe":
+        _show_single_key_frames(summary)
     if summary.failures or summary.known_failures or unreadable:
         click.get_current_context().exit(SOME_VIDEOS_FAILED)
 
@@ -151,6 +154,24 @@ def _show(summary: "ExtractSummary", unreadable: list[str]) -> None:
         click.echo(printable(f"failed: {failure.video_id}: {failure.message}"), err=True)
     for line in unreadable:
         click.echo(line, err=True)
+
+
+def _show_single_key_frames(summary: "ExtractSummary") -> None:
+    """Report videos of several frames that have one row, as only one frame is a key frame."""
+    from vidpipe.features.store import FeatureStore
+
+    store = FeatureStore.open(next(iter(summary.streams.values())).store_path)
+    single = [
+        video_id
+        for video_id in store
+        if store.length(video_id) == store.key.num_cells and store.info(video_id).num_frames > 1
+    ]
+    if single:
+        click.echo(
+            f"note: {len(single)} of {count_of(len(store), 'video')} have a single key frame, and so a single row "
+            f"({printable(first_few(single))}); --sampling uniform takes frames between key frames too",
+            err=True,
+        )
 
 
 def _stored(stream: "StreamSummary", figures: str) -> str:

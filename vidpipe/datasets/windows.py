@@ -98,12 +98,13 @@ def grid_of(sequence: FeatureSequence, sampling: Sampling, window_seconds: float
         The grid.
 
     Raises:
-        UsageError: the sampling is by scene.
+        UsageError: the sampling is by scene or of key frames.
     """
-    if sampling.method == "scene":
+    if sampling.method in ("scene", "keyframe"):
+        frames = "frames of each scene" if sampling.method == "scene" else "key frames"
         raise UsageError(
-            "frames of each scene are at uneven distances, so windows of a long video have no fixed length; extract "
-            "and train with --sampling uniform or fps"
+            f"{frames} are at uneven distances, so windows of a long video have no fixed length; extract and train "
+            "with --sampling uniform or fps"
         )
     pts_seconds, frame_index = sequence.pts_seconds[::num_cells], sequence.rows.frame_index[::num_cells]
     fps, duration_seconds = sequence.info.fps, sequence.info.duration_seconds
@@ -140,7 +141,7 @@ def grid_of_part(
         The grid; it is of the time of these rows alone. A window has as many rows as one of the whole video.
 
     Raises:
-        UsageError: the sampling is by scene.
+        UsageError: the sampling is by scene or of key frames.
     """
     whole = grid_of(sequence, sampling, window_seconds, num_cells=num_cells)
     if sampling.method == "fps":

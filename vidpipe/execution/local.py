@@ -11,13 +11,14 @@ from dataclasses import replace
 import numpy as np
 
 from vidpipe.backbones.batching import BatchedModel, BatchedModels, Utilisation
+from vidpipe.backbones.stream import resolve_decoding
 from vidpipe.config import ExtractConfig
 from vidpipe.execution.loaded import DEFAULT_BATCH_SIZE, LoadedStream
 from vidpipe.execution.progress import ExtractProgress
 from vidpipe.features.sources import fingerprint_of, sources_of, stamp_of
 from vidpipe.features.store import FeatureStore, StoreWriter
 from vidpipe.records import DecodeProgress, VideoFailure, VideoFeatures, VideoFile, VideoSource
-from vidpipe.video.decoding import decode_videos, default_workers
+from vidpipe.video.decoding import choose_decoder, decode_videos, default_workers
 
 __all__ = ["Extracted", "add_to_stores", "extract_into", "iter_features"]
 
@@ -127,9 +128,14 @@ def iter_features(
     Yields:
         The features or the failure of a video, in the order in which they are done; in between, at least once a
         second, the progress of a video that is being decoded.
+
+    Raises:
+        UsageError: two streams need the frames decoded differently, or this machine cannot decode them so.
     """
     utilisation = utilisation or Utilisation()
-    max_workers = config.workers or default_workers(_busiest_device(streams))
+    decoding = resolve_decoding({name: stream.key for name, stream in streams.items()})
+    decoder = choose_decoder(decoding, config.decoder)
+    max_workers = config.workers or default_workers(_busiest_device(streams), decoder)
     workers: set[int] = set()
     models = BatchedModels({name: _batched(stream, config, utilisation) for name, stream in streams.items()})
     batches = decode_videos(
@@ -137,7 +143,8 @@ def iter_features(
         {name: stream.view for name, stream in streams.items()},
         wanted=wanted,
         view_of=lambda video, name: streams[name].view_of(video),
-        decoder=config.decoder,
+        decoder=decoder,
+        fast_decode=decoding.fast_decode,
         workers=max_workers,
         timeout_seconds=config.timeout,
     )

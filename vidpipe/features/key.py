@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from vidpipe.config import Sampling
+from vidpipe.config import Decoding, Sampling
 from vidpipe.records import Preprocessing, Window
 
 __all__ = ["FeatureKey"]
 
 logger = logging.getLogger(__name__)
 
-_DEFAULTS = {"precision": "full", "window": None, "grid": 1, "parameters": None, "regions": None}
+_DEFAULTS = {"precision": "full", "window": None, "grid": 1, "parameters": None, "regions": None, "decoding": None}
 """Settings that stores made before they existed do not name."""
 _TYPES = {
     "sampling": Mapping,
@@ -22,6 +22,7 @@ _TYPES = {
     "window": Mapping | None,
     "parameters": Mapping | None,
     "regions": Mapping | None,
+    "decoding": Mapping | None,
 }
 """By name; all others are texts."""
 _OF_BACKBONE = ("weights", "preprocessing", "window", "parameters")
@@ -49,6 +50,8 @@ class FeatureKey:
     """All other numbers that a motion backbone's features depend on."""
     regions: Mapping[str, Any] | None = None
     """What of each frame the backbone sees, and the detector that decides it; None where it sees whole frames."""
+    decoding: Mapping[str, Any] | None = None
+    """Settings of the decoder that change pixels: `fast_decode`, `decoder`; None where pixels are exact."""
 
     @property
     def num_cells(self) -> int:
@@ -70,6 +73,7 @@ class FeatureKey:
         grid: int = 1,
         parameters: Mapping[str, Any] | None = None,
         regions: Mapping[str, Any] | None = None,
+        decoding: Mapping[str, Any] | None = None,
     ) -> Self:
         """Return the key of an extraction with these settings."""
         return cls(
@@ -84,6 +88,7 @@ class FeatureKey:
             grid=grid,
             parameters=parameters,
             regions=regions,
+            decoding=decoding,
         )
 
     @classmethod
@@ -121,6 +126,18 @@ class FeatureKey:
         """Return the sampling that made these features."""
         return Sampling(**self.sampling)
 
+    def resolve_decoding(self) -> Decoding:
+        """Return how the frames of these features were decoded."""
+        return Decoding(**(self.decoding or {}))
+
+    @property
+    def decoding_words(self) -> str:
+        """How the frames were decoded, in words: `decoded exactly`, `decoded with --fast-decode nonref`."""
+        if self.decoding is None:
+            return "decoded exactly"
+        options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.decoding.items())
+        return f"decoded with {options}"
+
     def contrast(self, other: "FeatureKey") -> tuple[str, str]:
         """Describe two keys by what differs between them.
 
@@ -156,6 +173,7 @@ class FeatureKey:
             "grid": f"{self.grid} × {self.grid} cells of each picture" if self.grid > 1 else "no cells of pictures",
             "parameters": json.dumps(self.parameters),
             "regions": _region_words(self.regions, other.regions),
+            "decoding": self.decoding_words,
             "dtype": self.dtype,
         }
         return [f"{self.backbone} features", *(word for name, word in words.items() if name in differs)]

@@ -46,7 +46,7 @@ def find_siblings(store: FeatureStore) -> tuple[Sibling, ...]:
             other = FeatureStore.open(folder)
         except StoreError:  # a damaged store beside this one is reported where it is used
             continue
-        if (other.key.regions, other.key.sampling) == (key.regions, key.sampling):
+        if (other.key.regions, other.key.sampling, other.key.decoding) == (key.regions, key.sampling, key.decoding):
             found.append(Sibling(other, has_same_rows=other.key.window == key.window))
     return tuple(sorted(found, key=lambda one: not one.has_same_rows))
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from vidpipe.backbones.flow import FlowParameters
 from vidpipe.backbones.image import load_backbone
-from vidpipe.backbones.stream import Stream
-from vidpipe.config import ExtractConfig
+from vidpipe.backbones.stream import Stream, resolve_decoding
+from vidpipe.config import Decoding, ExtractConfig
 from vidpipe.datasets.streams import kind_of
 from vidpipe.errors import DecodeError, UsageError, unknown_name
 from vidpipe.explain.explanation import ExplainedVideo, Region, explain_video
@@ -23,7 +23,7 @@ from vidpipe.explain.places import FlowView, NetworkView, StreamView
 from vidpipe.records import FrameBatch, VideoFailure, VideoFile, VideoInfo, VideoPlan
 from vidpipe.runs.run import Run
 from vidpipe.video.crop import cell_regions
-from vidpipe.video.decoding import decode_videos, default_workers
+from vidpipe.video.decoding import choose_decoder, decode_videos, default_workers
 from vidpipe.video.view import View
 
 __all__ = ["Question", "explain"]
@@ -99,11 +99,12 @@ class _Explainer:
 
     def explain_each(self, videos: Sequence[VideoFile]) -> Iterator[ExplainedVideo | VideoFailure]:
         """Explain videos one by one."""
+        decoding = resolve_decoding({name: stream.key for name, stream in self._streams.items()})
         views = {
             name: View(stream.key.resolve_sampling(), stream.spec.preprocessing, stream.spec.window)
             for name, stream in self._streams.items()
         }
-        for result in _decode_whole(videos, views, self._config):
+        for result in _decode_whole(videos, views, decoding, self._config):
             yield result if isinstance(result, VideoFailure) else self._explain(result)
 
     def _explain(self, decoded: "_DecodedVideo") -> ExplainedVideo:
@@ -190,7 +191,7 @@ class _DecodedVideo:
 
 
 def _decode_whole(
-    videos: Sequence[VideoFile], views: Mapping[str, View], config: ExtractConfig
+    videos: Sequence[VideoFile], views: Mapping[str, View], decoding: Decoding, config: ExtractConfig
 ) -> Iterator[_DecodedVideo | VideoFailure]:
     """Decode videos, and yield each when all its pictures are there."""
     unfinished: dict[str, _DecodedVideo] = {}
@@ -198,7 +199,8 @@ def _decode_whole(
     batches = decode_videos(
         videos,
         views,
-        decoder=config.decoder,
+        decoder=choose_decoder(decoding, config.decoder),
+        fast_decode=decoding.fast_decode,
         workers=config.workers or default_workers(),
         timeout_seconds=config.timeout,
     )

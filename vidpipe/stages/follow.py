@@ -82,6 +82,11 @@ def follow(
         )
     if any(key.regions is not None for key in run.keys.values()):
         raise UsageError(f"{run.path}: it was trained with --regions, which --follow does not find; leave out --follow")
+    if any(key.decoding is not None for key in run.keys.values()):
+        raise UsageError(
+            f"{run.path}: its features were not decoded exactly (--fast-decode, --decoder nvdec), as --follow does; "
+            "leave out --follow"
+        )
     if any(kind_of(key) == "pose" for key in run.keys.values()):
         raise UsageError(
             f"{run.path}: it was trained on key points of people, which --follow does not find; leave out --follow"

@@ -56,7 +56,8 @@ class WindowPlan:
             The plan.
 
         Raises:
-            UsageError: the run does not say what length it learned from, or was trained on frames of scenes.
+            UsageError: the run does not say what length it learned from, or was trained on frames of scenes or on key
+                frames.
         """
         own_seconds = run.streams[0].key.resolve_sampling().clip_seconds or run.clip_seconds
         window_seconds = config.window or own_seconds
@@ -84,10 +85,11 @@ class WindowPlan:
 def _dense(key: FeatureKey, window_seconds: float) -> FeatureKey:
     """The key of features whose windows have the frames of a clip that is sampled as the key says."""
     sampling = key.resolve_sampling()
-    if sampling.method == "scene":
+    if sampling.method in ("scene", "keyframe"):
+        frames = "frames of each scene" if sampling.method == "scene" else "key frames"
         raise UsageError(
-            "the run was trained on frames of each scene, and a timeline needs frames at even distances; extract and "
-            "train with --sampling uniform or fps"
+            f"the run was trained on {frames}, and a timeline needs frames at even distances; extract and train with "
+            "--sampling uniform or fps"
         )
     if sampling.method == "fps":
         return key

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from vidpipe.backbones.stream import resolve_decoding
 from vidpipe.config import TrainConfig
 from vidpipe.datasets.leaks import Leak, exclude_conflicts, find_leaks
 from vidpipe.datasets.people import check_same_tracks
@@ -116,8 +117,8 @@ def train(
 
     Raises:
         LabelsError: the labels cannot be split, or two videos have identical features but different labels.
-        UsageError: the folder holds something else than a run, or the settings or the masked stores do not fit the
-            videos.
+        UsageError: the folder holds something else than a run, the settings or the masked stores do not fit the
+            videos, or the streams were decoded differently.
         RunError: the folder cannot be written, its checkpoint is of another training, or another process trains it.
         TrainingError: a loss is not finite.
         InterruptedTrainingError: Ctrl-C; the last checkpoint is kept.
@@ -126,6 +127,7 @@ def train(
     for store in named.values():
         check_apart_from_store(run_path, store.path)
     check_same_tracks(named)
+    resolve_decoding({name: store.key for name, store in named.items()})
     first = next(iter(named.values()))
     with collect_warnings() as conflict_warnings:
         kept = exclude_conflicts(first, videos, skip=skip_conflicts)

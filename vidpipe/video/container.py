@@ -1,6 +1,7 @@
 """Opening a media file. Whatever the file contains, no other file and no network address is read."""
 
 import stat
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -9,9 +10,24 @@ import av
 
 from vidpipe.errors import DecodeError, NotAVideoError, UnreadableFileError
 
-__all__ = ["GROWING_FORMATS", "MAX_PIXELS", "ByteStream", "open_container", "open_stream", "video_stream"]
+__all__ = [
+    "FAST_DECODE",
+    "GROWING_FORMATS",
+    "MAX_PIXELS",
+    "ByteStream",
+    "open_container",
+    "open_stream",
+    "video_stream",
+]
 
 av.logging.set_level(av.logging.PANIC)
+
+FAST_DECODE: Mapping[str, Mapping[str, str]] = {
+    "off": {},
+    "nonref": {"skip_loop_filter": "noref"},
+    "all": {"skip_loop_filter": "all"},
+}
+"""FFmpeg's options by the value of `--fast-decode`."""
 
 MAX_PIXELS = 2**27
 """The largest picture, 16384 × 8192: a header of a few bytes must not make a process allocate gigabytes."""
@@ -99,11 +115,14 @@ def open_stream(stream: ByteStream, head: bytes) -> "av.container.InputContainer
         ) from error
 
 
-def video_stream(container: "av.container.InputContainer") -> "av.video.stream.VideoStream":
+def video_stream(
+    container: "av.container.InputContainer", *, options: Mapping[str, str] | None = None
+) -> "av.video.stream.VideoStream":
     """Return the video stream that FFmpeg ranks first, set to decode on one thread.
 
     Args:
         container: the open file.
+        options: of FFmpeg's decoder, such as those of `FAST_DECODE`.
 
     Returns:
         The stream.
@@ -120,7 +139,7 @@ def video_stream(container: "av.container.InputContainer") -> "av.video.stream.V
     context = stream.codec_context
     if context.width * context.height > MAX_PIXELS:
         raise DecodeError(f"pictures of {context.width} × {context.height} pixels; at most {MAX_PIXELS} are decoded")
-    context.options = {"max_pixels": str(MAX_PIXELS)}
+    context.options = {"max_pixels": str(MAX_PIXELS), **(options or {})}
     context.thread_count = 1
     return stream
 

@@ -27,8 +27,15 @@ from typing import TYPE_CHECKING, Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from vidpipe.config import DEFAULT_DECODER
-from vidpipe.errors import DecodeError, DecoderCrashError, DecodeTimeoutError, DecodingStoppedError, VideoError
+from vidpipe.config import DEFAULT_DECODER, Decoding
+from vidpipe.errors import (
+    DecodeError,
+    DecoderCrashError,
+    DecodeTimeoutError,
+    DecodingStoppedError,
+    UsageError,
+    VideoError,
+)
 from vidpipe.records import DecodeProgress, FrameBatch, VideoFailure, VideoFile
 from vidpipe.video.processes import decoding_context, fork_server, has_ended
 from vidpipe.video.reader import methods_from
@@ -39,7 +46,7 @@ from vidpipe.video.worker import Decoded, Piece, ReaderError, decode_piece, fram
 if TYPE_CHECKING:
     from ctypes import Array, c_longlong
 
-__all__ = ["decode_videos", "default_workers"]
+__all__ = ["choose_decoder", "decode_videos", "default_workers"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,19 +62,50 @@ WORKER_START_SECONDS = 3.0
 NO_WORKERS = "the decoding processes do not start, or end at once"
 
 
-def default_workers(device: str = "cpu", *, cores: int | None = None) -> int:
+def choose_decoder(decoding: Decoding, preferred: str) -> str:
+    """Return the decoder that gives the pixels that features need.
+
+    Args:
+        decoding: how the features' frames are decoded.
+        preferred: the decoder that the settings name.
+
+    Returns:
+        The reader to try first.
+
+    Raises:
+        UsageError: the features were decoded on a CPU and a GPU is asked for, or this machine has no GPU that decodes.
+    """
+    if decoding.decoder != "nvdec":
+        if preferred == "nvdec":
+            raise UsageError("--decoder nvdec: the features were decoded on a CPU; use --decoder pyav")
+        return preferred
+    from vidpipe.video.reader_nvdec import check_nvdec
+
+    check_nvdec()
+    return "nvdec"
+
+
+def default_workers(device: str = "cpu", decoder: str = DEFAULT_DECODER, *, cores: int | None = None) -> int:
     """Return the number of decoding processes to run beside a backbone.
 
     On the CPU it is one for every two cores, and one more: small backbones take about as long as decoding, and an idle
-    process costs only memory. Beside a GPU it is one for each core but one, which feeds the GPU.
+    process costs only memory. Beside a GPU it is one for each core but one, which feeds the GPU. Where a GPU decodes,
+    it is one for each of its engines.
 
     Args:
         device: where the backbone runs, `cpu` or `cuda`.
+        decoder: the reader to try first.
         cores: how many to use; None for all that the process may use.
 
     Returns:
         At least 1.
     """
+    if decoder == "nvdec":
+        import torch
+
+        from vidpipe.video.reader_nvdec import count_engines
+
+        return count_engines(torch.cuda.get_device_name())
     if cores is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     return max(1, cores - 1) if device == "cuda" else min(cores, cores // 2 + 1)
@@ -80,6 +118,7 @@ def decode_videos(
     wanted: Mapping[str, Sequence[str]] | None = None,
     view_of: Callable[[VideoFile, str], View] | None = None,
     decoder: str = DEFAULT_DECODER,
+    fast_decode: str = "off",
     workers: int,
     timeout_seconds: float,
 ) -> Generator[FrameBatch | VideoFailure | DecodeProgress]:
@@ -96,6 +135,7 @@ def decode_videos(
         wanted: by id, the streams that need the video; all of them where it is None.
         view_of: what a stream needs of one video, where it depends on the video; called just before it is decoded.
         decoder: the reader to try first, one of `vidpipe.video.reader.METHODS`.
+        fast_decode: one of `vidpipe.video.container.FAST_DECODE`.
         workers: the largest number of processes to run.
         timeout_seconds: how long one chunk of work may take.
 
@@ -112,7 +152,8 @@ def decode_videos(
     def first_piece(video: VideoFile) -> Piece:
         names = views if wanted is None else wanted[video.id]
         its_views = {name: views[name] if view_of is None else view_of(video, name) for name in names}
-        return Piece(video, its_views, methods_from(decoder))
+        key_frames = all(view.sampling.method == "keyframe" for view in its_views.values())
+        return Piece(video, its_views, methods_from(decoder, key_frames=key_frames), fast_decode=fast_decode)
 
     try:
         schedule = _Schedule(pool, timeout_seconds)
@@ -300,7 +341,7 @@ class _Schedule:
             if error.methods_left:
                 logger.debug("%s: next by %s: %s", piece.video.id, error.methods_left[0], error.message)
                 self._forget(piece.video)
-                self._waiting.appendleft(Piece(piece.video, piece.views, error.methods_left))
+                self._waiting.appendleft(replace(piece, methods=error.methods_left, opened=None, start=0))
             else:
                 yield self._fail(piece, DecodeError(error.message))
         except VideoError as error:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.errors import DecodeError
-from vidpipe.video.container import open_container, video_stream
+from vidpipe.video.container import FAST_DECODE, open_container, video_stream
 from vidpipe.video.steps import OnStep, no_step
 
 __all__ = ["Packets", "Source", "open_source"]
@@ -57,6 +57,10 @@ class Packets:
         """(F,) presentation times, sorted."""
         return self.ticks.astype(np.float64) * self.seconds_per_tick
 
+    def shown_key_frames(self) -> NDArray[np.int64]:
+        """Return the numbers of the key frames that are shown, in presentation order, (K,)."""
+        return np.flatnonzero(np.isin(self.ticks, self.key_ticks))
+
     @property
     def num_lost(self) -> int:
         """Packets that the header announces and the file does not hold completely."""
@@ -71,13 +75,16 @@ class Source:
     container: "av.container.InputContainer"
     stream: "av.video.stream.VideoStream"
     packets: Packets
+    fast_decode: str = "off"
+    """One of `vidpipe.video.container.FAST_DECODE`; the stream's decoder is set to it."""
 
 
-def open_source(path: Path, *, on_step: OnStep = no_step) -> Source:
+def open_source(path: Path, *, fast_decode: str = "off", on_step: OnStep = no_step) -> Source:
     """Open a file and read the packets of its video stream.
 
     Args:
         path: the file.
+        fast_decode: one of `vidpipe.video.container.FAST_DECODE`.
         on_step: called for each packet.
 
     Returns:
@@ -88,7 +95,7 @@ def open_source(path: Path, *, on_step: OnStep = no_step) -> Source:
         DecodeError: its video stream holds no packets, or more than the file has room for.
     """
     container = open_container(path)
-    stream = video_stream(container)
+    stream = video_stream(container, options=FAST_DECODE[fast_decode])
     scan = _Scan(stream, max_bytes=4 * path.stat().st_size + 2**20)
     try:
         for packet in container.demux():
@@ -98,7 +105,7 @@ def open_source(path: Path, *, on_step: OnStep = no_step) -> Source:
         pass  # a truncated file: the packets before the damage count
     if not scan.ticks:
         raise DecodeError("the video stream holds no frames")
-    return Source(path, container, stream, scan.summary(container))
+    return Source(path, container, stream, scan.summary(container), fast_decode)
 
 
 class _Scan:

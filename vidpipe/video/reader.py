@@ -17,6 +17,8 @@ from vidpipe.errors import DecodeError
 from vidpipe.records import VideoInfo
 from vidpipe.video.packets import open_source
 from vidpipe.video.reader_decord import DecordReader
+from vidpipe.video.reader_keyframe import KeyFrameReader
+from vidpipe.video.reader_nvdec import NvdecReader
 from vidpipe.video.reader_pyav import PyavReader, SurveyReader
 from vidpipe.video.steps import OnStep, no_step
 
@@ -30,13 +32,29 @@ class VideoReader(Protocol):
 
     method: str
     """Which of `METHODS` it is."""
-    info: VideoInfo
     pts_seconds: NDArray[np.float64]
     """(F,) presentation times of all frames, increasing."""
     end_seconds: float
     """When the last frame's presentation ends."""
     on_step: OnStep
     """Called with the number of packets or frames read, or with as many for other work on frames."""
+
+    @property
+    def info(self) -> VideoInfo:
+        """What the file holds."""
+
+    def find_key_frames(self, num_frames: int) -> NDArray[np.int64]:
+        """Find the key frames that the sampling `keyframe` takes.
+
+        Args:
+            num_frames: the most to return; see `vidpipe.video.sampling.key_frame_indices`.
+
+        Returns:
+            (T,) their numbers in presentation order, increasing. Their `pts_seconds` are exact.
+
+        Raises:
+            DecodeError: the file does not have the key frames that its index states.
+        """
 
     def blocks(
         self, frame_index: Sequence[int] | NDArray[np.int64], *, keep: bool = False
@@ -59,25 +77,45 @@ _READERS: Mapping[str, Callable[..., VideoReader]] = {
     "decord": DecordReader,
     "pyav": PyavReader,
     "survey": SurveyReader,
+    "nvdec": NvdecReader,
 }
-METHODS = tuple(_READERS)
-"""The readers' names; each reads more damaged files than the one before it."""
+METHODS = ("decord", "pyav", "survey")
+"""The readers of all frames with the same pixels; each reads more damaged files than the one before it."""
 
 
-def methods_from(first: str) -> tuple[str, ...]:
-    """Return a reader's name, and the names of those to try after it."""
+def methods_from(first: str, *, key_frames: bool = False) -> tuple[str, ...]:
+    """Return the names of readers to try, one after the other.
+
+    Args:
+        first: the reader to begin with.
+        key_frames: whether only key frames are read. Then the reader of an index is tried before PyAV's.
+
+    Returns:
+        The names.
+    """
+    if first in (KeyFrameReader.method, NvdecReader.method):
+        return (first, *methods_from("pyav"))
+    if key_frames and first == "pyav":
+        return methods_from(KeyFrameReader.method)
     return METHODS[METHODS.index(first) :]
 
 
 DEFAULT_METHODS = methods_from(DEFAULT_DECODER)
 
 
-def open_video(path: Path, *, methods: Sequence[str] = DEFAULT_METHODS, on_step: OnStep = no_step) -> VideoReader:
+def open_video(
+    path: Path,
+    *,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    fast_decode: str = "off",
+    on_step: OnStep = no_step,
+) -> VideoReader:
     """Open a video file.
 
     Args:
         path: the file.
         methods: the names of the readers to try, in this order.
+        fast_decode: one of `vidpipe.video.container.FAST_DECODE`.
         on_step: called often, with the number of packets or frames read.
 
     Returns:
@@ -87,7 +125,15 @@ def open_video(path: Path, *, methods: Sequence[str] = DEFAULT_METHODS, on_step:
         NotAVideoError: the file holds no video.
         DecodeError: it holds one that cannot be decoded.
     """
-    source = open_source(path, on_step=on_step)
+    if methods[0] == KeyFrameReader.method:
+        try:
+            return KeyFrameReader(path, fast_decode=fast_decode, on_step=on_step)
+        except DecodeError as error:
+            if len(methods) == 1:
+                raise
+            logger.debug("%s: not by its index: %s", path, error)
+            methods = methods[1:]
+    source = open_source(path, fast_decode=fast_decode, on_step=on_step)
     *others, last = methods
     for method in others:
         try:

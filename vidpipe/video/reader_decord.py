@@ -73,6 +73,10 @@ class DecordReader:
             path, self.pts_seconds, self.end_seconds, width=width, height=height, codec=packets.codec, decoder="decord"
         )
 
+    def find_key_frames(self, num_frames: int) -> NDArray[np.int64]:
+        """See `VideoReader.find_key_frames`."""
+        return self._pyav.find_key_frames(num_frames)
+
     def blocks(
         self, frame_index: Sequence[int] | NDArray[np.int64], *, keep: bool = False
     ) -> Iterator[NDArray[np.uint8]]:

@@ -19,16 +19,19 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import DecodeError, count_of
 from vidpipe.records import VideoInfo
-from vidpipe.video.container import open_container, video_stream
+from vidpipe.video.container import FAST_DECODE, open_container, video_stream
 from vidpipe.video.packets import Source
+from vidpipe.video.sampling import key_frame_indices
 from vidpipe.video.steps import OnStep, no_step
 
-__all__ = ["Picture", "PyavReader", "SurveyReader", "decode_all"]
+__all__ = ["STRICT", "Picture", "PyavReader", "SurveyReader", "decode_all", "decode_alone"]
 
 SKIPPING_CODECS = frozenset({"h264"})
 """Codecs in which skipping B-frames was found to change no other frame. In damaged HEVC it did (benchmarks/fuzz.py)."""
 MAX_KEPT_BYTES = 2**27
 """Where a whole video was decoded, to find scenes or to survey it, frames up to this size are kept for later."""
+STRICT = {"err_detect": "explode"}
+"""FFmpeg's options of a decoder that conceals no damage."""
 FRAMES_PER_SEEK = 4
 """Seeking to a key frame and checking it takes about as long as decoding this many frames."""
 
@@ -59,6 +62,7 @@ class PyavReader:
         self._position: int | None = None
         """The presentation time, in ticks, of the last frame; None where decoding has to start at a key frame."""
         self._wanted: frozenset[int] = frozenset(map(int, packets.ticks))
+        self._keys = frozenset(map(int, packets.key_ticks))
         self._can_skip = packets.reordered and source.stream.codec_context.name in SKIPPING_CODECS
         self._skipped: set[int] = set()
         """Presentation times of the packets that were skipped since the last seek."""
@@ -83,11 +87,16 @@ class PyavReader:
         """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
         ticks = self._ticks(frame_index)
         self._wanted = frozenset(ticks)
+        read = self._key_frame if self._wanted <= self._keys else self._frame
         for tick in ticks:
-            frame = self._kept.get(tick) or self._frame(tick)
+            frame = self._kept.get(tick) or read(tick)
             if keep:
                 self._kept.add(tick, frame)
             yield self._picture.rgb(frame)[None]
+
+    def find_key_frames(self, num_frames: int) -> NDArray[np.int64]:
+        """See `VideoReader.find_key_frames`."""
+        return key_frame_indices(self._packets.shown_key_frames(), num_frames)
 
     def check_key_frames(self, frame_index: Sequence[int] | NDArray[np.int64]) -> None:
         """Check the key frames that decoding some frames starts at.
@@ -99,15 +108,29 @@ class PyavReader:
             DecodeError: a key frame is damaged, or does not decode to a whole picture alone.
         """
         for key in sorted({self._key_before(tick) for tick in self._ticks(frame_index)} - self._sound_keys):
-            self._seek(key)
-            try:
-                packet = next(packet for packet in self._container.demux(self._stream) if packet.pts == key)
-            except (StopIteration, av.error.FFmpegError) as error:
-                raise DecodeError("a key frame cannot be found again") from error
-            self._check_key_frame(packet, key)
+            self._check_key_frame(self._key_packet(key), key)
 
     def _ticks(self, frame_index: Sequence[int] | NDArray[np.int64]) -> list[int]:
         return [int(tick) for tick in self._packets.ticks[np.asarray(frame_index, np.int64)]]
+
+    def _key_packet(self, key: int) -> "av.Packet[Any]":
+        """Seek to a key frame, and return its packet."""
+        self._seek(key)
+        try:
+            return next(packet for packet in self._container.demux(self._stream) if packet.pts == key)
+        except (StopIteration, av.error.FFmpegError) as error:
+            raise DecodeError("a key frame cannot be found again") from error
+
+    def _key_frame(self, key: int) -> "av.VideoFrame":
+        """Return a key frame, decoded alone."""
+        packet = self._key_packet(key)
+        self._check_key_frame(packet, key)
+        self.on_step(1)
+        self._stream.codec_context.skip_frame = "DEFAULT"
+        frame = decode_alone(self._stream.codec_context, packet)
+        if frame.pts != key:
+            raise DecodeError("a key frame's time is not that of its packet")
+        return frame
 
     def _frame(self, tick: int) -> "av.VideoFrame":
         """Return the frame with this presentation time."""
@@ -182,20 +205,8 @@ class PyavReader:
         """
         if key in self._sound_keys:
             return
-        try:
-            frames = self._decode_alone(packet)
-        except av.error.FFmpegError as error:
-            raise DecodeError(f"a key frame is damaged ({error.strerror})") from error
-        if not frames or frames[0].is_corrupt or frames[0].pict_type != PictureType.I:
-            raise DecodeError("a key frame does not decode to a whole picture alone")
+        decode_alone(self._strict_decoder, packet)
         self._sound_keys.add(key)
-
-    def _decode_alone(self, packet: "av.Packet[Any]") -> "list[av.VideoFrame]":
-        """Return the frames that a new decoder without error concealment makes of one packet."""
-        try:
-            return [*self._strict_decoder.decode(packet), *self._strict_decoder.decode(None)]
-        finally:
-            self._strict_decoder.flush_buffers()
 
     @cached_property
     def _strict_decoder(self) -> "av.VideoCodecContext":
@@ -205,7 +216,7 @@ class PyavReader:
         decoder.extradata = context.extradata
         decoder.width, decoder.height = context.width, context.height
         decoder.thread_count = 1
-        decoder.options = {"err_detect": "explode"}
+        decoder.options = STRICT
         return decoder
 
 
@@ -224,7 +235,7 @@ class SurveyReader:
 
     def __init__(self, source: Source, *, on_step: OnStep = no_step) -> None:
         packets = source.packets
-        self._path, self.on_step = source.path, on_step
+        self._path, self._fast_decode, self.on_step = source.path, source.fast_decode, on_step
         self._num_errors = 0
         survey = _Survey()
         for frame in self._decoded():
@@ -252,6 +263,7 @@ class SurveyReader:
             lost_packets=lost_packets,
         )
         self._kept = survey.kept
+        self._key_index = np.array(survey.keys, np.int64)
         self._frames = enumerate(self._decoded())
         self._next_number = 0
 
@@ -261,6 +273,10 @@ class SurveyReader:
         """See `VideoReader.blocks`; here a block is one frame, (1, H, W, 3)."""
         for number in map(int, frame_index):
             yield self._picture.rgb(self._kept.get(number) or self._decode_again(number))[None]
+
+    def find_key_frames(self, num_frames: int) -> NDArray[np.int64]:
+        """See `VideoReader.find_key_frames`; these are the frames that the decoder says are key frames."""
+        return key_frame_indices(self._key_index, num_frames)
 
     def _decode_again(self, wanted: int) -> "av.VideoFrame":
         if wanted < self._next_number:
@@ -274,7 +290,8 @@ class SurveyReader:
     def _decoded(self) -> Iterator["av.VideoFrame"]:
         """Yield every frame that decodes, in presentation order."""
         with open_container(self._path) as container:
-            yield from decode_all(container, video_stream(container), on_step=self.on_step, on_error=self._count_error)
+            stream = video_stream(container, options=FAST_DECODE[self._fast_decode])
+            yield from decode_all(container, stream, on_step=self.on_step, on_error=self._count_error)
 
     def _count_error(self) -> None:
         self._num_errors += 1
@@ -318,6 +335,31 @@ def decode_all(
             return
 
 
+def decode_alone(decoder: "av.VideoCodecContext", packet: "av.Packet[Any]") -> "av.VideoFrame":
+    """Decode a key frame and nothing else.
+
+    Args:
+        decoder: ready for a new stream, and so again afterwards.
+        packet: the key frame's.
+
+    Returns:
+        The frame.
+
+    Raises:
+        DecodeError: the packet is damaged, or does not decode to a whole picture.
+    """
+    try:
+        frames = [*decoder.decode(packet), *decoder.decode(None)]
+    except av.error.FFmpegError as error:
+        raise DecodeError(f"a key frame is damaged ({error.strerror})") from error
+    finally:
+        decoder.flush_buffers()
+    if not frames or frames[0].is_corrupt or frames[0].pict_type != PictureType.I:
+        raise DecodeError("a key frame does not decode to a whole picture alone")
+    frames[0].time_base = packet.time_base  # PyAV gives it only to frames that come before the decoder is flushed
+    return frames[0]
+
+
 class _Survey:
     """What decoding the whole file finds out."""
 
@@ -326,6 +368,7 @@ class _Survey:
         self.num_corrupt = 0
         self.pts: list[int | None] = []
         self.dts: list[int | None] = []
+        self.keys: list[int] = []
         self.kept = _KeptFrames()
 
     def add(self, frame: "av.VideoFrame") -> None:
@@ -333,6 +376,8 @@ class _Survey:
         self.picture = self.picture or Picture(frame)
         self.num_corrupt += frame.is_corrupt
         self.kept.add(len(self.pts), frame)
+        if frame.key_frame:
+            self.keys.append(len(self.pts))
         self.pts.append(frame.pts)
         self.dts.append(frame.dts)
 

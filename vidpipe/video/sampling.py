@@ -4,6 +4,7 @@ uniform, N = 3      ..x....x....x..      the middle of each of N equal intervals
 of clips, N = 2     .x..x..|.x..x..|.x   the uniform rule for clips of a given length, one after the other
 fps, 2 a second     x.....x.....x..      the frame on screen at 0, 0.5, 1 s …
 scene, N = 1        ..x..|...x...|x.      the uniform rule, scene by scene
+keyframe, N = 2     K..K...X..K..X..      the uniform rule over the key frames K
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,16 @@ from numpy.typing import NDArray
 from vidpipe.config import Sampling
 from vidpipe.records import FramePlan, Rows
 
-__all__ = ["ROUNDING_SECONDS", "clip_indices", "fps_indices", "frames_per_clip", "plan_frames", "uniform_indices"]
+__all__ = [
+    "ROUNDING_SECONDS",
+    "clip_indices",
+    "fps_indices",
+    "frames_per_clip",
+    "key_frame_indices",
+    "plan_frames",
+    "plan_of_frames",
+    "uniform_indices",
+]
 
 ROUNDING_SECONDS = 1e-6
 """Shorter than a tick of any common container. Added to k / fps, so that a rounding error does not put it before its
@@ -33,6 +43,21 @@ def uniform_indices(num_frames_in_video: int, num_frames: int) -> NDArray[np.int
         return np.arange(num_frames_in_video, dtype=np.int64)
     interval = np.arange(num_frames, dtype=np.int64)
     return (2 * interval + 1) * num_frames_in_video // (2 * num_frames)
+
+
+def key_frame_indices(key_index: NDArray[np.int64], num_frames: int) -> NDArray[np.int64]:
+    """Return key frames by the uniform rule.
+
+    Args:
+        key_index: (K,) the numbers of a video's key frames, increasing. A video without any gives its first frame.
+        num_frames: the most to return.
+
+    Returns:
+        (T,) frame indices, strictly increasing.
+    """
+    if not len(key_index):
+        return np.zeros(1, np.int64)
+    return key_index[uniform_indices(len(key_index), num_frames)]
 
 
 def clip_indices(num_frames_in_video: int, num_frames: int, frames_per_clip: int) -> NDArray[np.int64]:
@@ -95,7 +120,7 @@ def plan_frames(
     end_seconds: float,
     scenes: Sequence[tuple[int, int]] = (),
 ) -> FramePlan:
-    """Plan the frames that a sampling takes of a video: each frame makes one row.
+    """Plan the frames that a sampling takes of a video, other than `keyframe`: each frame makes one row.
 
     Args:
         sampling: the method and its parameter.
@@ -109,11 +134,11 @@ def plan_frames(
     if sampling.method == "fps":
         assert sampling.fps is not None
         index = fps_indices(pts_seconds, end_seconds, sampling.fps)
-        return _plan(pts_seconds, index, np.zeros(len(index), np.int32))
+        return plan_of_frames(pts_seconds, index)
     assert sampling.num_frames is not None
     if sampling.clip_seconds is not None:
         index = _indices_of_clips(sampling.num_frames, sampling.clip_seconds, pts_seconds, end_seconds)
-        return _plan(pts_seconds, index, np.zeros(len(index), np.int32))
+        return plan_of_frames(pts_seconds, index)
     if sampling.method == "uniform":
         scenes = [(0, len(pts_seconds))]
     by_scene = [start + uniform_indices(stop - start, sampling.num_frames) for start, stop in scenes]
@@ -131,6 +156,19 @@ def _indices_of_clips(
     return clip_indices(
         len(pts_seconds), num_frames, frames_per_clip(len(pts_seconds) / duration_seconds, clip_seconds)
     )
+
+
+def plan_of_frames(pts_seconds: NDArray[np.float64], index: NDArray[np.int64]) -> FramePlan:
+    """Plan a row for each of some frames.
+
+    Args:
+        pts_seconds: (F,) presentation times of all frames, increasing.
+        index: (T,) the frames, strictly increasing.
+
+    Returns:
+        The plan.
+    """
+    return _plan(pts_seconds, index, np.zeros(len(index), np.int32))
 
 
 def _plan(pts_seconds: NDArray[np.float64], index: NDArray[np.int64], scene_index: NDArray[np.int32]) -> FramePlan:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vidpipe.config import Sampling
 from vidpipe.records import FramePlan, Preprocessing, VideoPlan, Window
 from vidpipe.video.reader import VideoReader
-from vidpipe.video.sampling import plan_frames
+from vidpipe.video.sampling import plan_frames, plan_of_frames
 from vidpipe.video.windows import plan_dense_windows, plan_windows
 
 __all__ = ["Detect", "FindScenes", "Look", "Planner", "View", "plan_video", "plan_views"]
@@ -34,10 +34,14 @@ def plan_video(reader: VideoReader, view: "View", find_scenes: FindScenes) -> Fr
         The plan.
 
     Raises:
-        DecodeError: a frame cannot be decoded while scenes are detected.
+        DecodeError: a frame cannot be decoded while scenes or key frames are found.
     """
     if view.window is not None and view.window.stride_seconds is not None:
         return plan_dense_windows(view.window, reader.pts_seconds, reader.end_seconds)
+    if view.sampling.method == "keyframe":
+        assert view.sampling.num_frames is not None
+        index = reader.find_key_frames(view.sampling.num_frames)
+        return plan_of_frames(reader.pts_seconds, index)
     scenes = find_scenes() if view.sampling.method == "scene" else ()
     frames = plan_frames(view.sampling, reader.pts_seconds, reader.end_seconds, scenes)
     if view.window is None:

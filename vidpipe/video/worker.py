@@ -58,6 +58,8 @@ class Piece:
     """What the first piece found out; None in the first piece."""
     start: int = 0
     """The piece's first frame, as a position in the plan."""
+    fast_decode: str = "off"
+    """One of `vidpipe.video.container.FAST_DECODE`."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ class _Worker:
 
     counts: "ClassVar[Array[c_longlong]]"
     slot: ClassVar[int]
-    opened: "ClassVar[tuple[Path, tuple[str, ...]] | None]" = None
-    """The file that is open, and the methods that it was opened with."""
+    opened: "ClassVar[tuple[Path, tuple[str, ...], str] | None]" = None
+    """The file that is open, and how it was opened."""
     reader: "ClassVar[VideoReader | None]" = None
     num_closed: ClassVar[int] = 0
 
@@ -128,11 +130,14 @@ class _Worker:
         cls.counts[cls.slot] += num_steps
 
     @classmethod
-    def open(cls, path: Path, methods: tuple[str, ...]) -> VideoReader:
-        """Return a reader of a file; where the last piece was of the same video, the reader that is open."""
-        if cls.reader is None or cls.opened != (path, methods):
+    def open(cls, piece: Piece) -> VideoReader:
+        """Return a reader of a piece's file; where the last piece was of the same video, the reader that is open."""
+        how = (piece.video.path, piece.methods, piece.fast_decode)
+        if cls.reader is None or cls.opened != how:
             cls.close()
-            cls.reader, cls.opened = open_video(path, methods=methods, on_step=cls.step), (path, methods)
+            path, methods, fast_decode = how
+            cls.reader = open_video(path, methods=methods, fast_decode=fast_decode, on_step=cls.step)
+            cls.opened = how
         return cls.reader
 
     @classmethod
@@ -172,7 +177,7 @@ def decode_piece(piece: Piece, slot: int) -> Decoded:
     _Worker.slot = slot
     _Worker.step(1)
     try:
-        reader = _Worker.open(piece.video.path, piece.methods)
+        reader = _Worker.open(piece)
     except DecodeError as error:
         if piece.opened is None:
             raise
