@@ -263,6 +263,12 @@ class ExtractConfig(_Checked):
         "at the same size.",
         choices=("centre", "whole"),
     )
+    input_size: int | None = _setting(
+        None,
+        "Pixels of the shorter side of what a network sees. Fewer are faster. [default: as its weights were trained]",
+        low=16,
+        high=2048,
+    )
     grid: int = _setting(
         1,
         "Also pool each of GRID × GRID cells of the picture (image models with a feature map; head: attention).",

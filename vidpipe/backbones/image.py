@@ -372,7 +372,9 @@ def _with_weights(spec: BackboneSpec, weights: WeightsFile) -> nn.Module:
 
 def _set_input_size(spec: BackboneSpec, model: nn.Module) -> None:
     """Give a transformer of timm the positions of the spec's input size."""
-    if spec.library == "timm" and model.pretrained_cfg["input_size"][1] != spec.input_size:  # type: ignore[index]
+    if spec.library != "timm" or not hasattr(model, "set_input_size"):
+        return
+    if model.pretrained_cfg["input_size"][1] != spec.input_size:  # type: ignore[index]
         model.set_input_size(img_size=(spec.input_size, spec.input_size))  # type: ignore[operator]
 
 
