@@ -17,7 +17,7 @@ from vidpipe.backbones.cells import area_weights, max_of_cells
 from vidpipe.backbones.clip import freeze_clip
 from vidpipe.backbones.frozen import FrozenNetwork
 from vidpipe.backbones.lenet import LeNet5
-from vidpipe.backbones.spec import BackboneSpec
+from vidpipe.backbones.spec import EXTERNAL_LIBRARIES, BackboneSpec
 from vidpipe.backbones.weights import WeightsFile, find_weights, load_tensors
 from vidpipe.errors import UsageError, WeightsError
 
@@ -381,6 +381,10 @@ def _set_input_size(spec: BackboneSpec, model: nn.Module) -> None:
 def _load(model: nn.Module, spec: BackboneSpec, weights: WeightsFile) -> None:
     assert weights.path is not None
     tensors = load_tensors(weights.path)
+    if spec.library in EXTERNAL_LIBRARIES:
+        from vidpipe.backbones.deformable import deform_layers  # here, because it imports torchvision
+
+        deform_layers(model, tensors)
     wanted = model.state_dict()
     if weights.source == spec.weights and weights.source.startswith("package:"):
         # The package names the tensors as another library does; they are the same tensors in the same order.

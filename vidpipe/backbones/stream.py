@@ -14,7 +14,7 @@ from vidpipe.errors import RunError, UsageError
 from vidpipe.features.key import FeatureKey
 from vidpipe.records import Window
 
-__all__ = ["WEIGHTS_NOT_READ", "Described", "Stream", "resolve_streams"]
+__all__ = ["WEIGHTS_NOT_READ", "Described", "Stream", "at_input_size", "resolve_streams"]
 
 WEIGHTS_NOT_READ = WeightsFile("", None, "not read")
 """Stands for the weights where a stream is resolved but no feature is computed."""
@@ -67,7 +67,7 @@ class Stream:
                 backbone.
             WeightsError: the weights cannot be downloaded or read.
         """
-        spec = _at_size(spec or find_backbone(config.backbone), config.input_size)
+        spec = at_input_size(spec or find_backbone(config.backbone), config.input_size)
         spec = _seen_whole(spec, whole=config.crop == "whole")
         spec = _at_stride(spec, config.window_stride)
         pooling = spec.resolve_pool(config.pool) if spec.has_weights else "none"  # before a download
@@ -233,11 +233,22 @@ def _preprocessed_as(spec: BackboneSpec, key: FeatureKey) -> BackboneSpec:
     return _seen_whole(spec, whole=key.preprocessing == spec.preprocessing.whole.as_dict())
 
 
-def _at_size(spec: BackboneSpec, pixels: int | None) -> BackboneSpec:
-    """A network that sees pictures of another size. torch is imported only here, where there is one."""
+def at_input_size(spec: BackboneSpec, pixels: int | None) -> BackboneSpec:
+    """Return a network that sees pictures of another size.
+
+    Args:
+        spec: the backbone; one that is no network stays as it is.
+        pixels: of the shorter side of its input; None for its own.
+
+    Returns:
+        The backbone, with another preprocessing.
+
+    Raises:
+        UsageError: the network cannot see pictures of this size.
+    """
     if pixels is None or pixels == spec.input_size or not spec.has_weights:
         return spec
-    import torch
+    import torch  # here, because most extractions have no other size
 
     from vidpipe.backbones.image import meta_backbone
 
