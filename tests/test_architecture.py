@@ -37,13 +37,14 @@ MAY_IMPORT = {
     "datasets": "errors records config csv_files video features similarity",
     "runs": "errors version records config features datasets heads",
     "training": "errors records config features datasets heads backbones runs timeline",
+    "finetuning": "errors records config video backbones heads runs training",
     "execution": "errors records config video backbones regions features",
     "explain": "errors version records config html_pages video backbones features datasets heads runs",
     "timeline": "errors version records config csv_files html_pages video features datasets heads runs",
     "search": "errors version records config csv_files html_pages video features similarity datasets heads runs"
     " training",
     "stages": "errors records config video backbones regions features datasets heads runs training timeline explain"
-    " similarity search execution",
+    " similarity search execution finetuning",
     "api": "errors records config video regions features similarity datasets runs training explain search execution"
     " stages",
     "report": "errors version records config html_pages features datasets heads video runs explain stages",
@@ -72,6 +73,7 @@ HOMES = {
     "filelock": {"vidpipe.features.locks", "vidpipe.backbones.downloads"},
     "huggingface_hub": {"vidpipe.backbones.downloads"},
     "transformers": {"vidpipe.backbones.video_transformers"},
+    "peft": {"vidpipe.finetuning.backbone"},
     "pebble": {"vidpipe.video.decoding"},
     "matplotlib": {"vidpipe.runs.plots", "vidpipe.timeline.strip", "vidpipe.search.cluster_map"},
     "pytorch_metric_learning": {"vidpipe.search.embedding_training"},

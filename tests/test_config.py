@@ -33,8 +33,11 @@ def test_there_are_configs() -> None:
         ("[extract]\nbackbon = 'resnet50'", "unknown key 'backbon'; did you mean 'backbone'?"),
         ("[extrakt]\nbackbone = 'resnet50'", "unknown table 'extrakt'; did you mean 'extract'?"),
         ("head = 'lstm'", r"'head' is outside a table; put it below \[train\]$"),
-        ("device = 'cpu'", r"'device' is outside a table; put it below \[extract\] or \[train\] or \[evaluate\]$"),
-        ("had = 'lstm'", r"'had' is outside a table; the tables are extract, train, evaluate, predict"),
+        (
+            "device = 'cpu'",
+            r"'device' is outside a table; put it below \[extract\] or \[train\] or \[evaluate\] or \[finetune\]$",
+        ),
+        ("had = 'lstm'", r"'had' is outside a table; the tables are extract, train, evaluate, predict, finetune"),
         ("train = 3", r"'train' is a table; write \[train\] on a line of its own"),
         ("[train]\nsampling = 'fps'", r"\[train\]: 'sampling' is not a setting of train; put it below \[extract\]"),
         ("[train]\nepochs = 0", "epochs = 0: 1 or more is needed"),

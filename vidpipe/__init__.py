@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         evaluate,
         explanations,
         extract,
+        finetune,
         predict,
         search_clusters,
         search_duplicates,
@@ -39,6 +40,7 @@ __all__ = [
     "evaluate",
     "explanations",
     "extract",
+    "finetune",
     "predict",
     "search_clusters",
     "search_duplicates",
@@ -52,7 +54,9 @@ __all__ = [
 _HOMES = {
     "FeatureStore": "vidpipe.features.store",
     "Run": "vidpipe.runs.run",
-    **dict.fromkeys(("evaluate", "explanations", "extract", "predict", "timelines", "train"), "vidpipe.api"),
+    **dict.fromkeys(
+        ("evaluate", "explanations", "extract", "finetune", "predict", "timelines", "train"), "vidpipe.api"
+    ),
     **dict.fromkeys(("search_clusters", "search_duplicates", "search_similar"), "vidpipe.api"),
     **dict.fromkeys(("train_detector", "train_embedding"), "vidpipe.api"),
 }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from vidpipe.config import (
     DUPLICATE_THRESHOLD,
     EXPLAIN_SETTINGS,
+    FINETUNE_SETTINGS,
     PREDICT_SETTINGS,
     SEARCH_SETTINGS,
     SECTIONS,
@@ -19,6 +20,7 @@ from vidpipe.config import (
     DetectorConfig,
     EmbeddingConfig,
     ExtractConfig,
+    FinetuneConfig,
     LabelsConfig,
     TimelineConfig,
     TrainConfig,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from vidpipe.search.similar import SimilarResult
     from vidpipe.stages.evaluate import EvaluationReport
     from vidpipe.stages.extract import ExtractSummary
+    from vidpipe.stages.finetune import FinetuneResult
     from vidpipe.stages.train import TrainResult
     from vidpipe.training.controls import MaskedStores
 
@@ -52,6 +55,7 @@ __all__ = [
     "evaluate",
     "explanations",
     "extract",
+    "finetune",
     "predict",
     "search_clusters",
     "search_duplicates",
@@ -220,6 +224,68 @@ def train(
         label_warnings=label_warnings,
         exam=exam,
         masked=masked,
+        on_epoch=on_epoch,
+    )
+
+
+def finetune(
+    run: "str | Path | Run",
+    inputs: Inputs,
+    output: str | Path,
+    *,
+    prefix: str = "",
+    exclude: Sequence[str] = (),
+    overwrite: bool = False,
+    resume: bool = False,
+    on_video: Callable[[int, int], None] = lambda done, total: None,
+    on_epoch: "Callable[[Epoch], None]" = lambda epoch: None,
+    **settings: Any,
+) -> "FinetuneResult":
+    """Fine-tune the backbone of a run together with its heads, and compare it with the frozen one.
+
+        result = vidpipe.finetune("run", "videos/", "tuned", unfreeze="2", epochs=30)
+        result.fine_tuning.test.difference
+
+    Args:
+        run: the trained run.
+        inputs: the videos that its features were extracted from.
+        output: the new run's folder.
+        prefix: as for `extract`.
+        exclude: as for `extract`.
+        overwrite: replace the run, or the interrupted training, in this folder.
+        resume: continue an interrupted fine-tuning.
+        on_video: called after each video that is decoded, with how many are done, and of how many.
+        on_epoch: called after each epoch.
+        **settings: see `vidpipe finetune --help`.
+
+    Returns:
+        the new run, its split and the comparison.
+
+    Raises:
+        ConfigError: a setting is unknown or has a wrong value.
+        UsageError: the run or an input does not exist, or a setting does not go with the run.
+        InputError: a video of the run is missing, has changed, or cannot be decoded.
+        RunError: the folder contains a run already, or cannot be written.
+        WeightsError: the backbone's weights are not available.
+        TrainingError: a loss is not finite, or the memory is too small.
+    """
+    from vidpipe.stages import finetune as stage
+    from vidpipe.video.files import find_videos
+
+    check_names(settings, (*_names_of(FinetuneConfig), *FINETUNE_SETTINGS))
+    extract_config = make_config(
+        ExtractConfig, {name: settings[name] for name in FINETUNE_SETTINGS if name in settings}
+    )
+    videos = find_videos(_paths(inputs), prefix=prefix, exclude=exclude, video_column=extract_config.video_column)
+    return stage.finetune(
+        _open_run(run),
+        videos,
+        Path(output),
+        config=make_config(FinetuneConfig, settings),
+        extract=extract_config,
+        resume=resume,
+        overwrite=overwrite,
+        on_video=on_video,
         on_epoch=on_epoch,
     )
 

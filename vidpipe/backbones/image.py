@@ -30,7 +30,9 @@ __all__ = [
     "choose_device",
     "load_backbone",
     "load_whole",
+    "load_with_model",
     "meta_backbone",
+    "without_classifier",
 ]
 
 logger = logging.getLogger(__name__)
@@ -287,13 +289,48 @@ def load_backbone(
         WeightsError: the weights cannot be downloaded or read, or belong to another model.
         UsageError: the device is not available, or the pooling or the grid does not go with the backbone.
     """
-    pooling = spec.resolve_pool(pool)
-    weights = weights or find_weights(spec, "default")
-    model = _with_weights(spec, weights)
-    backbone = _frozen(spec, model, pooling=pooling, weights_id=weights.id)
+    backbone, _ = load_with_model(spec, weights=weights, pool=pool)
     if grid > 1 and isinstance(backbone, FrozenBackbone):
         backbone.divide(grid)
     return backbone.to(choose_device(device))
+
+
+def load_with_model(
+    spec: BackboneSpec, *, weights: WeightsFile | None = None, pool: str = "auto"
+) -> tuple[FrozenNetwork, nn.Module]:
+    """Build a backbone with its weights, and give the library's network that it is cut from too.
+
+    Args:
+        spec: from `vidpipe.backbones.table.find_backbone`.
+        weights: as for `load_backbone`.
+        pool: as for `load_backbone`.
+
+    Returns:
+        The backbone, and the network, whose layers are the backbone's own: a change of one changes the other. Both are
+        on the CPU.
+
+    Raises:
+        WeightsError: as for `load_backbone`.
+        UsageError: the pooling does not go with the backbone.
+    """
+    pooling = spec.resolve_pool(pool)
+    weights = weights or find_weights(spec, "default")
+    model = _with_weights(spec, weights)
+    return _frozen(spec, model, pooling=pooling, weights_id=weights.id), model
+
+
+def without_classifier(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a library's network that features need.
+
+    Args:
+        model: the network.
+        tensors: by the network's names, such as its `state_dict`.
+
+    Returns:
+        The tensors, without those of classifiers and auxiliary outputs.
+    """
+    not_used = (*NOT_USED, *_classifiers(model))
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(not_used)}
 
 
 def load_whole(spec: BackboneSpec, *, weights: WeightsFile, device: str = "auto") -> WholeNetwork:
@@ -389,10 +426,8 @@ def _load(model: nn.Module, spec: BackboneSpec, weights: WeightsFile) -> None:
     if weights.source == spec.weights and weights.source.startswith("package:"):
         # The package names the tensors as another library does; they are the same tensors in the same order.
         tensors = dict(zip(wanted, tensors.values(), strict=True))
-    not_used = (*NOT_USED, *_classifiers(model))
-    needed = {name for name in wanted if not name.startswith(not_used) and not name.endswith("num_batches_tracked")}
-    tensors = _renamed(model, tensors, needed)
-    used = {name: tensor for name, tensor in tensors.items() if not name.startswith(not_used)}
+    needed = {name for name in without_classifier(model, wanted) if not name.endswith("num_batches_tracked")}
+    used = without_classifier(model, _renamed(model, tensors, needed))
     misfits = {
         "missing": sorted(needed - used.keys()),
         "unexpected": sorted(used.keys() - wanted.keys()),

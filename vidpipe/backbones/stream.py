@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 from vidpipe.backbones.engines.engine import Engine
 from vidpipe.backbones.engines.load import load_engine
 from vidpipe.backbones.spec import OFFLINE_BACKBONE, BackboneSpec
 from vidpipe.backbones.table import find_backbone
-from vidpipe.backbones.weights import WeightsFile, find_weights
+from vidpipe.backbones.weights import WeightsFile, find_fine_tuned, find_weights
 from vidpipe.config import ExtractConfig, Sampling
 from vidpipe.errors import RunError, UsageError
 from vidpipe.features.key import FeatureKey
@@ -99,7 +100,7 @@ class Stream:
         Args:
             key: the key of these features.
             weights: `default` or a file's path; not used where the key says `random`.
-            owner: the path of the run, for the messages.
+            owner: the path of the run, for the messages. `default` are its fine-tuned weights, where it has some.
 
         Returns:
             The stream.
@@ -117,7 +118,8 @@ class Stream:
             return cls(replace(spec, parameters=key.parameters), WeightsFile(key.weights, None, "the detector's"), key)
         spec = _preprocessed_as(spec, key)
         spec = _with_window_of(spec, key, owner)
-        found = find_weights(spec, "random" if key.weights == "random" else weights)
+        own = find_fine_tuned(Path(owner), key.weights) if weights == "default" else None
+        found = own or find_weights(spec, "random" if key.weights == "random" else weights)
         if found.id != key.weights:
             raise RunError(
                 f"{owner}: its features are of other weights of {spec.name} (sha256 {key.weights[:12]}…; "

@@ -25,12 +25,23 @@ from vidpipe.errors import UsageError, WeightsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SHIPPED", "WeightsFile", "default_weights_path", "find_weights", "load_tensors", "torch_home"]
+__all__ = [
+    "FINE_TUNED",
+    "SHIPPED",
+    "WeightsFile",
+    "default_weights_path",
+    "find_fine_tuned",
+    "find_weights",
+    "load_tensors",
+    "torch_home",
+]
 
 logger = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parent
 """The folder of the weights that come with vidpipe."""
+FINE_TUNED = "backbone.safetensors"
+"""The file of a run's own weights, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,22 @@ def find_weights(spec: BackboneSpec, weights: str) -> WeightsFile:
     if spec.weights.startswith("http") and not found.id.startswith(sha256_prefix(spec.weights) or ""):
         logger.warning("%s: the sha256 differs from the one in the file's name: not the published weights", default)
     return found
+
+
+def find_fine_tuned(folder: Path, weights_id: str) -> WeightsFile | None:
+    """Find the fine-tuned weights that lie in a run's folder.
+
+    Args:
+        folder: the run.
+        weights_id: the sha256 of the weights that its features are of.
+
+    Returns:
+        The file; None where the run has none, or another one.
+    """
+    path = folder / FINE_TUNED
+    if not path.is_file() or sha256(path) != weights_id:
+        return None
+    return WeightsFile(weights_id, path, f"file {path}")
 
 
 def _fetch(spec: BackboneSpec) -> Path:

@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 COMMANDS = (
     "extract",
     "train",
+    "finetune",
     "evaluate",
     "report",
     "predict",

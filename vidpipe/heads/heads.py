@@ -46,6 +46,8 @@ _Cell = type[nn.LSTM] | type[nn.GRU]
 MIN_DIM_TO_PROJECT = 512
 """What a recurrent head sees is projected where it has more numbers: flow's 486 are not."""
 MIN_SCALE = 1e-6
+MIN_VARIANCE = 1e-30
+"""The gradient of a square root at 0 is not finite, and a backbone is fine-tuned through it."""
 NEIGHBOUR_COMPONENTS, NEIGHBOUR_BANDWIDTH = 64, 0.1
 MIN_VOTE = 1e-4
 """Of a class without near videos."""
@@ -424,7 +426,8 @@ def time_thirds(sequences: Tensor, lengths: Tensor) -> Tensor:
 
 def _deviation(sequences: Tensor, lengths: Tensor) -> Tensor:
     mean = masked_mean(sequences, lengths)
-    return masked_mean((sequences - mean[:, None]).square(), lengths).sqrt()
+    variance = masked_mean((sequences - mean[:, None]).square(), lengths)
+    return variance.clamp_min(MIN_VARIANCE).sqrt()
 
 
 STATISTICS: Mapping[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {

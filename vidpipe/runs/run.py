@@ -2,6 +2,7 @@
 
 run/
   model.safetensors    the classifier and the baseline
+  backbone.safetensors the weights of a fine-tuned backbone, as --weights reads them; only after `vidpipe finetune`
   run.json             config, class_names, streams, members, metrics, versions
   config.toml          the settings, as --config reads them
   splits.csv           the subset of each video; itself a labels file
@@ -33,6 +34,7 @@ from vidpipe.errors import ConfigError, RunError, UsageError
 from vidpipe.features.key import FeatureKey
 from vidpipe.heads.members import BASELINE, Member, name_classifier
 from vidpipe.runs.background_check import BackgroundCheck
+from vidpipe.runs.fine_tuning import FineTuning
 from vidpipe.runs.metrics import Evaluation, FoldScores
 from vidpipe.runs.run_folder import RUN_FORMAT, find_training_folder, finish_replacement
 from vidpipe.runs.tables import Epoch, FoldRow, PredictionRow, SplitRow, read_rows, write_rows
@@ -105,7 +107,7 @@ class Run:
     """The members of the classifier, at least one."""
     metrics: Mapping[str, Any]
     """By evaluation set, then by classifier or part, as metrics.json holds them; `evaluations` has them as records.
-    `background_check`, if it was asked for, is a section of its own."""
+    `background_check` and `fine_tuning`, where they were asked for, are sections of their own."""
     grouping: str
     """Where the split comes from and what it keeps together, in a sentence."""
     learned_subsets: tuple[str, ...]
@@ -208,6 +210,13 @@ class Run:
         with _reading_run_json(self.path):
             values = self.metrics.get("background_check")
             return None if values is None else BackgroundCheck.from_dict(values)
+
+    @cached_property
+    def fine_tuning(self) -> FineTuning | None:
+        """What `finetune` found; None for a run of `train`."""
+        with _reading_run_json(self.path):
+            values = self.metrics.get("fine_tuning")
+            return None if values is None else FineTuning.from_dict(values)
 
     @cached_property
     def splits(self) -> tuple[SplitRow, ...]:

@@ -49,7 +49,15 @@ RUN_FORMAT, TRAINING_FORMAT = "vidpipe-run", "vidpipe-training"
 RUN_FILES = (
     *("model.safetensors", "run.json", "config.toml", "splits.csv", "metrics.json", "predictions.csv", "folds.csv"),
     *("truth.jsonl", "timelines.jsonl", "timelines.png"),
-    *("leaks.csv", "history*.csv", "history.png", "confusion.png", "report.html", "tensorboard*"),
+    *(
+        "backbone.safetensors",
+        "leaks.csv",
+        "history*.csv",
+        "history.png",
+        "confusion.png",
+        "report.html",
+        "tensorboard*",
+    ),
 )
 """Name patterns of all files that vidpipe writes into a run folder."""
 CHECKPOINTS = "checkpoint*.safetensors"

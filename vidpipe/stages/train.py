@@ -41,7 +41,7 @@ from vidpipe.training.selection import HeadChoice, choose_head
 from vidpipe.training.session import TrainingSession, open_session
 from vidpipe.training.timelines import TimelineExam, TimelineResult, write_timelines
 
-__all__ = ["TrainResult", "train"]
+__all__ = ["TrainResult", "prediction_rows", "split_rows", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -379,9 +379,9 @@ def _write_run(
 ) -> None:
     """Fill a run's folder."""
     tables: dict[str, Sequence[Any]] = {
-        "splits": list(_split_rows(store, results.split)),
+        "splits": list(split_rows(store, results.split)),
         "history": history,
-        "predictions": list(_prediction_rows(results.scores, _listed(saved))),
+        "predictions": list(prediction_rows(results.scores, _listed(saved))),
         "folds": list(results.cross_validation.rows(_listed(saved))) if results.cross_validation else [],
         "leaks": results.leaks,
     }
@@ -395,7 +395,8 @@ def _write_run(
         plot_confusion(folder / "confusion.png", confusion, run.class_names, f"{run.classifier}, {subset} videos")
 
 
-def _split_rows(store: FeatureStore, split: Split) -> Iterator[SplitRow]:
+def split_rows(store: FeatureStore, split: Split) -> Iterator[SplitRow]:
+    """Yield the rows of splits.csv; the store has the sizes of the files."""
     for subset in SUBSETS:
         for video in split[subset]:
             size_bytes = store.info(video.video_id).size_bytes
@@ -408,7 +409,8 @@ def _listed(fitted: _Fitted) -> set[str]:
     return {fusion.name, *(member.name for member in fusion.members), BASELINE}
 
 
-def _prediction_rows(scores: ScoresBySubset, names: set[str]) -> Iterator[PredictionRow]:
+def prediction_rows(scores: ScoresBySubset, names: set[str]) -> Iterator[PredictionRow]:
+    """Yield the rows of predictions.csv, of the classifiers and parts that are named."""
     for subset, by_name in scores.items():
         for name, its_scores in by_name.items():
             for values in its_scores.rows() if name in names else ():

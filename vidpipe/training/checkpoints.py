@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["SECONDS_BETWEEN", "Interrupted", "Journal", "MemberJournal", "describe"]
+__all__ = [
+    "SECONDS_BETWEEN",
+    "Interrupted",
+    "Journal",
+    "MemberJournal",
+    "check_about",
+    "describe",
+    "read_checkpoint",
+    "write_checkpoint",
+]
 
 SECONDS_BETWEEN = 10.0
 """Time between two checkpoints: a crash loses at most so much training."""
@@ -70,8 +79,8 @@ class Journal:
         first = f"checkpoint{self._suffix}"
         for path in sorted(self._folder.glob(f"checkpoint{self._suffix}*.safetensors")):
             if path.stem.removeprefix(f"checkpoint{self._suffix}").strip("_").isdigit() or path.stem == first:
-                about, _, _ = _read_checkpoint(path)
-                _check_about(path, about, {**self._about, "member": about.get("member")})
+                about, _, _ = read_checkpoint(path)
+                check_about(path, about, {**self._about, "member": about.get("member")})
 
     def open_member(self, member: Member) -> "MemberJournal":
         """Begin with the next member.
@@ -154,26 +163,54 @@ class MemberJournal:
         self._make_last = None
 
     def _write(self, state: Checkpoint) -> None:
-        from safetensors.torch import save
-
         numbers = {"member": state.member, "best_loss": state.best_loss, "best_epoch": state.best_epoch}
         progress = json.dumps({**numbers, "history": [dataclasses.asdict(epoch) for epoch in state.history]})
-        tensors = {name: tensor.detach().cpu().clone() for name, tensor in state.tensors.items()}
-        aside = self._path.with_suffix(".partial")
-        aside.write_bytes(save(tensors, {"about": self._about, "progress": progress}))
-        aside.replace(self._path)
+        write_checkpoint(self._path, self._about, progress, state.tensors)
         self._journal.note_checkpoint()
 
     def _read(self) -> Checkpoint | None:
         if not self._path.exists():
             return None
-        about, progress, tensors = _read_checkpoint(self._path)
-        _check_about(self._path, about, json.loads(self._about))
+        about, progress, tensors = read_checkpoint(self._path)
+        check_about(self._path, about, json.loads(self._about))
         history = [Epoch(**row) for row in progress["history"]]
         return Checkpoint(**{**progress, "history": history}, tensors=tensors)
 
 
-def _check_about(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def write_checkpoint(path: Path, about: str, progress: str, tensors: "Mapping[str, Tensor]") -> None:
+    """Write a checkpoint aside, and rename it.
+
+    Args:
+        path: the file.
+        about: what the training depends on, as JSON.
+        progress: how far it is, as JSON.
+        tensors: by name.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    import torch
+    from safetensors.torch import save
+
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    aside = path.with_suffix(".partial")
+    aside.write_bytes(save(copies, {"about": about, "progress": progress}))
+    aside.replace(path)
+
+
+def check_about(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Check that a checkpoint is of this training.
+
+    Args:
+        path: the checkpoint, for the message.
+        found: what its training depends on.
+        expected: what this one depends on.
+
+    Raises:
+        RunError: they differ.
+    """
     if found != json.loads(json.dumps(expected)):
         raise RunError(
             f"{path}: left by a training with other settings or videos; "
@@ -181,8 +218,18 @@ def _check_about(path: Path, found: Mapping[str, Any], expected: Mapping[str, An
         )
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, "Tensor"]]:
-    """What the training depends on, its progress, and its tensors."""
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, "Tensor"]]:
+    """Read what `write_checkpoint` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        What the training depends on, its progress, and its tensors.
+
+    Raises:
+        RunError: the file is damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -217,7 +264,7 @@ class Interrupted:
         paths = sorted(folder.glob("checkpoint*.safetensors"))
         if not paths:
             return None
-        about, _, _ = _read_checkpoint(paths[0])
+        about, _, _ = read_checkpoint(paths[0])
         return cls(HeadChoice(about["config"]["head"], about["choice"]), about["config"]["threads"])
 
 

@@ -29,9 +29,12 @@ __all__ = [
     "compute_logits",
     "compute_uncalibrated_logits",
     "fit_head",
+    "load_optimiser",
     "make_optimiser",
+    "optimiser_tensors",
     "resolve_steps",
     "train_epoch",
+    "unprefixed",
 ]
 
 
@@ -189,7 +192,7 @@ def _fit_members(
     """Train the head, or the members of an ensemble one after the other; `state` is where to start."""
     members = head.heads if isinstance(head, Ensemble) else [head]
     if state.tensors:
-        head.load_state_dict(_unprefixed(state.tensors, "head."))
+        head.load_state_dict(unprefixed(state.tensors, "head."))
     for number in range(state.member, len(members)):
         if number > state.member:
             state = Checkpoint(number, history=state.history)
@@ -214,8 +217,8 @@ def _fit_member(
     trained, subsets = _projected(head, subsets)
     training, validation = subsets["train"], subsets["val"]
     optimiser = make_optimiser(head, config)
-    best = _unprefixed(state.tensors, "best.") or copy.deepcopy(head.state_dict())
-    _load_optimiser(optimiser, state.tensors)
+    best = unprefixed(state.tensors, "best.") or copy.deepcopy(head.state_dict())
+    load_optimiser(optimiser, state.tensors)
     first = 1 + max((epoch.epoch for epoch in state.history if epoch.member == state.member), default=0)
     for number in range(first, num_epochs + 1):
         if len(validation) and number - 1 - state.best_epoch >= config.patience:
@@ -240,21 +243,28 @@ def _checkpoint(
 ) -> Checkpoint:
     tensors = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    for index, values in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in values.items()}
+    tensors |= optimiser_tensors(optimiser)
     return Checkpoint(state.member, state.best_loss, state.best_epoch, list(state.history), tensors)
 
 
-def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the state of an optimiser as tensors `optimiser.INDEX.NAME`, for a checkpoint."""
+    states = optimiser.state_dict()["state"]
+    return {f"optimiser.{index}.{name}": its for index, values in states.items() for name, its in values.items()}
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser the state that `optimiser_tensors` returned; without such tensors, do nothing."""
     states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _unprefixed(tensors, "optimiser.").items():
+    for name, tensor in unprefixed(tensors, "optimiser.").items():
         index, _, what = name.partition(".")
         states.setdefault(int(index), {})[what] = tensor
     if states:
         optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
 
 
-def _unprefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def unprefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
