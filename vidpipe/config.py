@@ -254,7 +254,9 @@ class ExtractConfig(_Checked):
         "transformers/NAME. Each video is decoded once for all of them.",
         several=True,
     )
-    weights: str = _setting("default", "`default`, `random` (for tests), or a .pth, .pt or .safetensors file.")
+    weights: str = _setting(
+        "default", "`default`, `random` (for tests, and to train from scratch), or a .pth, .pt or .safetensors file."
+    )
     pool: str = _setting(
         "auto",
         "How to pool the model's output into one feature. Convolutional networks: avg or max over the last feature "
@@ -772,6 +774,13 @@ class FinetuneConfig(_Checked):
         low=1,
         high=256,
         metavar="RANK",
+    )
+    deformable: str | None = _setting(
+        None,
+        "ResNets: make the 3 × 3 convolutions of these stages deformable, such as layer3,layer4. They begin as plain "
+        "ones, and learn where to sample.",
+        several=True,
+        metavar="STAGE",
     )
     epochs: int = _setting(20, "Largest number of passes over the training videos.", low=1)
     patience: int = _setting(5, "Stop after this number of epochs without a lower validation loss.", low=1)

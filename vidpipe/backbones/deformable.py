@@ -96,6 +96,7 @@ def deform_stages(model: nn.Module, stages: Sequence[str], *, owner: str) -> tup
         for name, module in modules.items()
         if _can_deform(module)
         and ".downsample." not in name
+        and not name.endswith(OFFSETS.removesuffix(".weight"))
         and any(f"{name}.".startswith(f"{stage}.") for stage in stages)
     )
     _replace(model, layers)

@@ -8,7 +8,7 @@ library builds it, for explanations of its layers.
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -296,7 +296,7 @@ def load_backbone(
 
 
 def load_with_model(
-    spec: BackboneSpec, *, weights: WeightsFile | None = None, pool: str = "auto"
+    spec: BackboneSpec, *, weights: WeightsFile | None = None, pool: str = "auto", deformable: Sequence[str] = ()
 ) -> tuple[FrozenNetwork, nn.Module]:
     """Build a backbone with its weights, and give the library's network that it is cut from too.
 
@@ -304,6 +304,7 @@ def load_with_model(
         spec: from `vidpipe.backbones.table.find_backbone`.
         weights: as for `load_backbone`.
         pool: as for `load_backbone`.
+        deformable: stages of a ResNet whose 3 × 3 convolutions become deformable ones, which compute the same at first.
 
     Returns:
         The backbone, and the network, whose layers are the backbone's own: a change of one changes the other. Both are
@@ -311,11 +312,15 @@ def load_with_model(
 
     Raises:
         WeightsError: as for `load_backbone`.
-        UsageError: the pooling does not go with the backbone.
+        UsageError: the pooling does not go with the backbone, or it has no such stages.
     """
     pooling = spec.resolve_pool(pool)
     weights = weights or find_weights(spec, "default")
     model = _with_weights(spec, weights)
+    if deformable:
+        from vidpipe.backbones.deformable import deform_stages
+
+        deform_stages(model, deformable, owner=spec.name)
     return _frozen(spec, model, pooling=pooling, weights_id=weights.id), model
 
 
