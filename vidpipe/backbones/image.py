@@ -416,6 +416,8 @@ def _set_input_size(spec: BackboneSpec, model: nn.Module) -> None:
 def _load(model: nn.Module, spec: BackboneSpec, weights: WeightsFile) -> None:
     assert weights.path is not None
     tensors = load_tensors(weights.path)
+    if "pos_embed" in tensors and tensors["pos_embed"].shape != getattr(model, "pos_embed", tensors["pos_embed"]).shape:
+        _set_input_size(spec, model)  # fine-tuned weights have the positions of the spec's input size
     wanted = model.state_dict()
     if weights.source == spec.weights and weights.source.startswith("package:"):
         # The package names the tensors as another library does; they are the same tensors in the same order.
