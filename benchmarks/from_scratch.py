@@ -64,9 +64,7 @@ def main() -> None:
     videos = given.folder / "poses"
     videos.mkdir(parents=True, exist_ok=True)
     labels = write_poses(videos, num_groups=given.groups, seed=given.seed)
-    print(
-        "| network | input | parameters | epochs (best) | top-1, random | top-1, trained | 95 % CI of the difference | seconds |"
-    )
+    print("| network | input | parameters | epochs (best) | random | trained | difference (95 % CI) | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for network in given.networks.split(","):
         print(_row(network, videos, labels, given), flush=True)
@@ -74,8 +72,16 @@ def main() -> None:
 
 def _row(network: str, videos: Path, labels: Path, given: argparse.Namespace) -> str:
     folder, size = given.folder / network, INPUT_SIZE.get(network, DEFAULT_SIZE)
-    common = {"backbone": network, "weights": "random", "input_size": size, "crop": "whole", "engine": "torch"}
-    vidpipe.extract(videos, folder / "features", num_frames=1, **common)
+    vidpipe.extract(
+        videos,
+        folder / "features",
+        backbone=network,
+        weights="random",
+        input_size=size,
+        crop="whole",
+        num_frames=1,
+        engine="torch",
+    )
     vidpipe.train(folder / "features", folder / "run", labels=labels, head="mean", overwrite=True)
     started = time.perf_counter()
     result = vidpipe.finetune(

@@ -798,7 +798,9 @@ class FinetuneConfig(_Checked):
     lr_decay: float = _setting(
         0.7, "Factor from the learning rate of a stage to that of the stage before it.", low=0, above=True, high=1
     )
-    head_lr: float = _setting(3e-4, "Largest learning rate of the heads.", low=0, above=True)
+    head_lr: float = _setting(
+        3e-5, "Largest learning rate of the heads, which begin as fitted to frozen features.", low=0, above=True
+    )
     weight_decay: float = _setting(1e-2, "Weight decay of matrices and filters.", low=0)
     warm_up: float = _setting(
         0.1, "Share of the steps in which the learning rate rises; then it falls to 0 as a cosine.", low=0, high=0.9

@@ -427,6 +427,8 @@ def _load(model: nn.Module, spec: BackboneSpec, weights: WeightsFile) -> None:
         from vidpipe.backbones.deformable import deform_layers  # here, because it imports torchvision
 
         deform_layers(model, tensors)
+    if "pos_embed" in tensors and tensors["pos_embed"].shape != getattr(model, "pos_embed", tensors["pos_embed"]).shape:
+        _set_input_size(spec, model)  # fine-tuned weights have the positions of the spec's input size
     wanted = model.state_dict()
     if weights.source == spec.weights and weights.source.startswith("package:"):
         # The package names the tensors as another library does; they are the same tensors in the same order.

@@ -59,6 +59,8 @@ class FinetuneResult:
     run: Run
     split: Split
     fine_tuning: FineTuning
+    scores: Mapping[str, Mapping[str, Scores]]
+    """By backbone (`frozen`, `fine-tuned`), then by subset: what its classifier predicts."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,15 @@ class _Side:
     """The file of the fine-tuned weights."""
 
     @property
-    def val(self) -> Scores:
-        """The classifier on the validation set."""
-        return self.scores["val"][self.fusion.name]
+    def own_scores(self) -> dict[str, Scores]:
+        """The classifier on each subset."""
+        return {subset: by_name[self.fusion.name] for subset, by_name in self.scores.items()}
 
     @property
     def rank(self) -> tuple[float, float]:
         """Top-1 on the validation set, then its log loss: greater is better."""
-        return self.val.evaluation.top1, -self.val.evaluation.log_loss
+        evaluation = self.own_scores["val"].evaluation
+        return evaluation.top1, -evaluation.log_loss
 
 
 def finetune(
@@ -226,6 +229,7 @@ class _Job:
         """Fit the heads to frozen features, fine-tune, compare, and write the run."""
         with collect_warnings() as warnings:
             split = self._split()
+        warnings += self._warn_of_groups()
         frozen_store = self._extract(self.key, self.cache.path / f"features-{_hash(self.key.as_json())}")
         frozen = self._frozen_side(read_subsets({self.stream: frozen_store}, split))
         auxiliary = self._auxiliary()
@@ -248,7 +252,7 @@ class _Job:
         run = self._make_run(split, kept, found, warnings)
         write = partial(_write_run, run, split, kept, self._history(progress), frozen_store)
         self.folder.put_in_place(write)
-        return FinetuneResult(run, split, found)
+        return FinetuneResult(run, split, found, {"frozen": frozen.own_scores, "fine-tuned": tuned.own_scores})
 
     # The videos
 
@@ -259,17 +263,22 @@ class _Job:
         split = make_split(
             rows, val_fraction=0.0 if has_val else self.config.val_fraction, test_fraction=0.0, seed=self.config.seed
         )
-        if not any(video.group for video in rows):
-            logger.warning(
-                "%s: its labels have no groups; fine-tuning overfits sources, and videos of one source may be in both "
-                "the training and the validation set: train the run with --group-by",
-                self.old.path,
-            )
         if not split.val:
             raise UsageError(
                 f"{self.old.path}: no group is left to validate on; more groups, or more videos, are needed"
             )
         return split
+
+    def _warn_of_groups(self) -> list[str]:
+        """A warning where the videos have no groups."""
+        if any(row.group for row in self.old.splits):
+            return []
+        warning = (
+            f"{self.old.path}: its labels have no groups; fine-tuning overfits sources, and videos of one source may "
+            "be in both the training and the validation set: train the run with --group-by"
+        )
+        logger.warning(warning)
+        return [warning]
 
     def _clips(self, videos: Sequence[LabeledVideo]) -> Clips:
         by_id = {file.id: file for file in self.files}
@@ -358,8 +367,8 @@ class _Job:
     def _compare(self, frozen: _Side, tuned: _Side, kept: _Side, progress: FitProgress) -> FineTuning:
         found = {
             subset: compare_top1(
-                frozen.scores[subset][frozen.fusion.name].correct,
-                tuned.scores[subset][tuned.fusion.name].correct,
+                frozen.own_scores[subset].correct,
+                tuned.own_scores[subset].correct,
                 frozen.subsets[subset].units,
             )
             for subset in frozen.scores
