@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision.models import get_model
+from torchvision.transforms.v2.functional import normalize
 
 from tests.commands import LENET as LENET_OPTIONS
 from tests.commands import run
@@ -167,3 +170,53 @@ def test_whole_pictures_of_a_model_that_sees_windows_are_refused(backbone: str, 
     refused = run("extract", made / "new", "-o", tmp_path / "s", "--backbone", backbone, "--crop", "whole")
     assert refused.exit_code == 2
     assert f"--crop whole goes with image models, and {backbone} sees windows of frames; leave" in refused.stderr
+
+
+# The input size
+
+SMALL = ExtractConfig(backbone="resnet18", weights="random", input_size=64, device="cpu", num_frames=4)
+
+
+def test_a_network_sees_pictures_of_the_size_that_is_asked_for() -> None:
+    stream = Stream.of(SMALL)
+    engine = stream.load_engine(device="cpu", engine="torch", num_videos=1)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
+    features, _ = engine.start(pictures)()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = get_model("resnet18", weights=None).eval()
+    model.fc = torch.nn.Identity()
+    with torch.no_grad():
+        expected = model(normalize(torch.from_numpy(pictures) / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    np.testing.assert_allclose(features, expected.numpy(), atol=1e-5)
+    assert engine.preprocessing.size == (64, 64)
+    assert engine.preprocessing.resize == 73  # 256 of 224 are 73.1 of 64: as much of the picture is seen
+
+
+@pytest.mark.parametrize("crop", ["centre", "whole"])
+@pytest.mark.parametrize("backbone", ["resnet18", "r3d_18", "timm/vit_tiny_patch16_224"])
+def test_a_run_has_the_input_size_of_its_features(backbone: str, crop: str) -> None:
+    stream = Stream.of(replace(SMALL, backbone=backbone, crop=crop))
+    assert min(stream.spec.preprocessing.size) == 64
+    assert Stream.of_key(stream.key, weights="default", owner="run") == stream
+
+
+def test_the_input_size_of_a_backbone_itself_changes_no_key() -> None:
+    assert Stream.of(replace(LENET, input_size=32)).key == Stream.of(LENET).key
+
+
+@pytest.mark.parametrize(("backbone", "message"), [
+    ("inception_v3", "--input-size 64: inception_v3 cannot see pictures of this size, and its own is 299; give"),
+    ("lenet5", "--input-size 64: lenet5 cannot see pictures of this size, and its own is 32"),
+    ("mvit_v1_b", "--input-size 64: mvit_v1_b cannot see pictures of this size"),
+    ("flow", "--input-size 64 goes with networks, and flow is none; leave it out"),
+])  # fmt: skip
+def test_an_input_size_that_a_backbone_cannot_see_is_refused(
+    backbone: str, message: str, made: Path, tmp_path: Path
+) -> None:
+    options = ("--backbone", backbone, "--weights", "random", "--input-size", 64)
+    refused = run("extract", made / "new", "-o", tmp_path / "s", *options)
+    assert refused.exit_code == 2, refused.output
+    assert message in refused.stderr
+    assert refused.stderr.count("\n") <= 3
+    assert not (tmp_path / "s").exists()

@@ -284,7 +284,9 @@ class ExtractConfig(_Checked):
         "transformers/NAME. Each video is decoded once for all of them.",
         several=True,
     )
-    weights: str = _setting("default", "`default`, `random` (for tests), or a .pth, .pt or .safetensors file.")
+    weights: str = _setting(
+        "default", "`default`, `random` (for tests, and to train from scratch), or a .pth, .pt or .safetensors file."
+    )
     pool: str = _setting(
         "auto",
         "How to pool the model's output into one feature. Convolutional networks: avg or max over the last feature "
@@ -297,6 +299,12 @@ class ExtractConfig(_Checked):
         "What an image model sees of a frame: the centre crop that its weights were trained with, or the whole picture "
         "at the same size.",
         choices=("centre", "whole"),
+    )
+    input_size: int | None = _setting(
+        None,
+        "Pixels of the shorter side of what a network sees. Fewer are faster. [default: as its weights were trained]",
+        low=16,
+        high=2048,
     )
     grid: int = _setting(
         1,
@@ -858,6 +866,13 @@ class FinetuneConfig(_Checked):
         high=256,
         metavar="RANK",
     )
+    deformable: str | None = _setting(
+        None,
+        "ResNets: make the 3 × 3 convolutions of these stages deformable, such as layer3,layer4. They begin as plain "
+        "ones, and learn where to sample.",
+        several=True,
+        metavar="STAGE",
+    )
     epochs: int = _setting(20, "Largest number of passes over the training videos.", low=1)
     patience: int = _setting(5, "Stop after this number of epochs without a lower validation loss.", low=1)
     batch_size: int = _setting(8, "Videos of a step.", low=1)
@@ -874,7 +889,9 @@ class FinetuneConfig(_Checked):
     lr_decay: float = _setting(
         0.7, "Factor from the learning rate of a stage to that of the stage before it.", low=0, above=True, high=1
     )
-    head_lr: float = _setting(3e-4, "Largest learning rate of the heads.", low=0, above=True)
+    head_lr: float = _setting(
+        3e-5, "Largest learning rate of the heads, which begin as fitted to frozen features.", low=0, above=True
+    )
     weight_decay: float = _setting(1e-2, "Weight decay of matrices and filters.", low=0)
     warm_up: float = _setting(
         0.1, "Share of the steps in which the learning rate rises; then it falls to 0 as a cosine.", low=0, high=0.9

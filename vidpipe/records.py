@@ -674,6 +674,24 @@ class Preprocessing:
         """The same, but of the whole picture: resized to the input size, without a crop."""
         return replace(self, resize=self.size)
 
+    def at_size(self, pixels: int) -> Self:
+        """Return the same for another input size: what is seen of a picture stays the same, to a pixel.
+
+        Args:
+            pixels: of the shorter side of the input.
+
+        Returns:
+            The preprocessing.
+        """
+        scale = pixels / min(self.size)
+
+        def scaled(sides: int | tuple[int, int]) -> int | tuple[int, int]:
+            return (
+                round(sides * scale) if isinstance(sides, int) else (round(sides[0] * scale), round(sides[1] * scale))
+            )
+
+        return replace(self, resize=scaled(self.resize), crop=scaled(self.crop))
+
     def as_dict(self) -> Mapping[str, Any]:
         """The settings as they stand in a feature store's key."""
         return {

@@ -8,7 +8,7 @@ library builds it, for explanations of its layers.
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from vidpipe.backbones.cells import area_weights, max_of_cells
 from vidpipe.backbones.clip import freeze_clip
 from vidpipe.backbones.frozen import FrozenNetwork
 from vidpipe.backbones.lenet import LeNet5
-from vidpipe.backbones.spec import BackboneSpec
+from vidpipe.backbones.spec import EXTERNAL_LIBRARIES, BackboneSpec
 from vidpipe.backbones.weights import WeightsFile, find_weights, load_tensors
 from vidpipe.errors import UsageError, WeightsError
 
@@ -296,7 +296,7 @@ def load_backbone(
 
 
 def load_with_model(
-    spec: BackboneSpec, *, weights: WeightsFile | None = None, pool: str = "auto"
+    spec: BackboneSpec, *, weights: WeightsFile | None = None, pool: str = "auto", deformable: Sequence[str] = ()
 ) -> tuple[FrozenNetwork, nn.Module]:
     """Build a backbone with its weights, and give the library's network that it is cut from too.
 
@@ -304,6 +304,7 @@ def load_with_model(
         spec: from `vidpipe.backbones.table.find_backbone`.
         weights: as for `load_backbone`.
         pool: as for `load_backbone`.
+        deformable: stages of a ResNet whose 3 × 3 convolutions become deformable ones, which compute the same at first.
 
     Returns:
         The backbone, and the network, whose layers are the backbone's own: a change of one changes the other. Both are
@@ -311,11 +312,15 @@ def load_with_model(
 
     Raises:
         WeightsError: as for `load_backbone`.
-        UsageError: the pooling does not go with the backbone.
+        UsageError: the pooling does not go with the backbone, or it has no such stages.
     """
     pooling = spec.resolve_pool(pool)
     weights = weights or find_weights(spec, "default")
     model = _with_weights(spec, weights)
+    if deformable:
+        from vidpipe.backbones.deformable import deform_stages
+
+        deform_stages(model, deformable, owner=spec.name)
     return _frozen(spec, model, pooling=pooling, weights_id=weights.id), model
 
 
@@ -409,13 +414,21 @@ def _with_weights(spec: BackboneSpec, weights: WeightsFile) -> nn.Module:
 
 def _set_input_size(spec: BackboneSpec, model: nn.Module) -> None:
     """Give a transformer of timm the positions of the spec's input size."""
-    if spec.library == "timm" and model.pretrained_cfg["input_size"][1] != spec.input_size:  # type: ignore[index]
+    if spec.library != "timm" or not hasattr(model, "set_input_size"):
+        return
+    if model.pretrained_cfg["input_size"][1] != spec.input_size:  # type: ignore[index]
         model.set_input_size(img_size=(spec.input_size, spec.input_size))  # type: ignore[operator]
 
 
 def _load(model: nn.Module, spec: BackboneSpec, weights: WeightsFile) -> None:
     assert weights.path is not None
     tensors = load_tensors(weights.path)
+    if spec.library in EXTERNAL_LIBRARIES:
+        from vidpipe.backbones.deformable import deform_layers  # here, because it imports torchvision
+
+        deform_layers(model, tensors)
+    if "pos_embed" in tensors and tensors["pos_embed"].shape != getattr(model, "pos_embed", tensors["pos_embed"]).shape:
+        _set_input_size(spec, model)  # fine-tuned weights have the positions of the spec's input size
     wanted = model.state_dict()
     if weights.source == spec.weights and weights.source.startswith("package:"):
         # The package names the tensors as another library does; they are the same tensors in the same order.

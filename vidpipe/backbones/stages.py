@@ -1,7 +1,7 @@
 """The stages of a backbone, from its input to its output, and which of them are fine-tuned.
 
 Stages are the blocks of the library's network, under the library's names. Layers before the first block are stages of
-their own; layers after the last one belong to it.
+their own; layers after the last block of a trunk belong to it, and so do layers that only scale to the one before.
 
     torchvision resnet18            conv1 layer1 layer2 layer3 layer4
     timm efficientnet_lite0         conv_stem blocks.0 … blocks.5 blocks.6 (with conv_head and bn2)
@@ -75,7 +75,8 @@ def find_backbone_stages(network: nn.Module, model: nn.Module) -> tuple[Backbone
             units[-1].parameters += unit.parameters
         else:
             units.append(unit)
-    last = max((number for number, unit in enumerate(units) if unit.is_block), default=len(units) - 1)
+    in_trunk = [number for number, unit in enumerate(units) if unit.is_block and "." in unit.name]
+    last = max(in_trunk, default=len(units) - 1)
     for unit in units[last + 1 :]:
         units[last].parameters += unit.parameters
     return tuple(BackboneStage(unit.name, tuple(unit.parameters)) for unit in units[: last + 1])

@@ -15,7 +15,7 @@ from vidpipe.errors import RunError, UsageError
 from vidpipe.features.key import FeatureKey
 from vidpipe.records import Window
 
-__all__ = ["WEIGHTS_NOT_READ", "Described", "Stream", "resolve_decoding", "resolve_streams"]
+__all__ = ["WEIGHTS_NOT_READ", "Described", "Stream", "at_input_size", "resolve_decoding", "resolve_streams"]
 
 WEIGHTS_NOT_READ = WeightsFile("", None, "not read")
 """Stands for the weights where a stream is resolved but no feature is computed."""
@@ -68,7 +68,8 @@ class Stream:
                 backbone.
             WeightsError: the weights cannot be downloaded or read.
         """
-        spec = _seen_whole(spec or find_backbone(config.backbone), whole=config.crop == "whole")
+        spec = at_input_size(spec or find_backbone(config.backbone), config.input_size)
+        spec = _seen_whole(spec, whole=config.crop == "whole")
         spec = _at_stride(spec, config.window_stride)
         pooling = spec.resolve_pool(config.pool) if spec.has_weights else "none"  # before a download
         if config.grid > 1 and spec.window is None and regions is not None and regions["kind"] in ("people", "tracks"):
@@ -116,7 +117,7 @@ class Stream:
             raise RunError(f"{owner}: its backbone is not available: {error}") from error
         if spec.kind == "pose":
             return cls(replace(spec, parameters=key.parameters), WeightsFile(key.weights, None, "the detector's"), key)
-        spec = _seen_whole(spec, whole=key.preprocessing == spec.preprocessing.whole.as_dict())
+        spec = _preprocessed_as(spec, key)
         spec = _with_window_of(spec, key, owner)
         own = find_fine_tuned(Path(owner), key.weights) if weights == "default" else None
         found = own or find_weights(spec, "random" if key.weights == "random" else weights)
@@ -242,6 +243,10 @@ def _check_goes_with(config: ExtractConfig, specs: list[BackboneSpec]) -> None:
             f"--sampling keyframe takes key frames alone, and {windowed} sees windows of neighbouring frames; use "
             "--sampling uniform, or an image model"
         )
+    if config.input_size is not None and not learned:
+        raise UsageError(
+            f"--input-size {config.input_size} goes with networks, and {specs[0].name} is none; leave it out"
+        )
     if config.window_stride is not None and not any(spec.window for spec in specs):
         raise UsageError(
             f"--window-stride goes with models that see windows of frames, and {specs[0].name} sees single frames; "
@@ -252,6 +257,47 @@ def _check_goes_with(config: ExtractConfig, specs: list[BackboneSpec]) -> None:
 def _seen_whole(spec: BackboneSpec, *, whole: bool) -> BackboneSpec:
     """An image model that sees the whole picture, or the crop that its weights were trained with."""
     return replace(spec, preprocessing=spec.preprocessing.whole) if whole and spec.family == "image" else spec
+
+
+def _preprocessed_as(spec: BackboneSpec, key: FeatureKey) -> BackboneSpec:
+    """A backbone with the input size and the part of the picture of a key."""
+    crop = key.preprocessing.get("crop")
+    side = min(crop) if isinstance(crop, list | tuple) else crop
+    if spec.has_weights and isinstance(side, int) and side != spec.input_size:
+        spec = replace(spec, preprocessing=spec.preprocessing.at_size(side))
+    return _seen_whole(spec, whole=key.preprocessing == spec.preprocessing.whole.as_dict())
+
+
+def at_input_size(spec: BackboneSpec, pixels: int | None) -> BackboneSpec:
+    """Return a network that sees pictures of another size.
+
+    Args:
+        spec: the backbone; one that is no network stays as it is.
+        pixels: of the shorter side of its input; None for its own.
+
+    Returns:
+        The backbone, with another preprocessing.
+
+    Raises:
+        UsageError: the network cannot see pictures of this size.
+    """
+    if pixels is None or pixels == spec.input_size or not spec.has_weights:
+        return spec
+    import torch  # here, because most extractions have no other size
+
+    from vidpipe.backbones.image import meta_backbone
+
+    sized = replace(spec, preprocessing=spec.preprocessing.at_size(pixels))
+    try:
+        backbone = meta_backbone(sized)
+        with torch.device("meta"), torch.no_grad():
+            backbone(torch.zeros(1, *sized.input_shape, dtype=torch.uint8))
+    except Exception as error:  # each network fails in its own way
+        raise UsageError(
+            f"--input-size {pixels}: {spec.name} cannot see pictures of this size, and its own is {spec.input_size}; "
+            f"give another size, or leave the option out ({str(error).splitlines()[0] if str(error) else 'too small'})"
+        ) from error
+    return sized
 
 
 def _with_window_of(spec: BackboneSpec, key: FeatureKey, owner: str) -> BackboneSpec:

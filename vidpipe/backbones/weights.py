@@ -102,7 +102,7 @@ def find_weights(spec: BackboneSpec, weights: str) -> WeightsFile:
             "--detector-weights FILE gives a file"
         )
     if weights == "random":
-        logger.warning("%s runs with RANDOM weights: its features are meaningless; for tests only", spec.name)
+        logger.warning("%s runs with RANDOM weights: its features are meaningless until it is trained", spec.name)
         return WeightsFile("random", None, "random")
     if weights != "default":
         path = Path(weights)

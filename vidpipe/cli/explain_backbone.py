@@ -34,7 +34,7 @@ __all__ = ["backbone"]
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the filters.")
 @click.option("--overwrite", is_flag=True, help="Replace the page and the pictures that exist.")
-@setting_options(ExtractConfig, only=("weights", "device"))
+@setting_options(ExtractConfig, only=("weights", "input_size", "device"))
 def backbone(
     name: str,
     input_: Path,
@@ -57,6 +57,7 @@ def backbone(
     vidpipe explain backbone efficientnet_lite0 fight.mp4 -o seen
     vidpipe explain backbone resnet18 photo.jpg -o seen --stage layer3 --channels 32 --filters 8
     """
+    from vidpipe.backbones.stream import at_input_size
     from vidpipe.backbones.table import find_backbone
     from vidpipe.explain.backbone import explain_backbone
     from vidpipe.explain.backbone_page import check_folder, write_backbone
@@ -66,7 +67,7 @@ def backbone(
         raise click.UsageError("--no-filters does not go with --filters; give one of them")
     check_folder(output, overwrite=overwrite)
     explained = explain_backbone(
-        find_backbone(name),
+        at_input_size(find_backbone(name), config.input_size),
         input_,
         weights=config.weights,
         device=config.device,

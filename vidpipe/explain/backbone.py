@@ -13,6 +13,7 @@ from vidpipe.errors import UsageError
 from vidpipe.explain.attention import ClassAttention, class_attention
 from vidpipe.explain.filters import Filters, find_filters, is_convolutional
 from vidpipe.explain.layers import Stage, activations, find_stages
+from vidpipe.explain.offsets import SamplingPoints, find_sampling_points
 from vidpipe.explain.seen_input import SeenInput, read_input
 
 __all__ = ["ExplainedBackbone", "SeenStage", "explain_backbone"]
@@ -43,6 +44,8 @@ class ExplainedBackbone:
     seen: SeenInput
     stages: tuple[SeenStage, ...]
     attention: ClassAttention | None
+    offsets: tuple[SamplingPoints, ...]
+    """Of deformable convolutions; empty where there are none."""
     notes: tuple[str, ...]
     """Why there are no filters, or no attention."""
 
@@ -102,7 +105,8 @@ def explain_backbone(
         notes += (f"{spec.name} has no class token, so there is no attention of one to show.",)
     elif attention is None:
         notes += (f"The attention layers of {spec.name} give no matrix over the patches, so no attention is shown.",)
-    return ExplainedBackbone(spec.name, found.source, seen, tuple(shown), attention, notes)
+    offsets = find_sampling_points(network, seen.frames)
+    return ExplainedBackbone(spec.name, found.source, seen, tuple(shown), attention, offsets, notes)
 
 
 def _check_has_layers(spec: BackboneSpec) -> None:

@@ -5,6 +5,7 @@ DIR/
   activations/layer1.png     the strongest channels of a stage
   filters/layer1.png         what the first of them look for
   attention/blocks.png       the class token's attention in each block; heads.png, rollout.png
+  offsets/layer4.0.conv2.png where a deformable convolution samples the picture
 """
 
 import base64
@@ -19,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vidpipe.errors import UsageError, VidpipeError
 from vidpipe.explain.backbone import ExplainedBackbone, SeenStage
 from vidpipe.explain.heat import colour_heat, over_picture, resize_places
+from vidpipe.explain.offsets import draw_points
 from vidpipe.explain.pictures import clean_text, write_png
 from vidpipe.html_pages import render_page, write_whole
 from vidpipe.video.overlays import font_path
@@ -26,7 +28,7 @@ from vidpipe.video.overlays import font_path
 __all__ = ["PAGE", "check_folder", "write_backbone"]
 
 PAGE = "backbone.html"
-_FOLDERS = ("activations", "filters", "attention")
+_FOLDERS = ("activations", "filters", "attention", "offsets")
 _TILE, _GAP, _CAPTION, _COLUMNS = 128, 6, 18, 8
 """Pixels of a tile's side, between tiles and of a caption; tiles in a line."""
 _ABOVE, _BELOW = (255, 150, 40), (60, 140, 255)
@@ -79,6 +81,10 @@ def write_backbone(explained: ExplainedBackbone, folder: Path) -> Path:
             path = folder / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_png(_sheet(tiles), path)
+        for points in explained.offsets:
+            path = folder / "offsets" / f"{points.layer}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(Image.fromarray(draw_points(explained.seen.picture, points)), path)
     except OSError as error:
         raise VidpipeError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
     rendered = render_page("vidpipe.explain", "backbone.html", assets="backbone", **_values(explained))
@@ -181,6 +187,7 @@ def _values(explained: ExplainedBackbone) -> dict[str, object]:
             (title, [(caption, _uri(pixels)) for caption, pixels in tiles])
             for _, title, tiles in _attention_sections(explained)
         ],
+        "offsets": [(points, _uri(draw_points(explained.seen.picture, points))) for points in explained.offsets],
     }
 
 

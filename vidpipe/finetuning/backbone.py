@@ -1,5 +1,6 @@
 """A backbone some of whose stages learn. It begins as the frozen one."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ class TunedBackbone:
 
     Args:
         stream: the backbone with its weights, pooling and preprocessing.
-        config: `unfreeze`, `lora`, `batch_norm`, `checkpointing`, `precision`, `device` and `seed`.
+        config: `unfreeze`, `lora`, `deformable`, `batch_norm`, `checkpointing`, `precision`, `device` and `seed`.
 
     Raises:
         UsageError: the backbone has no such stage, or no linear layers for LoRA; or the device is not available.
@@ -35,7 +36,10 @@ class TunedBackbone:
 
     def __init__(self, stream: Stream, config: FinetuneConfig) -> None:
         self.name, self.device = stream.spec.name, choose_device(config.device)
-        self.network, self._model = load_with_model(stream.spec, weights=stream.weights, pool=stream.key.pooling)
+        deformable = tuple(config.deformable.split(",")) if config.deformable else ()
+        self.network, self._model = load_with_model(
+            stream.spec, weights=stream.weights, pool=stream.key.pooling, deformable=deformable
+        )
         all_stages = find_backbone_stages(self.network, self._model)
         self.stages = choose_stages(all_stages, config.unfreeze, owner=self.name)
         """The trained ones, in order."""
@@ -44,6 +48,7 @@ class TunedBackbone:
             self._by_stage = _add_lora(self.network, self.stages, config.lora, owner=self.name, seed=config.seed)
         for parameter in (one for parameters in self._by_stage for one in parameters):
             parameter.requires_grad_(True)
+        _check_offsets_learn(self.network, deformable)
         self._norms = self._learned_norms() if config.batch_norm == "train" else []
         self._checkpoints, self._is_mixed = config.checkpointing, _is_mixed(config.precision, self.device)
         self.network.to(self.device)
@@ -73,6 +78,28 @@ class TunedBackbone:
         """Learn the statistics of batch normalisation, where they are learned, or use them."""
         for norm in self._norms:
             norm.train(training)
+
+    @torch.no_grad()
+    def adapt_norms(self, batches: Iterable[Tensor]) -> bool:
+        """Give the batch normalisation that is learned the statistics of frames, in place of those it begins with.
+
+        Args:
+            batches: (n, 3, H, W) or (n, W, 3, H, W) uint8, at the backbone's input size.
+
+        Returns:
+            Whether there is such a layer.
+        """
+        momenta = [norm.momentum for norm in self._norms]
+        for norm in self._norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over the batches
+        self.set_training(True)
+        for frames in batches if self._norms else ():
+            self.network(frames)
+        self.set_training(False)
+        for norm, momentum in zip(self._norms, momenta, strict=True):
+            norm.momentum = momentum
+        return bool(self._norms)
 
     def features(self, frames: Tensor) -> Tensor:
         """Compute features with their gradients.
@@ -122,10 +149,22 @@ class TunedBackbone:
         copies = {name: one.cpu().clone(memory_format=torch.contiguous_format) for name, one in kept.items()}
         path.write_bytes(save(copies))
 
-    def _learned_norms(self) -> list[nn.Module]:
+    def _learned_norms(self) -> list[_BatchNorm]:
         trained = {id(parameter) for stage in self.stages for parameter in stage.parameters}
         norms = (module for module in self.network.modules() if isinstance(module, _BatchNorm))
         return [norm for norm in norms if any(id(one) in trained for one in norm.parameters(recurse=False))]
+
+
+def _check_offsets_learn(network: nn.Module, deformable: Sequence[str]) -> None:
+    from vidpipe.backbones.deformable import DeformableConv2d
+
+    layers = {name: one for name, one in network.named_modules() if deformable and isinstance(one, DeformableConv2d)}
+    for name, layer in layers.items():
+        if not all(one.requires_grad for one in layer.offsets.parameters()):
+            raise UsageError(
+                f"--deformable {','.join(deformable)}: {name.removeprefix('features.cut.')} is in a stage that is not "
+                f"trained, so it would stay plain; --unfreeze {min(deformable)} trains it"
+            )
 
 
 def _is_mixed(precision: str, device: torch.device) -> bool:

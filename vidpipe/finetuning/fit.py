@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from vidpipe.config import FinetuneConfig
 from vidpipe.errors import TrainingError
 from vidpipe.finetuning.augmentation import ClipChanges
+from vidpipe.finetuning.auxiliary import AuxiliaryClassifiers
 from vidpipe.finetuning.backbone import TunedBackbone
 from vidpipe.finetuning.frames import CachedClip
 from vidpipe.heads.fusion import Fusion
@@ -133,15 +134,26 @@ class Fit:
         stream: the name of that stream.
         changes: of clips.
         config: the settings.
+        auxiliary: classifiers that learn with the backbone, and are dropped afterwards.
     """
 
     def __init__(
-        self, backbone: TunedBackbone, fusion: Fusion, stream: str, changes: ClipChanges, config: FinetuneConfig
+        self,
+        backbone: TunedBackbone,
+        fusion: Fusion,
+        stream: str,
+        changes: ClipChanges,
+        config: FinetuneConfig,
+        *,
+        auxiliary: AuxiliaryClassifiers | None = None,
     ) -> None:
         self._backbone, self.fusion, self._stream = backbone, fusion.to(backbone.device), stream
         self._changes, self._config = changes, config
+        self._auxiliary = None if auxiliary is None else auxiliary.to(backbone.device)
         self._tensors = {f"backbone.{name}": one for name, one in backbone.tensors().items()}
         self._tensors |= {f"head.{name}": one for name, one in fusion.named_parameters()}
+        if auxiliary is not None:
+            self._tensors |= {f"auxiliary.{name}": one for name, one in auxiliary.state_dict(keep_vars=True).items()}
         self._optimiser = torch.optim.AdamW(list(self._groups()))
 
     def run(
@@ -224,7 +236,8 @@ class Fit:
         """The parameters by learning rate; what scales and shifts has no weight decay."""
         rates = learning_rates(self._config, len(self._backbone.by_stage))
         stages = [*zip(rates, self._backbone.by_stage, strict=True)]
-        for rate, parameters in [*stages, (self._config.head_lr, list(self.fusion.parameters()))]:
+        heads = [one for head in (self.fusion, self._auxiliary) if head is not None for one in head.parameters()]
+        for rate, parameters in [*stages, (self._config.head_lr, heads)]:
             for decay, chosen in (
                 (self._config.weight_decay, [one for one in parameters if one.ndim >= 2]),
                 (0.0, [one for one in parameters if one.ndim < 2]),
@@ -276,6 +289,8 @@ class Fit:
         torch.manual_seed(self._seed_of(epoch, part[0]))
         frames = [self._frames(training.open(number), epoch, number) for number in part]
         lengths = torch.tensor([len(one) for one in frames])
+        if self._auxiliary is not None:
+            self._auxiliary.clear()
         try:
             if self._config.checkpointing:
                 sequences = [self._backbone.features(one) for one in frames]
@@ -288,7 +303,10 @@ class Fit:
                 cross_entropy(one, truth, label_smoothing=self._config.label_smoothing, reduction="sum")
                 for one in logits
             ]
-            loss = torch.stack(losses).mean() / num_videos
+            loss = torch.stack(losses).mean()
+            if self._auxiliary is not None:
+                loss = loss + self._auxiliary.loss(lengths, truth, label_smoothing=self._config.label_smoothing)
+            loss = loss / num_videos
             loss.backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             raise self._out_of_memory(error, len(part), int(lengths.max())) from error

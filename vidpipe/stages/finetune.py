@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -14,6 +14,7 @@ import torch
 
 from vidpipe.backbones.downloads import sha256 as file_sha256
 from vidpipe.backbones.stream import Stream
+from vidpipe.backbones.table import find_backbone
 from vidpipe.backbones.weights import FINE_TUNED
 from vidpipe.config import ExtractConfig, FinetuneConfig, TrainConfig
 from vidpipe.datasets.sequences import SequenceDataset, Subsets, read_subsets
@@ -24,6 +25,7 @@ from vidpipe.errors import InterruptedTrainingError, UsageError, unknown_name
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
 from vidpipe.finetuning.augmentation import ClipChanges, may_flip
+from vidpipe.finetuning.auxiliary import AuxiliaryClassifiers, auxiliary_of
 from vidpipe.finetuning.backbone import TunedBackbone
 from vidpipe.finetuning.fit import CheckpointFile, Clips, Fit, FitProgress
 from vidpipe.finetuning.frames import FrameCache, match_videos
@@ -57,6 +59,8 @@ class FinetuneResult:
     run: Run
     split: Split
     fine_tuning: FineTuning
+    scores: Mapping[str, Mapping[str, Scores]]
+    """By backbone (`frozen`, `fine-tuned`), then by subset: what its classifier predicts."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,15 @@ class _Side:
     """The file of the fine-tuned weights."""
 
     @property
-    def val(self) -> Scores:
-        """The classifier on the validation set."""
-        return self.scores["val"][self.fusion.name]
+    def own_scores(self) -> dict[str, Scores]:
+        """The classifier on each subset."""
+        return {subset: by_name[self.fusion.name] for subset, by_name in self.scores.items()}
 
     @property
     def rank(self) -> tuple[float, float]:
         """Top-1 on the validation set, then its log loss: greater is better."""
-        return self.val.evaluation.top1, -self.val.evaluation.log_loss
+        evaluation = self.own_scores["val"].evaluation
+        return evaluation.top1, -evaluation.log_loss
 
 
 def finetune(
@@ -125,8 +130,11 @@ def finetune(
     name = _choose_stream(run, config.stream)
     members = _members_of(run, name)
     key, extract = run.keys[name], extract or ExtractConfig()
+    if extract.weights == "random":
+        key = replace(key, weights="random")
     files = match_videos({row.video: row.size_bytes for row in run.splits}, videos, owner=str(run.path))
     stream = Stream.of_key(key, weights=extract.weights, owner=str(run.path))
+    _warn_of_random(key, config)
     backbone = TunedBackbone(stream, config)  # before anything is decoded: a wrong stage or device is refused
     flips = may_flip(config.flip, run.class_names)
     changes = ClipChanges(stream.spec.preprocessing, config, flips=flips)
@@ -145,6 +153,15 @@ def finetune(
     if not config.cache:
         cache.remove()
     return result
+
+
+def _warn_of_random(key: FeatureKey, config: FinetuneConfig) -> None:
+    if key.weights == "random" and (config.unfreeze != "all" or config.batch_norm != "train"):
+        logger.warning(
+            "%s has random weights, and nothing of it has learned yet: train all of it with --unfreeze all "
+            "--batch-norm train",
+            key.backbone,
+        )
 
 
 def _choose_stream(run: Run, name: str | None) -> str:
@@ -212,9 +229,12 @@ class _Job:
         """Fit the heads to frozen features, fine-tune, compare, and write the run."""
         with collect_warnings() as warnings:
             split = self._split()
+        warnings += self._warn_of_groups()
         frozen_store = self._extract(self.key, self.cache.path / f"features-{_hash(self.key.as_json())}")
         frozen = self._frozen_side(read_subsets({self.stream: frozen_store}, split))
-        fit = Fit(self.backbone, _copy_of(frozen.fusion), self.stream, self.changes, self.config)
+        auxiliary = self._auxiliary()
+        fusion = self._adapted_heads(split) or _copy_of(frozen.fusion)
+        fit = Fit(self.backbone, fusion, self.stream, self.changes, self.config, auxiliary=auxiliary)
         progress = fit.run(
             self._clips(split.train),
             self._clips(split.val),
@@ -232,7 +252,7 @@ class _Job:
         run = self._make_run(split, kept, found, warnings)
         write = partial(_write_run, run, split, kept, self._history(progress), frozen_store)
         self.folder.put_in_place(write)
-        return FinetuneResult(run, split, found)
+        return FinetuneResult(run, split, found, {"frozen": frozen.own_scores, "fine-tuned": tuned.own_scores})
 
     # The videos
 
@@ -243,17 +263,22 @@ class _Job:
         split = make_split(
             rows, val_fraction=0.0 if has_val else self.config.val_fraction, test_fraction=0.0, seed=self.config.seed
         )
-        if not any(video.group for video in rows):
-            logger.warning(
-                "%s: its labels have no groups; fine-tuning overfits sources, and videos of one source may be in both "
-                "the training and the validation set: train the run with --group-by",
-                self.old.path,
-            )
         if not split.val:
             raise UsageError(
                 f"{self.old.path}: no group is left to validate on; more groups, or more videos, are needed"
             )
         return split
+
+    def _warn_of_groups(self) -> list[str]:
+        """A warning where the videos have no groups."""
+        if any(row.group for row in self.old.splits):
+            return []
+        warning = (
+            f"{self.old.path}: its labels have no groups; fine-tuning overfits sources, and videos of one source may "
+            "be in both the training and the validation set: train the run with --group-by"
+        )
+        logger.warning(warning)
+        return [warning]
 
     def _clips(self, videos: Sequence[LabeledVideo]) -> Clips:
         by_id = {file.id: file for file in self.files}
@@ -289,6 +314,35 @@ class _Job:
             fusion = fit_classifier(self.members, subsets, self._train_config).fusion
         return self._side(self.key, fusion, subsets)
 
+    # From random weights
+
+    def _auxiliary(self) -> AuxiliaryClassifiers | None:
+        """The auxiliary classifiers that help a network to learn from random weights, where it has some."""
+        if self.key.weights != "random" or self.config.unfreeze != "all":
+            return None
+        builder, num_classes = find_backbone(self.key.backbone).builder, len(self.old.class_names)
+        return auxiliary_of(self.backbone.network, builder, num_classes=num_classes, seed=self.config.seed)
+
+    def _adapted_heads(self, split: Split) -> Fusion | None:
+        """Heads for random weights whose batch normalisation has seen the videos; None where nothing is adapted.
+
+        Features of random weights may be a thousand times as large as those that the network gives once it normalises.
+        """
+        if self.key.weights != "random" or not self.backbone.adapt_norms(self._centre_frames(split.train)):
+            return None
+        key = replace(self.key, weights="random, adapted")
+        store = self._extract(key, self.folder.path / "features-adapted")
+        with use_threads(1):
+            subsets = read_subsets({self.stream: store}, split)
+            return fit_classifier(self.members, subsets, self._train_config).fusion
+
+    def _centre_frames(self, videos: Sequence[LabeledVideo]) -> Iterator[torch.Tensor]:
+        """The frames that an extraction sees of a batch of videos, for each batch."""
+        clips = self._clips(videos)
+        for start in range(0, len(clips), self.config.batch_size):
+            opened = [clips.open(number) for number in range(start, min(start + self.config.batch_size, len(clips)))]
+            yield torch.cat([self.changes.centre(one.pictures)[torch.from_numpy(one.row_pictures)] for one in opened])
+
     def _tuned_side(self, fit: Fit, split: Split) -> _Side:
         path = self.folder.path / FINE_TUNED
         self.backbone.save(path)
@@ -313,8 +367,8 @@ class _Job:
     def _compare(self, frozen: _Side, tuned: _Side, kept: _Side, progress: FitProgress) -> FineTuning:
         found = {
             subset: compare_top1(
-                frozen.scores[subset][frozen.fusion.name].correct,
-                tuned.scores[subset][tuned.fusion.name].correct,
+                frozen.own_scores[subset].correct,
+                tuned.own_scores[subset].correct,
                 frozen.subsets[subset].units,
             )
             for subset in frozen.scores

@@ -1,0 +1,315 @@
+"""Networks that learn from random weights, and ResNets that learn where to sample."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchvision.models import get_model
+
+from tests.commands import run
+from tests.media import write_frames
+from vidpipe.backbones.deformable import DeformableConv2d
+from vidpipe.backbones.image import load_backbone
+from vidpipe.backbones.stream import Stream
+from vidpipe.backbones.weights import find_weights
+from vidpipe.config import ExtractConfig, FinetuneConfig, TrainConfig
+from vidpipe.errors import UsageError
+from vidpipe.finetuning.augmentation import ClipChanges
+from vidpipe.finetuning.auxiliary import auxiliary_of
+from vidpipe.finetuning.backbone import TunedBackbone
+from vidpipe.finetuning.fit import CheckpointFile, Clips, Fit, FitProgress
+from vidpipe.finetuning.frames import CachedClip
+from vidpipe.heads.fusion import Fusion, MemberHeads
+from vidpipe.heads.heads import build_head
+from vidpipe.heads.members import Member
+from vidpipe.records import Rows, VideoInfo
+from vidpipe.runs.run import Run
+
+NUM_CLASSES = 2
+SCRATCH = FinetuneConfig(
+    unfreeze="all",
+    batch_norm="train",
+    lr=1e-3,
+    lr_decay=1.0,
+    head_lr=1e-2,
+    warm_up=0.0,
+    ema=0.0,
+    label_smoothing=0.0,
+    weight_decay=0.0,
+    crop_scale=1.0,
+    colour=0.0,
+    flip="off",
+    frames_per_segment=1,
+    device="cpu",
+)
+INFO = VideoInfo(2, 1.0, 2.0, 64, 64, "h264", "pyav", damaged=False, lost_packets=0, size_bytes=1, mtime_ns=1)
+
+
+def random_stream(name: str, size: int = 32) -> Stream:
+    return Stream.of(ExtractConfig(backbone=name, weights="random", input_size=size, num_frames=2, device="cpu"))
+
+
+def noise_clips(stream: Stream, num_videos: int = 4) -> Clips:
+    """Clips of two frames of noise, and labels that nothing in them explains: they must be remembered."""
+    side, random = stream.spec.input_size, np.random.default_rng(0)
+    rows = Rows(np.arange(2.0), np.arange(2), np.zeros(2, np.int32))
+    pictures = torch.from_numpy(random.integers(0, 256, (num_videos, 2, 3, side, side), dtype=np.uint8))
+    clips = [CachedClip(one, rows, np.arange(2), None, INFO) for one in pictures]
+    return Clips([str(n) for n in range(num_videos)], torch.arange(num_videos) % NUM_CLASSES, clips.__getitem__)
+
+
+def make_fit(stream: Stream, config: FinetuneConfig) -> tuple[Fit, TunedBackbone]:
+    """A fit of an untrained head on the mean feature."""
+    torch.manual_seed(0)
+    backbone = TunedBackbone(stream, config)
+    head = build_head("mean", stream.spec.dim, NUM_CLASSES, TrainConfig(head="mean"))
+    fusion = Fusion([MemberHeads(Member(("s",), "mean"), [head])])
+    auxiliary = auxiliary_of(backbone.network, stream.spec.builder, num_classes=NUM_CLASSES, seed=0)
+    changes = ClipChanges(stream.spec.preprocessing, config, flips=False)
+    return Fit(backbone, fusion, "s", changes, config, auxiliary=auxiliary), backbone
+
+
+# Every family learns
+
+FAMILIES = {
+    "lenet5": 32,
+    "alexnet": 64,
+    "resnet18": 32,
+    "googlenet": 32,
+    "vgg16_bn": 32,
+    "densenet121": 32,
+    "se_resnet50": 32,
+    "xception": 32,
+    "efficientnet_b0": 32,
+    "efficientnet_lite0": 32,
+}
+"""By name, pixels of the input."""
+FAST = ("lenet5", "alexnet", "resnet18")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FAMILIES]
+)
+def test_a_network_with_random_weights_remembers_a_batch(name: str, tmp_path: Path) -> None:
+    stream = random_stream(name, FAMILIES[name])
+    fit, _ = make_fit(stream, replace(SCRATCH, epochs=40, patience=40))
+    clips = noise_clips(stream)
+    progress = fit.run(clips, clips, CheckpointFile(tmp_path / "c.safetensors", {}, seconds=1e9, resume=False))
+    first, last = progress.history[0], progress.history[-1]
+    assert last.train_top1 == 1
+    assert last.train_loss < 0.1 * first.train_loss
+    assert fit.validate(clips)[1] == 1  # with the statistics of batch normalisation that it has learned
+
+
+def test_batch_normalisation_is_adapted_to_frames_before_the_heads_are_fitted() -> None:
+    backbone = TunedBackbone(random_stream("resnet18"), SCRATCH)
+    frames = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    before = backbone.extract(frames)
+    assert backbone.adapt_norms([frames])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = get_model("resnet18", weights=None)
+    model.fc = nn.Identity()
+    for norm in (one for one in model.modules() if isinstance(one, nn.BatchNorm2d)):
+        norm.momentum = 1.0  # the statistics become those of the only batch
+    pixels = backbone.network.normalise(frames)
+    with torch.no_grad():
+        model.train()(pixels)
+        expected = model.eval()(pixels)
+    torch.testing.assert_close(backbone.extract(frames), expected, rtol=1e-4, atol=1e-5)
+    assert (before - expected).abs().max() > 0.1
+
+
+def test_a_network_without_batch_normalisation_has_nothing_to_adapt() -> None:
+    assert not TunedBackbone(random_stream("lenet5"), SCRATCH).adapt_norms([])
+
+
+# GoogLeNet's auxiliary classifiers
+
+
+@pytest.mark.parametrize("lengths", [[1, 1, 1, 1], [2, 3, 1]])
+def test_the_loss_of_googlenet_is_that_of_torchvisions_three_outputs(lengths: list[int]) -> None:
+    fit, backbone = make_fit(random_stream("googlenet", 64), SCRATCH)
+    auxiliary = fit._auxiliary
+    assert auxiliary is not None
+    model = get_model("googlenet", num_classes=NUM_CLASSES, transform_input=True, init_weights=False, aux_logits=True)
+    model.load_state_dict(backbone._model.state_dict(), strict=False)
+    for mine, theirs in zip(auxiliary.classifiers, (model.aux1, model.aux2), strict=True):
+        theirs.load_state_dict(mine.state_dict())
+    for dropout in (one for part in (auxiliary, model) for one in part.modules() if isinstance(one, nn.Dropout)):
+        dropout.p = 0.0
+    frames = torch.randint(0, 256, (sum(lengths), 3, 64, 64), dtype=torch.uint8)
+    truth = torch.arange(len(lengths)) % NUM_CLASSES
+    backbone.set_training(True)
+    features = backbone.features(frames)
+    main = cross_entropy(_mean_of(model.fc(features), lengths), truth, reduction="sum")
+    loss = main + auxiliary.loss(torch.tensor(lengths), truth, label_smoothing=0.1)
+
+    outputs = model.train()(backbone.network.normalise(frames))
+    own = cross_entropy(_mean_of(outputs.logits, lengths), truth, reduction="sum")
+    first, second = (
+        cross_entropy(_mean_of(logits, lengths), truth, label_smoothing=0.1, reduction="sum")
+        for logits in (outputs.aux_logits1, outputs.aux_logits2)
+    )
+    assert loss.item() == pytest.approx((own + 0.3 * (first + second)).item(), rel=1e-4)
+    assert min(first.item(), second.item()) > 0.1
+
+
+def _mean_of(logits: Tensor, lengths: list[int]) -> Tensor:
+    return torch.stack([one.mean(dim=0) for one in torch.split(logits, lengths)])
+
+
+def test_a_step_of_googlenet_adds_the_auxiliary_losses_and_all_of_it_learns() -> None:
+    stream = random_stream("googlenet", 64)
+    losses, clips = [], noise_clips(stream)
+    for has_auxiliary in (True, False):
+        fit, backbone = make_fit(stream, SCRATCH)
+        auxiliary, progress = fit._auxiliary, FitProgress()
+        assert auxiliary is not None
+        for dropout in (one for one in auxiliary.modules() if isinstance(one, nn.Dropout)):
+            dropout.p = 0.0
+        if not has_auxiliary:
+            fit._auxiliary = None
+        fit._step(clips, range(len(clips)), progress)
+        losses.append(progress.loss)
+        if has_auxiliary:
+            assert all(one.grad is not None and bool(one.grad.any()) for one in auxiliary.parameters())
+            beside = auxiliary_of(backbone.network, "googlenet", num_classes=NUM_CLASSES, seed=0)
+            assert beside is not None
+    assert losses[0] > 1.2 * losses[1]
+
+
+def test_other_networks_have_no_auxiliary_classifiers() -> None:
+    assert auxiliary_of(nn.Linear(1, 1), "resnet18", num_classes=2, seed=0) is None
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dark and bright clips, a store of a network with random weights, and a run."""
+    folder, random = tmp_path_factory.mktemp("drawn"), np.random.default_rng(0)
+    lines = ["video,label,split,group"]
+    for number in range(16):
+        label, split = ("dark", "bright")[number % 2], ("train", "train", "val", "test")[number // 2 % 4]
+        low = 20 + 130 * (number % 2)
+        frames = [random.integers(low, low + 60, (48, 48, 3), dtype=np.uint8) for _ in range(3)]
+        write_frames(folder / "videos" / f"{number}.mp4", frames)
+        lines.append(f"{number}.mp4,{label},{split},g{number}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def random_run(drawn: Path) -> Path:
+    return train_on(drawn, "resnet18")
+
+
+def train_on(drawn: Path, backbone: str) -> Path:
+    options = ("--backbone", backbone, "--weights", "random", "--input-size", 32, "--num-frames", 2, "--workers", 1)
+    features = drawn / f"{backbone}_features"
+    extracted = run("extract", drawn / "videos", "-o", features, *options, "--device", "cpu", "--engine", "torch")
+    assert extracted.exit_code == 0, extracted.output
+    trained = run(
+        "train", features, "-o", drawn / backbone, "--labels", drawn / "labels.csv", "--head", "mean", "--device", "cpu"
+    )
+    assert trained.exit_code == 0, trained.output
+    return drawn / backbone
+
+
+FROM_SCRATCH = (
+    *("--unfreeze", "all", "--batch-norm", "train", "--lr", "1e-3", "--lr-decay", 1, "--epochs", 2),
+    *("--frames-per-segment", 1, "--device", "cpu", "--workers", 1),
+)
+
+
+def finetune(drawn: Path, old: Path, new: Path, *options: object) -> Run:
+    result = run("finetune", old, drawn / "videos", "-o", new, *options)
+    assert result.exit_code == 0, result.output
+    assert "--unfreeze all --batch-norm train" not in result.stderr
+    return Run.open(new)
+
+
+@pytest.mark.slow
+def test_the_weights_of_a_googlenet_from_scratch_have_no_auxiliary_classifiers(drawn: Path, tmp_path: Path) -> None:
+    old = train_on(drawn, "googlenet")
+    seen = []
+    for folder in (tmp_path / "a", tmp_path / "b"):  # one of the two backbones is kept: make it the trained one
+        found = finetune(drawn, old, folder, *FROM_SCRATCH, "--epochs", 6 if folder.name == "a" else 12)
+        seen.append(found.metrics["fine_tuning"]["kept"])
+        if seen[-1] == "fine-tuned":
+            break
+    assert seen[-1] == "fine-tuned"
+    with safe_open(folder / "backbone.safetensors", "pt") as opened:
+        names = list(opened.keys())
+    assert "inception5b.branch1.conv.weight" in names
+    assert not [name for name in names if "aux" in name]
+    predicted = run("predict", folder, drawn / "videos" / "0.mp4", "--device", "cpu", "--workers", 1)
+    assert predicted.exit_code == 0, predicted.output
+
+
+def test_a_run_with_random_weights_is_warned_of_frozen_stages(drawn: Path, random_run: Path, tmp_path: Path) -> None:
+    quick = ("--epochs", 1, "--frames-per-segment", 1, "--device", "cpu", "--workers", 1)
+    result = run("finetune", random_run, drawn / "videos", "-o", tmp_path / "new", *quick)
+    assert result.exit_code == 0, result.output
+    assert "resnet18 has random weights, and nothing of it has learned yet: train all of it with --unfreeze all" in (
+        result.stderr
+    )
+
+
+# Deformable convolution
+
+
+def test_deformable_layers_begin_as_plain_ones_and_learn_with_their_stage(tmp_path: Path) -> None:
+    stream, config = random_stream("resnet18", 64), replace(SCRATCH, unfreeze="layer3", deformable="layer3,layer4")
+    plain = TunedBackbone(stream, replace(config, deformable=None))
+    fit, backbone = make_fit(stream, replace(config, epochs=5, patience=5))
+    layers = [one for one in backbone.network.modules() if isinstance(one, DeformableConv2d)]
+    clips = noise_clips(stream)
+    frames = clips.open(0).pictures
+    torch.testing.assert_close(backbone.extract(frames), plain.extract(frames), rtol=1e-5, atol=1e-5)
+    assert len(layers) == 8
+    progress = fit.run(clips, clips, CheckpointFile(tmp_path / "c.safetensors", {}, seconds=1e9, resume=False))
+    assert progress.history[-1].train_loss < progress.history[0].train_loss
+    for layer in layers:
+        assert all(float(one.detach().abs().max()) > 1e-4 for one in layer.offsets.parameters())
+    backbone.save(tmp_path / "tuned.safetensors")
+    loaded = load_backbone(
+        stream.spec, weights=find_weights(stream.spec, str(tmp_path / "tuned.safetensors")), device="cpu"
+    )
+    torch.testing.assert_close(loaded(frames), backbone.extract(frames), rtol=1e-5, atol=1e-5)
+    again = Stream.of(
+        ExtractConfig(backbone="resnet18", weights=str(tmp_path / "tuned.safetensors"), input_size=64, num_frames=2)
+    )
+    deeper = TunedBackbone(again, replace(config, unfreeze="layer4", deformable="layer4"))
+    torch.testing.assert_close(deeper.extract(frames), loaded(frames), rtol=1e-5, atol=1e-5)
+
+
+def test_a_deformable_stage_that_is_not_trained_is_refused() -> None:
+    message = (
+        r"--deformable layer3,layer4: layer3\.0\.conv1 is in a stage that is not trained.*--unfreeze layer3 trains"
+    )
+    with pytest.raises(UsageError, match=message):
+        TunedBackbone(random_stream("resnet18"), FinetuneConfig(deformable="layer3,layer4", device="cpu"))
+
+
+def test_a_run_with_deformable_layers_predicts_and_is_explained(drawn: Path, random_run: Path, tmp_path: Path) -> None:
+    options = (*FROM_SCRATCH, "--deformable", "layer4", "--epochs", 8)
+    found = finetune(drawn, random_run, tmp_path / "new", *options)
+    assert found.metrics["fine_tuning"]["settings"]["deformable"] == "layer4"
+    assert found.metrics["fine_tuning"]["kept"] == "fine-tuned"
+    predicted = run("predict", tmp_path / "new", drawn / "videos" / "0.mp4", "--device", "cpu", "--workers", 1)
+    assert predicted.exit_code == 0, predicted.output
+    weights = ("--weights", tmp_path / "new" / "backbone.safetensors", "--input-size", 32, "--device", "cpu")
+    shown = run(
+        *("explain", "backbone", "resnet18", drawn / "videos" / "0.mp4", "-o", tmp_path / "seen"),
+        *("--no-filters", "--stage", "layer4", *weights),
+    )
+    assert shown.exit_code == 0, shown.output
+    assert len(list((tmp_path / "seen" / "offsets").iterdir())) == 4
