@@ -119,6 +119,11 @@ def _fetch(spec: BackboneSpec) -> Path:
             f"{spec.name}: there is no {rest}; save the model with transformers' save_pretrained in one file of "
             "safetensors, or give a file with --weights FILE"
         )
+    if not spec.weights and spec.library == "vidpipe":
+        raise WeightsError(
+            f"{spec.name} has no default weights: give a file of facenet-pytorch's, such as "
+            "20180402-114759-vggface2.pt, with --weights FILE; docs/faces.md says where it is from"
+        )
     if not spec.weights:
         raise WeightsError(f"{spec.name}: its library publishes no weights for it; give a file with --weights FILE")
     try:
