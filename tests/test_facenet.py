@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from tests.commands import run
-from tests.faces import weights_by_name
+from tests.faces import write_facenet
 from vidpipe.backbones.frozen import FrozenNetwork
-from vidpipe.backbones.image import build_network, load_backbone
+from vidpipe.backbones.image import load_backbone
 from vidpipe.backbones.table import find_backbone
 from vidpipe.backbones.weights import find_weights
 from vidpipe.errors import WeightsError
@@ -35,11 +35,7 @@ def loaded(path: Path) -> FrozenNetwork:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file as facenet-pytorch publishes them: the state dict with the classifier of 8,631 people."""
-    path = tmp_path_factory.mktemp("weights") / "20180402-114759-vggface2.pt"
-    tensors = weights_by_name(build_network(SPEC))
-    torch.save({**tensors, "logits.weight": torch.zeros(8631, 512), "logits.bias": torch.zeros(8631)}, path)
-    return path
+    return write_facenet(tmp_path_factory.mktemp("weights") / "20180402-114759-vggface2.pt")
 
 
 def test_the_vectors_are_those_of_facenet_pytorch(weights: Path) -> None:

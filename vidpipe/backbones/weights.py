@@ -1,5 +1,6 @@
 """Where a backbone's weights come from: a cache or a download, a package, a file. Nothing is ever unpickled."""
 
+import io
 import logging
 import os
 import pickle
@@ -156,11 +157,12 @@ def _where_to_put(spec: BackboneSpec) -> str:
     return f"put it in the hub's cache (run {command} there, and copy the folder {folder} to {hub_cache()})"
 
 
-def load_tensors(path: Path) -> Mapping[str, "Tensor"]:
+def load_tensors(path: Path, content: bytes | None = None) -> Mapping[str, "Tensor"]:
     """Read a state dict from a .safetensors file, or from a .pth or .pt file of plain tensors.
 
     Args:
         path: the file.
+        content: of a .pth or .pt file, where it was read already.
 
     Returns:
         The tensors, by name.
@@ -176,7 +178,9 @@ def load_tensors(path: Path) -> Mapping[str, "Tensor"]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         with warnings.catch_warnings(action="ignore"):  # about pickles that it then refuses
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            tensors = torch.load(
+                path if content is None else io.BytesIO(content), map_location="cpu", weights_only=True
+            )
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: holds more than plain tensors, which vidpipe does not unpickle") from error
     except Exception as error:  # damaged bytes make torch raise anything: AssertionError, IndexError, …
