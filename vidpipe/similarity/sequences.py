@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidpipe.errors import StoreError
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence
 from vidpipe.similarity.alignment import Changes, chance
@@ -61,10 +62,13 @@ class TimedFeatures:
 
 @dataclass(frozen=True)
 class SequenceIndex:
-    """The sequences of N videos, cut into P pieces."""
+    """The sequences of N videos, or of N people of videos, cut into P pieces."""
 
     store: FeatureStore
     ids: tuple[str, ...]
+    """The video of each sequence."""
+    people: tuple[int, ...]
+    """The person of each sequence; 0 for a whole video."""
     pts_seconds: tuple[NDArray[np.float64], ...]
     """For each video, (T,)."""
     first_rows: tuple[NDArray[np.int64] | None, ...]
@@ -128,7 +132,10 @@ class SequenceIndex:
 
 def timed_features(sequence: FeatureSequence) -> TimedFeatures:
     """Return a stored sequence with one row for each picture, that of the whole picture."""
-    rows = _first_rows(sequence)
+    return _timed(sequence, _first_rows(sequence))
+
+
+def _timed(sequence: FeatureSequence, rows: NDArray[np.int64] | None) -> TimedFeatures:
     features = sequence.features if rows is None else sequence.features[rows]
     times = sequence.pts_seconds if rows is None else sequence.pts_seconds[rows]
     return TimedFeatures(np.asarray(features, np.float32), times)
@@ -143,6 +150,7 @@ def read_index(
     store: FeatureStore,
     video_ids: Sequence[str] | None = None,
     *,
+    by_person: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SequenceIndex:
     """Read the sequences of a store once, and keep their times and the mean vectors of their pieces.
@@ -150,45 +158,52 @@ def read_index(
     Args:
         store: the features.
         video_ids: which videos; None for all. A video without rows is left out.
+        by_person: make a sequence of each person, and none of a video in which nobody was found.
         on_progress: called with the numbers of videos that are read and to read.
 
     Returns:
         The index. Of 100,000 videos of one piece each and D = 1280 it takes about 0.7 GB.
 
     Raises:
-        StoreError: a feature is not finite, or too large to compute with.
+        StoreError: a feature is not finite, or too large to compute with; or nobody was found in any video.
     """
     wanted = [video_id for video_id in (store.ids if video_ids is None else video_ids) if store.length(video_id)]
-    times: dict[str, NDArray[np.float64]] = {}
-    first_rows: dict[str, NDArray[np.int64] | None] = {}
-    means: dict[str, NDArray[np.float32]] = {}
+    times: dict[tuple[str, int], NDArray[np.float64]] = {}
+    first_rows: dict[tuple[str, int], NDArray[np.int64] | None] = {}
+    means: dict[tuple[str, int], NDArray[np.float32]] = {}
     total, num_rows = np.float64(0), 0
     fit = WhiteningFit()
     stride = max(1, len(wanted) // MAX_FITTED)
     for done, sequence in enumerate(store.sequences(wanted), 1):
-        timed = timed_features(sequence)
-        first_rows[sequence.video_id], times[sequence.video_id] = _first_rows(sequence), timed.pts_seconds
-        its_means = [timed.features[start : start + PIECE_ROWS].mean(axis=0) for start in pieces_of(len(timed))]
-        means[sequence.video_id] = np.stack(its_means)
-        if done % stride == 0 or len(wanted) < MAX_FITTED:
-            fit.add(np.diff(timed.features, axis=0))
-        total, num_rows = total + timed.features.sum(axis=0, dtype=np.float64), num_rows + len(timed)
+        for person, its_rows in _rows_of_people(sequence).items() if by_person else [(0, _first_rows(sequence))]:
+            timed, place = _timed(sequence, its_rows), (sequence.video_id, person)
+            first_rows[place], times[place] = its_rows, timed.pts_seconds
+            its_means = [timed.features[start : start + PIECE_ROWS].mean(axis=0) for start in pieces_of(len(timed))]
+            means[place] = np.stack(its_means)
+            if done % stride == 0 or len(wanted) < MAX_FITTED:
+                fit.add(np.diff(timed.features, axis=0))
+            total, num_rows = total + timed.features.sum(axis=0, dtype=np.float64), num_rows + len(timed)
         if done % VIDEOS_AT_ONCE == 0 or done == len(wanted):
             on_progress(done, len(wanted))
-    starts = [np.array(pieces_of(len(times[video_id]))) for video_id in wanted]
+    places = sorted(times, key=_place_in(wanted))
+    if by_person and not places:
+        raise StoreError(f"{store.path}: nobody was found in any of its videos, so there is nobody to compare")
+    starts = [np.array(pieces_of(len(times[place]))) for place in places]
+    ids = [video_id for video_id, _ in places]
     if not np.isfinite(total).all():
         store.features(wanted)  # names the video
     centre = np.asarray(total / max(num_rows, 1), np.float32)
-    vectors = np.concatenate([means.pop(video_id) for video_id in wanted])
+    vectors = np.concatenate([means.pop(place) for place in places])
     vectors -= centre
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return SequenceIndex(
         store,
-        tuple(wanted),
-        tuple(times[video_id] for video_id in wanted),
-        tuple(first_rows[video_id] for video_id in wanted),
-        tuple(store.features(wanted, check=False)),
-        np.repeat(np.arange(len(wanted)), [len(of_video) for of_video in starts]),
+        tuple(ids),
+        tuple(person for _, person in places),
+        tuple(times[place] for place in places),
+        tuple(first_rows[place] for place in places),
+        tuple(store.features(ids, check=False)),
+        np.repeat(np.arange(len(places)), [len(of_sequence) for of_sequence in starts]),
         np.concatenate(starts),
         vectors,
         centre,
@@ -200,6 +215,17 @@ def _first_rows(sequence: FeatureSequence) -> NDArray[np.int64] | None:
     """The first row of each picture, where pictures have several rows: that of the whole picture."""
     is_first = np.diff(sequence.rows.frame_index, prepend=-1) > 0
     return None if is_first.all() else np.flatnonzero(is_first)
+
+
+def _rows_of_people(sequence: FeatureSequence) -> dict[int, NDArray[np.int64]]:
+    """The rows of each person, by number; none where nobody was found."""
+    return {number: np.flatnonzero(sequence.rows.track == number) for number in sequence.rows.track_numbers}
+
+
+def _place_in(video_ids: Sequence[str]) -> Callable[[tuple[str, int]], tuple[int, int]]:
+    """A key that sorts people by the order of their videos, then by number."""
+    order = {video_id: number for number, video_id in enumerate(video_ids)}
+    return lambda place: (order[place[0]], place[1])
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
