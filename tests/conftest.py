@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.faces import facenet_pytorch, facenet_wheel
 from tests.fixtures import half_tested, made
 
-__all__ = ["half_tested", "made"]
+__all__ = ["facenet_pytorch", "facenet_wheel", "half_tested", "made"]
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 LONG = (

@@ -204,6 +204,7 @@ def test_auto_is_the_pooling_that_the_weights_were_trained_for(name: str) -> Non
     pooling = find_backbone(name).resolve_pool("auto")
     trained_for = {
         "lenet": "none",
+        "facenet": "none",
         "flow": "none",
         "pose": "none",
         "vit": "token",

@@ -30,7 +30,7 @@ from vidpipe.errors import UsageError
 IMAGE_MODELS = [name for name, spec in BACKBONES.items() if spec.family == "image"]
 QUICK = ("lenet5", "resnet18", "mobilenet_v3_small", "efficientnet_lite0", "vit_tiny")
 """One of each kind; the others are marked slow."""
-FADING = ("inception_resnet_v2", "dinov2", "dinov3")
+FADING = ("inception_resnet_v2", "dinov2", "dinov3", "facenet")
 """With random weights as they are drawn these tell no picture from another."""
 MAX_EXPORTED = 30_000_000
 """Parameters of the largest backbone that is exported to ONNX here."""
@@ -67,8 +67,11 @@ def pixels(spec: BackboneSpec, frames: Tensor) -> Tensor:
     return normalised
 
 
-def the_librarys_own(spec: BackboneSpec) -> nn.Module:
+def the_librarys_own(spec: BackboneSpec, request: pytest.FixtureRequest) -> nn.Module:
     """The whole network as a user of the library builds it."""
+    if spec.name == "facenet":
+        network: nn.Module = request.getfixturevalue("facenet_pytorch").InceptionResnetV1().eval()
+        return network
     if spec.library == "vidpipe":
         return DigitClassifier().eval()
     if spec.library == "timm":
@@ -94,6 +97,9 @@ def enliven(model: nn.Module, side: int) -> None:
 
 def the_librarys_feature(spec: BackboneSpec, model: Any, inputs: Tensor) -> Tensor:
     """(N, 3, H, W) normalised -> (N, D), what the library's own classifier is given."""
+    if spec.name == "facenet":  # without its classifier, it gives its vectors
+        vectors: Tensor = model(inputs)
+        return vectors
     if spec.library == "timm":
         return timms_feature(spec, model, inputs)
     seen: list[Tensor] = []
@@ -121,7 +127,7 @@ def timms_feature(spec: BackboneSpec, model: Any, inputs: Tensor) -> Tensor:
 def entry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entry]:
     spec = BACKBONES[request.param]
     torch.manual_seed(1)
-    library = the_librarys_own(spec)
+    library = the_librarys_own(spec, request)
     if spec.name.startswith(FADING):
         enliven(library, spec.input_size)
     path = tmp_path_factory.mktemp("weights") / "whole.safetensors"
@@ -177,7 +183,7 @@ def test_the_feature_map_pools_to_the_feature(entry: Entry) -> None:
 
 def test_weights_without_the_classifier_give_the_same_features(entry: Entry, tmp_path: Path) -> None:
     tensors = safetensors.torch.load_file(entry.path)
-    ends = ("fc.", "classifier.", "head.", "output.", "last_linear.")
+    ends = ("fc.", "classifier.", "head.", "output.", *(() if entry.spec.name == "facenet" else ("last_linear.",)))
     kept = {f"module.{name}": tensor for name, tensor in tensors.items() if not name.startswith(ends)}
     torch.save({"state_dict": kept}, tmp_path / "kept.pth")
     del tensors

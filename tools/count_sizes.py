@@ -15,7 +15,7 @@ def main() -> None:
     with SIZES.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(("name", "parameters", "gmacs"))
-        for spec in (one for one in BACKBONES.values() if one.kind != "motion"):
+        for spec in (one for one in BACKBONES.values() if one.has_weights):
             size = count_backbone(spec)
             writer.writerow((spec.name, size.num_parameters, f"{size.gmacs:.4f}"))
 

@@ -322,18 +322,19 @@ class ExtractConfig(_Checked):
         "whole",
         "What the backbone sees of each frame. people: a box around all people of the video. tracks: a box around each "
         "person, who has a feature sequence of their own. mask: people alone; all else is painted over. background: "
-        "all but people, who are painted over.",
-        choices=("whole", "people", "tracks", "mask", "background"),
+        "all but people, who are painted over. faces: a box around each face, by person as for tracks.",
+        choices=("whole", "people", "tracks", "mask", "background", "faces"),
     )
     detector: str | None = _setting(
         None,
         "Detector of people (--regions, --backbone pose), a name that `vidpipe backbones --kind detector` lists. "
-        "[default: fasterrcnn_mobilenet for people and tracks, deeplab_mobilenet for mask and background, keypointrcnn "
-        "for pose]",
+        "[default: fasterrcnn_mobilenet for people and tracks, deeplab_mobilenet for mask and background, mtcnn for "
+        "faces, keypointrcnn for pose]",
     )
     detector_weights: str = _setting(
         "default",
-        "Weights of the detector: `default`, `random` (for tests), or a .pth, .pt, .safetensors or .onnx file.",
+        "Weights of the detector: `default`, `random` (for tests), or a .pth, .pt, .safetensors or .onnx file; for "
+        "mtcnn a folder with its three files, or facenet-pytorch's wheel.",
     )
     refine: str = _setting(
         "none",
@@ -426,9 +427,11 @@ class ExtractConfig(_Checked):
         has_pose = "pose" in str(values.get("backbone", "")).split(",")
         if values.get("detector") is not None and values.get("regions", "whole") == "whole" and not has_pose:
             raise UsageError(
-                "--detector goes with --regions people, tracks, mask or background, or with --backbone pose; give one "
-                "of them"
+                "--detector goes with --regions people, tracks, faces, mask or background, or with --backbone pose; "
+                "give one of them"
             )
+        if "facenet" in str(values.get("backbone", "")).split(",") and values.get("regions", "faces") != "faces":
+            raise UsageError("--backbone facenet sees faces alone, and not whole pictures; add --regions faces")
         if values.get("refine", "none") != "none" and values.get("regions", "whole") not in ("mask", "background"):
             raise UsageError("--refine goes with --regions mask or background; give one of them")
         if values.get("pose_size", DEFAULT_POSE_SIZE) != DEFAULT_POSE_SIZE and not has_pose:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vidpipe.backbones.cells import area_weights, max_of_cells
 from vidpipe.backbones.clip import freeze_clip
 from vidpipe.backbones.frozen import FrozenNetwork
+from vidpipe.backbones.inception_resnet import InceptionResnetV1
 from vidpipe.backbones.lenet import LeNet5
 from vidpipe.backbones.spec import EXTERNAL_LIBRARIES, BackboneSpec
 from vidpipe.backbones.weights import WeightsFile, find_weights, load_tensors
@@ -37,11 +38,14 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-NOT_USED = ("fc.", "classifier.", "AuxLogits.", "aux1.", "aux2.", "head.", "heads.", "output.")
+NOT_USED = ("fc.", "classifier.", "AuxLogits.", "aux1.", "aux2.", "head.", "heads.", "output.", "logits.")
 """Parts of a published checkpoint that the features do not need: classifiers and auxiliary outputs."""
 
 MAX_NAMED = 8
 """Tensors that a message about weights names."""
+
+OWN_NETWORKS: Mapping[str, type[nn.Module]] = {"LeNet5": LeNet5, "InceptionResnetV1": InceptionResnetV1}
+"""The networks that vidpipe builds itself."""
 
 BUILT_FOR_WEIGHTS = {
     "inception_v3": {"transform_input": True, "init_weights": False},
@@ -372,7 +376,7 @@ def build_network(spec: BackboneSpec) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if spec.library == "vidpipe":
-            return LeNet5()
+            return OWN_NETWORKS[spec.builder]()
         if spec.library == "timm":
             import timm  # here, because it takes a second, and stored features need none
 

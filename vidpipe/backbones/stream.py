@@ -12,7 +12,7 @@ from vidpipe.backbones.table import find_backbone
 from vidpipe.backbones.weights import WeightsFile, find_fine_tuned, find_weights
 from vidpipe.config import Decoding, ExtractConfig, Sampling
 from vidpipe.errors import RunError, UsageError
-from vidpipe.features.key import FeatureKey
+from vidpipe.features.key import KINDS_OF_BOXES, FeatureKey
 from vidpipe.records import Window
 
 __all__ = ["WEIGHTS_NOT_READ", "Described", "Stream", "at_input_size", "resolve_decoding", "resolve_streams"]
@@ -72,7 +72,7 @@ class Stream:
         spec = _seen_whole(spec, whole=config.crop == "whole")
         spec = _at_stride(spec, config.window_stride)
         pooling = spec.resolve_pool(config.pool) if spec.has_weights else "none"  # before a download
-        if config.grid > 1 and spec.window is None and regions is not None and regions["kind"] in ("people", "tracks"):
+        if config.grid > 1 and spec.window is None and regions is not None and regions["kind"] in KINDS_OF_BOXES:
             raise UsageError(
                 f"--grid {config.grid} divides whole pictures; leave it out, or --regions {regions['kind']}"
             )

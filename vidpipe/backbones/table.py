@@ -18,6 +18,8 @@ HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 KINETICS = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 GREY = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+FACES = (0.5, 0.5, 0.5), (128 / 255, 128 / 255, 128 / 255)
+"""facenet-pytorch's: (x - 127.5) / 128."""
 INK = (0.0784, 0.0784, 0.0784), (0.7843, 0.7843, 0.7843)
 """For LeNet-5: black becomes -0.1 and white 1.175 (LeCun et al. 1998, II.B)."""
 
@@ -345,6 +347,17 @@ BACKBONES: Mapping[str, BackboneSpec] = {
         _swin3d("swin3d_b",     1024, "swin3d_b_1k-24f7c7c6.pth",  79.427),
         _swin3d("swin3d_b_22k", 1024, "swin3d_b_22k-7c6ae6fa.pth", 81.643,
                 builder="swin3d_b", trained_on="ImageNet-22k, then Kinetics-400"),
+        BackboneSpec(
+            name="facenet",
+            dim=512,
+            preprocessing=Preprocessing((160, 160), 160, "bilinear", *FACES),
+            library="vidpipe",
+            builder="InceptionResnetV1",
+            feature_map="",
+            weights="",
+            weights_licence="the file's own",
+            kind="layer",
+        ),
         BackboneSpec(
             name="flow",
             dim=243,

@@ -1,5 +1,6 @@
 """Where a backbone's weights come from: a cache or a download, a package, a file. Nothing is ever unpickled."""
 
+import io
 import logging
 import os
 import pickle
@@ -146,6 +147,11 @@ def _fetch(spec: BackboneSpec) -> Path:
             f"{spec.name}: there is no {rest}; save the model with transformers' save_pretrained in one file of "
             "safetensors, or give a file with --weights FILE"
         )
+    if not spec.weights and spec.library == "vidpipe":
+        raise WeightsError(
+            f"{spec.name} has no default weights: give a file of facenet-pytorch's, such as "
+            "20180402-114759-vggface2.pt, with --weights FILE; docs/faces.md says where it is from"
+        )
     if not spec.weights:
         raise WeightsError(f"{spec.name}: its library publishes no weights for it; give a file with --weights FILE")
     try:
@@ -178,11 +184,12 @@ def _where_to_put(spec: BackboneSpec) -> str:
     return f"put it in the hub's cache (run {command} there, and copy the folder {folder} to {hub_cache()})"
 
 
-def load_tensors(path: Path) -> Mapping[str, "Tensor"]:
+def load_tensors(path: Path, content: bytes | None = None) -> Mapping[str, "Tensor"]:
     """Read a state dict from a .safetensors file, or from a .pth or .pt file of plain tensors.
 
     Args:
         path: the file.
+        content: of a .pth or .pt file, where it was read already.
 
     Returns:
         The tensors, by name.
@@ -198,7 +205,9 @@ def load_tensors(path: Path) -> Mapping[str, "Tensor"]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         with warnings.catch_warnings(action="ignore"):  # about pickles that it then refuses
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            tensors = torch.load(
+                path if content is None else io.BytesIO(content), map_location="cpu", weights_only=True
+            )
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: holds more than plain tensors, which vidpipe does not unpickle") from error
     except Exception as error:  # damaged bytes make torch raise anything: AssertionError, IndexError, …

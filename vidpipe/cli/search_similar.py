@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["similar"]
 
 COLUMNS = ("rank", "video", "score", "stretch of the query", "stretch of the video", "")
+PERSON = "person"
+"""The column after the video, where rows are of single people."""
 
 
 @vidpipe_command(name="similar", short_help="Find the videos of a store that are most like a video.")
@@ -50,7 +52,7 @@ def similar(
     """Find the videos of a store that are most like a video, and the stretch in which both are most alike.
 
     VIDEO is a video file, or the id of a video in the store. Features of a file are computed with the store's settings
-    and are not stored.
+    and are not stored. In a store of tracks or faces, each person of VIDEO is compared with each person of the videos.
 
     \b
     vidpipe search similar features new_video.mp4
@@ -93,8 +95,16 @@ def _print(result: "SimilarResult", format_: str) -> None:
     if result.error is not None:
         click.echo(printable(f"failed: {result.query}: {result.error}"), err=True)
         return
-    click.echo(printable(f"like {result.query}:"))
-    show_table(COLUMNS, map(_row, result.videos))
+    if result.person is None:
+        click.echo(printable(f"like {result.query}:"))
+        show_table(COLUMNS, map(_row, result.videos))
+    else:
+        click.echo(printable(f"like {result.query}, person {result.person}:"))
+        rows = [
+            (*row[:2], str(one.person), *row[2:])
+            for one, row in zip(result.videos, map(_row, result.videos), strict=True)
+        ]
+        show_table((*COLUMNS[:2], PERSON, *COLUMNS[2:]), rows)
 
 
 def _row(found: "SimilarVideo") -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidpipe.errors import UsageError
-from vidpipe.features.key import FeatureKey
+from vidpipe.features.key import KINDS_BY_PERSON, FeatureKey
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence
 
@@ -23,7 +23,7 @@ __all__ = ["PersonRows", "check_same_tracks", "common_people", "has_tracks", "pe
 
 def has_tracks(key: FeatureKey) -> bool:
     """Return whether the rows of features are of single people."""
-    return key.regions is not None and key.regions.get("kind") == "tracks"
+    return key.regions is not None and key.regions.get("kind") in KINDS_BY_PERSON
 
 
 def check_same_tracks(stores: Mapping[str, FeatureStore]) -> None:

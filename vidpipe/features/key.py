@@ -9,9 +9,14 @@ from typing import Any, Self
 from vidpipe.config import Decoding, Sampling
 from vidpipe.records import Preprocessing, Window
 
-__all__ = ["FeatureKey"]
+__all__ = ["KINDS_BY_PERSON", "KINDS_OF_BOXES", "FeatureKey"]
 
 logger = logging.getLogger(__name__)
+
+KINDS_BY_PERSON = ("tracks", "faces")
+"""The kinds of regions whose rows are of single people."""
+KINDS_OF_BOXES = ("people", *KINDS_BY_PERSON)
+"""The kinds of regions that rows hold. Masks are not stored."""
 
 _DEFAULTS = {"precision": "full", "window": None, "grid": 1, "parameters": None, "regions": None, "decoding": None}
 """Settings that stores made before they existed do not name."""

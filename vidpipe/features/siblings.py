@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidpipe.errors import ShardError, StoreError
+from vidpipe.features.key import KINDS_OF_BOXES
 from vidpipe.features.store import FeatureStore
 from vidpipe.features.streams import store_folders
 from vidpipe.records import Rows, VideoFile
 
-__all__ = ["KNOWN_KINDS", "Sibling", "find_known", "find_siblings"]
+__all__ = ["Sibling", "find_known", "find_siblings"]
 
 logger = logging.getLogger(__name__)
-
-KNOWN_KINDS = ("people", "tracks")
-"""The kinds of regions that rows have. Masks are not stored."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def find_siblings(store: FeatureStore) -> tuple[Sibling, ...]:
         the store has no regions that rows hold.
     """
     key = store.key
-    if key.regions is None or key.regions.get("kind") not in KNOWN_KINDS:
+    if key.regions is None or key.regions.get("kind") not in KINDS_OF_BOXES:
         return ()
     found = []
     for folder in _folders_beside(store):

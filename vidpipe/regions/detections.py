@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COCO_IDS", "NUM_KEY_POINTS", "PERSON", "Detections"]
+__all__ = ["COCO_IDS", "FACE", "NUM_KEY_POINTS", "PERSON", "Detections"]
 
 PERSON = 1
 """The class of people; classes are COCO's category ids, 1 to 90."""
+FACE = 91
+"""The class of faces, which COCO does not have."""
 COCO_IDS = tuple(number for number in range(1, 91) if number not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 """The category ids of COCO's 80 classes, in order; ten ids from 1 to 90 have no objects."""
 NUM_KEY_POINTS = 17
@@ -32,7 +34,7 @@ class Detections:
     scores: NDArray[np.float32]
     """(K,) 0 to 1."""
     classes: NDArray[np.int64]
-    """(K,) COCO's category ids."""
+    """(K,) COCO's category ids, or `FACE`."""
     key_points: NDArray[np.float32] | None = None
     """(K, 17, 3) x and y in pixels, and the score that the detector gives; None where it finds no key points."""
     masks: NDArray[np.float32] | None = None

@@ -5,12 +5,14 @@ video, detection is as parallel as decoding, and every stream sees the same regi
 
 people       plan ─── a few frames ──► detector ──► one box a video ──► a region of each row ──► decode and crop
 tracks       plan ─── 8 frames a second ──► detector ──► linked ──► a region of each row and person ──► decode and crop
+faces        the same, with the faces of people
 mask         plan ─── decode ──► each frame ──► detector ──► pixels that are hidden ──► paint over, resize and crop
 background   the same, with the other pixels; `--refine crf` first fits the masks to the edges of the frame
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -22,12 +24,14 @@ from vidpipe.config import ExtractConfig
 from vidpipe.errors import RunError, UsageError
 from vidpipe.records import FramePlan
 from vidpipe.regions.detections import Detections
+from vidpipe.regions.faces import FACE_SETTINGS, HEAD_SETTINGS, face_regions_at, faces_of, link_faces
 from vidpipe.regions.linking import Track, detection_grid, link_people, select_people
 from vidpipe.regions.loadable import LoadableDetector
 from vidpipe.regions.masks import MASK_THRESHOLD, people_probability
 from vidpipe.regions.people import people_region
+from vidpipe.regions.spec import DetectorSpec
 from vidpipe.regions.table import DETECTORS, find_detector
-from vidpipe.regions.tracks import TRACK_SETTINGS, plan_people
+from vidpipe.regions.tracks import TRACK_SETTINGS, plan_people, regions_at
 from vidpipe.regions.weights import find_detector_weights
 from vidpipe.video.reader import VideoReader
 from vidpipe.video.sampling import uniform_indices
@@ -39,6 +43,7 @@ __all__ = ["RegionFinder"]
 _DEFAULT_DETECTORS = {
     "people": "fasterrcnn_mobilenet",
     "tracks": "fasterrcnn_mobilenet",
+    "faces": "mtcnn",
     "mask": "deeplab_mobilenet",
     "background": "deeplab_mobilenet",
 }
@@ -53,7 +58,7 @@ class RegionFinder:
     """The settings of `--regions` with the detector, resolved."""
 
     kind: str
-    """`people`, `tracks`, `mask` or `background`."""
+    """`people`, `tracks`, `faces`, `mask` or `background`."""
     detector: LoadableDetector
     refine: str = "none"
     """How masks are refined: `none` or `crf`."""
@@ -76,18 +81,7 @@ class RegionFinder:
         if config.regions == "whole":
             return None
         spec = find_detector(config.detector or _DEFAULT_DETECTORS[config.regions])
-        if config.regions == "tracks" and not spec.tells_people_apart:
-            apart = ", ".join(name for name, one in DETECTORS.items() if one.tells_people_apart)
-            raise UsageError(
-                f"--regions tracks needs a box for each person, and {spec.name} finds one mask of all people; "
-                f"detectors with boxes: {apart}"
-            )
-        if config.regions in ("mask", "background") and not spec.has_masks:
-            with_masks = ", ".join(name for name, one in DETECTORS.items() if one.has_masks)
-            raise UsageError(
-                f"--regions {config.regions} needs masks, and {spec.name} finds {' and '.join(spec.finds)}; detectors "
-                f"with masks: {with_masks}"
-            )
+        _check_finds(spec, config.regions)
         weights = weights or find_detector_weights(spec, config.detector_weights)
         return cls(config.regions, LoadableDetector(spec, weights, config.device), config.refine)
 
@@ -138,6 +132,8 @@ class RegionFinder:
             return common | {"num_frames": _NUM_FRAMES, "margin": _MARGIN}
         if self.kind == "tracks":
             return common | TRACK_SETTINGS
+        if self.kind == "faces":
+            return common | FACE_SETTINGS | (HEAD_SETTINGS if spec.has_key_points else {})
         masks = common | {"threshold": MASK_THRESHOLD}
         return masks | {"crf": _crf_settings()} if self.refine == "crf" else masks
 
@@ -145,9 +141,33 @@ class RegionFinder:
         """Return what a stream needs of each video, seen through the regions."""
         if self.kind == "people":
             return replace(view, planner=_PlanPeople(self.detector))
-        if self.kind == "tracks":
-            return replace(view, planner=_PlanTracks(self.detector))
+        if self.kind in ("tracks", "faces"):
+            return replace(view, planner=_PlanTracks(self.detector, self.kind == "faces"))
         return replace(view, hidden=_Hidden(self.detector, self.kind == "background", self.refine))
+
+
+_NEEDS = {
+    "people": ("people", "people", attrgetter("finds_people")),
+    "tracks": ("a box for each person", "boxes", attrgetter("tells_people_apart")),
+    "faces": ("faces, or key points of heads", "them", attrgetter("finds_faces")),
+}
+"""What a kind of regions needs, at length, in short, and as a property of the detector; the others need masks."""
+
+
+def _check_finds(spec: DetectorSpec, kind: str) -> None:
+    """Check that a detector finds what a kind of regions needs."""
+    needs, short, is_found = _NEEDS.get(kind, ("masks", "masks", attrgetter("has_masks")))
+    if is_found(spec):
+        return
+    finds = " and ".join(spec.finds)
+    if not spec.finds_people:
+        finds = "faces alone"
+    elif kind == "tracks":
+        finds = "one mask of all people"
+    raise UsageError(
+        f"--regions {kind} needs {needs}, and {spec.name} finds {finds}; detectors with {short}: "
+        f"{', '.join(name for name, one in DETECTORS.items() if is_found(one))}"
+    )
 
 
 @dataclass(frozen=True)
@@ -183,34 +203,48 @@ class _PlanTracks:
     """Plans a row for each person and row of the video; it is a `Planner`."""
 
     detector: LoadableDetector
+    of_faces: bool = False
+    """Whether the rows are of people's faces, where these are seen."""
 
     def __call__(self, reader: VideoReader, view: View, find_scenes: FindScenes) -> FramePlan:
         plan = plan_video(reader, view, find_scenes)
-        tracks, grid_seconds = _tracks_of(reader, self.detector)
-        return plan_people(plan, tracks, grid_seconds, (reader.info.width, reader.info.height))
+        tracks, grid_seconds = _tracks_of(reader, self)
+        picture = (reader.info.width, reader.info.height)
+        find_regions = face_regions_at if self.of_faces else regions_at
+        return plan_people(plan, tracks, grid_seconds, picture, find_regions=find_regions)
+
+    def find(self, frame: NDArray[np.uint8]) -> Detections:
+        """(H, W, 3) -> boxes of people or faces, without what needs memory and links nothing"""
+        (found,) = self.detector(frame[None])
+        return faces_of(found, self.detector.spec) if self.of_faces else replace(found, masks=None, key_points=None)
+
+    def link(self, found: list[Detections], pts_seconds: NDArray[np.float64]) -> tuple[Track, ...]:
+        """The people with these boxes."""
+        min_score = self.detector.spec.min_score
+        if self.of_faces:
+            return link_faces(found, pts_seconds, min_score=min_score)
+        return select_people(link_people(found, pts_seconds, min_score=min_score), pts_seconds)
 
 
 _Tracks = tuple[tuple[Track, ...], NDArray[np.float64]]
 """The people of a video, and the times of the grid in which they were looked for."""
-_TRACKS: WeakKeyDictionary[VideoReader, dict[LoadableDetector, _Tracks]] = WeakKeyDictionary()
+_TRACKS: WeakKeyDictionary[VideoReader, dict[_PlanTracks, _Tracks]] = WeakKeyDictionary()
 """Of the video that is open, so that several streams detect once."""
 
 
-def _tracks_of(reader: VideoReader, detector: LoadableDetector) -> _Tracks:
+def _tracks_of(reader: VideoReader, planner: _PlanTracks) -> _Tracks:
     """The people of a video. Detecting them in a frame counts as a chunk of decoding, which `--timeout` limits."""
     known = _TRACKS.setdefault(reader, {})
-    if detector not in known:
+    if planner not in known:
         grid = detection_grid(reader.pts_seconds)
         found: list[Detections] = []
         for block in reader.blocks(grid):
             for frame in block:
-                (one,) = detector(frame[None])
-                found.append(replace(one, masks=None, key_points=None))  # which need memory, and link nothing
+                found.append(planner.find(frame))
                 reader.on_step(STEPS_PER_CHUNK)
         grid_seconds = reader.pts_seconds[grid]
-        tracks = link_people(found, grid_seconds, min_score=detector.spec.min_score)
-        known[detector] = select_people(tracks, grid_seconds), grid_seconds
-    return known[detector]
+        known[planner] = planner.link(found, grid_seconds), grid_seconds
+    return known[planner]
 
 
 @dataclass(frozen=True)

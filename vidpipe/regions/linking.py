@@ -65,8 +65,13 @@ class Track:
     """The place of the first detection in the grid."""
     boxes: NDArray[np.float64]
     """(n, 4) left, top, right and bottom in pixels, for each place of the grid from `first` on; gaps are filled."""
-    num_found: int
-    """Places at which the detector found the person."""
+    is_found: NDArray[np.bool_]
+    """(n,) whether the detector found the person there."""
+
+    @property
+    def num_found(self) -> int:
+        """Places at which the detector found the person."""
+        return int(self.is_found.sum())
 
     @property
     def stop(self) -> int:
@@ -254,4 +259,4 @@ def _as_centre(box: NDArray[np.float64]) -> NDArray[np.float64]:
 def _filled(candidate: _Candidate) -> Track:
     places = np.arange(candidate.places[0], candidate.places[-1] + 1)
     columns: list[NDArray[Any]] = [np.interp(places, candidate.places, one) for one in np.stack(candidate.boxes).T]
-    return Track(candidate.places[0], np.stack(columns, axis=1), len(candidate.places))
+    return Track(candidate.places[0], np.stack(columns, axis=1), np.isin(places, candidate.places))

@@ -51,6 +51,10 @@ def load_detector(
     from vidpipe.backbones.image import choose_device
     from vidpipe.regions.segmenter import load_segmenter, settings_of
 
+    if spec.name == "mtcnn":
+        from vidpipe.regions.networks.mtcnn_detector import load_mtcnn
+
+        return load_mtcnn(weights, choose_device(device))
     if spec.name == "yolov3":
         from vidpipe.regions.networks.yolov3_detector import load_yolov3
 

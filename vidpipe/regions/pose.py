@@ -114,7 +114,7 @@ class _KeyPoints:
     detect: LoadableDetector
 
     def read(self, found: Detections, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return pose_row(found, has_logits=self.detect.spec.library == "torchvision")
+        return pose_row(found, has_logits=self.detect.spec.has_logits)
 
 
 def pose_row(found: Detections, *, has_logits: bool = False) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ class DetectorSpec:
     """The URL of the default weights; empty where they are a file that the user gives."""
     weights_licence: str
     classes: str
-    """The objects that it finds: `COCO` (80 classes) or `person`."""
+    """The objects that it finds: `COCO` (80 classes), `person` or `face`."""
     score: float | None = None
     """Mean average precision of boxes, or mean IoU of masks, in percent, as published."""
     score_metric: str = ""
@@ -36,14 +36,29 @@ class DetectorSpec:
         return ("boxes",) if self.kind == "boxes" else ("boxes", self.kind)
 
     @property
+    def finds_people(self) -> bool:
+        """Whether it finds people, and not their faces alone."""
+        return self.classes != "face"
+
+    @property
+    def finds_faces(self) -> bool:
+        """Whether it finds faces, or key points of heads."""
+        return self.classes == "face" or self.has_key_points
+
+    @property
     def tells_people_apart(self) -> bool:
         """Whether it finds people one by one, and not one mask of all of them."""
-        return self.kind != "masks" or self.classes == "COCO"
+        return self.finds_people and (self.kind != "masks" or self.classes == "COCO")
 
     @property
     def has_key_points(self) -> bool:
         """Whether it finds key points."""
         return self.kind == "key points"
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether the scores of its key points are logits, as Keypoint R-CNN's are."""
+        return self.library == "torchvision"
 
     @property
     def has_masks(self) -> bool:

@@ -83,6 +83,11 @@ _YOLOV3 = DetectorSpec(
 )
 """Built by vidpipe; Darknet's file, or one that vidpipe trained, is given by the user."""
 
+_MTCNN = DetectorSpec(
+    "mtcnn", "boxes", "vidpipe", "", "", "the files' own", "face", num_parameters=495_850, min_score=0.9
+)
+"""Built by vidpipe; facenet-pytorch's files are given by the user."""
+
 DETECTORS: Mapping[str, DetectorSpec] = {
     spec.name: spec
     for spec in (
@@ -103,6 +108,7 @@ DETECTORS: Mapping[str, DetectorSpec] = {
         _fcn("fcn16s", 62.4, 134_379_194),
         _fcn("fcn8s",  62.7, 134_368_799),
         _UNET,
+        _MTCNN,
         _file("movenet", "key points", "person", 0.2),
         _file("centernet", "boxes", "COCO", 0.35),
         _file("person_mask", "masks", "person", 0.5),

@@ -1,6 +1,6 @@
 """The region of each person of a video: squares of a steady size around a track, and the rows that they make."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +50,19 @@ def regions_at(
     return there, squares_in_picture(np.stack([x, y], axis=1), side * (1 + 2 * MARGIN), picture)
 
 
+RegionsAt = Callable[
+    [Track, NDArray[np.float64], NDArray[np.float64], tuple[int, int]], tuple[NDArray[np.int64], NDArray[np.float32]]
+]
+"""Returns the regions of a person at some times, as `regions_at` does."""
+
+
 def plan_people(
-    plan: FramePlan, tracks: Sequence[Track], grid_seconds: NDArray[np.float64], picture: tuple[int, int]
+    plan: FramePlan,
+    tracks: Sequence[Track],
+    grid_seconds: NDArray[np.float64],
+    picture: tuple[int, int],
+    *,
+    find_regions: RegionsAt = regions_at,
 ) -> FramePlan:
     """Replace each row of a plan by a row for each person who is there at its centre.
 
@@ -64,11 +75,12 @@ def plan_people(
         tracks: person k + 1 is the k-th.
         grid_seconds: (G,) the presentation times of the grid.
         picture: width and height of a frame in pixels.
+        find_regions: gives the regions of a person.
 
     Returns:
         The plan. Where there is nobody, it has the rows of the old one, with the whole picture as their region.
     """
-    found = [regions_at(track, grid_seconds, plan.rows.pts_seconds, picture) for track in tracks]
+    found = [find_regions(track, grid_seconds, plan.rows.pts_seconds, picture) for track in tracks]
     if not sum(len(there) for there, _ in found):
         return plan_regions(plan, np.arange(len(plan.rows)), np.tile(WHOLE_PICTURE, (len(plan.rows), 1)), None)
     index = np.concatenate([there for there, _ in found])

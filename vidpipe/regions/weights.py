@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vidpipe.backbones.downloads import download_file, sha256
 from vidpipe.backbones.weights import WeightsFile, load_tensors, torch_home
 from vidpipe.errors import UsageError, WeightsError
+from vidpipe.regions.networks.mtcnn_files import find_mtcnn_weights
 from vidpipe.regions.spec import DetectorSpec
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def find_detector_weights(spec: DetectorSpec, weights: str) -> WeightsFile:
 
     Args:
         spec: the detector.
-        weights: `default`, `random`, or a file's path.
+        weights: `default`, `random`, or a file's path; of mtcnn also a folder's.
 
     Returns:
         The file, with its sha256.
@@ -41,6 +42,8 @@ def find_detector_weights(spec: DetectorSpec, weights: str) -> WeightsFile:
             raise UsageError(f"{spec.name} has no random weights: {_file_wanted(spec)}")
         logger.warning("%s runs with RANDOM weights: what it finds is meaningless; for tests only", spec.name)
         return WeightsFile("random", None, "random")
+    if spec.name == "mtcnn":
+        return find_mtcnn_weights(weights)
     if weights != "default":
         path = Path(weights)
         if not path.is_file():

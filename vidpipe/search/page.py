@@ -95,6 +95,7 @@ def _query_row(store: FeatureStore, result: SimilarResult) -> _Row:
 
 def _similar_row(store: FeatureStore, found: SimilarVideo) -> _Row:
     facts = (
+        *([] if found.person is None else [f"person {found.person}"]),
         f"score {found.score:.3f}",
         f"{found.video_start_seconds:.2f} to {found.video_stop_seconds:.2f} s",
         f"like {found.start_seconds:.2f} to {found.stop_seconds:.2f} s of the query",

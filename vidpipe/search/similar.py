@@ -46,6 +46,8 @@ class SimilarVideo:
     """Whether the stretches show the same footage; see `vidpipe search duplicates`."""
     is_doubtful: bool
     """Whether the score is nearer to that of a random video than to 1; of learned vectors, little above it."""
+    person: int | None = None
+    """The person of the video who is most like the query; None where rows are not of single people."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the commands print, rounded."""
@@ -64,28 +66,37 @@ class SimilarResult:
     """The most similar first."""
     error: str | None = None
     """Why the query cannot be read; None if it can."""
+    person: int | None = None
+    """The person of the query; None where rows are not of single people."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the command prints."""
         status = "ok" if self.error is None else "failed"
         videos = [video.as_dict() for video in self.videos]
-        return {"query": self.query, "status": status, "videos": videos, "error": self.error}
+        return {
+            "query": self.query,
+            "person": self.person,
+            "status": status,
+            "videos": videos,
+            "error": self.error,
+        }
 
 
 class SimilarSearch:
     """Finds videos of a store that are like a query.
 
     Args:
-        index: the store's sequences.
+        index: the store's sequences; of a video with several people, the one who is most like the query counts.
 
     Raises:
         StoreError: there are fewer than two videos.
     """
 
     def __init__(self, index: SequenceIndex) -> None:
-        if len(index) < 2:
+        num_videos = len(set(index.ids))
+        if num_videos < 2:
             raise StoreError(
-                f"{index.store.path}: {len(index)} video to search in, and two are needed; extract more videos into "
+                f"{index.store.path}: {num_videos} video to search in, and two are needed; extract more videos into "
                 "the store"
             )
         self._index = index
@@ -102,14 +113,15 @@ class SimilarSearch:
             The videos, the most similar first.
         """
         pieces = [self._frames(sequence, start) for start in pieces_of(len(sequence))]
-        best: dict[int, _Match] = {}
+        best: dict[str, _Match] = {}
         for query_piece, piece in self._shortlist(sequence, number + NUM_SHORTLISTED):
-            video = int(self._index.video_of_piece[piece])
-            if self._index.ids[video] != without:
+            video_id = self._index.ids[self._index.video_of_piece[piece]]
+            if video_id != without:
                 match = _Match(query_piece, piece, _chamfer(pieces[query_piece] @ self._piece(piece).T))
-                best[video] = max(best.get(video, match), match, key=lambda one: one.score)
-        ranked = sorted(best.items(), key=lambda one: (-one[1].score, self._index.ids[one[0]]))[:number]
-        return self._describe(sequence, pieces, ranked, (1 + self._random_score(pieces[0])) / 2)
+                best[video_id] = max(best.get(video_id, match), match, key=lambda one: one.score)
+        ranked = sorted(best.items(), key=lambda one: (-one[1].score, one[0]))[:number]
+        matches = [match for _, match in ranked]
+        return self._describe(sequence, pieces, matches, (1 + self._random_score(pieces[0])) / 2)
 
     def describe(
         self, sequence: TimedFeatures, cosines: Mapping[str, float], *, doubtful_below: float
@@ -126,19 +138,19 @@ class SimilarSearch:
         """
         pieces = [self._frames(sequence, start) for start in pieces_of(len(sequence))]
         numbers = {video_id: number for number, video_id in enumerate(self._index.ids)}
-        ranked = [(numbers[one], self._best_match(pieces, numbers[one], score)) for one, score in cosines.items()]
-        return self._describe(sequence, pieces, ranked, doubtful_below)
+        matches = [self._best_match(pieces, numbers[one], score) for one, score in cosines.items()]
+        return self._describe(sequence, pieces, matches, doubtful_below)
 
     def _describe(
         self,
         sequence: TimedFeatures,
         pieces: Sequence[Floats],
-        ranked: Sequence[tuple[int, "_Match"]],
+        matches: Sequence["_Match"],
         doubtful_below: float,
     ) -> list[SimilarVideo]:
         return [
-            self._found(rank, sequence, video, match, pieces[match.query_piece], doubtful_below)
-            for rank, (video, match) in enumerate(ranked, 1)
+            self._found(rank, sequence, match, pieces[match.query_piece], doubtful_below)
+            for rank, match in enumerate(matches, 1)
         ]
 
     def _best_match(self, pieces: Sequence[Floats], video: int, score: float) -> "_Match":
@@ -171,8 +183,9 @@ class SimilarSearch:
         return [self._piece(piece) for piece in chosen.tolist()]
 
     def _found(
-        self, rank: int, sequence: TimedFeatures, video: int, match: "_Match", frames: Floats, doubtful_below: float
+        self, rank: int, sequence: TimedFeatures, match: "_Match", frames: Floats, doubtful_below: float
     ) -> SimilarVideo:
+        video = int(self._index.video_of_piece[match.piece])
         start = pieces_of(len(sequence))[match.query_piece]
         piece = sequence.rows(start, start + PIECE_ROWS), self._index.timed(video, match.piece)
         line = align(*map(self._index.changes_of, piece))
@@ -197,6 +210,7 @@ class SimilarSearch:
             video_stop_seconds,
             is_duplicate,
             match.score < doubtful_below,
+            self._index.people[video] or None,
         )
 
     def _piece(self, piece: int) -> Floats:

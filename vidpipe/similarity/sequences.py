@@ -8,7 +8,7 @@ A piece is some consecutive rows of a video, few enough to be compared at once. 
     piece 2                      [────────────────────)
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidpipe.errors import StoreError
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence
 from vidpipe.similarity.alignment import Changes, chance
@@ -61,10 +62,13 @@ class TimedFeatures:
 
 @dataclass(frozen=True)
 class SequenceIndex:
-    """The sequences of N videos, cut into P pieces."""
+    """The sequences of N videos, or of N people of videos, cut into P pieces."""
 
     store: FeatureStore
     ids: tuple[str, ...]
+    """The video of each sequence."""
+    people: tuple[int, ...]
+    """The person of each sequence; 0 for a whole video."""
     pts_seconds: tuple[NDArray[np.float64], ...]
     """For each video, (T,)."""
     first_rows: tuple[NDArray[np.int64] | None, ...]
@@ -168,7 +172,10 @@ class _Kept:
 
 def timed_features(sequence: FeatureSequence) -> TimedFeatures:
     """Return a stored sequence with one row for each picture, that of the whole picture."""
-    rows = _first_rows(sequence)
+    return _timed(sequence, _first_rows(sequence))
+
+
+def _timed(sequence: FeatureSequence, rows: NDArray[np.int64] | None) -> TimedFeatures:
     features = sequence.features if rows is None else sequence.features[rows]
     times = sequence.pts_seconds if rows is None else sequence.pts_seconds[rows]
     return TimedFeatures(np.asarray(features, np.float32), times)
@@ -183,6 +190,7 @@ def read_index(
     store: FeatureStore,
     video_ids: Sequence[str] | None = None,
     *,
+    by_person: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SequenceIndex:
     """Read the sequences of a store once, and keep their times and the mean vectors of their pieces.
@@ -190,21 +198,29 @@ def read_index(
     Args:
         store: the features.
         video_ids: which videos; None for all. A video without rows is left out.
+        by_person: make a sequence of each person, and none of a video in which nobody was found.
         on_progress: called with the numbers of videos that are read and to read.
 
     Returns:
         The index. Of 100,000 videos of one piece each and D = 1280 it takes about 0.7 GB.
 
     Raises:
-        StoreError: a feature is not finite, or too large to compute with.
+        StoreError: a feature is not finite, or too large to compute with; or nobody was found in any video.
     """
     wanted = [video_id for video_id in (store.ids if video_ids is None else video_ids) if store.length(video_id)]
-    features = tuple(store.features(wanted, check=False))
-    reading = _Reading([len(rows) for rows in features], features[0].shape[1] if features else 0)
-    number_of = {video_id: number for number, video_id in enumerate(wanted)}
+    tracks = _tracks(store, wanted) if by_person else [(video_id, 0, store.length(video_id)) for video_id in wanted]
+    if by_person and not tracks:
+        raise StoreError(f"{store.path}: nobody was found in any of its videos, so there is nobody to compare")
+    mapped = dict(zip(wanted, store.features(wanted, check=False), strict=True))
+    features = tuple(mapped[video_id] for video_id, _, _ in tracks)
+    reading = _Reading([length for _, _, length in tracks], features[0].shape[1] if features else 0)
+    places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for number, (video_id, person, _) in enumerate(tracks):
+        places[video_id].append((number, person))
     for done, sequence in enumerate(store.sequences(wanted), 1):
-        number = number_of[sequence.video_id]
-        reading.add(number, timed_features(sequence), _first_rows(sequence))
+        for number, person in places[sequence.video_id]:
+            rows = np.flatnonzero(sequence.rows.track == person) if person else _first_rows(sequence)
+            reading.add(number, _timed(sequence, rows), rows)
         if done % VIDEOS_AT_ONCE == 0 or done == len(wanted):
             on_progress(done, len(wanted))
     if not np.isfinite(reading.total).all():
@@ -213,7 +229,8 @@ def read_index(
     video_of_piece, start_of_piece, vectors = reading.pieces(centre)
     return SequenceIndex(
         store,
-        tuple(wanted),
+        tuple(video_id for video_id, _, _ in tracks),
+        tuple(person for _, person, _ in tracks),
         tuple(reading.pts_seconds),
         tuple(reading.first_rows),
         features,
@@ -283,6 +300,16 @@ def _first_rows(sequence: FeatureSequence) -> NDArray[np.int64] | None:
 def _between(pts_seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     """The times half-way between neighbouring rows, (T,) -> (T - 1,)."""
     return np.asarray((pts_seconds[1:] + pts_seconds[:-1]) / 2)
+
+
+def _tracks(store: FeatureStore, video_ids: Sequence[str]) -> list[tuple[str, int, int]]:
+    """The video, the number and the count of rows of each person of some videos."""
+    found = []
+    for video_id, track in zip(video_ids, store.tracks(video_ids), strict=True):
+        if track is not None:
+            numbers, counts = np.unique(track, return_counts=True)
+            found += [(video_id, *one) for one in zip(numbers.tolist(), counts.tolist(), strict=True)]
+    return found
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,16 +1,18 @@
 """Similar videos of a store: features of the queries from the store or from their files, with the store's key."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vidpipe.config import ExtractConfig
 from vidpipe.datasets.matching import nearest_ids
+from vidpipe.datasets.people import has_tracks, split_people
 from vidpipe.errors import UsageError
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import VideoFailure, VideoFeatures, VideoFile
 from vidpipe.search.embedded import EmbeddedVideos
-from vidpipe.search.similar import SimilarResult, SimilarSearch, SimilarVideo
+from vidpipe.search.similar import SimilarResult, SimilarSearch
 from vidpipe.similarity.sequences import read_index, timed_features
 from vidpipe.stages.apply import answer_each
 from vidpipe.video.files import find_videos
@@ -29,6 +31,9 @@ def search_similar(
 ) -> Iterator[SimilarResult]:
     """Find the videos of a store that are most like other videos.
 
+    Where the rows of the store are of single people, each person of a query is compared with each person of the
+    videos, and has a result of their own; an embedding compares videos.
+
     Args:
         store: the features.
         queries: video files, and ids of videos in the store. What is both is taken as an id.
@@ -39,7 +44,7 @@ def search_similar(
         on_progress: called with the numbers of the store's videos that are read and to read.
 
     Returns:
-        An iterator over the results, in the order of the queries.
+        An iterator over the results, in the order of the queries and of their people.
 
     Raises:
         UsageError: a query is neither a file nor an id, or a stream of the embedding lacks it.
@@ -47,9 +52,12 @@ def search_similar(
         RunError: the weights are not those of the store's key.
     """
     files = {str(query): _file_of(store, query) for query in queries}
-    search = SimilarSearch(read_index(store, on_progress=on_progress))
+    by_person = embedded is None and has_tracks(store.key)
+    search = SimilarSearch(read_index(store, by_person=by_person, on_progress=on_progress))
     if embedded is None:
-        return _results(store, _by_frames(search, number), files, {"": store.key}, config or ExtractConfig())
+        rank = _by_frames(search, number)
+        rank = _by_person(rank) if by_person else rank
+        return _results(store, rank, files, {"": store.key}, config or ExtractConfig())
     for query, video in files.items():
         if video is None:
             embedded.vector_of(query)  # before any result is printed
@@ -83,38 +91,55 @@ def _results(
 ) -> Iterator[SimilarResult]:
     new = [VideoFile(query, video.path, None) for query, video in files.items() if video is not None]
 
-    def answer(found: VideoFeatures | VideoFailure) -> SimilarResult:
+    def answer(found: VideoFeatures | VideoFailure) -> Sequence[SimilarResult]:
         path = Path(found.video_id)
         if isinstance(found, VideoFailure):
-            return SimilarResult(found.video_id, path, error=found.message)
-        return SimilarResult(found.video_id, path, tuple(rank(found, None)))
+            return [SimilarResult(found.video_id, path=path, error=found.message)]
+        return rank(found, path)
 
     answers = answer_each(new, keys, answer, config=config, owner=str(store.path))
     for query, video in files.items():
         if video is None:
-            stored = VideoFeatures(query, {next(iter(keys)): store[query]})
-            yield SimilarResult(query, videos=tuple(rank(stored, query)))
+            yield from rank(VideoFeatures(query, {next(iter(keys)): store[query]}), None)
         else:
-            yield next(answers)
+            yield from next(answers)
 
 
-_Rank = Callable[[VideoFeatures, str | None], list[SimilarVideo]]
-"""Finds the videos that are most like one with these features; the id of the query itself, if it is in the store."""
+_Rank = Callable[[VideoFeatures, Path | None], Sequence[SimilarResult]]
+"""Finds the videos that are most like one with these features; its file, if it is not in the store."""
 
 
 def _by_frames(search: SimilarSearch, number: int) -> _Rank:
-    def rank(found: VideoFeatures, own_id: str | None) -> list[SimilarVideo]:
+    def rank(found: VideoFeatures, path: Path | None) -> Sequence[SimilarResult]:
         (sequence,) = found.streams.values()
-        return search.query(timed_features(sequence), number=number, without=own_id)
+        own_id = found.video_id if path is None else None
+        videos = search.query(timed_features(sequence), number=number, without=own_id)
+        return [SimilarResult(found.video_id, path=path, videos=tuple(videos))]
 
     return rank
 
 
+def _by_person(rank: _Rank) -> _Rank:
+    def rank_people(found: VideoFeatures, path: Path | None) -> Sequence[SimilarResult]:
+        people = split_people(found.streams)
+        if not people:
+            return [SimilarResult(found.video_id, path=path, error="nobody was found in it, so nobody can be compared")]
+        return [
+            replace(result, person=number)
+            for number, streams in people.items()
+            for result in rank(VideoFeatures(found.video_id, streams), path)
+        ]
+
+    return rank_people
+
+
 def _by_embedding(search: SimilarSearch, embedded: EmbeddedVideos, stream: str, number: int) -> _Rank:
-    def rank(found: VideoFeatures, own_id: str | None) -> list[SimilarVideo]:
+    def rank(found: VideoFeatures, path: Path | None) -> Sequence[SimilarResult]:
+        own_id = found.video_id if path is None else None
         vector = embedded.embed(found.streams) if own_id is None else embedded.vector_of(own_id)
         cosines = embedded.rank(vector, number, without=own_id)
         sequence = timed_features(found.streams[stream])
-        return search.describe(sequence, cosines, doubtful_below=embedded.doubtful_below(vector))
+        videos = search.describe(sequence, cosines, doubtful_below=embedded.doubtful_below(vector))
+        return [SimilarResult(found.video_id, path=path, videos=tuple(videos))]
 
     return rank

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vidpipe.backbones.weights import WeightsFile
 from vidpipe.errors import VideoError
 from vidpipe.records import VideoFailure, VideoFile
-from vidpipe.regions.detections import PERSON, Detections
+from vidpipe.regions.detections import FACE, PERSON, Detections
 from vidpipe.regions.detector import Detector
 from vidpipe.regions.spec import DetectorSpec
 from vidpipe.regions.trained import read_header
@@ -33,7 +33,7 @@ def class_names(spec: DetectorSpec, weights: WeightsFile) -> dict[int, str]:
         weights: its weights.
 
     Returns:
-        The names by class: those of a trained detector's file, else COCO's, else people alone.
+        The names by class: those of a trained detector's file, else COCO's, else people or faces alone.
 
     Raises:
         WeightsError: the file cannot be read.
@@ -43,6 +43,8 @@ def class_names(spec: DetectorSpec, weights: WeightsFile) -> dict[int, str]:
         return dict(header.classes)
     if spec.classes == "person":
         return {PERSON: "person"}
+    if spec.classes == "face":
+        return {FACE: "face"}
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights
 
     names = FasterRCNN_ResNet50_FPN_V2_Weights.DEFAULT.meta["categories"]
