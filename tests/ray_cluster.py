@@ -36,7 +36,9 @@ def add_node(cluster: Cluster, *, environment: Mapping[str, str] | None = None) 
 
 def actors() -> list[int]:
     """The processes of actors that extract, of all clusters on this machine."""
-    return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if "_Actor" in _command_line(pid)]
+    return [
+        pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if "MapBatches(Actor)" in _command_line(pid)
+    ]
 
 
 def _command_line(pid: int) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vidpipe.config import (
     DUPLICATE_THRESHOLD,
+    DUPLICATES_SETTINGS,
     EXPLAIN_SETTINGS,
     PREDICT_SETTINGS,
     SEARCH_SETTINGS,
@@ -621,7 +622,11 @@ def search_similar(
 
 
 def search_duplicates(
-    store: "str | Path | FeatureStore", *, threshold: float = DUPLICATE_THRESHOLD, stream: str | None = None
+    store: "str | Path | FeatureStore",
+    *,
+    threshold: float = DUPLICATE_THRESHOLD,
+    stream: str | None = None,
+    **settings: Any,
 ) -> "list[DuplicateGroup]":
     """Find the videos of a store that show the same footage, also where it was altered.
 
@@ -632,17 +637,22 @@ def search_duplicates(
         store: the features: a store, or a folder of stores.
         threshold: the score from which on a pair counts.
         stream: the stream of a folder of stores; None for the first.
+        **settings: `executor` and `ray_address`, as for `extract`.
 
     Returns:
         the groups, those with the most videos first.
 
     Raises:
+        ConfigError: a setting is unknown or has a wrong value.
         UsageError: the store does not exist.
         StoreError: the store has fewer than two videos, or cannot be read.
+        ExecutorError: Ray cannot be reached, or one of its nodes cannot take part.
     """
-    from vidpipe.search.duplicates import find_duplicates
+    from vidpipe.stages import search as stage
 
-    return find_duplicates(_open_searched(store, stream), threshold=threshold)
+    check_names(settings, DUPLICATES_SETTINGS)
+    config = ExtractConfig(**settings)
+    return stage.search_duplicates(_open_searched(store, stream), threshold=threshold, config=config)
 
 
 def _open_searched(store: "str | Path | FeatureStore", stream: str | None) -> "FeatureStore":

@@ -4,15 +4,15 @@ import csv
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import LocalPath, format_option, json_line, printable, vidpipe_command
+from vidpipe.cli.options import LocalPath, format_option, json_line, printable, setting_options, vidpipe_command
 from vidpipe.cli.outputs import check_replaceable, is_own_page
 from vidpipe.cli.progress import count_progress
 from vidpipe.cli.tables import show_table
-from vidpipe.config import DUPLICATE_THRESHOLD
+from vidpipe.config import DUPLICATE_THRESHOLD, DUPLICATES_SETTINGS, ExtractConfig
 from vidpipe.errors import count_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ CSV_COLUMNS = (
 @click.option("--stream", metavar="NAME", help="Stream to use of a folder of stores.  [default: the first]")
 @click.option("--page", type=click.Path(path_type=Path), help="Also write an HTML page with frames of the videos.")
 @format_option("table", "json", "csv")
-def duplicates(store: Path, threshold: float, stream: str | None, page: Path | None, format_: str) -> None:
+@setting_options(ExtractConfig, only=DUPLICATES_SETTINGS)
+def duplicates(
+    store: Path, threshold: float, stream: str | None, page: Path | None, format_: str, **settings: Any
+) -> None:
     """Find videos of a store that show the same footage, also where it was altered: re-encoded, resized, trimmed,
     mirrored, brighter, up to 10 % faster, with a border, a logo or subtitles.
 
@@ -51,15 +54,17 @@ def duplicates(store: Path, threshold: float, stream: str | None, page: Path | N
     vidpipe search duplicates features --format csv > duplicates.csv
     vidpipe search duplicates features --page duplicates.html
     """
-    from vidpipe.search.duplicates import find_duplicates
+    config = ExtractConfig(**settings)
+
     from vidpipe.search.page import write_duplicates_page
     from vidpipe.search.streams import open_stream
+    from vidpipe.stages.search import search_duplicates
 
     if page is not None:
         check_replaceable(page, "a page of results", is_own=is_own_page)
     opened = open_stream(store, stream)
     with count_progress(reading="video", shortlisting="video", comparing="pair") as show:
-        groups = find_duplicates(opened, threshold=threshold, on_progress=show)
+        groups = search_duplicates(opened, threshold=threshold, config=config, on_progress=show)
     _print(groups, format_)
     if page is not None:
         write_duplicates_page(opened, groups, page, threshold=threshold)

@@ -32,7 +32,7 @@ from vidpipe.records import DecodeProgress, VideoFailure, VideoFile
 from vidpipe.version import __version__
 from vidpipe.video.decoding import default_workers
 
-__all__ = ["Batch", "Extractor", "Job", "NodeError", "Report", "find_problem"]
+__all__ = ["Batch", "Extractor", "Job", "NodeError", "Report", "find_problem", "find_store_problem"]
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ def find_problem(version: str, job: bytes, samples: Sequence[str]) -> str:
     Returns:
         What is wrong and what to do; empty where nothing is.
     """
-    if version != __version__:
-        return f"has vidpipe {__version__}, and the driver has {version}; install the same version on every node"
+    if problem := _version_problem(version):
+        return problem
     unpickled: Job = pickle.loads(job)
     for path in unpickled.files:
         if problem := _store_problem(path):
@@ -154,11 +154,37 @@ def find_problem(version: str, job: bytes, samples: Sequence[str]) -> str:
     return ""
 
 
+def find_store_problem(version: str, store: str, shards: Sequence[str]) -> str:
+    """Check that this node can read a store.
+
+    Args:
+        version: the driver's version of vidpipe.
+        store: the store's absolute path.
+        shards: the names of the shards that the driver sees.
+
+    Returns:
+        What is wrong and what to do; empty where nothing is.
+    """
+    if problem := _version_problem(version):
+        return problem
+    return "" if all(Path(store, "shards", name).exists() for name in shards) else _not_seen(store)
+
+
+def _version_problem(version: str) -> str:
+    if version == __version__:
+        return ""
+    return f"has vidpipe {__version__}, and the driver has {version}; install the same version on every node"
+
+
+def _not_seen(store: Path | str) -> str:
+    return f"does not see {store}; the store must be in a folder that all nodes see under the same path"
+
+
 def _store_problem(job_file: Path) -> str:
-    """Why this node cannot use the store of a job's file."""
+    """Why this node cannot write into the store of a job's file."""
     store = job_file.parents[1]
     if not job_file.exists():
-        return f"does not see {store}; the store must be in a folder that all nodes see under the same path"
+        return _not_seen(store)
     try:
         with NamedTemporaryFile(dir=store / "shards", suffix=".writing"):
             return ""

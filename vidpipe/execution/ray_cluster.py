@@ -5,9 +5,11 @@ import os
 import pickle
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from errno import errorcode
+from itertools import islice
+from typing import Any, TypeVar
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -18,17 +20,21 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vidpipe.errors import ExecutorError
 from vidpipe.execution.actors import NodeResources
-from vidpipe.execution.node import Job, find_problem
+from vidpipe.execution.node import Job, find_problem, find_store_problem
+from vidpipe.features.store import FeatureStore
 from vidpipe.records import VideoFile
 from vidpipe.version import __version__
 
-__all__ = ["check_nodes", "connect", "list_nodes"]
+__all__ = ["check_nodes", "check_store", "connect", "list_nodes", "map_on_nodes"]
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 CONNECT_SECONDS = 5.0
 CHECK_SECONDS = 300.0
 """How long a node may take to import vidpipe and to find, or download, the weights."""
+MAX_RETRIES = 3
 NUM_SAMPLES = 3
 """Videos that each node must see."""
 HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -137,16 +143,61 @@ def check_nodes(nodes: Sequence[NodeResources], job: Job, videos: Sequence[Video
     """
     samples = [str(video.path) for video in videos[:: max(1, len(videos) // NUM_SAMPLES)][:NUM_SAMPLES]]
     seen_here = [path for path in samples if os.path.exists(path)]
+    _ask_nodes(nodes, find_problem, __version__, pickle.dumps(job), seen_here)
+
+
+def check_store(store: FeatureStore) -> None:
+    """Check that each node can read a store, and has the same vidpipe.
+
+    Args:
+        store: the store.
+
+    Raises:
+        ExecutorError: a node cannot; the message names the first.
+    """
+    nodes = [node for node in list_nodes() if node.cpus >= 1]
+    names = [path.name for path in store.shard_paths]
+    _ask_nodes(nodes, find_store_problem, __version__, str(store.path.absolute()), names)
+
+
+def _ask_nodes(nodes: Sequence[NodeResources], find_problem: Callable[..., str], *arguments: Any) -> None:
+    """Have each node look for what keeps it from taking part; the function returns it, or an empty text."""
     ask = ray.remote(num_cpus=0, max_retries=0)(find_problem)
     answers = {
-        node: ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(
-            __version__, pickle.dumps(job), seen_here
-        )
+        node: ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote(*arguments)
         for node in nodes
     }
     for node, answer in answers.items():
         if problem := _answer_of(answer):
             raise ExecutorError(f"node {node.name} {problem}")
+
+
+def map_on_nodes(function: Callable[..., Result], items: Iterable[tuple[Any, ...]]) -> Iterator[tuple[int, Result]]:
+    """Call a function with each item on some node of the cluster; a call whose process or node ends is repeated.
+
+    Args:
+        function: a module's function, which changes nothing.
+        items: the arguments of each call. They are taken as cores get free.
+
+    Yields:
+        The number of an item, and the result, in the order in which they are done.
+
+    Raises:
+        ExecutorError: a call fails.
+    """
+    call = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(function)
+    most = max(1, int(2 * sum(node.cpus for node in list_nodes())))
+    to_come, running = enumerate(items), dict[Any, int]()
+    while True:
+        for number, item in islice(to_come, most - len(running)):
+            running[call.remote(*item)] = number
+        if not running:
+            return
+        (done,), _ = ray.wait(list(running), num_returns=1)
+        try:
+            yield running.pop(done), ray.get(done)
+        except RayError as error:
+            raise ExecutorError(f"a task of Ray failed: {_last_line(error)}") from error
 
 
 def _answer_of(answer: "ray.ObjectRef[str]") -> str:
@@ -155,5 +206,10 @@ def _answer_of(answer: "ray.ObjectRef[str]") -> str:
     except GetTimeoutError:
         return f"has not answered for {CHECK_SECONDS:g} s; stop it, or see its logs (`ray logs`)"
     except (RayError, ImportError, AttributeError) as error:
-        last = str(error).strip().splitlines()[-1].strip()
-        return f"cannot run vidpipe ({last}); install the same vidpipe, vidpipe[ray]=={__version__}, on every node"
+        needed = f"vidpipe[ray]=={__version__}"
+        return f"cannot run vidpipe ({_last_line(error)}); install the same vidpipe, {needed}, on every node"
+
+
+def _last_line(error: Exception) -> str:
+    """The last line of Ray's text, which is that of the error itself, without the traceback before it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()

@@ -16,9 +16,8 @@ import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from queue import Empty, Queue
-from typing import Any
 
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
@@ -34,7 +33,7 @@ from vidpipe.execution.ray_cluster import check_nodes, list_nodes
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import VideoFailure, VideoFile
 
-__all__ = ["extract_on_ray"]
+__all__ = ["Actor", "Reports", "extract_on_ray", "start_actors"]
 
 logger = logging.getLogger(__name__)
 
@@ -191,9 +190,9 @@ def _run(extraction: _Extraction, job: Job, plan: ActorPlan, batches: Sequence[B
     num_actors = min(plan.count, len(batches))
     extraction.processes.clear()
     extraction.num_processes_at_success = num_actors
-    run = _Run(_dataset(job, plan, batches, num_actors))
+    reports = start_actors(job, plan, batches)
     try:
-        for report in run.reports():
+        for report in reports:
             if report.error is not None:
                 raise _error_of(report)
             yield from extraction.take(report)
@@ -204,7 +203,7 @@ def _run(extraction: _Extraction, job: Job, plan: ActorPlan, batches: Sequence[B
                 )
     except BaseException as error:
         job.stop()
-        run.drain(STOP_SECONDS)
+        reports.drain(STOP_SECONDS)
         if isinstance(error, KeyboardInterrupt):
             extraction.left()
             yield extraction.progress
@@ -220,8 +219,12 @@ def _error_of(report: Report) -> VidpipeError:
     return error
 
 
-class _Actor(Extractor):
-    """An actor of Ray Data: a row is a pickled batch, and each report is a block of its own."""
+class Actor(Extractor):
+    """An actor of Ray Data: a row is a pickled batch, and each report is a block of its own.
+
+    Args:
+        job: a pickled `Job`.
+    """
 
     def __init__(self, job: bytes) -> None:
         super().__init__(job)
@@ -234,8 +237,18 @@ class _Actor(Extractor):
                 yield {"report": [pickle.dumps(report)]}
 
 
-def _dataset(job: Job, plan: ActorPlan, batches: Sequence[Batch], num_actors: int) -> "ray.data.Dataset":
-    """The reports of the actors, as a dataset that is computed while it is read."""
+def start_actors(job: Job, plan: ActorPlan, batches: Sequence[Batch], *, actor: type[Actor] = Actor) -> "Reports":
+    """Have actors extract batches.
+
+    Args:
+        job: the extraction.
+        plan: the actors.
+        batches: what they extract, in this order.
+        actor: the class of the actors.
+
+    Returns:
+        Their reports, as they come.
+    """
     rows = [{"batch": pickle.dumps(batch)} for batch in batches]
     with warnings.catch_warnings():
         # Ray Data has no other way to bound what it retries; its own context warns about its own fields.
@@ -243,16 +256,17 @@ def _dataset(job: Job, plan: ActorPlan, batches: Sequence[Batch], num_actors: in
         warnings.simplefilter("ignore", DeprecationWarning)
         source = ray.data.from_items(rows, override_num_blocks=len(rows))
         _configure(source.context)
-        return source.map_batches(
-            _Actor,
+        dataset = source.map_batches(
+            actor,
             batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=num_actors),
+            compute=ray.data.ActorPoolStrategy(size=min(plan.count, len(batches))),
             fn_constructor_args=(pickle.dumps(job),),
             num_cpus=plan.cpus,
             num_gpus=plan.gpus or None,
             max_restarts=-1,  # an actor that ends is replaced, and
             max_task_retries=0,  # what it had in hand is left to the next pass
         )
+    return Reports(dataset)
 
 
 def _configure(context: "ray.data.DataContext") -> None:
@@ -265,26 +279,27 @@ def _configure(context: "ray.data.DataContext") -> None:
     logging.getLogger("ray.data").setLevel(logging.INFO if is_debugged else logging.CRITICAL + 1)
 
 
-@dataclass
-class _Run:
-    """A dataset that is read in a thread, so that Ctrl-C does not end the reading."""
+class Reports:
+    """The reports of actors, read in a thread, so that Ctrl-C does not end the reading.
 
-    dataset: Any
-    _queue: "Queue[Report | BaseException | None]" = field(default_factory=Queue)
+    Args:
+        dataset: computes the reports while it is read.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(self, dataset: "ray.data.Dataset") -> None:
+        self._dataset = dataset
+        self._queue: Queue[Report | BaseException | None] = Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         try:
-            for row in self.dataset.iter_rows():
+            for row in self._dataset.iter_rows():
                 self._queue.put(pickle.loads(row["report"]))
             self._queue.put(None)
         except BaseException as error:
             self._queue.put(error)
 
-    def reports(self) -> Iterator[Report]:
-        """Yield the reports as they come."""
+    def __iter__(self) -> Iterator[Report]:
         while True:
             try:
                 item = self._queue.get(timeout=1.0)  # so that Ctrl-C is handled on every system
@@ -300,7 +315,11 @@ class _Run:
             yield item
 
     def drain(self, seconds: float) -> None:
-        """Wait until the actors have ended their batches."""
+        """Wait until the actors have ended their batches.
+
+        Args:
+            seconds: at most.
+        """
         deadline = time.monotonic() + seconds
         with suppress(Empty):
             while isinstance(self._queue.get(timeout=max(0.0, deadline - time.monotonic())), Report):

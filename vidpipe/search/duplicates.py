@@ -7,7 +7,7 @@ from typing import Any
 from vidpipe.config import DUPLICATE_THRESHOLD
 from vidpipe.errors import StoreError
 from vidpipe.features.store import FeatureStore
-from vidpipe.similarity.duplicates import DuplicatePair, find_pairs, group_pairs
+from vidpipe.similarity.duplicates import Compare, DuplicatePair, compare_all, find_pairs, group_pairs
 from vidpipe.similarity.sequences import SequenceIndex, read_index
 
 __all__ = ["Duplicate", "DuplicateGroup", "GroupMember", "find_duplicates"]
@@ -87,6 +87,7 @@ def find_duplicates(
     store: FeatureStore,
     *,
     threshold: float = DUPLICATE_THRESHOLD,
+    compare: Compare = compare_all,
     on_progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> list[DuplicateGroup]:
     """Find the videos of a store that show the same footage.
@@ -94,6 +95,7 @@ def find_duplicates(
     Args:
         store: the features.
         threshold: the score from which on a pair counts.
+        compare: what compares pairs of videos.
         on_progress: called with the step (`reading`, `shortlisting`, `comparing`), and how much of it is done of
             how much.
 
@@ -109,7 +111,7 @@ def find_duplicates(
             "into the store"
         )
     index = read_index(store, on_progress=lambda done, total: on_progress("reading", done, total))
-    pairs = find_pairs(index, threshold=threshold, on_progress=on_progress)
+    pairs = find_pairs(index, threshold=threshold, compare=compare, on_progress=on_progress)
     groups = group_pairs([(pair.one, pair.other) for pair in pairs])
     number_of = {video: number for number, group in enumerate(groups) for video in group}
     of_group: list[list[DuplicatePair]] = [[] for _ in groups]

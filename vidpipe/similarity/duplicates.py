@@ -1,20 +1,32 @@
 """Pairs of videos that show the same footage, and groups of them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations, pairwise
+from functools import lru_cache
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.config import DUPLICATE_THRESHOLD
+from vidpipe.features.store import FeatureStore
 from vidpipe.similarity.alignment import Alignment, align
 from vidpipe.similarity.extension import extend
 from vidpipe.similarity.sequences import MAX_KEPT, SequenceIndex
 from vidpipe.similarity.shortlist import nearest
 
-__all__ = ["DuplicatePair", "find_pairs", "group_pairs"]
+__all__ = [
+    "Candidates",
+    "Compare",
+    "DuplicatePair",
+    "compare_all",
+    "compare_block",
+    "cut_candidates",
+    "find_pairs",
+    "group_pairs",
+]
 
 WEAK_THRESHOLD = 6.0
 """Score of a pair that is reported where a third video, a duplicate of both, has them at the same times."""
@@ -46,12 +58,90 @@ class DuplicatePair:
     """The evidence of the alignment, in standard deviations of what chance gives in this store."""
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs of videos that may show the same footage, and the pieces of each to align."""
+
+    videos: NDArray[np.int64]
+    """(P, 2) numbers of videos, `one` smaller than `other`; pairs of the same videos are near to each other."""
+    pieces: tuple[NDArray[np.int64], ...]
+    """For each pair, (n, 2) numbers of pieces, the likeliest first."""
+    min_score: float
+    """Of a pair that counts."""
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+
+Compare = Callable[[SequenceIndex, Candidates], Iterator[tuple[int, list[DuplicatePair]]]]
+"""Compares candidates: yields how many were compared, and the pairs found among them."""
+
+
+def compare_all(index: SequenceIndex, candidates: Candidates) -> Iterator[tuple[int, list[DuplicatePair]]]:
+    """Compare pairs of videos one by one, in this process.
+
+    Args:
+        index: the sequences.
+        candidates: the pairs.
+
+    Yields:
+        For each pair 1, and the pair if it counts.
+    """
+    for (one, other), pieces in zip(candidates.videos.tolist(), candidates.pieces, strict=True):
+        pair = _compared(index, one, other, pieces)
+        yield 1, [] if pair is None or pair.score < candidates.min_score else [pair]
+
+
+def cut_candidates(
+    index: SequenceIndex, candidates: Candidates, num_pairs: int
+) -> Iterator[tuple[NDArray[np.int64], SequenceIndex, Candidates]]:
+    """Cut candidates into blocks that other processes can compare.
+
+    Args:
+        index: the sequences.
+        candidates: the pairs.
+        num_pairs: the most pairs of a block.
+
+    Yields:
+        The numbers of a block's videos, increasing; the part of the index with them; the block's pairs, with the
+        numbers in that part.
+    """
+    for start in range(0, len(candidates), num_pairs):
+        videos = candidates.videos[start : start + num_pairs]
+        numbers = np.unique(videos)
+        first = np.flatnonzero(np.isin(index.video_of_piece, numbers))
+        pieces = tuple(np.searchsorted(first, its) for its in candidates.pieces[start : start + num_pairs])
+        block = Candidates(np.searchsorted(numbers, videos), pieces, candidates.min_score)
+        yield numbers, index.part(numbers), block
+
+
+def compare_block(part: SequenceIndex, candidates: Candidates) -> list[DuplicatePair]:
+    """Compare a block of `cut_candidates`, in any process that sees the store.
+
+    Args:
+        part: the videos of the block.
+        candidates: its pairs.
+
+    Returns:
+        The pairs found, with the numbers in the part.
+    """
+    opened = part.opened(_opened_once(part.store.path))
+    return [pair for _, found in compare_all(opened, candidates) for pair in found]
+
+
+@lru_cache(maxsize=1)
+def _opened_once(path: Path) -> FeatureStore:
+    """A store whose list of videos is read once by each process."""
+    return FeatureStore.open(path)
+
+
 def find_pairs(
     index: SequenceIndex,
     *,
     threshold: float = DUPLICATE_THRESHOLD,
     num_nearest: int = NUM_NEAREST,
     is_wanted: Callable[[int, int], bool] = lambda one, other: True,
+    compare: Compare = compare_all,
     on_progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> list[DuplicatePair]:
     """Find all pairs of videos with the same footage.
@@ -61,21 +151,20 @@ def find_pairs(
         threshold: the score from which on a pair counts.
         num_nearest: pieces that each piece is aligned with, at most.
         is_wanted: returns whether a pair of numbers is looked at.
+        compare: what compares the candidates.
         on_progress: called with the step (`shortlisting`, `comparing`), and how much of it is done of how much.
 
     Returns:
         The pairs, the highest score first.
     """
-    pieces = _candidates(index, num_nearest, on_progress)
-    videos = index.video_of_piece[pieces]
-    starts = np.flatnonzero(np.any(np.diff(videos, axis=0, prepend=-1), axis=1))
+    pieces = _pieces_to_align(index, num_nearest, on_progress)
+    candidates = _candidates(index, pieces, is_wanted, min(threshold, WEAK_THRESHOLD))
     found: dict[tuple[int, int], DuplicatePair] = {}
-    for done, (start, stop) in enumerate(pairwise([*starts.tolist(), len(pieces)]), 1):
-        one, other = videos[start].tolist()
-        pair = _compared(index, one, other, pieces[start:stop]) if is_wanted(one, other) else None
-        if pair is not None and pair.score >= min(threshold, WEAK_THRESHOLD):
-            found[one, other] = pair
-        on_progress("comparing", done, len(starts))
+    done = 0
+    for num_compared, pairs in compare(index, candidates):
+        done += num_compared
+        found |= {(pair.one, pair.other): pair for pair in pairs}
+        on_progress("comparing", done, len(candidates))
     strong = {pair: one for pair, one in found.items() if _is_strong(index, one, threshold)}
     strong |= _closed(index, strong, found, is_wanted)
     return sorted((_extended(index, one) for one in strong.values()), key=lambda one: (-one.score, one.one, one.other))
@@ -86,6 +175,18 @@ def _is_strong(index: SequenceIndex, pair: DuplicatePair, threshold: float) -> b
 
 
 def _candidates(
+    index: SequenceIndex, pieces: NDArray[np.int64], is_wanted: Callable[[int, int], bool], min_score: float
+) -> Candidates:
+    """The pairs of videos to compare, from the pairs of pieces to align, (C, 2)."""
+    videos = index.video_of_piece[pieces]
+    starts = np.flatnonzero(np.any(np.diff(videos, axis=0, prepend=-1), axis=1))
+    by_pair = [its[:MAX_PIECES] for its in np.split(pieces, starts[1:])] if len(starts) else []
+    wanted = np.array([is_wanted(*pair) for pair in videos[starts].tolist()], bool)
+    kept = tuple(its for its, is_kept in zip(by_pair, wanted, strict=True) if is_kept)
+    return Candidates(videos[starts][wanted], kept, min_score)
+
+
+def _pieces_to_align(
     index: SequenceIndex, num_nearest: int, on_progress: Callable[[str, int, int], None]
 ) -> NDArray[np.int64]:
     """The pairs of pieces to align, (C, 2), pair by pair of videos, those with the nearest means first.

@@ -10,7 +10,7 @@ A piece is some consecutive rows of a video, few enough to be compared at once. 
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -98,6 +98,44 @@ class SequenceIndex:
         values = [chance(*(self.changes(int(self.video_of_piece[one]), one) for one in pair)) for pair in pieces]
         joined = np.abs(np.concatenate([np.zeros(0, np.float32), *values]))
         return max(float(np.quantile(joined, WITHIN_DEVIATION)), MIN_CHANCE) if len(joined) else MIN_CHANCE
+
+    def part(self, numbers: NDArray[np.int64]) -> "SequenceIndex":
+        """Return the index of some of the videos, to be compared in another process.
+
+        Args:
+            numbers: (n,) which videos, increasing.
+
+        Returns:
+            The index without features, which `opened` maps there, and without the vectors of pieces.
+        """
+        is_in = np.isin(self.video_of_piece, numbers)
+        part = replace(
+            self,
+            store=FeatureStore(self.store.path, self.store.key),
+            ids=tuple(self.ids[number] for number in numbers),
+            pts_seconds=tuple(self.pts_seconds[number] for number in numbers),
+            first_rows=tuple(self.first_rows[number] for number in numbers),
+            features=(),
+            video_of_piece=np.searchsorted(numbers, self.video_of_piece[is_in]),
+            start_of_piece=self.start_of_piece[is_in],
+            vectors=self.vectors[:0],
+            _kept=OrderedDict(),
+        )
+        part.__dict__["chance"] = self.chance
+        return part
+
+    def opened(self, store: FeatureStore) -> "SequenceIndex":
+        """Return a `part` with its features, mapped.
+
+        Args:
+            store: the part's store, opened in this process.
+
+        Returns:
+            The part.
+        """
+        part = replace(self, store=store, features=tuple(store.features(self.ids, check=False)), _kept=OrderedDict())
+        part.__dict__["chance"] = self.chance
+        return part
 
     def changes(self, number: int, piece: int | None = None) -> Changes:
         """Return how a video, or one of its pieces, changes. Those of the last few thousand calls are kept."""
