@@ -150,18 +150,23 @@ def test_a_store_that_a_node_does_not_see_is_refused_before_work_begins(
 
 
 @pytest.mark.slow
-def test_a_node_with_another_version_is_named(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_with_another_vidpipe_or_without_it_is_named(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # Ray's processes import from the driver's working folder first
     shutil.copytree(Path(vidpipe.__file__).parent, tmp_path / "other" / "vidpipe")
     (tmp_path / "other" / "vidpipe" / "version.py").write_text('__all__ = ["__version__"]\n__version__ = "0.0.1"\n')
+    (tmp_path / "none" / "vidpipe").mkdir(parents=True)
+    (tmp_path / "none" / "vidpipe" / "__init__.py").write_text("")
+    needed = "has vidpipe 0.0.1, and the driver has ", "cannot run vidpipe (ModuleNotFoundError: No module named "
     with cluster_of(1) as cluster:
-        add_node(cluster, environment={"PYTHONPATH": str(tmp_path / "other")})
-        cluster.wait_for_nodes()
-        result = run(*on_ray(cluster, videos, "-o", tmp_path / "s"))
-    assert result.exit_code == 1
-    assert re.search(
-        rf"Error: node \S+ \(\S+\) has vidpipe 0.0.1, and the driver has {re.escape(__version__)}", result.stderr
-    )
+        for name, expected in zip(("other", "none"), needed, strict=True):
+            node = add_node(cluster, environment={"PYTHONPATH": str(tmp_path / name)})
+            cluster.wait_for_nodes()
+            result = run(*on_ray(cluster, videos, "-o", tmp_path / "s"))
+            assert result.exit_code == 1
+            assert re.search(rf"Error: node \S+ \(\S+\) {re.escape(expected)}", result.stderr)
+            cluster.remove_node(node)
 
 
 # what a node is asked

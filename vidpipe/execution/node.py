@@ -22,7 +22,7 @@ from uuid import uuid4
 from vidpipe.backbones.batching import Utilisation
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
-from vidpipe.errors import StoreError, VidpipeError
+from vidpipe.errors import ExecutorError, StoreError, VidpipeError
 from vidpipe.execution.loaded import LoadedStream
 from vidpipe.execution.local import extract_into
 from vidpipe.features.locks import JOB_SUFFIX
@@ -48,6 +48,8 @@ class Job:
     """Of an actor."""
     report_seconds: float
     """Between two reports of an actor."""
+    version: str = __version__
+    """The driver's version of vidpipe."""
 
     @classmethod
     def of(
@@ -222,13 +224,20 @@ class Extractor:
         """
         yield Report(self._process)
         try:
-            yield from self._extract(*batch)
+            self._check()
+            if self._job.is_running:
+                yield from self._extract(*batch)
         except VidpipeError as error:
             yield Report(self._process, error=NodeError(type(error).__name__, str(error)))
 
+    def _check(self) -> None:
+        """Refuse a node that has joined the cluster since the others were asked for problems, and has one."""
+        store = next(iter(self._job.store_paths.values()))
+        problem = _version_problem(self._job.version) or ("" if Path(store).exists() else _not_seen(store))
+        if problem:
+            raise ExecutorError(problem)
+
     def _extract(self, videos: Sequence[VideoFile], wanted: Mapping[str, Sequence[str]]) -> Iterator[Report]:
-        if not self._job.is_running:
-            return
         names = {name for video in videos for name in wanted[video.id]}
         stores = {name: FeatureStore.open(path) for name, path in self._job.store_paths.items() if name in names}
         streams = {name: self._load(name, store) for name, store in stores.items()}
