@@ -46,7 +46,7 @@ def kill_often(kinds: list[str], count: int, seed: int, folder: Path) -> dict[st
             seconds = _undisturbed_seconds([*program, "-o", str(folder / f"{kind}-whole"), *_settings(cluster)])
             while outcome.num_kills < count:
                 store = folder / f"{kind}{outcome.num_stores}"
-                _until_complete(program, store, kind, cluster, seconds, dice, outcome)
+                _until_complete(program, store, kind, cluster, seconds, count, dice, outcome)
                 outcome.wrong += differences(store, folder / "fresh")
                 outcome.num_stores += 1
                 print(f"{kind}: {outcome.num_kills} kills, wrong: {outcome.wrong}", file=sys.stderr, flush=True)
@@ -59,6 +59,7 @@ def _until_complete(
     kind: str,
     cluster: Cluster,
     seconds: float,
+    count: int,
     dice: random.Random,
     outcome: Outcome,
 ) -> None:
@@ -67,7 +68,9 @@ def _until_complete(
     is_killed = True
     while is_killed:
         with subprocess.Popen([*program, "-o", str(store), *_settings(cluster)], stdout=subprocess.DEVNULL) as process:
-            is_killed = _kill_once(kind, process, cluster, dice.uniform(0, seconds), dice, outcome)
+            is_killed = outcome.num_kills < count and _kill_once(
+                kind, process, cluster, dice.uniform(0, seconds), dice, outcome
+            )
             if kind != "driver" or not is_killed:
                 process.wait(MAX_SECONDS)
                 if process.returncode:
@@ -90,8 +93,9 @@ def _undisturbed_seconds(command: list[str]) -> float:
 
 
 def _wait_for_actors(process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and not actors() and time.monotonic() < deadline:
+    """Wait for the actors of an extraction that has just been started; those of one that was killed end meanwhile."""
+    old, deadline = set(actors()), time.monotonic() + START_SECONDS
+    while process.poll() is None and not set(actors()) - old and time.monotonic() < deadline:
         time.sleep(0.05)
 
 

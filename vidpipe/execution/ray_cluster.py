@@ -13,8 +13,11 @@ from errno import errorcode
 from itertools import islice
 from typing import Any, TextIO, TypeVar, cast
 
+# Ray reads these when it is imported. Without the last, a thread that still reads from a connection that has ended
+# connects anew.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
@@ -27,7 +30,7 @@ from vidpipe.features.store import FeatureStore
 from vidpipe.records import VideoFile
 from vidpipe.version import __version__
 
-__all__ = ["check_nodes", "check_store", "connect", "list_nodes", "map_on_nodes"]
+__all__ = ["check_nodes", "check_store", "connect", "head_answers", "list_nodes", "map_on_nodes"]
 
 logger = logging.getLogger(__name__)
 
@@ -153,6 +156,16 @@ def _check_answers(address: str) -> None:
             f"no Ray cluster answers at {address} ({reason}); is its head running (`ray start --head`), and does the "
             "network let this machine reach it?"
         ) from error
+
+
+def head_answers() -> bool:
+    """Return whether something listens at the address of the cluster's head."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def list_nodes() -> list[NodeResources]:

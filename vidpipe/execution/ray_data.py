@@ -29,7 +29,7 @@ from vidpipe.errors import ActorCrashError, ExecutorError, VidpipeError
 from vidpipe.execution.actors import ActorPlan, cut_batches, plan_actors
 from vidpipe.execution.node import Batch, Extractor, Job, Report
 from vidpipe.execution.progress import ExtractProgress
-from vidpipe.execution.ray_cluster import check_nodes, list_nodes
+from vidpipe.execution.ray_cluster import check_nodes, head_answers, list_nodes
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import VideoFailure, VideoFile
 
@@ -41,8 +41,11 @@ SHRINK = (1, 8, None)
 """In each pass: by what the largest batch is divided; None: each video is a batch of its own."""
 STALL_SECONDS = 300.0
 """Without a report for this long, an extraction ends: no actor starts, or none answers."""
-STOP_SECONDS = 60.0
-"""How long actors may take to seal what they have after Ctrl-C."""
+STOP_SECONDS, HEADLESS_SECONDS = 60.0, 15.0
+"""How long actors may take to seal what they have after Ctrl-C, and where the head has ended: then Ray ends all
+processes after a minute."""
+QUIET_SECONDS = 5.0
+"""Without a report for this long, the head is looked for."""
 CRASHES_PER_ACTOR = 3
 """Actors that may be replaced before a video is done, for each actor."""
 
@@ -203,7 +206,7 @@ def _run(extraction: _Extraction, job: Job, plan: ActorPlan, batches: Sequence[B
                 )
     except BaseException as error:
         job.stop()
-        reports.drain(STOP_SECONDS)
+        reports.drain(STOP_SECONDS if head_answers() else HEADLESS_SECONDS)
         if isinstance(error, KeyboardInterrupt):
             extraction.left()
             yield extraction.progress
@@ -302,8 +305,12 @@ class Reports:
     def __iter__(self) -> Iterator[Report]:
         while True:
             try:
-                item = self._queue.get(timeout=1.0)  # so that Ctrl-C is handled on every system
+                item = self._queue.get(timeout=QUIET_SECONDS)
             except Empty:
+                if not head_answers():
+                    raise ExecutorError(
+                        "Ray's head has ended; what was sealed is safe, and the same command goes on with a new cluster"
+                    ) from None
                 continue
             if item is None:
                 return
