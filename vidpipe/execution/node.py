@@ -23,7 +23,7 @@ from vidpipe.backbones.batching import Utilisation
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import ExecutorError, StoreError, VidpipeError
-from vidpipe.execution.loaded import LoadedStream
+from vidpipe.execution.loaded import LoadedStream, find_detector_of
 from vidpipe.execution.local import extract_into
 from vidpipe.features.locks import JOB_SUFFIX
 from vidpipe.features.siblings import find_siblings
@@ -150,7 +150,7 @@ def find_problem(version: str, job: bytes, samples: Sequence[str]) -> str:
             return f"does not see {sample}; the videos must be in a folder that all nodes see under the same path"
     try:
         for store_path in unpickled.store_paths.values():
-            _stream_of(FeatureStore.open(store_path), unpickled.config)
+            find_detector_of(_stream_of(FeatureStore.open(store_path), unpickled.config), unpickled.config)
     except VidpipeError as error:
         return str(error)
     return ""

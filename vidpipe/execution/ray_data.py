@@ -83,11 +83,11 @@ def extract_on_ray(
         check_nodes(list(plan.by_node), job, videos)
         logger.info("Ray: %s", plan.describe())
         extraction = _Extraction(stores, videos, wanted, utilisation)
-        for shrink in SHRINK:
+        for number, shrink in enumerate(SHRINK):
             if left := extraction.left():
                 size = 1 if shrink is None else max(1, config.seal_videos // shrink)
                 batches = cut_batches(left, extraction.lacking(left), num_actors=plan.count, max_videos=size)
-                yield from _run(extraction, job, plan, batches)
+                yield from _run(extraction, replace(job, token=f"{job.token}-{number}"), plan, batches)
         yield from extraction.give_up()
         yield extraction.progress
 
@@ -193,6 +193,7 @@ def _run(extraction: _Extraction, job: Job, plan: ActorPlan, batches: Sequence[B
     num_actors = min(plan.count, len(batches))
     extraction.processes.clear()
     extraction.num_processes_at_success = num_actors
+    job.start()  # an actor of an earlier pass that still runs, on a node that Ray has given up, stops
     reports = start_actors(job, plan, batches)
     try:
         for report in reports:
@@ -211,6 +212,7 @@ def _run(extraction: _Extraction, job: Job, plan: ActorPlan, batches: Sequence[B
             extraction.left()
             yield extraction.progress
         raise
+    job.stop()
 
 
 def _error_of(report: Report) -> VidpipeError:
