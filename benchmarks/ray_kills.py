@@ -43,9 +43,10 @@ def kill_often(kinds: list[str], count: int, seed: int, folder: Path) -> dict[st
     outcomes = {kind: Outcome() for kind in kinds}
     for kind, outcome in outcomes.items():
         with cluster_of(2) as cluster:
+            seconds = _undisturbed_seconds([*program, "-o", str(folder / f"{kind}-whole"), *_settings(cluster)])
             while outcome.num_kills < count:
                 store = folder / f"{kind}{outcome.num_stores}"
-                _until_complete(program, store, kind, cluster, dice, outcome)
+                _until_complete(program, store, kind, cluster, seconds, count, dice, outcome)
                 outcome.wrong += differences(store, folder / "fresh")
                 outcome.num_stores += 1
                 print(f"{kind}: {outcome.num_kills} kills, wrong: {outcome.wrong}", file=sys.stderr, flush=True)
@@ -53,15 +54,23 @@ def kill_often(kinds: list[str], count: int, seed: int, folder: Path) -> dict[st
 
 
 def _until_complete(
-    program: list[str], store: Path, kind: str, cluster: Cluster, dice: random.Random, outcome: Outcome
+    program: list[str],
+    store: Path,
+    kind: str,
+    cluster: Cluster,
+    seconds: float,
+    count: int,
+    dice: random.Random,
+    outcome: Outcome,
 ) -> None:
     """Run the same command until it ends by itself; what is killed, is killed once a run."""
-    settings = ["--executor", "ray", "--ray-address", cluster.address, "--seal-videos", str(SEAL_VIDEOS)]
     sealed: set[str] = set()
     is_killed = True
     while is_killed:
-        with subprocess.Popen([*program, "-o", str(store), *settings], stdout=subprocess.DEVNULL) as process:
-            is_killed = _kill_once(kind, process, cluster, dice, outcome)
+        with subprocess.Popen([*program, "-o", str(store), *_settings(cluster)], stdout=subprocess.DEVNULL) as process:
+            is_killed = outcome.num_kills < count and _kill_once(
+                kind, process, cluster, dice.uniform(0, seconds), dice, outcome
+            )
             if kind != "driver" or not is_killed:
                 process.wait(MAX_SECONDS)
                 if process.returncode:
@@ -70,14 +79,37 @@ def _until_complete(
         sealed = examine(store, sealed, outcome)
 
 
-def _kill_once(
-    kind: str, process: "subprocess.Popen[bytes]", cluster: Cluster, dice: random.Random, outcome: Outcome
-) -> bool:
-    """Kill at a random moment after the actors have started; whether the extraction still ran."""
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and not actors() and time.monotonic() < deadline:
+def _settings(cluster: Cluster) -> list[str]:
+    return ["--executor", "ray", "--ray-address", cluster.address, "--seal-videos", str(SEAL_VIDEOS)]
+
+
+def _undisturbed_seconds(command: list[str]) -> float:
+    """How long an extraction takes, from the start of its actors to its end."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        _wait_for_actors(process)
+        started = time.monotonic()
+        process.wait(MAX_SECONDS)
+        return time.monotonic() - started
+
+
+def _wait_for_actors(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for the actors of an extraction that has just been started; those of one that was killed end meanwhile."""
+    old, deadline = set(actors()), time.monotonic() + START_SECONDS
+    while process.poll() is None and not set(actors()) - old and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(dice.uniform(0, 6.0))
+
+
+def _kill_once(
+    kind: str,
+    process: "subprocess.Popen[bytes]",
+    cluster: Cluster,
+    seconds: float,
+    dice: random.Random,
+    outcome: Outcome,
+) -> bool:
+    """Kill some seconds after the actors have started; return whether the extraction still ran."""
+    _wait_for_actors(process)
+    time.sleep(seconds)
     victims = {"actor": actors(), "node": _raylets(cluster), "driver": [process.pid]}[kind]
     if process.poll() is not None or not victims:
         return False

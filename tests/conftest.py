@@ -21,6 +21,7 @@ LONG = (
     "test_run_folder",
     "test_demo",
     "test_benches",
+    "test_ray",
 )
 """The slowest modules: they start first, so that the tests end on all cores at the same time."""
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_AUTH_MODE": "disabled"}
+os.environ["RAY_worker_niceness"] = "0"  # by default Ray's processes give way to all others
 
 from ray.cluster_utils import Cluster
 
@@ -36,7 +37,9 @@ def add_node(cluster: Cluster, *, environment: Mapping[str, str] | None = None) 
 
 def actors() -> list[int]:
     """The processes of actors that extract, of all clusters on this machine."""
-    return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if "_Actor" in _command_line(pid)]
+    return [
+        pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if "MapBatches(Actor)" in _command_line(pid)
+    ]
 
 
 def _command_line(pid: int) -> str:

@@ -108,6 +108,37 @@ def test_a_store_that_is_being_written_is_refused(cluster: Cluster, videos: Path
 
 
 @pytest.mark.slow
+def test_duplicates_are_those_that_one_machine_finds(
+    cluster: Cluster, videos: Path, local: FeatureStore, tmp_path: Path
+) -> None:
+    shutil.copytree(videos / "deep", tmp_path / "v")
+    shutil.copy(tmp_path / "v" / "7.mp4", tmp_path / "v" / "copy.mp4")
+    assert run("extract", tmp_path / "v", "-o", tmp_path / "s", *LENET, "--num-frames", 4).exit_code == 0
+    arguments = ("search", "duplicates", tmp_path / "s", "--format", "json")
+    here = run(*arguments)
+    there = run(*arguments, "--executor", "ray", "--ray-address", cluster.address)
+    assert '"video": "copy.mp4"' in there.stdout
+    assert (there.exit_code, there.stdout) == (0, here.stdout)
+
+
+@pytest.mark.slow
+def test_predictions_and_timelines_are_those_of_one_machine(cluster: Cluster, made: Path, tmp_path: Path) -> None:
+    ray = ("--executor", "ray", "--ray-address", cluster.address)
+    for options in (("--top", 2), ("--timeline", "--window", 0.4)):
+        arguments = ("predict", made / "run", made / "new", "--format", "json", "--device", "cpu", *options)
+        here = run(*arguments)
+        assert here.exit_code == 3
+        refused = run(*arguments, *ray)
+        assert refused.stderr.strip().endswith(
+            "Error: --executor ray needs --store FOLDER, in a folder that all nodes see; what it lacks is added"
+        )
+        kept = tmp_path / options[0]
+        there = run(*arguments, *ray, "--store", kept)
+        assert (there.exit_code, there.stdout) == (3, here.stdout)
+        assert len(FeatureStore.open(kept)) == 3
+
+
+@pytest.mark.slow
 def test_a_store_that_a_node_does_not_see_is_refused_before_work_begins(
     cluster: Cluster, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,17 +150,23 @@ def test_a_store_that_a_node_does_not_see_is_refused_before_work_begins(
 
 
 @pytest.mark.slow
-def test_a_node_with_another_version_is_named(videos: Path, tmp_path: Path) -> None:
+def test_a_node_with_another_vidpipe_or_without_it_is_named(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # Ray's processes import from the driver's working folder first
     shutil.copytree(Path(vidpipe.__file__).parent, tmp_path / "other" / "vidpipe")
     (tmp_path / "other" / "vidpipe" / "version.py").write_text('__all__ = ["__version__"]\n__version__ = "0.0.1"\n')
+    (tmp_path / "none" / "vidpipe").mkdir(parents=True)
+    (tmp_path / "none" / "vidpipe" / "__init__.py").write_text("")
+    needed = "has vidpipe 0.0.1, and the driver has ", "cannot run vidpipe (ModuleNotFoundError: No module named "
     with cluster_of(1) as cluster:
-        add_node(cluster, environment={"PYTHONPATH": str(tmp_path / "other")})
-        cluster.wait_for_nodes()
-        result = run(*on_ray(cluster, videos, "-o", tmp_path / "s"))
-    assert result.exit_code == 1
-    assert re.search(
-        rf"Error: node \S+ \(\S+\) has vidpipe 0.0.1, and the driver has {re.escape(__version__)}", result.stderr
-    )
+        for name, expected in zip(("other", "none"), needed, strict=True):
+            node = add_node(cluster, environment={"PYTHONPATH": str(tmp_path / name)})
+            cluster.wait_for_nodes()
+            result = run(*on_ray(cluster, videos, "-o", tmp_path / "s"))
+            assert result.exit_code == 1
+            assert re.search(rf"Error: node \S+ \(\S+\) {re.escape(expected)}", result.stderr)
+            cluster.remove_node(node)
 
 
 # what a node is asked

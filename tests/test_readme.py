@@ -27,7 +27,7 @@ PAGES = {
 TEXT = "\n".join(PAGES.values())
 LONG_PAGES = (
     *("docs/backbones.md", "docs/explaining.md", "docs/extracting.md", "docs/predicting.md"),
-    *("docs/finetuning.md", "docs/regions.md", "docs/search.md", "docs/timeline.md", "docs/training.md"),
+    *("docs/finetuning.md", "docs/ray.md", "docs/regions.md", "docs/search.md", "docs/timeline.md", "docs/training.md"),
 )
 IN_EVERY_COMMAND = {"--help", "--quiet", "--debug", "--version"}
 OPTION = re.compile(r"(?<![\w-])--[A-Za-z][A-Za-z-]*")

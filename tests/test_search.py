@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import pickle
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
@@ -25,9 +27,9 @@ from vidpipe.records import FeatureSequence, LabeledVideo
 from vidpipe.search.duplicates import find_duplicates
 from vidpipe.similarity import shortlist
 from vidpipe.similarity.alignment import Changes, align
-from vidpipe.similarity.duplicates import find_pairs
+from vidpipe.similarity.duplicates import Candidates, DuplicatePair, compare_block, cut_candidates, find_pairs
 from vidpipe.similarity.local_path import LocalPath, best_path
-from vidpipe.similarity.sequences import read_index
+from vidpipe.similarity.sequences import SequenceIndex, read_index
 from vidpipe.similarity.shortlist import nearest
 from vidpipe.video.thumbnails import read_frames_at
 
@@ -117,6 +119,15 @@ def test_pairs_are_the_copies_and_not_the_neighbours_of_one_camera(archive: Feat
     assert trimmed.matched_seconds == pytest.approx(0.8, abs=0.06)
     assert pairs["copies/0_faster.mp4", "films/0.mp4"].speed == pytest.approx(1.1, abs=0.03)
     assert [member.video for member in groups[0].members if member.keep] == ["films/0.mp4"]
+
+
+def test_blocks_that_other_processes_compare_give_the_same_groups(archive: FeatureStore) -> None:
+    def compare_blocks(index: SequenceIndex, candidates: Candidates) -> Iterator[tuple[int, list[DuplicatePair]]]:
+        for numbers, *block in cut_candidates(index, candidates, 7):
+            found = compare_block(*pickle.loads(pickle.dumps(block)))
+            yield 7, [replace(one, one=int(numbers[one.one]), other=int(numbers[one.other])) for one in found]
+
+    assert find_duplicates(archive, compare=compare_blocks) == find_duplicates(archive)
 
 
 def test_two_parts_of_one_video_are_one_group_but_no_pair(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vidpipe.config import (
     DUPLICATE_THRESHOLD,
+    DUPLICATES_SETTINGS,
     EXPLAIN_SETTINGS,
     FINETUNE_SETTINGS,
     PREDICT_SETTINGS,
@@ -688,6 +689,7 @@ def search_duplicates(
     threshold: float = DUPLICATE_THRESHOLD,
     stream: str | None = None,
     embedding: "str | Path | Embedding | None" = None,
+    **settings: Any,
 ) -> "list[DuplicateGroup]":
     """Find the videos of a store that show the same footage, also where it was altered.
 
@@ -699,21 +701,26 @@ def search_duplicates(
         threshold: the score from which on a pair counts.
         stream: the stream of a folder of stores; None for the first.
         embedding: a trained embedding; each video is compared with those nearest in it. The score is the same.
+        **settings: `executor` and `ray_address`, as for `extract`.
 
     Returns:
         the groups, those with the most videos first.
 
     Raises:
+        ConfigError: a setting is unknown or has a wrong value.
         UsageError: the store does not exist.
         StoreError: the store has fewer than two videos, other features than the embedding, or cannot be read.
         RunError: the embedding cannot be loaded.
+        ExecutorError: Ray cannot be reached, or one of its nodes cannot take part.
     """
-    from vidpipe.search.duplicates import find_duplicates
+    from vidpipe.stages import search as stage
 
+    check_names(settings, DUPLICATES_SETTINGS)
+    config = ExtractConfig(**settings)
     if embedding is None:
-        return find_duplicates(_open_searched(store, stream), threshold=threshold)
+        return stage.search_duplicates(_open_searched(store, stream), threshold=threshold, config=config)
     embedded = _embed(embedding, store, stream, verb="duplicates")
-    return find_duplicates(embedded.first_store, threshold=threshold, embedded=embedded)
+    return stage.search_duplicates(embedded.first_store, threshold=threshold, embedded=embedded, config=config)
 
 
 def _embed(

@@ -23,6 +23,7 @@ __all__ = [
     "DEFAULT_DECODER",
     "DEFAULT_HEAD",
     "DEFAULT_POSE_SIZE",
+    "DUPLICATES_SETTINGS",
     "DUPLICATE_THRESHOLD",
     "EXPLAIN_SETTINGS",
     "FINETUNE_SETTINGS",
@@ -90,6 +91,8 @@ FINETUNE_SETTINGS = ("weights", "decoder", "workers", "timeout", "video_column")
 
 SEARCH_SETTINGS = ("weights", "detector_weights", "device", "engine", "decoder", "batch_size", "workers", "timeout")
 """Settings of `extract` that `search similar` has too."""
+DUPLICATES_SETTINGS = ("executor", "ray_address")
+"""Settings of `extract` that `search duplicates` has too."""
 
 
 @dataclass(frozen=True)
@@ -384,8 +387,8 @@ class ExtractConfig(_Checked):
     seal_seconds: float = _setting(60.0, "Seal a shard after this number of seconds, if that comes first.", low=0)
     executor: str = _setting(
         "local",
-        "Where to extract: in processes of this machine, or on the nodes of a Ray cluster, which share the folders of "
-        "videos and store (pip install 'vidpipe[ray]').",
+        "What does the work: this machine, or the nodes of a Ray cluster, which share the folders of videos and store "
+        "(pip install 'vidpipe[ray]').",
         choices=("local", "ray"),
     )
     ray_address: str | None = _setting(

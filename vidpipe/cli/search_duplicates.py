@@ -5,15 +5,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import LocalPath, format_option, json_line, printable, vidpipe_command
+from vidpipe.cli.options import LocalPath, format_option, json_line, printable, setting_options, vidpipe_command
 from vidpipe.cli.outputs import check_replaceable, is_own_page
 from vidpipe.cli.progress import count_progress
 from vidpipe.cli.tables import show_table
-from vidpipe.config import DUPLICATE_THRESHOLD
+from vidpipe.config import DUPLICATE_THRESHOLD, DUPLICATES_SETTINGS, ExtractConfig
 from vidpipe.errors import count_of
 
 if TYPE_CHECKING:
@@ -46,8 +46,15 @@ CSV_COLUMNS = (
 )
 @click.option("--page", type=click.Path(path_type=Path), help="Also write an HTML page with frames of the videos.")
 @format_option("table", "json", "csv")
+@setting_options(ExtractConfig, only=DUPLICATES_SETTINGS)
 def duplicates(
-    store: Path, threshold: float, stream: str | None, embedding: Path | None, page: Path | None, format_: str
+    store: Path,
+    threshold: float,
+    stream: str | None,
+    embedding: Path | None,
+    page: Path | None,
+    format_: str,
+    **settings: Any,
 ) -> None:
     """Find videos of a store that show the same footage, also where it was altered: re-encoded, resized, trimmed,
     mirrored, brighter, up to 10 % faster, with a border, a logo or subtitles.
@@ -60,9 +67,11 @@ def duplicates(
     vidpipe search duplicates features --format csv > duplicates.csv
     vidpipe search duplicates features --page duplicates.html
     """
-    from vidpipe.search.duplicates import find_duplicates
+    config = ExtractConfig(**settings)
+
     from vidpipe.search.embedded import open_searched
     from vidpipe.search.page import write_duplicates_page
+    from vidpipe.stages.search import search_duplicates
 
     if page is not None:
         check_replaceable(page, "a page of results", is_own=is_own_page)
@@ -70,7 +79,7 @@ def duplicates(
         opened, embedded = open_searched(
             store, stream=stream, embedding=embedding, verb="duplicates", on_progress=partial(show, "embedding")
         )
-        groups = find_duplicates(opened, threshold=threshold, embedded=embedded, on_progress=show)
+        groups = search_duplicates(opened, threshold=threshold, embedded=embedded, config=config, on_progress=show)
     _print(groups, format_)
     if page is not None:
         write_duplicates_page(opened, groups, page, threshold=threshold)

@@ -17,7 +17,7 @@ from vidpipe.regions.pose import PoseFinder
 from vidpipe.video.crop import cell_regions
 from vidpipe.video.view import View
 
-__all__ = ["DEFAULT_BATCH_SIZE", "LoadedStream"]
+__all__ = ["DEFAULT_BATCH_SIZE", "LoadedStream", "find_detector_of"]
 
 DEFAULT_BATCH_SIZE = {"cpu": 8, "cuda": 64}
 """Larger batches are no faster on a CPU and take more memory: their activations no longer fit its caches."""
@@ -44,12 +44,7 @@ class LoadedStream:
         engine = stream.load_engine(
             device=config.device, engine=config.engine, num_videos=num_videos, num_threads=num_threads
         )
-        finder: RegionFinder | PoseFinder | None = None
-        key, weights = stream.key, config.detector_weights
-        if key.regions is not None:
-            finder = RegionFinder.of_key(key.regions, weights=weights, device=config.device)
-        elif stream.spec.kind == "pose":
-            finder = PoseFinder.of_key(key.parameters or {}, key.weights, weights=weights, device=config.device)
+        finder = find_detector_of(stream, config)
         if finder is not None:
             finder.detector.check()
         return cls(engine, stream.key, stream.spec.window, finder)
@@ -68,3 +63,26 @@ class LoadedStream:
         """Return what it needs of one video: regions that a store beside has are not found again."""
         view, known = self.view, find_known(self.siblings, video)
         return view if known is None else replace(view, planner=PlanKnown(*known, view.planner))
+
+
+def find_detector_of(stream: Stream, config: ExtractConfig) -> RegionFinder | PoseFinder | None:
+    """Find the detector of a stream, with its weights, without loading it.
+
+    Args:
+        stream: the stream.
+        config: the detector's weights, and the device.
+
+    Returns:
+        What finds regions or key points; None where the backbone sees whole frames.
+
+    Raises:
+        RunError: the weights are not those of the key.
+        UsageError: there is no such weights file, or the detector needs one.
+        WeightsError: the weights cannot be downloaded.
+    """
+    key, weights, device = stream.key, config.detector_weights, config.device
+    if key.regions is not None:
+        return RegionFinder.of_key(key.regions, weights=weights, device=device)
+    if stream.spec.kind == "pose":
+        return PoseFinder.of_key(key.parameters or {}, key.weights, weights=weights, device=device)
+    return None

@@ -22,8 +22,8 @@ from uuid import uuid4
 from vidpipe.backbones.batching import Utilisation
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
-from vidpipe.errors import StoreError, VidpipeError
-from vidpipe.execution.loaded import LoadedStream
+from vidpipe.errors import ExecutorError, StoreError, VidpipeError
+from vidpipe.execution.loaded import LoadedStream, find_detector_of
 from vidpipe.execution.local import extract_into
 from vidpipe.features.locks import JOB_SUFFIX
 from vidpipe.features.siblings import find_siblings
@@ -32,7 +32,7 @@ from vidpipe.records import DecodeProgress, VideoFailure, VideoFile
 from vidpipe.version import __version__
 from vidpipe.video.decoding import default_workers
 
-__all__ = ["Batch", "Extractor", "Job", "NodeError", "Report", "find_problem"]
+__all__ = ["Batch", "Extractor", "Job", "NodeError", "Report", "find_problem", "find_store_problem"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Job:
     """Of an actor."""
     report_seconds: float
     """Between two reports of an actor."""
+    version: str = __version__
+    """The driver's version of vidpipe."""
 
     @classmethod
     def of(
@@ -137,8 +139,8 @@ def find_problem(version: str, job: bytes, samples: Sequence[str]) -> str:
     Returns:
         What is wrong and what to do; empty where nothing is.
     """
-    if version != __version__:
-        return f"has vidpipe {__version__}, and the driver has {version}; install the same version on every node"
+    if problem := _version_problem(version):
+        return problem
     unpickled: Job = pickle.loads(job)
     for path in unpickled.files:
         if problem := _store_problem(path):
@@ -148,17 +150,43 @@ def find_problem(version: str, job: bytes, samples: Sequence[str]) -> str:
             return f"does not see {sample}; the videos must be in a folder that all nodes see under the same path"
     try:
         for store_path in unpickled.store_paths.values():
-            _stream_of(FeatureStore.open(store_path), unpickled.config)
+            find_detector_of(_stream_of(FeatureStore.open(store_path), unpickled.config), unpickled.config)
     except VidpipeError as error:
         return str(error)
     return ""
 
 
+def find_store_problem(version: str, store: str, shards: Sequence[str]) -> str:
+    """Check that this node can read a store.
+
+    Args:
+        version: the driver's version of vidpipe.
+        store: the store's absolute path.
+        shards: the names of the shards that the driver sees.
+
+    Returns:
+        What is wrong and what to do; empty where nothing is.
+    """
+    if problem := _version_problem(version):
+        return problem
+    return "" if all(Path(store, "shards", name).exists() for name in shards) else _not_seen(store)
+
+
+def _version_problem(version: str) -> str:
+    if version == __version__:
+        return ""
+    return f"has vidpipe {__version__}, and the driver has {version}; install the same version on every node"
+
+
+def _not_seen(store: Path | str) -> str:
+    return f"does not see {store}; the store must be in a folder that all nodes see under the same path"
+
+
 def _store_problem(job_file: Path) -> str:
-    """Why this node cannot use the store of a job's file."""
+    """Why this node cannot write into the store of a job's file."""
     store = job_file.parents[1]
     if not job_file.exists():
-        return f"does not see {store}; the store must be in a folder that all nodes see under the same path"
+        return _not_seen(store)
     try:
         with NamedTemporaryFile(dir=store / "shards", suffix=".writing"):
             return ""
@@ -196,13 +224,20 @@ class Extractor:
         """
         yield Report(self._process)
         try:
-            yield from self._extract(*batch)
+            self._check()
+            if self._job.is_running:
+                yield from self._extract(*batch)
         except VidpipeError as error:
             yield Report(self._process, error=NodeError(type(error).__name__, str(error)))
 
+    def _check(self) -> None:
+        """Refuse a node that has joined the cluster since the others were asked for problems, and has one."""
+        store = next(iter(self._job.store_paths.values()))
+        problem = _version_problem(self._job.version) or ("" if Path(store).exists() else _not_seen(store))
+        if problem:
+            raise ExecutorError(problem)
+
     def _extract(self, videos: Sequence[VideoFile], wanted: Mapping[str, Sequence[str]]) -> Iterator[Report]:
-        if not self._job.is_running:
-            return
         names = {name for video in videos for name in wanted[video.id]}
         stores = {name: FeatureStore.open(path) for name, path in self._job.store_paths.items() if name in names}
         streams = {name: self._load(name, store) for name, store in stores.items()}

@@ -16,9 +16,8 @@ import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from queue import Empty, Queue
-from typing import Any
 
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
@@ -30,11 +29,11 @@ from vidpipe.errors import ActorCrashError, ExecutorError, VidpipeError
 from vidpipe.execution.actors import ActorPlan, cut_batches, plan_actors
 from vidpipe.execution.node import Batch, Extractor, Job, Report
 from vidpipe.execution.progress import ExtractProgress
-from vidpipe.execution.ray_cluster import check_nodes, list_nodes
+from vidpipe.execution.ray_cluster import check_nodes, head_answers, list_nodes
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import VideoFailure, VideoFile
 
-__all__ = ["extract_on_ray"]
+__all__ = ["Actor", "Reports", "extract_on_ray", "start_actors"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +41,11 @@ SHRINK = (1, 8, None)
 """In each pass: by what the largest batch is divided; None: each video is a batch of its own."""
 STALL_SECONDS = 300.0
 """Without a report for this long, an extraction ends: no actor starts, or none answers."""
-STOP_SECONDS = 60.0
-"""How long actors may take to seal what they have after Ctrl-C."""
+STOP_SECONDS, HEADLESS_SECONDS = 60.0, 15.0
+"""How long actors may take to seal what they have after Ctrl-C, and where the head has ended: then Ray ends all
+processes after a minute."""
+QUIET_SECONDS = 5.0
+"""Without a report for this long, the head is looked for."""
 CRASHES_PER_ACTOR = 3
 """Actors that may be replaced before a video is done, for each actor."""
 
@@ -81,11 +83,11 @@ def extract_on_ray(
         check_nodes(list(plan.by_node), job, videos)
         logger.info("Ray: %s", plan.describe())
         extraction = _Extraction(stores, videos, wanted, utilisation)
-        for shrink in SHRINK:
+        for number, shrink in enumerate(SHRINK):
             if left := extraction.left():
                 size = 1 if shrink is None else max(1, config.seal_videos // shrink)
                 batches = cut_batches(left, extraction.lacking(left), num_actors=plan.count, max_videos=size)
-                yield from _run(extraction, job, plan, batches)
+                yield from _run(extraction, replace(job, token=f"{job.token}-{number}"), plan, batches)
         yield from extraction.give_up()
         yield extraction.progress
 
@@ -191,9 +193,10 @@ def _run(extraction: _Extraction, job: Job, plan: ActorPlan, batches: Sequence[B
     num_actors = min(plan.count, len(batches))
     extraction.processes.clear()
     extraction.num_processes_at_success = num_actors
-    run = _Run(_dataset(job, plan, batches, num_actors))
+    job.start()  # an actor of an earlier pass that still runs, on a node that Ray has given up, stops
+    reports = start_actors(job, plan, batches)
     try:
-        for report in run.reports():
+        for report in reports:
             if report.error is not None:
                 raise _error_of(report)
             yield from extraction.take(report)
@@ -204,11 +207,12 @@ def _run(extraction: _Extraction, job: Job, plan: ActorPlan, batches: Sequence[B
                 )
     except BaseException as error:
         job.stop()
-        run.drain(STOP_SECONDS)
+        reports.drain(STOP_SECONDS if head_answers() else HEADLESS_SECONDS)
         if isinstance(error, KeyboardInterrupt):
             extraction.left()
             yield extraction.progress
         raise
+    job.stop()
 
 
 def _error_of(report: Report) -> VidpipeError:
@@ -220,8 +224,12 @@ def _error_of(report: Report) -> VidpipeError:
     return error
 
 
-class _Actor(Extractor):
-    """An actor of Ray Data: a row is a pickled batch, and each report is a block of its own."""
+class Actor(Extractor):
+    """An actor of Ray Data: a row is a pickled batch, and each report is a block of its own.
+
+    Args:
+        job: a pickled `Job`.
+    """
 
     def __init__(self, job: bytes) -> None:
         super().__init__(job)
@@ -234,8 +242,18 @@ class _Actor(Extractor):
                 yield {"report": [pickle.dumps(report)]}
 
 
-def _dataset(job: Job, plan: ActorPlan, batches: Sequence[Batch], num_actors: int) -> "ray.data.Dataset":
-    """The reports of the actors, as a dataset that is computed while it is read."""
+def start_actors(job: Job, plan: ActorPlan, batches: Sequence[Batch], *, actor: type[Actor] = Actor) -> "Reports":
+    """Have actors extract batches.
+
+    Args:
+        job: the extraction.
+        plan: the actors.
+        batches: what they extract, in this order.
+        actor: the class of the actors.
+
+    Returns:
+        Their reports, as they come.
+    """
     rows = [{"batch": pickle.dumps(batch)} for batch in batches]
     with warnings.catch_warnings():
         # Ray Data has no other way to bound what it retries; its own context warns about its own fields.
@@ -243,16 +261,17 @@ def _dataset(job: Job, plan: ActorPlan, batches: Sequence[Batch], num_actors: in
         warnings.simplefilter("ignore", DeprecationWarning)
         source = ray.data.from_items(rows, override_num_blocks=len(rows))
         _configure(source.context)
-        return source.map_batches(
-            _Actor,
+        dataset = source.map_batches(
+            actor,
             batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=num_actors),
+            compute=ray.data.ActorPoolStrategy(size=min(plan.count, len(batches))),
             fn_constructor_args=(pickle.dumps(job),),
             num_cpus=plan.cpus,
             num_gpus=plan.gpus or None,
             max_restarts=-1,  # an actor that ends is replaced, and
             max_task_retries=0,  # what it had in hand is left to the next pass
         )
+    return Reports(dataset)
 
 
 def _configure(context: "ray.data.DataContext") -> None:
@@ -265,30 +284,35 @@ def _configure(context: "ray.data.DataContext") -> None:
     logging.getLogger("ray.data").setLevel(logging.INFO if is_debugged else logging.CRITICAL + 1)
 
 
-@dataclass
-class _Run:
-    """A dataset that is read in a thread, so that Ctrl-C does not end the reading."""
+class Reports:
+    """The reports of actors, read in a thread, so that Ctrl-C does not end the reading.
 
-    dataset: Any
-    _queue: "Queue[Report | BaseException | None]" = field(default_factory=Queue)
+    Args:
+        dataset: computes the reports while it is read.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(self, dataset: "ray.data.Dataset") -> None:
+        self._dataset = dataset
+        self._queue: Queue[Report | BaseException | None] = Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         try:
-            for row in self.dataset.iter_rows():
+            for row in self._dataset.iter_rows():
                 self._queue.put(pickle.loads(row["report"]))
             self._queue.put(None)
         except BaseException as error:
             self._queue.put(error)
 
-    def reports(self) -> Iterator[Report]:
-        """Yield the reports as they come."""
+    def __iter__(self) -> Iterator[Report]:
         while True:
             try:
-                item = self._queue.get(timeout=1.0)  # so that Ctrl-C is handled on every system
+                item = self._queue.get(timeout=QUIET_SECONDS)
             except Empty:
+                if not head_answers():
+                    raise ExecutorError(
+                        "Ray's head has ended; what was sealed is safe, and the same command goes on with a new cluster"
+                    ) from None
                 continue
             if item is None:
                 return
@@ -300,7 +324,11 @@ class _Run:
             yield item
 
     def drain(self, seconds: float) -> None:
-        """Wait until the actors have ended their batches."""
+        """Wait until the actors have ended their batches.
+
+        Args:
+            seconds: at most.
+        """
         deadline = time.monotonic() + seconds
         with suppress(Empty):
             while isinstance(self._queue.get(timeout=max(0.0, deadline - time.monotonic())), Report):

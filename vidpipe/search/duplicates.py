@@ -8,7 +8,7 @@ from vidpipe.config import DUPLICATE_THRESHOLD
 from vidpipe.errors import StoreError, count_of
 from vidpipe.features.store import FeatureStore
 from vidpipe.search.embedded import EmbeddedVideos
-from vidpipe.similarity.duplicates import DuplicatePair, find_pairs, group_pairs
+from vidpipe.similarity.duplicates import Compare, DuplicatePair, compare_all, find_pairs, group_pairs
 from vidpipe.similarity.sequences import SequenceIndex, read_index
 
 __all__ = ["Duplicate", "DuplicateGroup", "GroupMember", "find_duplicates"]
@@ -89,6 +89,7 @@ def find_duplicates(
     *,
     threshold: float = DUPLICATE_THRESHOLD,
     embedded: EmbeddedVideos | None = None,
+    compare: Compare = compare_all,
     on_progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> list[DuplicateGroup]:
     """Find the videos of a store that show the same footage.
@@ -98,6 +99,7 @@ def find_duplicates(
         threshold: the score from which on a pair counts.
         embedded: each video is compared with those nearest by a learned embedding, instead of by the mean feature;
             `store` is its first stream. The score is the same.
+        compare: what compares pairs of videos.
         on_progress: called with the step (`reading`, `shortlisting`, `comparing`), and how much of it is done of
             how much.
 
@@ -114,7 +116,7 @@ def find_duplicates(
             f"{store.path}: {count_of(len(index), 'video')} with features, and duplicates are looked for among two or "
             "more; extract more videos into the store"
         )
-    pairs = find_pairs(index, threshold=threshold, vectors=vectors, on_progress=on_progress)
+    pairs = find_pairs(index, threshold=threshold, vectors=vectors, compare=compare, on_progress=on_progress)
     groups = group_pairs([(pair.one, pair.other) for pair in pairs])
     number_of = {video: number for number, group in enumerate(groups) for video in group}
     of_group: list[list[DuplicatePair]] = [[] for _ in groups]

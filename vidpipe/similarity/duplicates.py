@@ -3,18 +3,30 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.config import DUPLICATE_THRESHOLD
+from vidpipe.features.store import FeatureStore
 from vidpipe.similarity.alignment import Alignment, align
 from vidpipe.similarity.extension import extend
 from vidpipe.similarity.sequences import MAX_KEPT_ROWS, SequenceIndex
 from vidpipe.similarity.shortlist import nearest
 
-__all__ = ["DuplicatePair", "find_pairs", "group_pairs"]
+__all__ = [
+    "Candidates",
+    "Compare",
+    "DuplicatePair",
+    "compare_all",
+    "compare_block",
+    "cut_candidates",
+    "find_pairs",
+    "group_pairs",
+]
 
 Floats = NDArray[np.float32]
 
@@ -50,6 +62,96 @@ class DuplicatePair:
     """The evidence of the alignment, in standard deviations of what chance gives in this store."""
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """P pairs of videos that may show the same footage, and the pieces of each to align."""
+
+    videos: NDArray[np.int64]
+    """(P, 2) numbers of videos, `one` smaller than `other`; pairs of the same videos are near to each other."""
+    pieces: NDArray[np.int64]
+    """(C, 2) numbers of pieces, pair by pair of videos, the likeliest of each first."""
+    bounds: NDArray[np.int64]
+    """(P + 1,) those of pair p are [bounds[p], bounds[p + 1])."""
+    min_score: float
+    """Of a pair that counts."""
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __iter__(self) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+        """Yield the two videos of each pair, and its pieces."""
+        for (one, other), (start, stop) in zip(self.videos.tolist(), pairwise(self.bounds.tolist()), strict=True):
+            yield one, other, self.pieces[start:stop]
+
+    def blocks(self, num_pairs: int) -> Iterator["Candidates"]:
+        """Yield them in blocks of at most `num_pairs`."""
+        for start in range(0, len(self), num_pairs):
+            bounds = self.bounds[start : start + num_pairs + 1]
+            pieces = self.pieces[bounds[0] : bounds[-1]]
+            yield replace(self, videos=self.videos[start : start + num_pairs], pieces=pieces, bounds=bounds - bounds[0])
+
+
+Compare = Callable[[SequenceIndex, Candidates], Iterator[tuple[int, list[DuplicatePair]]]]
+"""Compares candidates: yields how many were compared, and the pairs found among them."""
+
+
+def compare_all(index: SequenceIndex, candidates: Candidates) -> Iterator[tuple[int, list[DuplicatePair]]]:
+    """Compare pairs of videos in this process.
+
+    Args:
+        index: the sequences.
+        candidates: the pairs.
+
+    Yields:
+        The number of pairs of each block, and those of them that count.
+    """
+    for block in candidates.blocks(PAIRS_AT_ONCE):
+        index.prepare(block.pieces.ravel().tolist())
+        pairs = (_compared(index, *pair) for pair in block)
+        yield len(block), [pair for pair in pairs if pair is not None and pair.score >= candidates.min_score]
+
+
+def cut_candidates(
+    index: SequenceIndex, candidates: Candidates, num_pairs: int
+) -> Iterator[tuple[NDArray[np.int64], SequenceIndex, Candidates]]:
+    """Cut candidates into blocks that other processes can compare.
+
+    Args:
+        index: the sequences.
+        candidates: the pairs.
+        num_pairs: the most pairs of a block.
+
+    Yields:
+        The numbers of a block's videos, increasing; the part of the index with them; the block's pairs, with the
+        numbers in that part.
+    """
+    for block in candidates.blocks(num_pairs):
+        numbers = np.unique(block.videos)
+        first = np.flatnonzero(np.isin(index.video_of_piece, numbers))
+        videos, pieces = np.searchsorted(numbers, block.videos), np.searchsorted(first, block.pieces)
+        yield numbers, index.part(numbers), replace(block, videos=videos, pieces=pieces)
+
+
+def compare_block(part: SequenceIndex, candidates: Candidates) -> list[DuplicatePair]:
+    """Compare a block of `cut_candidates`, in any process that sees the store.
+
+    Args:
+        part: the videos of the block.
+        candidates: its pairs.
+
+    Returns:
+        The pairs found, with the numbers in the part.
+    """
+    opened = part.opened(_opened_once(part.store.path))
+    return [pair for _, found in compare_all(opened, candidates) for pair in found]
+
+
+@lru_cache(maxsize=1)
+def _opened_once(path: Path) -> FeatureStore:
+    """A store whose list of videos is read once by each process."""
+    return FeatureStore.open(path)
+
+
 def find_pairs(
     index: SequenceIndex,
     *,
@@ -57,6 +159,7 @@ def find_pairs(
     num_nearest: int = NUM_NEAREST,
     vectors: Floats | None = None,
     is_wanted: Callable[[int, int], bool] = lambda one, other: True,
+    compare: Compare = compare_all,
     on_progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> list[DuplicatePair]:
     """Find all pairs of videos with the same footage.
@@ -68,6 +171,7 @@ def find_pairs(
         vectors: (N, E) of length 1, to align each video with those that are nearest in them, instead of each piece with
             those with the nearest mean feature.
         is_wanted: returns whether a pair of numbers is looked at.
+        compare: what compares the candidates.
         on_progress: called with the step (`shortlisting`, `comparing`), and how much of it is done of how much.
 
     Returns:
@@ -75,38 +179,17 @@ def find_pairs(
     """
     if len(index) < 2:
         return []
-    found = {}
-    candidates = _candidates(index, num_nearest, vectors, on_progress)
-    for pair in _compared_pairs(index, candidates, is_wanted, on_progress):
-        if pair.score >= min(threshold, WEAK_THRESHOLD):
-            found[pair.one, pair.other] = pair
+    pieces = _pieces_to_align(index, num_nearest, vectors, on_progress)
+    candidates = _candidates(index, pieces, is_wanted, min(threshold, WEAK_THRESHOLD))
+    found: dict[tuple[int, int], DuplicatePair] = {}
+    done = 0
+    for num_compared, pairs in compare(index, candidates):
+        done += num_compared
+        found |= {(pair.one, pair.other): pair for pair in pairs}
+        on_progress("comparing", done, len(candidates))
     strong = {pair: one for pair, one in found.items() if _is_strong(index, one, threshold)}
     strong |= _closed(index, strong, found, is_wanted)
     return sorted((_extended(index, one) for one in strong.values()), key=lambda one: (-one.score, one.one, one.other))
-
-
-def _compared_pairs(
-    index: SequenceIndex,
-    pieces: NDArray[np.int64],
-    is_wanted: Callable[[int, int], bool],
-    on_progress: Callable[[str, int, int], None],
-) -> Iterator[DuplicatePair]:
-    """Compare the wanted pairs of videos, from pairs of their pieces, (C, 2), pair by pair of videos."""
-    videos = index.video_of_piece[pieces]
-    starts = np.flatnonzero(np.any(np.diff(videos, axis=0, prepend=-1), axis=1))
-    bounds = np.append(starts, len(pieces))
-    for first in range(0, len(starts), PAIRS_AT_ONCE):
-        some = bounds[first : first + PAIRS_AT_ONCE + 1].tolist()
-        wanted = [(start, stop) for start, stop in pairwise(some) if is_wanted(*videos[start].tolist())]
-        index.prepare(
-            piece for start, stop in wanted for pair in pieces[start:stop][:MAX_PIECES].tolist() for piece in pair
-        )
-        for start, stop in wanted:
-            one, other = videos[start].tolist()
-            pair = _compared(index, one, other, pieces[start:stop])
-            if pair is not None:
-                yield pair
-        on_progress("comparing", min(first + PAIRS_AT_ONCE, len(starts)), len(starts))
 
 
 def _is_strong(index: SequenceIndex, pair: DuplicatePair, threshold: float) -> bool:
@@ -114,6 +197,24 @@ def _is_strong(index: SequenceIndex, pair: DuplicatePair, threshold: float) -> b
 
 
 def _candidates(
+    index: SequenceIndex, pieces: NDArray[np.int64], is_wanted: Callable[[int, int], bool], min_score: float
+) -> Candidates:
+    """The pairs of videos to compare, from the pairs of pieces to align, (C, 2)."""
+    videos = index.video_of_piece[pieces]
+    starts = np.flatnonzero(np.any(np.diff(videos, axis=0, prepend=-1), axis=1))
+    counts = np.diff(np.append(starts, len(pieces)))
+    is_wanted_pair = np.array([is_wanted(*pair) for pair in videos[starts].tolist()], bool)
+    is_likely = np.arange(len(pieces)) - np.repeat(starts, counts) < MAX_PIECES
+    kept = np.minimum(counts[is_wanted_pair], MAX_PIECES)
+    return Candidates(
+        videos[starts][is_wanted_pair],
+        pieces[is_likely & np.repeat(is_wanted_pair, counts)],
+        np.append(0, np.cumsum(kept)),
+        min_score,
+    )
+
+
+def _pieces_to_align(
     index: SequenceIndex,
     num_nearest: int,
     vectors: Floats | None,
@@ -166,7 +267,7 @@ def _nearest_pieces(index: SequenceIndex, one: int, other: int) -> NDArray[np.in
 def _compared(index: SequenceIndex, one: int, other: int, pieces: NDArray[np.int64]) -> DuplicatePair | None:
     """The best alignment of some pairs of pieces of two videos, the likeliest first."""
     alignment = _identical(index, one, other)
-    for piece, its_piece in pieces[:MAX_PIECES].tolist() if alignment is None else ():
+    for piece, its_piece in pieces.tolist() if alignment is None else ():
         found = align(index.changes(one, piece), index.changes(other, its_piece))
         if found is not None and (alignment is None or found.evidence > alignment.evidence):
             alignment = found

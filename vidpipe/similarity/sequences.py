@@ -10,7 +10,7 @@ A piece is some consecutive rows of a video, few enough to be compared at once. 
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -120,6 +120,45 @@ class SequenceIndex:
         whitened = np.split(self.whitening.apply(np.concatenate(differences)), stops[:-1])
         for key, one, its in zip(missing, timed, whitened, strict=True):
             self._kept.add(key, Changes(its, _between(one.pts_seconds)))
+
+    def part(self, numbers: NDArray[np.int64]) -> "SequenceIndex":
+        """Return the index of some of the videos, to be compared in another process.
+
+        Args:
+            numbers: (n,) which videos, increasing.
+
+        Returns:
+            The index without features, which `opened` maps there, and without the vectors of pieces.
+        """
+        is_in = np.isin(self.video_of_piece, numbers)
+        part = replace(
+            self,
+            store=FeatureStore(self.store.path, self.store.key),
+            ids=tuple(self.ids[number] for number in numbers),
+            people=tuple(self.people[number] for number in numbers),
+            pts_seconds=tuple(self.pts_seconds[number] for number in numbers),
+            first_rows=tuple(self.first_rows[number] for number in numbers),
+            features=(),
+            video_of_piece=np.searchsorted(numbers, self.video_of_piece[is_in]),
+            start_of_piece=self.start_of_piece[is_in],
+            vectors=self.vectors[:0],
+            _kept=_Kept(),
+        )
+        part.__dict__["chance"] = self.chance
+        return part
+
+    def opened(self, store: FeatureStore) -> "SequenceIndex":
+        """Return a `part` with its features, mapped.
+
+        Args:
+            store: the part's store, opened in this process.
+
+        Returns:
+            The part.
+        """
+        part = replace(self, store=store, features=tuple(store.features(self.ids, check=False)), _kept=_Kept())
+        part.__dict__["chance"] = self.chance
+        return part
 
     def changes(self, number: int, piece: int | None = None) -> Changes:
         """Return how a video, or one of its pieces, changes. The latest are kept."""

@@ -1,23 +1,88 @@
-"""Similar videos of a store: features of the queries from the store or from their files, with the store's key."""
+"""Similar videos and duplicates in a store.
+
+The features of queries come from the store, or from their files with the store's key.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vidpipe.config import ExtractConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from vidpipe.config import DUPLICATE_THRESHOLD, ExtractConfig
 from vidpipe.datasets.matching import nearest_ids
 from vidpipe.datasets.people import has_tracks, split_people
 from vidpipe.errors import UsageError
+from vidpipe.execution.executor import connected
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import VideoFailure, VideoFeatures, VideoFile
+from vidpipe.search.duplicates import DuplicateGroup, find_duplicates
 from vidpipe.search.embedded import EmbeddedVideos
 from vidpipe.search.similar import SimilarResult, SimilarSearch
-from vidpipe.similarity.sequences import read_index, timed_features
+from vidpipe.similarity.duplicates import Candidates, DuplicatePair, compare_block, cut_candidates
+from vidpipe.similarity.sequences import SequenceIndex, read_index, timed_features
 from vidpipe.stages.apply import answer_each
 from vidpipe.video.files import find_videos
 
-__all__ = ["search_similar"]
+__all__ = ["search_duplicates", "search_similar"]
+
+PAIRS_PER_TASK = 2000
+"""Of a task of Ray: about as many seconds of one core."""
+
+
+def search_duplicates(
+    store: FeatureStore,
+    *,
+    threshold: float = DUPLICATE_THRESHOLD,
+    embedded: EmbeddedVideos | None = None,
+    config: ExtractConfig | None = None,
+    on_progress: Callable[[str, int, int], None] = lambda step, done, total: None,
+) -> list[DuplicateGroup]:
+    """Find the videos of a store that show the same footage, on this machine or on a Ray cluster.
+
+    Args:
+        store: the features.
+        threshold: the score from which on a pair counts.
+        embedded: as for `vidpipe.search.duplicates.find_duplicates`.
+        config: the executor.
+        on_progress: as for `vidpipe.search.duplicates.find_duplicates`.
+
+    Returns:
+        The groups, those with the most videos first.
+
+    Raises:
+        UsageError: the executor is not installed.
+        ExecutorError: Ray cannot be reached, or one of its nodes cannot take part.
+        StoreError: the store has fewer than two videos, or cannot be read.
+    """
+    config = config or ExtractConfig()
+    if config.executor == "local":
+        return find_duplicates(store, threshold=threshold, embedded=embedded, on_progress=on_progress)
+    with connected(config):
+        from vidpipe.execution.ray_cluster import check_store
+
+        check_store(store)
+        return find_duplicates(
+            store, threshold=threshold, embedded=embedded, compare=_compare_on_nodes, on_progress=on_progress
+        )
+
+
+def _compare_on_nodes(index: SequenceIndex, candidates: Candidates) -> Iterator[tuple[int, list[DuplicatePair]]]:
+    """Compare blocks of pairs, each as a task of Ray."""
+    from vidpipe.execution.ray_cluster import map_on_nodes
+
+    sent = dict[int, tuple[NDArray[np.int64], int]]()
+
+    def blocks() -> Iterator[tuple[SequenceIndex, Candidates]]:
+        for number, (videos, part, block) in enumerate(cut_candidates(index, candidates, PAIRS_PER_TASK)):
+            sent[number] = videos, len(block)
+            yield part, block
+
+    for number, found in map_on_nodes(compare_block, blocks()):
+        videos, num_compared = sent.pop(number)
+        yield num_compared, [replace(one, one=int(videos[one.one]), other=int(videos[one.other])) for one in found]
 
 
 def search_similar(
