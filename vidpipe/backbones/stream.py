@@ -125,13 +125,14 @@ class Stream:
             )
         return cls(spec, found, key)
 
-    def load_engine(self, *, device: str, engine: str, num_videos: int) -> Engine:
+    def load_engine(self, *, device: str, engine: str, num_videos: int, cuda_graphs: bool = False) -> Engine:
         """Load the backbone, ready to run.
 
         Args:
             device: `auto`, `cpu` or `cuda`.
             engine: `auto`, `torch` or `onnx`.
             num_videos: about how many videos it will run on: an export to ONNX pays only for many.
+            cuda_graphs: as for `vidpipe.backbones.engines.torch.TorchEngine`.
 
         Returns:
             The engine.
@@ -149,6 +150,7 @@ class Stream:
             engine=engine,
             precision=self.key.precision,
             grid=self.key.grid,
+            cuda_graphs=cuda_graphs,
             num_frames=num_videos * (self.key.resolve_sampling().num_frames or FRAMES_OF_A_VIDEO),
         )
 

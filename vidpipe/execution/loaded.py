@@ -39,7 +39,9 @@ class LoadedStream:
     @classmethod
     def load(cls, stream: Stream, config: ExtractConfig, *, num_videos: int) -> "LoadedStream":
         """Load a stream's backbone; `num_videos` as for `Stream.load_engine`."""
-        engine = stream.load_engine(device=config.device, engine=config.engine, num_videos=num_videos)
+        engine = stream.load_engine(
+            device=config.device, engine=config.engine, num_videos=num_videos, cuda_graphs=config.cuda_graphs
+        )
         finder: RegionFinder | PoseFinder | None = None
         key, weights = stream.key, config.detector_weights
         if key.regions is not None:

@@ -31,6 +31,7 @@ def load_engine(
     engine: str,
     precision: str = "full",
     grid: int = 1,
+    cuda_graphs: bool = False,
     num_frames: int,
 ) -> Engine:
     """Make a backbone ready to run.
@@ -44,6 +45,7 @@ def load_engine(
             export is worth its time.
         precision: `full` or `half`; ONNX runs only in full precision.
         grid: as for `vidpipe.backbones.image.load_backbone`.
+        cuda_graphs: as for `vidpipe.backbones.engines.torch.TorchEngine`.
         num_frames: about how many frames it will run on: few are not worth an export.
 
     Returns:
@@ -83,7 +85,8 @@ def load_engine(
             logger.info("%s runs with PyTorch: it cannot be run with ONNX Runtime (%s)", spec.name, error)
     from vidpipe.backbones.image import load_backbone
 
-    return TorchEngine(load_backbone(spec, weights=weights, pool=pool, device=device, grid=grid), precision=precision)
+    backbone = load_backbone(spec, weights=weights, pool=pool, device=device, grid=grid)
+    return TorchEngine(backbone, precision=precision, cuda_graphs=cuda_graphs)
 
 
 def _onnx_pays(spec: BackboneSpec, weights: WeightsFile, pool: str, grid: int, device: str, num_frames: int) -> bool:
