@@ -24,6 +24,7 @@ from vidpipe.features.streams import place_stores
 from vidpipe.records import VideoFailure, VideoFile
 from vidpipe.regions.finder import RegionFinder
 from vidpipe.regions.pose import PoseFinder
+from vidpipe.video.decoding import choose_decoder
 
 __all__ = ["ExtractSummary", "StreamSummary", "extract", "preview"]
 
@@ -111,13 +112,14 @@ def extract(
         The counts, the failures, and the files that were moved or are gone.
 
     Raises:
-        UsageError: a backbone, its pooling or a weights file does not exist, a setting does not go with a backbone, or
-            several streams are to go into one store.
+        UsageError: a backbone, its pooling or a weights file does not exist, a setting does not go with a backbone,
+            several streams are to go into one store, or this machine has no GPU that decodes.
         StoreError: a folder is no store, has another key, cannot be written, holds other videos under the same ids
             (see `vidpipe.features.inventory.refuse_other_collections`), or another process writes this part.
         WeightsError: the backbone's weights cannot be downloaded or read.
         InterruptedExtractionError: Ctrl-C; the videos that were finished are stored.
     """
+    choose_decoder(config.decoding, config.decoder)  # before a store is made that only a GPU can fill
     streams = _resolve_streams(config)
     paths = place_stores(store_path, {name: stream.key for name, stream in streams.items()})
     if not all((path / "store.json").exists() for path in paths.values()):
