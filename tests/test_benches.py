@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks.__main__ import put
 from benchmarks.fuzz import fuzz
+from benchmarks.gpu import Plan
+from benchmarks.gpu import run as run_gpu
 from benchmarks.kills import kill_often
 from benchmarks.memory import CASES, large_clip, measure
 
@@ -44,6 +46,22 @@ def test_a_large_video_takes_bounded_memory(tmp_path: Path) -> None:
     )
     assert num_rows == 2 * 16  # of two streams
     assert rss_gb < MAX_GB
+
+
+@pytest.mark.slow
+def test_the_table_of_a_gpu_is_made_where_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = Plan(backbones=("lenet5",), seconds=0.3, sizes=((64, 48),), num_frames=20, num_sequences=40)
+    rows = [line.split(" | ") for line in run_gpu(plan).splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == [
+        "| network",
+        "| lenet5",
+        "| videos",
+        "| 64 × 48, 16 frames each",
+        "| an epoch of an LSTM",
+        "| 40 sequences of 16 × 1024",
+    ]
+    assert float(rows[1][5].replace(",", "")) > 0
+    assert capsys.readouterr().err
 
 
 def test_a_section_of_the_results_replaces_the_one_with_its_title() -> None:

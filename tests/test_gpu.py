@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from tests.annotated import write_annotated_figures
-from tests.media import write_video
+from tests.media import drifting_frames, write_frames, write_video
 from tests.trainings import QUICK, rising_and_falling
+from vidpipe.backbones.engines.cuda_graphs import EAGER_BATCHES, GraphedNetwork
 from vidpipe.backbones.engines.torch import TorchEngine
 from vidpipe.backbones.image import load_backbone
 from vidpipe.backbones.table import BACKBONES
 from vidpipe.backbones.weights import find_weights
 from vidpipe.config import DetectorConfig, ExtractConfig, TrainConfig
+from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.explain.places import NetworkView
 from vidpipe.explain.shares import share_out
 from vidpipe.features.store import FeatureStore
@@ -25,6 +27,8 @@ from vidpipe.regions.weights import find_detector_weights
 from vidpipe.stages.extract import extract
 from vidpipe.stages.train import train
 from vidpipe.video.files import find_videos
+from vidpipe.video.reader import open_video
+from vidpipe.video.reader_nvdec import check_nvdec
 
 pytestmark = [
     pytest.mark.gpu,
@@ -59,6 +63,64 @@ def test_batches_in_flight_come_back_in_order(precision: str, tolerance: float) 
         (rows, seconds), (expected, _) = finish(), on_cpu.start(batch)()
         assert np.linalg.norm(rows - expected) / np.linalg.norm(expected) < tolerance
         assert seconds > 0
+
+
+@pytest.mark.parametrize(("name", "precision"), [("efficientnet_lite0", "full"), ("vit_tiny", "half")])
+def test_a_cuda_graph_gives_the_features_of_the_network(name: str, precision: str) -> None:
+    batches = np.random.default_rng(0).integers(0, 256, (EAGER_BATCHES + 3, 8, 3, 224, 224), dtype=np.uint8)
+    spec = BACKBONES[name]
+    weights = find_weights(spec, "random")
+    plain = TorchEngine(load_backbone(spec, weights=weights, device="cuda"), precision=precision)
+    network = load_backbone(spec, weights=weights, device="cuda")
+    graphed = TorchEngine(network, precision=precision)
+    graphed._compute = GraphedNetwork(graphed._backbone, measure=lambda compute, batch: 1.0 - (compute is not network))
+    for batch in [*batches, batches[0, :3]]:
+        ours, theirs = graphed.start(batch)()[0], plain.start(batch)()[0]
+        assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < 1e-2
+    assert graphed._compute._graph is not None
+
+
+def test_a_network_in_half_precision_has_its_channels_last() -> None:
+    engine = TorchEngine(load_backbone(BACKBONES["efficientnet_lite0"], device="cuda"), precision="half")
+    kernels = [weight for weight in engine._backbone.parameters() if weight.ndim == 4 and weight.shape[1] > 1]
+    assert kernels
+    assert all(weight.dtype == torch.float16 for weight in kernels)
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
+
+
+@pytest.mark.parametrize("size", [(320, 240), (530, 532), (1920, 1080)])
+def test_the_gpus_decoder_gives_nearly_the_pixels_of_the_cpus(tmp_path: Path, size: tuple[int, int]) -> None:
+    pytest.importorskip("torchcodec", reason="torchcodec is not installed")
+    check_nvdec()
+    width, height = size
+    for number in range(2):  # the second file finds what the first one left in torchcodec's cache
+        frames = drifting_frames(30, width, height - 2 * number)
+        path = write_frames(tmp_path / f"{number}.mp4", frames, options={"g": "10", "bf": "2"})
+        reader, expected = (open_video(path, methods=(method,)) for method in ("nvdec", "pyav"))
+        assert reader.info.decoder == "nvdec"
+        index = [0, 7, 15, 29]
+        ours, theirs = (np.concatenate(list(one.blocks(index))).astype(int) for one in (reader, expected))
+        assert np.abs(ours - theirs).mean() < 2
+        assert np.array_equal(reader.pts_seconds, expected.pts_seconds)
+
+
+def test_an_extraction_by_the_gpus_decoder_says_so_in_the_key(tmp_path: Path) -> None:
+    pytest.importorskip("torchcodec", reason="torchcodec is not installed")
+    write_video(tmp_path / "videos" / "a.mp4", 20, width=320, height=240)
+    config = ExtractConfig(backbone="efficientnet_lite0", decoder="nvdec")
+    extract(find_videos([tmp_path / "videos"]), tmp_path / "s", config=config)
+    store = FeatureStore.open(tmp_path / "s")
+    assert store.key.decoding == {"decoder": "nvdec"}
+    assert store.info("a.mp4").decoder == "nvdec"
+
+
+def test_features_in_the_memory_of_the_gpu_are_the_padded_ones(tmp_path: Path) -> None:
+    store, videos = rising_and_falling(tmp_path)
+    dataset, device = SequenceDataset(store, videos, ["falling", "rising"]), torch.device("cuda")
+    for ours, theirs in zip(dataset.resident_on(device).batches(7), dataset.batches(7), strict=True):
+        assert ours.features.device.type == "cuda"
+        assert torch.equal(ours.features.cpu(), theirs.features)
+        assert torch.equal(ours.lengths, theirs.lengths)
 
 
 def test_extraction_takes_the_gpu_by_itself(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_without_a_gpu_it_is_refused_before_anything_is_decoded(tmp_path: Path) 
     result = run("extract", tmp_path / "a.mp4", "-o", tmp_path / "s", "--decoder", "nvdec", *LENET)
     assert result.exit_code == 2
     assert "--decoder nvdec needs an NVIDIA GPU, and torch finds none; use --decoder pyav" in result.stderr
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize(

@@ -376,6 +376,11 @@ class ExtractConfig(_Checked):
         "Arithmetic precision of the image model. half is for GPUs, and changes features by up to 1 %.",
         choices=("full", "half"),
     )
+    cuda_graphs: bool = _setting(
+        False,
+        "On a GPU, launch all kernels of the image model at once, as a CUDA graph, where that is measured to be "
+        "faster.",
+    )
     batch_size: int | None = _setting(
         None, "Frames in a batch of the image model (default 8 on a CPU, 64 on a GPU).", low=1
     )

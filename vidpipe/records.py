@@ -76,7 +76,7 @@ class VideoInfo:
     """Pixels, after rotation."""
     codec: str
     decoder: str
-    """The decoder that gave the frames: `decord` or `pyav`."""
+    """The decoder that gave the frames: `decord`, `pyav` or `nvdec`."""
     damaged: bool
     """Whether some of the file could not be decoded, or not correctly."""
     lost_packets: int
@@ -107,7 +107,7 @@ class VideoInfo:
             width: pixels, after rotation.
             height: pixels, after rotation.
             codec: the codec's name.
-            decoder: `decord` or `pyav`.
+            decoder: `decord`, `pyav` or `nvdec`.
             damaged: whether some of the file could not be decoded.
             lost_packets: packets that gave no frame.
 

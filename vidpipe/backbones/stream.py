@@ -128,7 +128,15 @@ class Stream:
             )
         return cls(spec, found, key)
 
-    def load_engine(self, *, device: str, engine: str, num_videos: int, num_threads: int | None = None) -> Engine:
+    def load_engine(
+        self,
+        *,
+        device: str,
+        engine: str,
+        num_videos: int,
+        cuda_graphs: bool = False,
+        num_threads: int | None = None,
+    ) -> Engine:
         """Load the backbone, ready to run.
 
         Args:
@@ -136,6 +144,7 @@ class Stream:
             engine: `auto`, `torch` or `onnx`.
             num_videos: about how many videos it will run on: an export to ONNX pays only for many.
             num_threads: as for `vidpipe.backbones.engines.load.load_engine`.
+            cuda_graphs: as for `vidpipe.backbones.engines.torch.TorchEngine`.
 
         Returns:
             The engine.
@@ -153,6 +162,7 @@ class Stream:
             engine=engine,
             precision=self.key.precision,
             grid=self.key.grid,
+            cuda_graphs=cuda_graphs,
             num_frames=num_videos * (self.key.resolve_sampling().num_frames or FRAMES_OF_A_VIDEO),
             num_threads=num_threads,
         )

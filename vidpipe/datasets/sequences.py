@@ -93,6 +93,29 @@ def input_rows(rows: Tensor, key: FeatureKey) -> Tensor:
     return torch.from_numpy(describe_people(rows.numpy())) if kind_of(key) == "pose" else rows
 
 
+@dataclass(frozen=True)
+class _Resident:
+    """The rows of all sequences in the memory of a device."""
+
+    sequences: Sequence[Tensor]
+    """Where they come from."""
+    rows: Tensor
+    """(ΣT, D)"""
+    starts: Tensor
+    """(N,) int64, on the CPU"""
+    lengths: Tensor
+    """(N,) int64, on the CPU"""
+
+    def padded(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return some sequences padded to the longest, (n, T, D), and their lengths (n,)."""
+        lengths = self.lengths[chosen]
+        steps = torch.arange(int(lengths.max()))
+        place = self.starts[chosen][:, None] + torch.minimum(steps, lengths[:, None] - 1)  # (n, T)
+        is_padding = (steps >= lengths[:, None]).to(self.rows.device, non_blocking=True)
+        features = self.rows[place.to(self.rows.device, non_blocking=True)]
+        return features.masked_fill_(is_padding[:, :, None], 0), lengths
+
+
 class SequenceDataset:
     """Labelled videos: their records, class indices, and a feature sequence in each stream.
 
@@ -125,6 +148,8 @@ class SequenceDataset:
         """N times the numbers of the people; empty without streams with people."""
         self._owner: Tensor | None = None
         """(S,) after `by_person`, the place of each person's video among the N videos."""
+        self._resident: _Resident | None = None
+        """After `resident_on`; of use as long as the sequences are those that it was made from."""
         self._by_stream: dict[str, Sequence[Tensor]] = {
             name: [
                 input_rows(join_cells(rows, self._num_cells[name], owner=f"{store.path}: {video_id}"), store.key)
@@ -319,8 +344,30 @@ class SequenceDataset:
             yield self._batch(order[start : start + batch_size])
 
     def _batch(self, chosen: Tensor) -> PaddedBatch:
-        features, lengths = pad([self._sequences[number] for number in chosen.tolist()])  # (N, T, D), (N,)
+        if self._resident is not None and self._resident.sequences is self._sequences:
+            features, lengths = self._resident.padded(chosen)
+        else:
+            features, lengths = pad([self._sequences[number] for number in chosen.tolist()])  # (N, T, D), (N,)
         return PaddedBatch(features.float(), lengths, self.class_index[chosen])
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that the first stream's sequences take."""
+        return sum(sequence.numel() * sequence.element_size() for sequence in self._sequences)
+
+    def resident_on(self, device: torch.device) -> Self:
+        """Return the same videos with the first stream's rows in the memory of a device, where batches are then made.
+
+        Args:
+            device: with room for `size_bytes`.
+
+        Returns:
+            The dataset; its batches have the same values.
+        """
+        resident, lengths = copy.copy(self), self.lengths
+        rows = torch.cat(list(self._sequences)).to(device)
+        resident._resident = _Resident(self._sequences, rows, lengths.cumsum(0) - lengths, lengths)
+        return resident
 
     def by_length(self) -> Tensor:
         """Return the videos' numbers, (N,), the longest sequence first: the order with the least padding."""

@@ -42,7 +42,11 @@ class LoadedStream:
     ) -> "LoadedStream":
         """Load a stream's backbone; `num_videos` and `num_threads` as for `Stream.load_engine`."""
         engine = stream.load_engine(
-            device=config.device, engine=config.engine, num_videos=num_videos, num_threads=num_threads
+            device=config.device,
+            engine=config.engine,
+            num_videos=num_videos,
+            cuda_graphs=config.cuda_graphs,
+            num_threads=num_threads,
         )
         finder = find_detector_of(stream, config)
         if finder is not None:

@@ -22,6 +22,7 @@ from vidpipe.features.streams import place_stores
 from vidpipe.records import VideoFailure, VideoFile
 from vidpipe.regions.finder import RegionFinder
 from vidpipe.regions.pose import PoseFinder
+from vidpipe.video.decoding import choose_decoder
 
 __all__ = ["ExtractSummary", "StreamSummary", "extract", "preview"]
 
@@ -109,8 +110,8 @@ def extract(
         The counts, the failures, and the files that were moved or are gone.
 
     Raises:
-        UsageError: a backbone, its pooling or a weights file does not exist, a setting does not go with a backbone, or
-            several streams are to go into one store.
+        UsageError: a backbone, its pooling or a weights file does not exist, a setting does not go with a backbone,
+            several streams are to go into one store, or this machine has no GPU that decodes.
         StoreError: a folder is no store, has another key, cannot be written, holds other videos under the same ids
             (see `vidpipe.features.inventory.refuse_other_collections`), or another process writes this part.
         WeightsError: the backbone's weights cannot be downloaded or read.
@@ -130,6 +131,8 @@ def _extract(
     retry_failed: bool,
     on_progress: Callable[[ExtractProgress], None],
 ) -> ExtractSummary:
+    if config.executor == "local":
+        choose_decoder(config.decoding, config.decoder)  # before a store is made that only a GPU can fill
     streams = _resolve_streams(config)
     paths = place_stores(store_path, {name: stream.key for name, stream in streams.items()})
     if not all((path / "store.json").exists() for path in paths.values()):

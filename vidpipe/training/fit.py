@@ -43,6 +43,8 @@ BATCH_SIZES = (16, 64)
 BATCHES_PER_EPOCH = 12
 MAX_EPOCHS, MIN_EPOCHS, MAX_STEPS = 60, 10, 6000
 """By default 60 epochs; fewer where they would take more than 6,000 steps, but at least 10."""
+MAX_RESIDENT_SHARE = 0.4
+"""Of a GPU's free memory, for the features of a training or validation set."""
 MAX_COMPONENT_ROWS = 4000
 """Enough for 64 components."""
 
@@ -215,7 +217,8 @@ def _fit_member(
     model as an uninterrupted one.
     """
     trained, subsets = _projected(head, subsets)
-    training, validation = subsets["train"], subsets["val"]
+    device = next(head.parameters()).device
+    training, validation = (_near(subsets[subset], device) for subset in ("train", "val"))
     optimiser = make_optimiser(head, config)
     best = unprefixed(state.tensors, "best.") or copy.deepcopy(head.state_dict())
     load_optimiser(optimiser, state.tensors)
@@ -236,6 +239,14 @@ def _fit_member(
         callbacks.on_epoch(epoch)
         callbacks.on_checkpoint(partial(_checkpoint, state, whole, best, optimiser))
     head.load_state_dict(best)
+
+
+def _near(dataset: SequenceDataset, device: torch.device) -> SequenceDataset:
+    """The dataset, in the memory of a GPU if it fits: padding and copying each batch takes longer than a step there."""
+    if device.type != "cuda" or not len(dataset):
+        return dataset
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return dataset.resident_on(device) if dataset.size_bytes < MAX_RESIDENT_SHARE * free_bytes else dataset
 
 
 def _checkpoint(

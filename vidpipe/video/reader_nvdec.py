@@ -110,7 +110,10 @@ class NvdecReader:
 
 
 def import_torchcodec() -> Any:
-    """Return torchcodec.
+    """Import torchcodec.
+
+    Returns:
+        The package, with its decoders.
 
     Raises:
         UsageError: it is not installed, or finds no FFmpeg.

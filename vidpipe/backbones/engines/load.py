@@ -31,6 +31,7 @@ def load_engine(
     engine: str,
     precision: str = "full",
     grid: int = 1,
+    cuda_graphs: bool = False,
     num_frames: int,
     num_threads: int | None = None,
 ) -> Engine:
@@ -45,6 +46,7 @@ def load_engine(
             export is worth its time.
         precision: `full` or `half`; ONNX runs only in full precision.
         grid: as for `vidpipe.backbones.image.load_backbone`.
+        cuda_graphs: as for `vidpipe.backbones.engines.torch.TorchEngine`.
         num_frames: about how many frames it will run on: few are not worth an export.
         num_threads: how many threads of ONNX Runtime compute; None for one on each core. PyTorch's are the process's.
 
@@ -85,7 +87,8 @@ def load_engine(
             logger.info("%s runs with PyTorch: it cannot be run with ONNX Runtime (%s)", spec.name, error)
     from vidpipe.backbones.image import load_backbone
 
-    return TorchEngine(load_backbone(spec, weights=weights, pool=pool, device=device, grid=grid), precision=precision)
+    backbone = load_backbone(spec, weights=weights, pool=pool, device=device, grid=grid)
+    return TorchEngine(backbone, precision=precision, cuda_graphs=cuda_graphs)
 
 
 def _onnx_pays(spec: BackboneSpec, weights: WeightsFile, pool: str, grid: int, device: str, num_frames: int) -> bool:

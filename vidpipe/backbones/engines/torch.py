@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vidpipe.backbones.engines.cuda_graphs import Compute, GraphedNetwork
 from vidpipe.backbones.engines.engine import Finish
 
 if TYPE_CHECKING:
@@ -22,17 +23,21 @@ class TorchEngine:
     Args:
         backbone: on the device on which to run it.
         precision: `full`, or `half` for float16: about twice as fast on a GPU, features within 1 % (relative norm).
+        cuda_graphs: on a GPU, replay the backbone as a CUDA graph where that is measured to be faster.
     """
 
     name = "torch"
 
-    def __init__(self, backbone: "FrozenNetwork", *, precision: str = "full") -> None:
+    def __init__(self, backbone: "FrozenNetwork", *, precision: str = "full", cuda_graphs: bool = False) -> None:
         self.device = backbone.device.type
         self.dim, self.preprocessing = backbone.dim, backbone.preprocessing
         self.max_in_flight = 2 if self.device == "cuda" else 0
         self._backbone = backbone.half() if precision == "half" else backbone
         if self.device == "cuda":
             self._backbone = self._backbone.to(memory_format=backbone.memory_format)
+        self._compute: Compute = self._backbone
+        if cuda_graphs and self.device == "cuda":
+            self._compute = GraphedNetwork(self._backbone)
 
     def start(self, frames: NDArray[np.uint8]) -> Finish:
         """See `Engine.start`."""
@@ -56,7 +61,7 @@ class TorchEngine:
             begin.record()
             if on_device.ndim == 4:  # (N, W, 3, H, W) windows are laid out by the backbone
                 on_device = on_device.contiguous(memory_format=torch.channels_last)
-            rows = self._backbone(on_device).float()
+            rows = self._compute(on_device).float()
             end.record()
         features = torch.empty(rows.shape, pin_memory=True).copy_(rows, non_blocking=True)
         copied.record()
