@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_AUTH_MODE": "disabled"}
-os.environ["RAY_worker_niceness"] = "0"  # by default Ray's processes give way to all others
+os.environ |= {"RAY_worker_niceness": "0"}  # by default Ray's processes give way to all others
 
 from ray.cluster_utils import Cluster
 
