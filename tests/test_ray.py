@@ -386,6 +386,18 @@ def test_a_video_that_ends_its_actor_costs_itself_alone(videos: Path, tmp_path: 
 
 
 @pytest.mark.slow
+def test_actors_that_end_again_and_again_end_the_extraction(videos: Path, tmp_path: Path) -> None:
+    for number in range(30):
+        shutil.copy(videos / "deep" / "0.mp4", tmp_path / f"{number}.mp4")
+    (tmp_path / "sitecustomize.py").write_text(POISON.replace('== "poison.mp4"', '!= ""'))
+    path = os.pathsep.join([str(tmp_path), str(Path(vidpipe.__file__).parents[1])])
+    with cluster_of(2, environment={"PYTHONPATH": path}) as cluster:
+        result = run(*on_ray(cluster, tmp_path, "-o", tmp_path / "s", "--seal-videos", 1))
+    assert result.exit_code == 1
+    assert re.search(r"Error: \d actors ended without a video done; is there memory left on the nodes", result.stderr)
+
+
+@pytest.mark.slow
 def test_ctrl_c_seals_what_the_actors_have(cluster: Cluster, tmp_path: Path) -> None:
     for number in range(60):
         write_video(tmp_path / "v" / f"{number:02}.mp4", 150, width=320, height=240)

@@ -229,6 +229,9 @@ class Extractor:
                 yield from self._extract(*batch)
         except VidpipeError as error:
             yield Report(self._process, error=NodeError(type(error).__name__, str(error)))
+        except Exception as error:  # as on one machine, it stops the extraction
+            message = f"{type(error).__name__}: {error}. This is a bug in vidpipe; report it"
+            yield Report(self._process, error=NodeError(VidpipeError.__name__, message))
 
     def _check(self) -> None:
         """Refuse a node that has joined the cluster since the others were asked for problems, and has one."""
