@@ -24,10 +24,11 @@ PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
-TEXT = "\n".join(PAGES.values())
+TEXT = re.sub("#SBATCH [^`\n]*", "", "\n".join(PAGES.values()))  # Slurm's options are not vidpipe's
 LONG_PAGES = (
     *("docs/backbones.md", "docs/explaining.md", "docs/extracting.md", "docs/predicting.md"),
-    *("docs/finetuning.md", "docs/ray.md", "docs/regions.md", "docs/search.md", "docs/timeline.md", "docs/training.md"),
+    *("docs/finetuning.md", "docs/ray.md", "docs/regions.md", "docs/scale.md", "docs/search.md", "docs/timeline.md"),
+    "docs/training.md",
 )
 IN_EVERY_COMMAND = {"--help", "--quiet", "--debug", "--version"}
 OPTION = re.compile(r"(?<![\w-])--[A-Za-z][A-Za-z-]*")

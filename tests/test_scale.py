@@ -1,0 +1,139 @@
+"""docs/scale.md: its tables are those of the cost model, and its scripts for clusters run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks import cost_model
+from tests.media import moving_square, write_frames
+from vidpipe.features.store import FeatureStore
+
+PAGE = (Path(__file__).parents[1] / "docs" / "scale.md").read_text(encoding="utf-8")
+NUM_VIDEOS = 6
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+def job() -> dict[str, Any]:
+    (text,) = blocks("yaml")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+def container() -> dict[str, Any]:
+    (found,) = job()["spec"]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+@pytest.mark.parametrize("table", [cost_model.cpu_table, cost_model.gpu_table, cost_model.part_table])
+def test_the_tables_are_those_of_the_cost_model(table: Any) -> None:
+    assert table() in PAGE
+
+
+def test_a_cost_is_the_work_of_all_videos_divided_by_the_cores_and_the_listing() -> None:
+    cost = cost_model.cpu_cost(1000, 2)
+    assert cost.work_seconds == pytest.approx(1000 * (0.189 + 0.167) * 1.11 / 2)
+    assert cost.listing_seconds == pytest.approx(1000 * 28.6e-6)
+    assert cost.seconds == cost.work_seconds + cost.listing_seconds
+    assert cost_model.cpu_cost(1000, 64).work_seconds == pytest.approx(cost.work_seconds / 32)
+
+
+def test_beside_gpus_the_slowest_of_what_goes_on_at_once_decides() -> None:
+    assert cost_model.gpu_cost(1000, 8).work_seconds == pytest.approx(1000 * 0.189 / 16 / 8)
+
+
+def test_the_job_of_kubernetes_runs_one_pod_a_part_and_has_what_its_fields_need() -> None:
+    spec, pod = job()["spec"], job()["spec"]["template"]["spec"]
+    assert (job()["apiVersion"], job()["kind"]) == ("batch/v1", "Job")
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", job()["metadata"]["name"])
+    assert spec["completionMode"] == "Indexed"
+    assert spec["parallelism"] <= spec["completions"]
+    assert pod["restartPolicy"] == "Never"  # backoffLimitPerIndex needs it
+    (variable,) = container()["env"]
+    assert variable == {"name": "PARTS", "value": str(spec["completions"])}  # a string, as Kubernetes wants it
+    mounted = {mount["name"] for mount in container()["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+    for amounts in container()["resources"].values():
+        assert all(isinstance(amount, str) for amount in amounts.values())
+    assert all(isinstance(argument, str) for argument in container()["command"] + container()["args"])
+
+
+def test_the_array_of_slurm_has_as_many_tasks_as_parts() -> None:
+    script = sbatch()
+    (tasks,) = re.findall(r"^#SBATCH --array=1-(\d+)$", script, flags=re.MULTILINE)
+    (parts,) = re.findall(r"^PARTS=(\d+)$", script, flags=re.MULTILINE)
+    assert tasks == parts
+    directives = [line for line in script.splitlines() if line.startswith("#SBATCH")]
+    assert script.splitlines()[1 : 1 + len(directives)] == directives  # sbatch reads none after the first command
+
+
+def sbatch() -> str:
+    (script,) = [block for block in blocks("bash") if "#SBATCH" in block]
+    return script
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with videos, one of them damaged, and a command `vidpipe` in bin/."""
+    for number in range(NUM_VIDEOS):
+        write_frames(tmp_path / "videos" / f"{number}.mp4", moving_square(number, to_the_right=True))
+    (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
+    command = tmp_path / "bin" / "vidpipe"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m vidpipe "$@"\n')
+    command.chmod(0o755)
+    return tmp_path
+
+
+def run(folder: Path, shell: list[str], script: str, **variables: str) -> None:
+    path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": root, **variables}
+    result = subprocess.run([*shell, script], cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def assert_is_complete(store: Path) -> None:
+    opened = FeatureStore.open(store)
+    assert opened.ids == tuple(f"{number}.mp4" for number in range(NUM_VIDEOS))
+    assert [one.video_id for one in opened.failures] == ["broken.mp4"]
+    assert len(opened.shards) == 2  # each part has written its own
+    opened.verify()
+
+
+@pytest.mark.slow
+def test_the_script_of_slurm_fills_a_store_by_its_tasks(folder: Path) -> None:
+    script = sbatch().replace("PARTS=16", "PARTS=2")
+    for task in ("1", "2"):
+        run(folder, ["bash", "-c"], script, SLURM_ARRAY_TASK_ID=task)
+    assert_is_complete(folder / "features_slurm")
+
+
+@pytest.mark.slow
+def test_the_job_of_kubernetes_fills_a_store_by_its_pods(folder: Path) -> None:
+    (script,) = container()["args"]
+    for index in ("0", "1"):
+        run(
+            folder,
+            container()["command"],
+            script.replace("/data/", f"{folder}/").replace("--workers 33", "--workers 1"),
+            JOB_COMPLETION_INDEX=index,
+            PARTS="2",
+        )
+    assert_is_complete(folder / "features_kubernetes")
+
+
+@pytest.mark.slow
+def test_xargs_fills_a_store_by_two_parts_at_once(folder: Path) -> None:
+    (script,) = [block for block in blocks("bash") if "xargs" in block]
+    run(folder, ["sh", "-c"], f"{script.strip()} || [ $? -eq 123 ]")  # 123: xargs's own, where a command exits with 3
+    assert_is_complete(folder / "features_xargs")
