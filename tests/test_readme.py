@@ -15,6 +15,7 @@ import torchvision
 import transformers
 from click.testing import CliRunner
 
+from tests.faces import WHEEL, write_bright_mtcnn, write_facenet, write_wheel
 from tests.media import moving_square, write_frames
 from vidpipe.backbones.table import BACKBONES
 from vidpipe.cli import COMMANDS, main
@@ -25,11 +26,13 @@ PAGES = {
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
 TEXT = re.sub("#SBATCH [^`\n]*", "", "\n".join(PAGES.values()))  # Slurm's options are not vidpipe's
-LONG_PAGES = (
-    *("docs/backbones.md", "docs/explaining.md", "docs/extracting.md", "docs/predicting.md"),
-    *("docs/finetuning.md", "docs/ray.md", "docs/regions.md", "docs/scale.md", "docs/search.md", "docs/timeline.md"),
-    "docs/training.md",
-)
+LONG_PAGES = [
+    f"docs/{name}.md"
+    for name in (
+        *("backbones", "explaining", "extracting", "faces", "finetuning", "predicting", "ray", "regions", "scale"),
+        *("search", "timeline", "training"),
+    )
+]
 IN_EVERY_COMMAND = {"--help", "--quiet", "--debug", "--version"}
 OPTION = re.compile(r"(?<![\w-])--[A-Za-z][A-Za-z-]*")
 
@@ -110,6 +113,12 @@ def write_ucf101(folder: Path) -> None:
     torch.save(torchvision.models.inception_v3(weights=None, init_weights=False).state_dict(), weights)
 
 
+def write_face_weights(folder: Path) -> None:
+    """Files of the names and formats of facenet-pytorch's; faces are what is bright."""
+    write_wheel(folder / WHEEL, write_bright_mtcnn(folder / "mtcnn", limit=-0.1))
+    write_facenet(folder / "20180402-114759-vggface2.pt")
+
+
 def run(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, f"vidpipe {' '.join(arguments)}\n{result.output}"
@@ -121,6 +130,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("readme")
     write_labelled_videos(folder)
     write_videomae(folder)
+    write_face_weights(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("TORCH_HOME", str(folder / "torch"))
