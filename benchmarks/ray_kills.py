@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.clips import write_clip
 from benchmarks.kills import BACKBONES, Outcome, differences, examine
-from tests.ray_cluster import Cluster, actors, add_node, cluster_of
+from tests.ray_cluster import Cluster, actors, add_node, cluster_of, raylets
 
 KINDS = ("actor", "node", "driver")
 NUM_VIDEOS = 24
@@ -43,7 +43,9 @@ def kill_often(kinds: list[str], count: int, seed: int, folder: Path) -> dict[st
     outcomes = {kind: Outcome() for kind in kinds}
     for kind, outcome in outcomes.items():
         with cluster_of(2) as cluster:
-            seconds = _undisturbed_seconds([*program, "-o", str(folder / f"{kind}-whole"), *_settings(cluster)])
+            seconds = _undisturbed_seconds(
+                [*program, "-o", str(folder / f"{kind}-whole"), *_settings(cluster)], cluster
+            )
             while outcome.num_kills < count:
                 store = folder / f"{kind}{outcome.num_stores}"
                 _until_complete(program, store, kind, cluster, seconds, count, dice, outcome)
@@ -83,19 +85,19 @@ def _settings(cluster: Cluster) -> list[str]:
     return ["--executor", "ray", "--ray-address", cluster.address, "--seal-videos", str(SEAL_VIDEOS)]
 
 
-def _undisturbed_seconds(command: list[str]) -> float:
+def _undisturbed_seconds(command: list[str], cluster: Cluster) -> float:
     """How long an extraction takes, from the start of its actors to its end."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        _wait_for_actors(process)
+        _wait_for_actors(process, cluster)
         started = time.monotonic()
         process.wait(MAX_SECONDS)
         return time.monotonic() - started
 
 
-def _wait_for_actors(process: "subprocess.Popen[bytes]") -> None:
+def _wait_for_actors(process: "subprocess.Popen[bytes]", cluster: Cluster) -> None:
     """Wait for the actors of an extraction that has just been started; those of one that was killed end meanwhile."""
-    old, deadline = set(actors()), time.monotonic() + START_SECONDS
-    while process.poll() is None and not set(actors()) - old and time.monotonic() < deadline:
+    old, deadline = set(actors(cluster)), time.monotonic() + START_SECONDS
+    while process.poll() is None and not set(actors(cluster)) - old and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
@@ -108,10 +110,10 @@ def _kill_once(
     outcome: Outcome,
 ) -> bool:
     """Kill some seconds after the actors have started; return whether the extraction still ran."""
-    _wait_for_actors(process)
+    _wait_for_actors(process, cluster)
     time.sleep(seconds)
-    victims = {"actor": actors(), "node": _raylets(cluster), "driver": [process.pid]}[kind]
-    if process.poll() is not None or not victims:
+    victims = {"actor": actors(cluster), "node": raylets(cluster.worker_nodes), "driver": [process.pid]}[kind]
+    if process.poll() is not None or not victims:  # the head stays: with it, the cluster ends
         return False
     os.kill(dice.choice(victims), signal.SIGKILL)
     outcome.num_kills += 1
@@ -119,16 +121,6 @@ def _kill_once(
         time.sleep(dice.uniform(0, 3.0))
         add_node(cluster)
     return True
-
-
-def _raylets(cluster: Cluster) -> list[int]:
-    """The raylets of the nodes that are alive, without the head's: with the head the cluster ends."""
-    found = []
-    for node in cluster.worker_nodes:
-        (info,) = node.all_processes["raylet"]
-        if info.process.poll() is None:
-            found.append(info.process.pid)
-    return found
 
 
 def run(count: int = 20, seed: int = 0, *kinds: str) -> str:

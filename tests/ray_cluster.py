@@ -1,7 +1,7 @@
 """A Ray cluster on this machine, each of whose nodes has one core."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ os.environ |= {
 
 from ray.cluster_utils import Cluster
 
-__all__ = ["Cluster", "actors", "add_node", "cluster_of"]
+__all__ = ["Cluster", "actors", "add_node", "cluster_of", "raylets"]
 
 OBJECT_STORE_BYTES = 80 * 2**20
 
@@ -39,11 +39,25 @@ def add_node(cluster: Cluster, *, environment: Mapping[str, str] | None = None) 
     return cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES, env_vars=dict(environment or {}))
 
 
-def actors() -> list[int]:
-    """The processes of actors that extract, of all clusters on this machine."""
-    return [
-        pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if "MapBatches(Actor)" in _command_line(pid)
-    ]
+def raylets(nodes: Iterable[Any]) -> list[int]:
+    """The processes that are nodes, without those that have ended."""
+    found = [info.process for node in nodes for info in node.all_processes.get("raylet", ())]
+    return [process.pid for process in found if process.poll() is None]
+
+
+def actors(cluster: Cluster) -> list[int]:
+    """The processes of a cluster's actors that extract."""
+    parents = set(raylets([cluster.head_node, *cluster.worker_nodes]))
+    processes = map(int, filter(str.isdecimal, os.listdir("/proc")))
+    return [pid for pid in processes if "MapBatches(Actor)" in _command_line(pid) and _parent(pid) in parents]
+
+
+def _parent(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat") as stream:
+            return int(stream.read().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return 0
 
 
 def _command_line(pid: int) -> str:

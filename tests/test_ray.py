@@ -282,7 +282,7 @@ def test_batches_hold_every_video_once_and_shrink(num_videos: int, num_actors: i
     assert all(set(its) == {video.id for video in some} for some, its in batches)
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] <= max_videos
-    assert sizes[-1] == 1
+    assert sizes[-1] <= 8
 
 
 # what is refused

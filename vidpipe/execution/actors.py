@@ -12,6 +12,8 @@ __all__ = ["ActorPlan", "NodeResources", "cut_batches", "plan_actors"]
 
 DEFAULT_CORES = 4
 """Of an actor, where nodes have more: with more actors, each has fewer threads that wait for each other."""
+SMALLEST_BATCH = 8
+"""Videos, where there are many for each actor."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def cut_batches(
     """Cut the videos into batches: large ones first, small ones at the end, so that the actors end together.
 
     A batch is a part of what is left, 1 / (2 · `num_actors`), and at most `max_videos`. Of 20 videos, 2 actors:
-    5, 4, 3, 2, 2, 1, 1, 1, 1.
+    5, 4, 3, 2, 2, 1, 1, 1, 1. Of many, the last ones are not that small, as each starts processes that decode.
 
     Args:
         videos: what to extract.
@@ -112,8 +114,9 @@ def cut_batches(
         The batches, in the order of the videos.
     """
     batches, start = list[Batch](), 0
+    smallest = min(SMALLEST_BATCH, len(videos) // (16 * num_actors))
     while start < len(videos):
-        size = min(max_videos, -(-(len(videos) - start) // (2 * num_actors)))
+        size = min(max_videos, max(smallest, -(-(len(videos) - start) // (2 * num_actors))))
         some = videos[start : start + size]
         batches.append((some, {video.id: wanted[video.id] for video in some}))
         start += size
