@@ -26,7 +26,7 @@ PAGES = {
 }
 TEXT = "\n".join(PAGES.values())
 LONG_PAGES = (
-    *("docs/backbones.md", "docs/explaining.md", "docs/extracting.md", "docs/predicting.md"),
+    *("docs/backbones.md", "docs/decoding.md", "docs/explaining.md", "docs/extracting.md", "docs/predicting.md"),
     *("docs/regions.md", "docs/search.md", "docs/timeline.md", "docs/training.md"),
 )
 IN_EVERY_COMMAND = {"--help", "--quiet", "--debug", "--version"}
