@@ -288,6 +288,18 @@ def test_no_features_are_read_by_an_index_that_differs_from_the_shards(tmp_path:
     assert_answers_alike(tmp_path / "s")
 
 
+def test_texts_of_an_index_that_are_damaged_are_one_error(tmp_path: Path) -> None:
+    add(tmp_path / "s", 9, seed=10)
+    ids = FeatureStore.open(tmp_path / "s").ids
+    (path,) = segments(tmp_path / "s")
+    texts = np.load(path / "id.text.npy")
+    np.save(path / "id.text.npy", np.full_like(texts, 255))
+    damaged = FeatureStore.open(tmp_path / "s")
+    for use in (lambda: damaged.ids, lambda: damaged[ids[0]], lambda: ids[0] in damaged, lambda: list(damaged.rows())):
+        with pytest.raises(StoreError, match=r"index: damaged: .* holds what is no text; remove the folder"):
+            use()
+
+
 def test_ids_whose_digests_are_alike_are_distinguished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def few_bits(video_id: str) -> tuple[int, int]:
         high, low = digest_of(video_id)

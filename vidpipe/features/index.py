@@ -105,7 +105,8 @@ class VideoIndex(Mapping[str, Place]):
         if found is None:
             raise KeyError(video_id)
         row, segment, at = found
-        return self._numbers.item(row), segment.row(at)
+        with _naming(segment):
+            return self._numbers.item(row), segment.row(at)
 
     def _find(self, video_id: str) -> tuple[int, Segment, int] | None:
         """Return a video's row in all segments, its segment, and its row there."""
@@ -114,8 +115,9 @@ class VideoIndex(Mapping[str, Place]):
         while place < len(self._high) and self._high[place] == digest:
             row = self._rows.item(place)
             segment, at = self._segment_of(row)
-            if segment.column("id").item(at) == video_id:
-                return row, segment, at
+            with _naming(segment):
+                if segment.column("id").item(at) == video_id:
+                    return row, segment, at
             place += 1
         return None
 
@@ -126,7 +128,8 @@ class VideoIndex(Mapping[str, Place]):
     def __iter__(self) -> Iterator[str]:
         """Yield all ids, shard by shard."""
         for segment, start, stop, wanted in self._chunks():
-            texts = segment.column("id").tolist(start, stop)
+            with _naming(segment):
+                texts = segment.column("id").tolist(start, stop)
             yield from (texts[row] for row in wanted)
 
     def values(self) -> ValuesView[Place]:
@@ -137,7 +140,8 @@ class VideoIndex(Mapping[str, Place]):
         """Yield the places of all videos, shard by shard."""
         first = dict(zip(map(id, self.segments), self._starts.tolist(), strict=False))
         for segment, start, stop, wanted in self._chunks():
-            rows = list(segment.rows(start, stop))
+            with _naming(segment):
+                rows = list(segment.rows(start, stop))
             numbers = self._numbers[first[id(segment)] + start :][: stop - start].tolist()
             yield from ((numbers[row], rows[row]) for row in wanted)
 
@@ -155,6 +159,22 @@ class VideoIndex(Mapping[str, Place]):
         """Return what the index holds of the table of one of the store's shards, whether newer rows exist or not."""
         segment, at = self._shard_rows[number]
         return list(segment.rows(int(segment.starts[at]), int(segment.starts[at + 1])))
+
+
+class _naming:  # noqa: N801
+    """Turn an error of texts that are not UTF-8 into one that names the index."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, UnicodeDecodeError):
+            path = self._segment.path
+            folder = path.parent if path else "index"
+            raise StoreError(f"{folder}: damaged: {path} holds what is no text; remove the folder: it is made again")
 
 
 def _joined(arrays: Sequence[NDArray[Any]], dtype: Any) -> NDArray[Any]:
