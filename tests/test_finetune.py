@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 import vidpipe
 from tests.commands import run
@@ -32,6 +33,7 @@ from vidpipe.finetuning.augmentation import ClipChanges, may_flip
 from vidpipe.finetuning.backbone import TunedBackbone
 from vidpipe.finetuning.fit import CheckpointFile, Clips, Fit, learning_rates
 from vidpipe.finetuning.frames import CachedClip, FrameCache, centre_offset, roomy, segment_starts
+from vidpipe.finetuning.ranks import Ranks
 from vidpipe.heads.fusion import Fusion, MemberHeads
 from vidpipe.heads.heads import build_head
 from vidpipe.heads.members import Member
@@ -451,6 +453,55 @@ def test_lora_begins_as_the_frozen_network_learns_and_becomes_plain_weights(tmp_
 def test_lora_on_a_convolutional_network_is_refused() -> None:
     with pytest.raises(UsageError, match="--lora: the stages layer4 of resnet18 have no linear layers"):
         TunedBackbone(tiny_stream("resnet18"), replace(STILL, lora=4))
+
+
+# Several processes
+
+
+def step_of_a_process(number: int, count: int, folder: Path) -> None:
+    """Compute one step of a process among several, and write its gradients."""
+    torch.set_num_threads(1)
+    rendezvous = f"file://{folder / 'rendezvous'}"
+    torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=number, world_size=count)
+    stream = tiny_stream("lenet5")
+    config = replace(STILL, unfreeze="all")
+    backbone = TunedBackbone(stream, config)
+    changes = ClipChanges(stream.spec.preprocessing, config, flips=False)
+    fit = Fit(backbone, make_fusion(stream, "statistics"), "s", changes, config, ranks=Ranks(number, count))
+    found = gradients(fit, backbone, make_clips(stream, 5))
+    torch.save(found, folder / f"{number}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="starts processes with spawn")
+def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
+    spawn(step_of_a_process, args=(2, tmp_path), nprocs=2)  # type: ignore[no-untyped-call]
+    stream = tiny_stream("lenet5")
+    fit, backbone = make_fit(stream, replace(STILL, unfreeze="all"), "statistics")
+    expected = gradients(fit, backbone, make_clips(stream, 5))
+    for number in range(2):
+        found = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="starts processes with torchrun")
+def test_torchrun_writes_the_run_of_one_process(made: Path, trained: Path, tmp_path: Path) -> None:
+    arguments = ["finetune", str(trained / "run"), str(made / "videos"), *QUICK, "--epochs", "3", "--threads", "1"]
+    assert run(*arguments, "-o", tmp_path / "one").exit_code == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vidpipe"]
+    done = subprocess.run(
+        [*torchrun, *arguments, "-o", str(tmp_path / "two")], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.count("is kept") == 1
+    one, two = Run.open(tmp_path / "one"), Run.open(tmp_path / "two")
+    assert [epoch.val_loss for epoch in two.history] == pytest.approx([e.val_loss for e in one.history], abs=1e-4)
+    assert two.fine_tuning is not None
+    assert one.fine_tuning is not None
+    assert two.fine_tuning.compared == one.fine_tuning.compared
 
 
 # The comparison

@@ -24,6 +24,7 @@ from vidpipe.errors import TrainingError
 from vidpipe.finetuning.augmentation import ClipChanges
 from vidpipe.finetuning.backbone import TunedBackbone
 from vidpipe.finetuning.frames import CachedClip
+from vidpipe.finetuning.ranks import ONE_PROCESS, Ranks
 from vidpipe.heads.fusion import Fusion
 from vidpipe.runs.tables import Epoch
 from vidpipe.training.checkpoints import check_about, read_checkpoint, write_checkpoint
@@ -133,15 +134,24 @@ class Fit:
         stream: the name of that stream.
         changes: of clips.
         config: the settings.
+        ranks: the processes that train together.
     """
 
     def __init__(
-        self, backbone: TunedBackbone, fusion: Fusion, stream: str, changes: ClipChanges, config: FinetuneConfig
+        self,
+        backbone: TunedBackbone,
+        fusion: Fusion,
+        stream: str,
+        changes: ClipChanges,
+        config: FinetuneConfig,
+        *,
+        ranks: Ranks = ONE_PROCESS,
     ) -> None:
         self._backbone, self.fusion, self._stream = backbone, fusion.to(backbone.device), stream
-        self._changes, self._config = changes, config
+        self._changes, self._config, self._ranks = changes, config, ranks
         self._tensors = {f"backbone.{name}": one for name, one in backbone.tensors().items()}
         self._tensors |= {f"head.{name}": one for name, one in fusion.named_parameters()}
+        ranks.copy_from_first(self._tensors.values())
         self._optimiser = torch.optim.AdamW(list(self._groups()))
 
     def run(
@@ -168,6 +178,7 @@ class Fit:
             RunError: the checkpoint is of another training.
         """
         progress, tensors = checkpoint.read()
+        self._ranks.wait()  # before the first process writes another checkpoint
         average = unprefixed(tensors, "ema.") or _copies(self._tensors)
         best = unprefixed(tensors, "best.") or _copies(self._tensors)
         _assign(self._tensors, unprefixed(tensors, "now."))
@@ -182,13 +193,14 @@ class Fit:
                     self._step(training, batch, progress)
                     self._average(average, (progress.epoch - 1) * num_steps + progress.step)
                     progress.step += 1
-                    if checkpoint.is_due:
+                    if self._ranks.is_first and checkpoint.is_due:
                         progress.seconds, started = progress.seconds + time.monotonic() - started, time.monotonic()
                         checkpoint.write(progress, self._state(average, best))
                 self._finish_epoch(progress, len(training), validation, average, best)
                 progress.seconds += time.monotonic() - started
                 on_epoch(progress.history[-1])
-            checkpoint.write(progress, self._state(average, best))
+            if self._ranks.is_first:
+                checkpoint.write(progress, self._state(average, best))
         _assign(self._tensors, best)
         return progress
 
@@ -255,14 +267,16 @@ class Fit:
         self._backbone.set_training(True)
         self.fusion.train()
         self._optimiser.zero_grad()
-        size = math.ceil(len(batch) / min(self._num_parts, len(batch)))
+        own = batch[self._ranks.number :: self._ranks.count]
+        size = max(1, math.ceil(len(own) / self._num_parts))
         total, num_correct = 0.0, 0.0
-        for start in range(0, len(batch), size):
-            loss, correct = self._backward(training, batch[start : start + size], len(batch), progress.epoch)
+        for start in range(0, len(own), size):
+            loss, correct = self._backward(training, own[start : start + size], len(batch), progress.epoch)
             total, num_correct = total + loss, num_correct + correct
-        norm = nn.utils.clip_grad_norm_(
-            [one for group in self._optimiser.param_groups for one in group["params"]], MAX_GRADIENT
-        )
+        parameters = [one for group in self._optimiser.param_groups for one in group["params"]]
+        self._ranks.add_gradients(parameters)
+        total, num_correct = self._ranks.add_numbers(total, num_correct)
+        norm = nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT)
         if not math.isfinite(total) or not bool(norm.isfinite()):
             names = ", ".join(training.names[number] for number in batch[:3])
             raise TrainingError(f"the loss is not finite in a step with {names}; lower --lr or --head-lr")
@@ -347,7 +361,8 @@ class Fit:
         """Validate the average, and keep it where it is the best so far."""
         weights = _copies(self._tensors)
         _assign(self._tensors, average)
-        loss, top1 = self.validate(validation)
+        found = self.validate(validation) if self._ranks.is_first else (0.0, 0.0)
+        loss, top1 = self._ranks.add_numbers(*found)
         _assign(self._tensors, weights)
         progress.history.append(
             Epoch(progress.epoch, progress.loss / num_videos, progress.num_correct / num_videos, loss, top1)
