@@ -288,9 +288,10 @@ class Fit:
     def _backward(self, training: Clips, part: Sequence[int], num_videos: int, epoch: int) -> tuple[float, float]:
         """Add the gradients of a part of a batch; return its share of the loss, and its number of correct videos."""
         torch.manual_seed(self._seed_of(epoch, part[0]))
-        frames = [self._frames(training.open(number), epoch, number) for number in part]
-        lengths = torch.tensor([len(one) for one in frames])
+        clips = [training.open(number) for number in part]
+        lengths = torch.tensor([len(clip.rows) for clip in clips])
         try:
+            frames = [self._frames(clip, epoch, number) for clip, number in zip(clips, part, strict=True)]
             if self._config.checkpointing:
                 sequences = [self._backbone.features(one) for one in frames]
             else:
