@@ -139,6 +139,13 @@ def test_a_cached_video_is_decoded_again_only_if_its_file_changed(tmp_path: Path
     assert fill(cache(1), tmp_path / "videos") == [1, 2]  # other frames lie beside
 
 
+def test_a_folder_that_cannot_keep_frames_is_named(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    cache = FrameCache(tmp_path / "file", lenet_stream().spec, Sampling("uniform", 4), frames_per_segment=3)
+    with pytest.raises(UsageError, match=r"file: frames cannot be kept here \(.*--cache names another folder"):
+        fill(cache, made / "videos")
+
+
 def test_frames_that_need_more_space_than_allowed_are_refused_with_what_fits(made: Path, tmp_path: Path) -> None:
     cache = FrameCache(tmp_path, lenet_stream().spec, Sampling("uniform", 4), frames_per_segment=3)
     with pytest.raises(UsageError, match=r"16 videos need about 0.0 GB, and --cache-gb allows 1e-06; --frames-per-seg"):
@@ -595,6 +602,7 @@ def test_the_kept_backbone_is_the_better_on_validation_and_the_page_says_so(tune
     assert found.val.fine_tuned >= found.val.frozen
     assert opened.evaluations["val"]["statistics"].top1 == found.val.fine_tuned
     assert run("report", tuned).exit_code == 0
+    assert run("info", tuned).exit_code == 0
     page = (tuned / "report.html").read_text()
     assert "Frozen and fine-tuned" in page
     assert "The fine-tuned backbone is kept" in page
