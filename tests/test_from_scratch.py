@@ -91,7 +91,7 @@ FAMILIES = {
     "efficientnet_lite0": 32,
 }
 """By name, pixels of the input."""
-FAST = ("lenet5", "alexnet", "resnet18")
+FAST = ("lenet5", "alexnet")
 
 
 @pytest.mark.parametrize(
@@ -252,6 +252,7 @@ def test_the_weights_of_a_googlenet_from_scratch_have_no_auxiliary_classifiers(d
     assert predicted.exit_code == 0, predicted.output
 
 
+@pytest.mark.slow
 def test_a_run_with_random_weights_is_warned_of_frozen_stages(drawn: Path, random_run: Path, tmp_path: Path) -> None:
     quick = ("--epochs", 1, "--frames-per-segment", 1, "--device", "cpu", "--workers", 1)
     result = run("finetune", random_run, drawn / "videos", "-o", tmp_path / "new", *quick)
@@ -299,6 +300,7 @@ def test_a_deformable_stage_that_is_not_trained_is_refused() -> None:
         TunedBackbone(random_stream("resnet18"), FinetuneConfig(deformable="layer3,layer4", device="cpu"))
 
 
+@pytest.mark.slow
 def test_a_run_with_deformable_layers_predicts_and_is_explained(drawn: Path, random_run: Path, tmp_path: Path) -> None:
     options = (*FROM_SCRATCH, "--deformable", "layer4")
     found = finetune(drawn, random_run, tmp_path / "new", *options)
@@ -309,7 +311,7 @@ def test_a_run_with_deformable_layers_predicts_and_is_explained(drawn: Path, ran
     weights = ("--weights", tmp_path / "new" / "backbone.safetensors", "--input-size", 32, "--device", "cpu")
     shown = run(
         *("explain", "backbone", "resnet18", drawn / "videos" / "0.mp4", "-o", tmp_path / "seen"),
-        *("--no-filters", "--stage", "layer4", *weights),
+        *("--no-filters", "--stage", "layer3", "--channels", 1, *weights),
     )
     assert shown.exit_code == 0, shown.output
     assert len(list((tmp_path / "seen" / "offsets").iterdir())) == 4
