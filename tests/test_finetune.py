@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 import vidpipe
 from tests.commands import run
@@ -32,6 +33,7 @@ from vidpipe.finetuning.augmentation import ClipChanges, may_flip
 from vidpipe.finetuning.backbone import TunedBackbone
 from vidpipe.finetuning.fit import CheckpointFile, Clips, Fit, learning_rates
 from vidpipe.finetuning.frames import CachedClip, FrameCache, centre_offset, roomy, segment_starts
+from vidpipe.finetuning.ranks import Ranks
 from vidpipe.heads.fusion import Fusion, MemberHeads
 from vidpipe.heads.heads import build_head
 from vidpipe.heads.members import Member
@@ -135,6 +137,13 @@ def test_a_cached_video_is_decoded_again_only_if_its_file_changed(tmp_path: Path
     assert fill(cache(), tmp_path / "videos") == [1]
     assert cache().open(find_videos([tmp_path / "videos"])[1]).info.num_frames == 20
     assert fill(cache(1), tmp_path / "videos") == [1, 2]  # other frames lie beside
+
+
+def test_a_folder_that_cannot_keep_frames_is_named(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    cache = FrameCache(tmp_path / "file", lenet_stream().spec, Sampling("uniform", 4), frames_per_segment=3)
+    with pytest.raises(UsageError, match=r"file: frames cannot be kept here \(.*--cache names another folder"):
+        fill(cache, made / "videos")
 
 
 def test_frames_that_need_more_space_than_allowed_are_refused_with_what_fits(made: Path, tmp_path: Path) -> None:
@@ -288,7 +297,7 @@ KINDS = ["lenet5", "resnet18", "vit_tiny", "r3d_18"]
 )
 def test_one_batch_is_learned_by_heart(name: str, tmp_path: Path) -> None:
     stream = tiny_stream(name)
-    config = replace(STILL, unfreeze="all", epochs=50, patience=50, lr=2e-3, head_lr=2e-2, lr_decay=1.0)
+    config = replace(STILL, unfreeze="all", epochs=40, patience=40, lr=2e-3, head_lr=2e-2, lr_decay=1.0)
     fit, _ = make_fit(stream, config)
     clips = make_clips(stream)
     progress = fit.run(clips, clips, no_checkpoint(tmp_path))
@@ -329,25 +338,26 @@ def test_a_clip_that_does_not_change_over_time_has_finite_gradients() -> None:
 
 
 def test_only_the_chosen_stages_change_and_batch_norm_keeps_its_statistics(tmp_path: Path) -> None:
-    stream = tiny_stream("resnet18")
-    fit, backbone = make_fit(stream, replace(STILL, unfreeze="layer4", epochs=1, lr=0.01))
+    stream = tiny_stream("mobilenet_v3_small")
+    fit, backbone = make_fit(stream, replace(STILL, unfreeze="features.11", epochs=1, lr=0.01))
     before = {name: one.clone() for name, one in backbone.network.state_dict().items()}
     clips = make_clips(stream, 2)
     fit.run(clips, clips, no_checkpoint(tmp_path))
     changed = {name for name, one in backbone.network.state_dict().items() if not torch.equal(one, before[name])}
-    trained = {name for name, _ in backbone.network.named_parameters() if ".layer4." in name}
-    assert changed == trained
+    trained = {name for name, _ in backbone.network.named_parameters() if ".11." in name or ".12." in name}
+    assert changed <= trained
+    assert len(changed) > len(trained) / 2  # a gate that is shut has no gradient
 
 
 def test_batch_norm_learns_its_statistics_where_asked(tmp_path: Path) -> None:
-    stream = tiny_stream("resnet18")
-    fit, backbone = make_fit(stream, replace(STILL, epochs=1, batch_norm="train", accumulate=1))
+    stream = tiny_stream("mobilenet_v3_small")
+    fit, backbone = make_fit(stream, replace(STILL, unfreeze="features.11", epochs=1, batch_norm="train", accumulate=1))
     before = {name: one.clone() for name, one in backbone.network.named_buffers()}
     clips = make_clips(stream, 2)
     fit.run(clips, clips, no_checkpoint(tmp_path))
     changed = {name for name, one in backbone.network.named_buffers() if not torch.equal(one, before[name])}
     assert changed
-    assert all(".layer4." in name for name in changed)
+    assert all(".11." in name or ".12." in name for name in changed)
 
 
 def test_earlier_stages_learn_more_slowly() -> None:
@@ -408,6 +418,30 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_the_videos(tmp_path: P
         fit.run(clips, clips, no_checkpoint(tmp_path))
 
 
+def step_with_little_memory(number: int, folder: Path) -> None:
+    """Try a step for which 400 MB are too little, and write the message of the error."""
+    import resource
+
+    torch.set_num_threads(1)
+    stream = tiny_stream("mobilenet_v3_small", side=224)
+    fit, backbone = make_fit(stream, replace(STILL, unfreeze="all", accumulate=1))
+    clips = make_clips(stream, 4, num_rows=32)
+    used = 1024 * int(Path("/proc/self/status").read_text().split("VmSize:")[1].split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (used + 400_000_000, resource.RLIM_INFINITY))
+    try:
+        gradients(fit, backbone, clips)
+    except TrainingError as error:
+        (folder / "message").write_text(str(error))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process")
+def test_too_little_memory_is_reported_with_what_needs_less(tmp_path: Path) -> None:
+    spawn(step_with_little_memory, args=(tmp_path,), nprocs=1)  # type: ignore[no-untyped-call]
+    message = (tmp_path / "message").read_text()
+    assert message == "too little memory for 4 × 32 frames at once; --accumulate 4 takes one video at a time"
+
+
 # Weights
 
 
@@ -451,6 +485,55 @@ def test_lora_begins_as_the_frozen_network_learns_and_becomes_plain_weights(tmp_
 def test_lora_on_a_convolutional_network_is_refused() -> None:
     with pytest.raises(UsageError, match="--lora: the stages layer4 of resnet18 have no linear layers"):
         TunedBackbone(tiny_stream("resnet18"), replace(STILL, lora=4))
+
+
+# Several processes
+
+
+def step_of_a_process(number: int, count: int, folder: Path) -> None:
+    """Compute one step of a process among several, and write its gradients."""
+    torch.set_num_threads(1)
+    rendezvous = f"file://{folder / 'rendezvous'}"
+    torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=number, world_size=count)
+    stream = tiny_stream("lenet5")
+    config = replace(STILL, unfreeze="all")
+    backbone = TunedBackbone(stream, config)
+    changes = ClipChanges(stream.spec.preprocessing, config, flips=False)
+    fit = Fit(backbone, make_fusion(stream, "statistics"), "s", changes, config, ranks=Ranks(number, count))
+    found = gradients(fit, backbone, make_clips(stream, 5))
+    torch.save(found, folder / f"{number}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="starts processes with spawn")
+def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
+    spawn(step_of_a_process, args=(2, tmp_path), nprocs=2)  # type: ignore[no-untyped-call]
+    stream = tiny_stream("lenet5")
+    fit, backbone = make_fit(stream, replace(STILL, unfreeze="all"), "statistics")
+    expected = gradients(fit, backbone, make_clips(stream, 5))
+    for number in range(2):
+        found = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="starts processes with torchrun")
+def test_torchrun_writes_the_run_of_one_process(made: Path, trained: Path, tmp_path: Path) -> None:
+    arguments = ["finetune", str(trained / "run"), str(made / "videos"), *QUICK, "--epochs", "3", "--threads", "1"]
+    assert run(*arguments, "-o", tmp_path / "one").exit_code == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vidpipe"]
+    done = subprocess.run(
+        [*torchrun, *arguments, "-o", str(tmp_path / "two")], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.count("is kept") == 1
+    one, two = Run.open(tmp_path / "one"), Run.open(tmp_path / "two")
+    assert [epoch.val_loss for epoch in two.history] == pytest.approx([e.val_loss for e in one.history], abs=1e-4)
+    assert two.fine_tuning is not None
+    assert one.fine_tuning is not None
+    assert two.fine_tuning.compared == one.fine_tuning.compared
 
 
 # The comparison
@@ -519,6 +602,7 @@ def test_the_kept_backbone_is_the_better_on_validation_and_the_page_says_so(tune
     assert found.val.fine_tuned >= found.val.frozen
     assert opened.evaluations["val"]["statistics"].top1 == found.val.fine_tuned
     assert run("report", tuned).exit_code == 0
+    assert run("info", tuned).exit_code == 0
     page = (tuned / "report.html").read_text()
     assert "Frozen and fine-tuned" in page
     assert "The fine-tuned backbone is kept" in page
@@ -534,6 +618,16 @@ def test_predict_finds_the_weights_in_the_run_and_agrees_with_its_metrics(made: 
             row = expected[line["video"]]
             assert line["label"] == row.predicted
             assert line["probability"] == pytest.approx(row.probability, abs=1e-4)
+
+
+def test_a_fine_tuned_run_can_be_fine_tuned_again(made: Path, tuned: Path, tmp_path: Path) -> None:
+    before = Run.open(tuned).fine_tuning
+    result = vidpipe.finetune(tuned, made / "videos", tmp_path / "again", epochs=1, device="cpu", workers=1)
+    assert before is not None
+    assert result.run.streams[0].key.backbone == "lenet5"
+    store = FeatureStore.open(made / "features")
+    frozen = result.scores["frozen"]["val"].dataset  # of the weights in the run, not of those that vidpipe ships
+    assert not np.allclose(frozen.sequence(0).numpy(), store[frozen.video_ids[0]].features, atol=1e-3)
 
 
 def test_a_store_made_with_the_fine_tuned_weights_has_a_key_of_its_own(

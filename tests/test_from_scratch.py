@@ -14,7 +14,7 @@ from torchvision.models import get_model
 from tests.commands import run
 from tests.media import write_frames
 from vidpipe.backbones.deformable import DeformableConv2d
-from vidpipe.backbones.image import load_backbone
+from vidpipe.backbones.image import load_backbone, without_classifier
 from vidpipe.backbones.stream import Stream
 from vidpipe.backbones.weights import find_weights
 from vidpipe.config import ExtractConfig, FinetuneConfig, TrainConfig
@@ -51,7 +51,9 @@ INFO = VideoInfo(2, 1.0, 2.0, 64, 64, "h264", "pyav", damaged=False, lost_packet
 
 
 def random_stream(name: str, size: int = 32) -> Stream:
-    return Stream.of(ExtractConfig(backbone=name, weights="random", input_size=size, num_frames=2, device="cpu"))
+    return Stream.of(
+        ExtractConfig(backbone=name, weights="random", input_size=size, crop="whole", num_frames=2, device="cpu")
+    )
 
 
 def noise_clips(stream: Stream, num_videos: int = 4) -> Clips:
@@ -89,7 +91,7 @@ FAMILIES = {
     "efficientnet_lite0": 32,
 }
 """By name, pixels of the input."""
-FAST = ("lenet5", "alexnet", "resnet18")
+FAST = ("lenet5", "alexnet")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,8 @@ def test_batch_normalisation_is_adapted_to_frames_before_the_heads_are_fitted() 
     with torch.no_grad():
         model.train()(pixels)
         expected = model.eval()(pixels)
-    torch.testing.assert_close(backbone.extract(frames), expected, rtol=1e-4, atol=1e-5)
+    scale = expected.abs().max()
+    torch.testing.assert_close(backbone.extract(frames) / scale, expected / scale, rtol=0, atol=1e-4)
     assert (before - expected).abs().max() > 0.1
 
 
@@ -138,7 +141,7 @@ def test_the_loss_of_googlenet_is_that_of_torchvisions_three_outputs(lengths: li
     auxiliary = fit._auxiliary
     assert auxiliary is not None
     model = get_model("googlenet", num_classes=NUM_CLASSES, transform_input=True, init_weights=False, aux_logits=True)
-    model.load_state_dict(backbone._model.state_dict(), strict=False)
+    model.load_state_dict(without_classifier(model, backbone._model.state_dict()), strict=False)
     for mine, theirs in zip(auxiliary.classifiers, (model.aux1, model.aux2), strict=True):
         theirs.load_state_dict(mine.state_dict())
     for dropout in (one for part in (auxiliary, model) for one in part.modules() if isinstance(one, nn.Dropout)):
@@ -193,13 +196,13 @@ def test_other_networks_have_no_auxiliary_classifiers() -> None:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Dark and bright clips, a store of a network with random weights, and a run."""
+    """Clips of stripes, across or down, and a labels file."""
     folder, random = tmp_path_factory.mktemp("drawn"), np.random.default_rng(0)
     lines = ["video,label,split,group"]
     for number in range(16):
-        label, split = ("dark", "bright")[number % 2], ("train", "train", "val", "test")[number // 2 % 4]
-        low = 20 + 130 * (number % 2)
-        frames = [random.integers(low, low + 60, (48, 48, 3), dtype=np.uint8) for _ in range(3)]
+        label, split = ("across", "down")[number % 2], ("train", "train", "val", "test")[number // 2 % 4]
+        stripes = np.repeat(random.integers(0, 256, (12, 1, 3), dtype=np.uint8), 4, axis=0).repeat(48, axis=1)
+        frames = [stripes if label == "across" else stripes.swapaxes(0, 1)] * 3
         write_frames(folder / "videos" / f"{number}.mp4", frames)
         lines.append(f"{number}.mp4,{label},{split},g{number}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
@@ -224,8 +227,8 @@ def train_on(drawn: Path, backbone: str) -> Path:
 
 
 FROM_SCRATCH = (
-    *("--unfreeze", "all", "--batch-norm", "train", "--lr", "1e-3", "--lr-decay", 1, "--epochs", 2),
-    *("--frames-per-segment", 1, "--device", "cpu", "--workers", 1),
+    *("--unfreeze", "all", "--batch-norm", "train", "--lr", "1e-3", "--lr-decay", 1, "--epochs", 8, "--ema", 0),
+    *("--frames-per-segment", 1, "--batch-size", 4, "--colour", 0, "--device", "cpu", "--workers", 1),
 )
 
 
@@ -239,21 +242,17 @@ def finetune(drawn: Path, old: Path, new: Path, *options: object) -> Run:
 @pytest.mark.slow
 def test_the_weights_of_a_googlenet_from_scratch_have_no_auxiliary_classifiers(drawn: Path, tmp_path: Path) -> None:
     old = train_on(drawn, "googlenet")
-    seen = []
-    for folder in (tmp_path / "a", tmp_path / "b"):  # one of the two backbones is kept: make it the trained one
-        found = finetune(drawn, old, folder, *FROM_SCRATCH, "--epochs", 6 if folder.name == "a" else 12)
-        seen.append(found.metrics["fine_tuning"]["kept"])
-        if seen[-1] == "fine-tuned":
-            break
-    assert seen[-1] == "fine-tuned"
-    with safe_open(folder / "backbone.safetensors", "pt") as opened:
+    found = finetune(drawn, old, tmp_path / "new", *FROM_SCRATCH)
+    assert found.metrics["fine_tuning"]["kept"] == "fine-tuned"
+    with safe_open(tmp_path / "new" / "backbone.safetensors", "pt") as opened:
         names = list(opened.keys())
     assert "inception5b.branch1.conv.weight" in names
     assert not [name for name in names if "aux" in name]
-    predicted = run("predict", folder, drawn / "videos" / "0.mp4", "--device", "cpu", "--workers", 1)
+    predicted = run("predict", tmp_path / "new", drawn / "videos" / "0.mp4", "--device", "cpu", "--workers", 1)
     assert predicted.exit_code == 0, predicted.output
 
 
+@pytest.mark.slow
 def test_a_run_with_random_weights_is_warned_of_frozen_stages(drawn: Path, random_run: Path, tmp_path: Path) -> None:
     quick = ("--epochs", 1, "--frames-per-segment", 1, "--device", "cpu", "--workers", 1)
     result = run("finetune", random_run, drawn / "videos", "-o", tmp_path / "new", *quick)
@@ -267,16 +266,18 @@ def test_a_run_with_random_weights_is_warned_of_frozen_stages(drawn: Path, rando
 
 
 def test_deformable_layers_begin_as_plain_ones_and_learn_with_their_stage(tmp_path: Path) -> None:
-    stream, config = random_stream("resnet18", 64), replace(SCRATCH, unfreeze="layer3", deformable="layer3,layer4")
+    """The first stages keep the statistics of random weights, so the features are large: the steps are small."""
+    stream = random_stream("resnet18", 64)
+    config = replace(SCRATCH, unfreeze="layer3", deformable="layer3,layer4", head_lr=1e-3)
     plain = TunedBackbone(stream, replace(config, deformable=None))
-    fit, backbone = make_fit(stream, replace(config, epochs=5, patience=5))
+    fit, backbone = make_fit(stream, replace(config, epochs=12, patience=12))
     layers = [one for one in backbone.network.modules() if isinstance(one, DeformableConv2d)]
     clips = noise_clips(stream)
     frames = clips.open(0).pictures
     torch.testing.assert_close(backbone.extract(frames), plain.extract(frames), rtol=1e-5, atol=1e-5)
     assert len(layers) == 8
     progress = fit.run(clips, clips, CheckpointFile(tmp_path / "c.safetensors", {}, seconds=1e9, resume=False))
-    assert progress.history[-1].train_loss < progress.history[0].train_loss
+    assert progress.history[-1].train_loss < 0.5 * progress.history[0].train_loss
     for layer in layers:
         assert all(float(one.detach().abs().max()) > 1e-4 for one in layer.offsets.parameters())
     backbone.save(tmp_path / "tuned.safetensors")
@@ -299,8 +300,9 @@ def test_a_deformable_stage_that_is_not_trained_is_refused() -> None:
         TunedBackbone(random_stream("resnet18"), FinetuneConfig(deformable="layer3,layer4", device="cpu"))
 
 
+@pytest.mark.slow
 def test_a_run_with_deformable_layers_predicts_and_is_explained(drawn: Path, random_run: Path, tmp_path: Path) -> None:
-    options = (*FROM_SCRATCH, "--deformable", "layer4", "--epochs", 8)
+    options = (*FROM_SCRATCH, "--deformable", "layer4")
     found = finetune(drawn, random_run, tmp_path / "new", *options)
     assert found.metrics["fine_tuning"]["settings"]["deformable"] == "layer4"
     assert found.metrics["fine_tuning"]["kept"] == "fine-tuned"
@@ -309,7 +311,7 @@ def test_a_run_with_deformable_layers_predicts_and_is_explained(drawn: Path, ran
     weights = ("--weights", tmp_path / "new" / "backbone.safetensors", "--input-size", 32, "--device", "cpu")
     shown = run(
         *("explain", "backbone", "resnet18", drawn / "videos" / "0.mp4", "-o", tmp_path / "seen"),
-        *("--no-filters", "--stage", "layer4", *weights),
+        *("--no-filters", "--stage", "layer3", "--channels", 1, *weights),
     )
     assert shown.exit_code == 0, shown.output
     assert len(list((tmp_path / "seen" / "offsets").iterdir())) == 4

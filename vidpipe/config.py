@@ -890,7 +890,7 @@ class FinetuneConfig(_Checked):
     accumulate: int | None = _setting(
         None,
         "Compute a step in this number of parts, whose gradients are added. More parts need less memory. [default: 1 "
-        "on a GPU; on a CPU one for each video, which is fastest]",
+        "on a GPU or with --batch-norm train; on a CPU one for each video, which is fastest]",
         low=1,
     )
     checkpointing: bool = _setting(

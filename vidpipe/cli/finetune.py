@@ -1,6 +1,7 @@
 """vidpipe finetune"""
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ def command(
     """
     from vidpipe.api import finetune
 
+    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     result = finetune(
         run,
         inputs,
@@ -59,10 +61,11 @@ def command(
         prefix=prefix,
         exclude=exclude,
         on_video=_log_video,
-        on_epoch=_log_epoch,
+        on_epoch=_log_epoch if is_first else lambda epoch: None,
         **settings,
     )
-    _print_result(result)
+    if is_first:
+        _print_result(result)
 
 
 def _log_video(num_done: int, total: int) -> None:

@@ -8,7 +8,6 @@ afterwards:
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +16,11 @@ from torch.nn.functional import cross_entropy
 __all__ = ["AUXILIARY_WEIGHT", "AuxiliaryClassifiers", "auxiliary_of"]
 
 AUXILIARY_WEIGHT = 0.3
-PLACES: Mapping[str, Mapping[str, int]] = {"googlenet": {"inception4a": 512, "inception4d": 528}}
-"""By torchvision's builder: the modules whose output is classified, and its channels."""
+PLACES: Mapping[str, Mapping[str, int]] = {
+    "googlenet": {"inception4b.branch1.conv": 512, "inception4e.branch1.conv": 528},
+}
+"""By torchvision's builder: the layers whose input is classified, the outputs of 4a and 4d, and its channels. Only
+layers are called by a network that torchvision has cut."""
 
 
 class AuxiliaryClassifiers(nn.Module):
@@ -45,15 +47,14 @@ class AuxiliaryClassifiers(nn.Module):
             self._watch(network, place, number)
 
     def _watch(self, network: nn.Module, place: str, number: int) -> None:
-        """Keep the output of a module: (n, C, h, w), for each part of a batch."""
+        """Keep the input of a layer: (n, C, h, w), for each part of a batch."""
 
-        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        def keep(module: nn.Module, inputs: tuple[Tensor]) -> None:
             if torch.is_grad_enabled():
-                self._maps[number].append(output)
+                self._maps[number].append(inputs[0])
 
-        for name, module in network.named_modules():
-            if name.rpartition(".")[2] == place:
-                module.register_forward_hook(keep)
+        (layer,) = (one for name, one in network.named_modules() if f".{name}".endswith(f".{place}"))
+        layer.register_forward_pre_hook(keep)
 
     def clear(self) -> None:
         """Forget what the network has computed."""

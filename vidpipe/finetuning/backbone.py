@@ -158,7 +158,11 @@ class TunedBackbone:
 def _check_offsets_learn(network: nn.Module, deformable: Sequence[str]) -> None:
     from vidpipe.backbones.deformable import DeformableConv2d
 
-    layers = {name: one for name, one in network.named_modules() if deformable and isinstance(one, DeformableConv2d)}
+    layers = {
+        name: one
+        for name, one in network.named_modules()
+        if isinstance(one, DeformableConv2d) and any(f".{stage}." in f".{name}." for stage in deformable)
+    }
     for name, layer in layers.items():
         if not all(one.requires_grad for one in layer.offsets.parameters()):
             raise UsageError(

@@ -25,6 +25,7 @@ from vidpipe.finetuning.augmentation import ClipChanges
 from vidpipe.finetuning.auxiliary import AuxiliaryClassifiers
 from vidpipe.finetuning.backbone import TunedBackbone
 from vidpipe.finetuning.frames import CachedClip
+from vidpipe.finetuning.ranks import ONE_PROCESS, Ranks
 from vidpipe.heads.fusion import Fusion
 from vidpipe.runs.tables import Epoch
 from vidpipe.training.checkpoints import check_about, read_checkpoint, write_checkpoint
@@ -135,6 +136,7 @@ class Fit:
         changes: of clips.
         config: the settings.
         auxiliary: classifiers that learn with the backbone, and are dropped afterwards.
+        ranks: the processes that train together.
     """
 
     def __init__(
@@ -146,14 +148,16 @@ class Fit:
         config: FinetuneConfig,
         *,
         auxiliary: AuxiliaryClassifiers | None = None,
+        ranks: Ranks = ONE_PROCESS,
     ) -> None:
         self._backbone, self.fusion, self._stream = backbone, fusion.to(backbone.device), stream
-        self._changes, self._config = changes, config
+        self._changes, self._config, self._ranks = changes, config, ranks
         self._auxiliary = None if auxiliary is None else auxiliary.to(backbone.device)
         self._tensors = {f"backbone.{name}": one for name, one in backbone.tensors().items()}
         self._tensors |= {f"head.{name}": one for name, one in fusion.named_parameters()}
         if auxiliary is not None:
             self._tensors |= {f"auxiliary.{name}": one for name, one in auxiliary.state_dict(keep_vars=True).items()}
+        ranks.copy_from_first(self._tensors.values())
         self._optimiser = torch.optim.AdamW(list(self._groups()))
 
     def run(
@@ -180,6 +184,7 @@ class Fit:
             RunError: the checkpoint is of another training.
         """
         progress, tensors = checkpoint.read()
+        self._ranks.wait()  # before the first process writes another checkpoint
         average = unprefixed(tensors, "ema.") or _copies(self._tensors)
         best = unprefixed(tensors, "best.") or _copies(self._tensors)
         _assign(self._tensors, unprefixed(tensors, "now."))
@@ -194,13 +199,14 @@ class Fit:
                     self._step(training, batch, progress)
                     self._average(average, (progress.epoch - 1) * num_steps + progress.step)
                     progress.step += 1
-                    if checkpoint.is_due:
+                    if self._ranks.is_first and checkpoint.is_due:
                         progress.seconds, started = progress.seconds + time.monotonic() - started, time.monotonic()
                         checkpoint.write(progress, self._state(average, best))
                 self._finish_epoch(progress, len(training), validation, average, best)
                 progress.seconds += time.monotonic() - started
                 on_epoch(progress.history[-1])
-            checkpoint.write(progress, self._state(average, best))
+            if self._ranks.is_first:
+                checkpoint.write(progress, self._state(average, best))
         _assign(self._tensors, best)
         return progress
 
@@ -261,21 +267,30 @@ class Fit:
         order = np.random.default_rng((self._config.seed, progress.epoch)).permutation(len(training))
         size = self._config.batch_size
         for start in range(progress.step * size, len(order), size):
-            yield order[start : start + size].tolist()
+            if self._is_alone(len(order) - start) and start:
+                return  # it was in the batch before
+            stop = len(order) if self._is_alone(len(order) - start - size) else start + size
+            yield order[start:stop].tolist()
+
+    def _is_alone(self, num_left: int) -> bool:
+        """Whether a batch would be one video, of which statistics of batch normalisation say nothing."""
+        return num_left == 1 and self._config.batch_norm == "train"
 
     def _step(self, training: Clips, batch: Sequence[int], progress: FitProgress) -> None:
         """Change the weights once."""
         self._backbone.set_training(True)
         self.fusion.train()
         self._optimiser.zero_grad()
-        size = math.ceil(len(batch) / min(self._num_parts, len(batch)))
+        own = batch[self._ranks.number :: self._ranks.count]
+        size = max(1, math.ceil(len(own) / self._num_parts))
         total, num_correct = 0.0, 0.0
-        for start in range(0, len(batch), size):
-            loss, correct = self._backward(training, batch[start : start + size], len(batch), progress.epoch)
+        for start in range(0, len(own), size):
+            loss, correct = self._backward(training, own[start : start + size], len(batch), progress.epoch)
             total, num_correct = total + loss, num_correct + correct
-        norm = nn.utils.clip_grad_norm_(
-            [one for group in self._optimiser.param_groups for one in group["params"]], MAX_GRADIENT
-        )
+        parameters = [one for group in self._optimiser.param_groups for one in group["params"]]
+        self._ranks.add_gradients(parameters)
+        total, num_correct = self._ranks.add_numbers(total, num_correct)
+        norm = nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT)
         if not math.isfinite(total) or not bool(norm.isfinite()):
             names = ", ".join(training.names[number] for number in batch[:3])
             raise TrainingError(f"the loss is not finite in a step with {names}; lower --lr or --head-lr")
@@ -287,11 +302,12 @@ class Fit:
     def _backward(self, training: Clips, part: Sequence[int], num_videos: int, epoch: int) -> tuple[float, float]:
         """Add the gradients of a part of a batch; return its share of the loss, and its number of correct videos."""
         torch.manual_seed(self._seed_of(epoch, part[0]))
-        frames = [self._frames(training.open(number), epoch, number) for number in part]
-        lengths = torch.tensor([len(one) for one in frames])
+        clips = [training.open(number) for number in part]
+        lengths = torch.tensor([len(clip.rows) for clip in clips])
         if self._auxiliary is not None:
             self._auxiliary.clear()
         try:
+            frames = [self._frames(clip, epoch, number) for clip, number in zip(clips, part, strict=True)]
             if self._config.checkpointing:
                 sequences = [self._backbone.features(one) for one in frames]
             else:
@@ -315,8 +331,9 @@ class Fit:
 
     @property
     def _num_parts(self) -> int:
-        """Into how many parts a step is divided; on a CPU a part is one video."""
-        by_default = 1 if self._backbone.device.type == "cuda" else self._config.batch_size
+        """Into how many parts a step is divided; on a CPU a part is one video, unless statistics are of the batch."""
+        is_whole = self._backbone.device.type == "cuda" or self._config.batch_norm == "train"
+        by_default = 1 if is_whole else self._config.batch_size
         return self._config.accumulate or by_default
 
     def _out_of_memory(self, error: RuntimeError, num_videos: int, num_rows: int) -> Exception:
@@ -365,7 +382,8 @@ class Fit:
         """Validate the average, and keep it where it is the best so far."""
         weights = _copies(self._tensors)
         _assign(self._tensors, average)
-        loss, top1 = self.validate(validation)
+        found = self.validate(validation) if self._ranks.is_first else (0.0, 0.0)
+        loss, top1 = self._ranks.add_numbers(*found)
         _assign(self._tensors, weights)
         progress.history.append(
             Epoch(progress.epoch, progress.loss / num_videos, progress.num_correct / num_videos, loss, top1)

@@ -120,7 +120,7 @@ class FrameCache:
     """The frames of the videos of a fine-tuning, in a folder.
 
     Args:
-        folder: of the cache; made if it does not exist.
+        folder: of the cache; `fill` makes it if it does not exist.
         spec: the backbone, with the preprocessing and the window of the run.
         sampling: of the run.
         frames_per_segment: frames to keep of each part of a video, an odd number; more than one goes with uniform
@@ -141,13 +141,8 @@ class FrameCache:
             "preprocessing": roomy(spec.preprocessing).as_dict(),
             "window": None if spec.window is None else dict(spec.window.as_dict()),
         }
-        text = json.dumps(about, sort_keys=True)
-        self.root, self.path = folder, folder / sha256(text.encode()).hexdigest()[:12]
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "view.json").write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"{folder}: frames cannot be kept here ({error}); --cache names another folder") from error
+        self._about = json.dumps(about, sort_keys=True)
+        self.root, self.path = folder, folder / sha256(self._about.encode()).hexdigest()[:12]
 
     def fill(
         self, videos: Sequence[VideoFile], *, max_gb: float, config: ExtractConfig, on_video: Callable[[int, int], None]
@@ -161,12 +156,13 @@ class FrameCache:
             on_video: called after each video with how many are done, and of how many.
 
         Raises:
-            UsageError: the frames need more space than allowed, or than there is.
+            UsageError: the frames need more space than allowed, or than there is, or the folder cannot be written.
             InputError: a video cannot be decoded.
         """
         lacking = [video for video in videos if not self._holds(video)]
         if not lacking:
             return
+        self._make_folder()
         self._check_space(len(lacking), len(videos), max_gb)
         decoded = _decode_whole(lacking, self._view, config)
         for num_done, (video, plan, info, pictures) in enumerate(decoded, start=1):
@@ -187,6 +183,15 @@ class FrameCache:
     def remove(self) -> None:
         """Remove the whole cache."""
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def _make_folder(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "view.json").write_text(self._about + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(
+                f"{self.root}: frames cannot be kept here ({error}); --cache names another folder"
+            ) from error
 
     def _path(self, video_id: str) -> Path:
         return self.path / f"{sha256(video_id.encode('utf-8', 'surrogateescape')).hexdigest()[:20]}.safetensors"

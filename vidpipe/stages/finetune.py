@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from vidpipe.backbones.downloads import sha256 as file_sha256
+from vidpipe.backbones.image import choose_device
 from vidpipe.backbones.stream import Stream
 from vidpipe.backbones.table import find_backbone
 from vidpipe.backbones.weights import FINE_TUNED
@@ -29,6 +31,7 @@ from vidpipe.finetuning.auxiliary import AuxiliaryClassifiers, auxiliary_of
 from vidpipe.finetuning.backbone import TunedBackbone
 from vidpipe.finetuning.fit import CheckpointFile, Clips, Fit, FitProgress
 from vidpipe.finetuning.frames import FrameCache, match_videos
+from vidpipe.finetuning.ranks import Ranks, open_ranks
 from vidpipe.heads.calibration import MIN_CALIBRATION_VIDEOS, fit_temperature
 from vidpipe.heads.fusion import Fusion
 from vidpipe.heads.members import BASELINE, FUSED, Member, baseline_members
@@ -116,7 +119,7 @@ def finetune(
         on_epoch: called after each epoch.
 
     Returns:
-        The new run, and the comparison.
+        The new run, and the comparison; the same in each process that `torchrun` started.
 
     Raises:
         UsageError: the run cannot be fine-tuned, a setting does not go with it, or a folder cannot be used.
@@ -135,23 +138,23 @@ def finetune(
     files = match_videos({row.video: row.size_bytes for row in run.splits}, videos, owner=str(run.path))
     stream = Stream.of_key(key, weights=extract.weights, owner=str(run.path))
     _warn_of_random(key, config)
-    backbone = TunedBackbone(stream, config)  # before anything is decoded: a wrong stage or device is refused
-    flips = may_flip(config.flip, run.class_names)
-    changes = ClipChanges(stream.spec.preprocessing, config, flips=flips)
-    folder_of_frames = Path(config.cache) if config.cache else run_path.resolve().with_name(f"{run_path.name}.frames")
-    cache = FrameCache(
-        folder_of_frames, stream.spec, key.resolve_sampling(), frames_per_segment=config.frames_per_segment
-    )
-    with open_training_folder(run_path, resume=resume, overwrite=overwrite) as folder:
-        try:
-            with use_threads(config.threads or torch.get_num_threads()):
-                cache.fill(files, max_gb=config.cache_gb, config=extract, on_video=on_video)
-                job = _Job(run, name, members, key, files, cache, backbone, changes, config, folder, resume)
-                result = job.run(on_epoch)
-        except KeyboardInterrupt:
-            raise _interrupted(folder, cache) from None
-    if not config.cache:
-        cache.remove()
+    changes = ClipChanges(stream.spec.preprocessing, config, flips=may_flip(config.flip, run.class_names))
+    with open_ranks(uses_gpu=choose_device(config.device).type == "cuda") as ranks:
+        backbone = TunedBackbone(stream, config)  # before anything is decoded: a wrong stage or device is refused
+        frames = Path(config.cache) if config.cache else run_path.resolve().with_name(f"{run_path.name}.frames")
+        cache = FrameCache(frames, stream.spec, key.resolve_sampling(), frames_per_segment=config.frames_per_segment)
+        with _open_folder(run_path, ranks, resume=resume, overwrite=overwrite) as folder:
+            try:
+                with use_threads(config.threads or torch.get_num_threads()):
+                    if ranks.is_first:
+                        cache.fill(files, max_gb=config.cache_gb, config=extract, on_video=on_video)
+                    job = _Job(run, name, members, key, files, cache, backbone, changes, config, folder, resume, ranks)
+                    result = job.run(on_epoch)
+                    ranks.wait()  # before the first process removes what the others read
+            except KeyboardInterrupt:
+                raise _interrupted(folder, cache) from None
+        if not config.cache and ranks.is_first:
+            cache.remove()
     return result
 
 
@@ -162,6 +165,16 @@ def _warn_of_random(key: FeatureKey, config: FinetuneConfig) -> None:
             "--batch-norm train",
             key.backbone,
         )
+
+
+@contextmanager
+def _open_folder(run_path: Path, ranks: Ranks, *, resume: bool, overwrite: bool) -> Iterator[TrainingFolder]:
+    """Lock the training folder in the first process; the others use it."""
+    if ranks.is_first:
+        with open_training_folder(run_path, resume=resume, overwrite=overwrite) as folder:
+            yield folder
+    else:
+        yield TrainingFolder(run_path)
 
 
 def _choose_stream(run: Run, name: str | None) -> str:
@@ -224,6 +237,7 @@ class _Job:
     config: FinetuneConfig
     folder: TrainingFolder
     resume: bool
+    ranks: Ranks
 
     def run(self, on_epoch: Callable[[Epoch], None]) -> FinetuneResult:
         """Fit the heads to frozen features, fine-tune, compare, and write the run."""
@@ -232,9 +246,8 @@ class _Job:
         warnings += self._warn_of_groups()
         frozen_store = self._extract(self.key, self.cache.path / f"features-{_hash(self.key.as_json())}")
         frozen = self._frozen_side(read_subsets({self.stream: frozen_store}, split))
-        auxiliary = self._auxiliary()
-        fusion = self._adapted_heads(split) or _copy_of(frozen.fusion)
-        fit = Fit(self.backbone, fusion, self.stream, self.changes, self.config, auxiliary=auxiliary)
+        fusion, auxiliary = self._adapted_heads(split) or _copy_of(frozen.fusion), self._auxiliary()
+        fit = Fit(self.backbone, fusion, self.stream, self.changes, self.config, auxiliary=auxiliary, ranks=self.ranks)
         progress = fit.run(
             self._clips(split.train),
             self._clips(split.val),
@@ -250,8 +263,8 @@ class _Job:
         kept = tuned if tuned.rank > frozen.rank else frozen
         found = self._compare(frozen, tuned, kept, progress)
         run = self._make_run(split, kept, found, warnings)
-        write = partial(_write_run, run, split, kept, self._history(progress), frozen_store)
-        self.folder.put_in_place(write)
+        if self.ranks.is_first:
+            self.folder.put_in_place(partial(_write_run, run, split, kept, self._history(progress), frozen_store))
         return FinetuneResult(run, split, found, {"frozen": frozen.own_scores, "fine-tuned": tuned.own_scores})
 
     # The videos
@@ -292,15 +305,19 @@ class _Job:
 
     def _extract(self, key: FeatureKey, path: Path) -> FeatureStore:
         """A store with what the backbone, as it is now, computes of the frames in the cache."""
-        store = FeatureStore.create(path, key)
+        if self.ranks.is_first:
+            self._fill_store(FeatureStore.create(path, key))
+        self.ranks.wait()
+        return FeatureStore.open(path)
+
+    def _fill_store(self, store: FeatureStore) -> None:
         lacking = [file for file in self.files if file.id not in store]
         with store.lock(), store.writer(max_videos=256, max_seconds=60.0) as writer:
             for file in lacking:
                 clip = self.cache.open(file)
                 frames = self.changes.centre(clip.pictures)[torch.from_numpy(clip.row_pictures)]
-                features = self.backbone.extract(frames).numpy().astype(np.dtype(key.dtype))
+                features = self.backbone.extract(frames).numpy().astype(np.dtype(store.key.dtype))
                 writer.add(FeatureSequence(file.id, features, clip.rows, clip.info))
-        return FeatureStore.open(path)
 
     # The two sides
 
@@ -345,7 +362,9 @@ class _Job:
 
     def _tuned_side(self, fit: Fit, split: Split) -> _Side:
         path = self.folder.path / FINE_TUNED
-        self.backbone.save(path)
+        if self.ranks.is_first:
+            self.backbone.save(path)
+        self.ranks.wait()
         key = replace(self.key, weights=file_sha256(path))
         store = self._extract(key, self.folder.path / f"features-{key.weights[:12]}")
         subsets = read_subsets({self.stream: store}, split)
@@ -422,12 +441,13 @@ class _Job:
     def _about(self, split: Split) -> dict[str, Any]:
         """What the training depends on."""
         settings = dataclasses.asdict(self.config)
-        for name in ("cache", "cache_gb", "checkpoint_seconds", "accumulate", "checkpointing"):
+        for name in ("cache", "cache_gb", "checkpoint_seconds", "checkpointing"):
             del settings[name]
         subsets = {subset: _hash(*(f"{video.video_id} {video.label}" for video in split[subset])) for subset in SUBSETS}
         return {
             "settings": settings,
             "threads": torch.get_num_threads(),
+            "processes": self.ranks.count,
             "key": self.key.as_dict(),
             "members": [member.name for member in self.members],
             "train_config": _hash(str(self.old.config)),
