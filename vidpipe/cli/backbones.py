@@ -190,7 +190,7 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
                 "–" if row["top1"] is None else f"{row['top1']:.1f}",
                 _format_value(row["top1_dataset"]),
                 _format_value(row["here"]),
-                _source(row["weights"]),
+                _source(row["weights"] or ("--weights FILE" if row["parameters"] else "")),
                 row["licence"],
             )
             for row in rows
