@@ -151,10 +151,10 @@ class InterruptedTrainingError(VidpipeError):
 
 
 def count_of(count: int, noun: str) -> str:
-    """Return a count with its noun: `1 video`, `2 videos`, `1 labelled video`, `2 classes`."""
+    """Return a count with its noun: `1 video`, `2 videos`, `1 labelled video`, `2 classes`, `2 epochs`."""
     if count == 1:
         return f"1 {noun}"
-    return f"{count} {noun}{'es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's'}"
+    return f"{count} {noun}{'es' if noun.endswith(('s', 'x', 'tch', 'sh')) else 's'}"
 
 
 def first_few(names: Collection[str], limit: int = 3, *, separator: str = ", ") -> str:
