@@ -18,7 +18,7 @@ from vidpipe.config import EmbeddingConfig
 from vidpipe.datasets.sequences import SequenceDataset
 from vidpipe.errors import LabelsError, RunError, UsageError
 from vidpipe.features.store import FeatureStore
-from vidpipe.records import LabeledVideo
+from vidpipe.records import FeatureSequence, LabeledVideo
 from vidpipe.search.embedded import EmbeddedVideos
 from vidpipe.search.embedding import Embedding
 from vidpipe.search.embedding_training import embedding_loss, measure_folds, train_embedding
@@ -254,6 +254,25 @@ def test_similar_videos_are_ranked_by_the_embedding(
     (same,) = vidpipe.search_similar(store.path, ["swing/0.mp4"], number=4, embedding=embedding)
     assert [one.video for one in same.videos] == nearest
     assert run(*command, "--embedding", tmp_path / "emb", "--stream", "resnet50").exit_code == 2
+
+
+def test_duplicates_are_compared_with_the_nearest_of_the_embedding(
+    labelled: tuple[FeatureStore, list[LabeledVideo]], tmp_path: Path
+) -> None:
+    original = labelled[0]["swing/0.mp4"]
+    copy = FeatureSequence("copy.mp4", original.features, original.rows, original.info)
+    sequences = [labelled[0][video_id] for video_id in labelled[0]]
+    store = make_store(tmp_path / "store", [*sequences, copy])
+    labels = labelled[0].path.parent / "labels.csv"
+    embedding = vidpipe.train_embedding(labelled[0].path, tmp_path / "emb", labels=labels, dim=16, epochs=1)
+    command = ("search", "duplicates", store.path, "--threshold", 7, "--embedding", tmp_path / "emb")
+    found = run(*command, "--format", "csv")
+    assert found.exit_code == 0, found.output
+    assert "copy.mp4,swing/0.mp4" in found.stdout
+    (group,) = vidpipe.search_duplicates(store.path, threshold=7, embedding=embedding)
+    assert {member.video for member in group.members} == {"copy.mp4", "swing/0.mp4"}
+    refused = run(*command, "--stream", "resnet50")
+    assert (refused.exit_code, "give one of them" in refused.stderr) == (2, True)
 
 
 def test_a_query_that_a_stream_lacks_is_one_line(

@@ -25,7 +25,9 @@ from vidpipe.records import FeatureSequence, LabeledVideo
 from vidpipe.search.duplicates import find_duplicates
 from vidpipe.similarity import shortlist
 from vidpipe.similarity.alignment import Changes, align
+from vidpipe.similarity.duplicates import find_pairs
 from vidpipe.similarity.local_path import LocalPath, best_path
+from vidpipe.similarity.sequences import read_index
 from vidpipe.similarity.shortlist import nearest
 from vidpipe.video.thumbnails import read_frames_at
 
@@ -150,11 +152,26 @@ def test_a_part_of_a_long_video_is_found_over_its_whole_length(tmp_path: Path) -
     long = clip("long.mp4", 7, length=30.0, rows=240)
     part = clip("part.mp4", 7, length=12.0, rows=96, start=9.0)
     others = [clip(f"{seed}.mp4", seed, length=8.0, rows=64) for seed in range(20, 24)]
-    (group,) = find_duplicates(make_store(tmp_path / "store", [long, part, *others]))
+    store = make_store(tmp_path / "store", [long, part, *others])
+    (group,) = find_duplicates(store)
     (pair,) = group.pairs
     assert (pair.video, pair.other) == ("long.mp4", "part.mp4")
     assert (pair.start_seconds, pair.stop_seconds) == pytest.approx((9, 21), abs=0.3)
     assert (pair.other_start_seconds, pair.other_stop_seconds) == pytest.approx((0, 12), abs=0.3)
+    (same,) = find_pairs(read_index(store), vectors=np.ones((6, 1), np.float32))
+    assert (same.score, same.alignment.start_seconds) == pytest.approx((pair.score, pair.start_seconds), abs=1e-6)
+
+
+def test_vectors_say_which_videos_are_compared_and_the_alignment_which_are_copies(archive: FeatureStore) -> None:
+    index = read_index(archive)
+    angles = 0.5 * np.arange(len(index), dtype=np.float32)  # each is nearest to its neighbours
+    places = {video_id: number for number, video_id in enumerate(index.ids)}
+    angles[places["films/0.mp4"]] = angles[places["copies/0_trimmed.mp4"]] + 0.01
+    angles[places["films/5.mp4"]] = angles[places["films/6.mp4"]] + 0.01
+    found = find_pairs(index, vectors=np.stack([np.cos(angles), np.sin(angles)], axis=1), num_nearest=1)
+    assert ("copies/0_trimmed.mp4", "films/0.mp4") in {(index.ids[pair.one], index.ids[pair.other]) for pair in found}
+    assert not any({index.ids[pair.one], index.ids[pair.other]} == {"films/5.mp4", "films/6.mp4"} for pair in found)
+    assert not any(index.ids[pair.one] == "copies/1_brighter.mp4" for pair in found)  # far from its film
 
 
 def test_the_shortlist_is_the_exact_one_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,6 +332,14 @@ def test_bad_input_gets_one_line_with_the_remedy(real: Path, tmp_path: Path) -> 
         assert refused.exit_code == 1
         assert "1 video" in refused.stderr
         assert "extract more videos" in refused.stderr
+    empty = make_store(tmp_path / "empty", [make_sequence(f"{number}.mp4", 0) for number in range(3)]).path
+    for command in (("duplicates", empty), ("similar", empty, "0.mp4")):
+        refused = run("search", *command)
+        assert (refused.exit_code, "0 videos with features" in refused.stderr) == (1, True)
+    folder = run("search", "similar", real / "features", real / "videos")
+    assert (folder.exit_code, "videos: a folder; give video files" in folder.stderr) == (2, True)
+    stream = run("search", "duplicates", real / "features", "--stream", "flow")
+    assert (stream.exit_code, "--stream flow: unknown stream 'flow'" in stream.stderr) == (2, True)
     unknown = run("search", "similar", real / "features", "4.avi")
     assert unknown.exit_code == 2
     assert "4.avi: no such file" in unknown.stderr

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from vidpipe.runs.tables import Epoch
     from vidpipe.search.clusters import Clustering
     from vidpipe.search.duplicates import DuplicateGroup
+    from vidpipe.search.embedded import EmbeddedVideos
     from vidpipe.search.embedding import Embedding
     from vidpipe.search.similar import SimilarResult
     from vidpipe.stages.evaluate import EvaluationReport
@@ -600,23 +601,22 @@ def search_similar(
         RunError: the weights are not those of the store, or the embedding cannot be loaded.
         WeightsError: the backbone's weights are not available.
     """
-    from vidpipe.search.embedded import EmbeddedVideos
     from vidpipe.stages import search as stage
 
     check_names(settings, SEARCH_SETTINGS)
     config = ExtractConfig(**settings)
     if embedding is None:
         return stage.search_similar(_open_searched(store, stream), videos, number=number, config=config)
-    if stream is not None:
-        raise UsageError("stream does not go with embedding, which has its own streams; give one of them")
-    learned = _open_embedding(embedding)
-    usage = "vidpipe search similar STORE … --embedding EMB"
-    embedded = EmbeddedVideos(learned, _match_embedding(learned, store, usage=usage))
+    embedded = _embed(embedding, store, stream, verb="similar")
     return stage.search_similar(embedded.first_store, videos, number=number, embedded=embedded, config=config)
 
 
 def search_duplicates(
-    store: "str | Path | FeatureStore", *, threshold: float = DUPLICATE_THRESHOLD, stream: str | None = None
+    store: "str | Path | FeatureStore",
+    *,
+    threshold: float = DUPLICATE_THRESHOLD,
+    stream: str | None = None,
+    embedding: "str | Path | Embedding | None" = None,
 ) -> "list[DuplicateGroup]":
     """Find the videos of a store that show the same footage, also where it was altered.
 
@@ -627,17 +627,34 @@ def search_duplicates(
         store: the features: a store, or a folder of stores.
         threshold: the score from which on a pair counts.
         stream: the stream of a folder of stores; None for the first.
+        embedding: a trained embedding; each video is compared with those nearest in it. The score is the same.
 
     Returns:
         the groups, those with the most videos first.
 
     Raises:
         UsageError: the store does not exist.
-        StoreError: the store has fewer than two videos, or cannot be read.
+        StoreError: the store has fewer than two videos, other features than the embedding, or cannot be read.
+        RunError: the embedding cannot be loaded.
     """
     from vidpipe.search.duplicates import find_duplicates
 
-    return find_duplicates(_open_searched(store, stream), threshold=threshold)
+    if embedding is None:
+        return find_duplicates(_open_searched(store, stream), threshold=threshold)
+    embedded = _embed(embedding, store, stream, verb="duplicates")
+    return find_duplicates(embedded.first_store, threshold=threshold, embedded=embedded)
+
+
+def _embed(
+    embedding: "str | Path | Embedding", store: "str | Path | FeatureStore", stream: str | None, *, verb: str
+) -> "EmbeddedVideos":
+    from vidpipe.search.embedded import EmbeddedVideos
+
+    if stream is not None:
+        raise UsageError("stream does not go with embedding, which has its own streams; give one of them")
+    learned = _open_embedding(embedding)
+    stores = _match_embedding(learned, store, usage=f"vidpipe search {verb} STORE … --embedding EMB")
+    return EmbeddedVideos(learned, stores)
 
 
 def _open_searched(store: "str | Path | FeatureStore", stream: str | None) -> "FeatureStore":

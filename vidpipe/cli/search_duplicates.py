@@ -3,6 +3,7 @@
 import csv
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,9 +38,17 @@ CSV_COLUMNS = (
     help="Score from which on a pair is reported: lower finds more pairs, and more false ones.",
 )
 @click.option("--stream", metavar="NAME", help="Stream to use of a folder of stores.  [default: the first]")
+@click.option(
+    "--embedding",
+    metavar="EMB",
+    type=LocalPath(),
+    help="Compare each video with those nearest by this embedding of `search train`.",
+)
 @click.option("--page", type=click.Path(path_type=Path), help="Also write an HTML page with frames of the videos.")
 @format_option("table", "json", "csv")
-def duplicates(store: Path, threshold: float, stream: str | None, page: Path | None, format_: str) -> None:
+def duplicates(
+    store: Path, threshold: float, stream: str | None, embedding: Path | None, page: Path | None, format_: str
+) -> None:
     """Find videos of a store that show the same footage, also where it was altered: re-encoded, resized, trimmed,
     mirrored, brighter, up to 10 % faster, with a border, a logo or subtitles.
 
@@ -52,14 +61,16 @@ def duplicates(store: Path, threshold: float, stream: str | None, page: Path | N
     vidpipe search duplicates features --page duplicates.html
     """
     from vidpipe.search.duplicates import find_duplicates
+    from vidpipe.search.embedded import open_searched
     from vidpipe.search.page import write_duplicates_page
-    from vidpipe.search.streams import open_stream
 
     if page is not None:
         check_replaceable(page, "a page of results", is_own=is_own_page)
-    opened = open_stream(store, stream)
-    with count_progress(reading="video", shortlisting="video", comparing="pair") as show:
-        groups = find_duplicates(opened, threshold=threshold, on_progress=show)
+    with count_progress(embedding="video", reading="video", shortlisting="video", comparing="pair") as show:
+        opened, embedded = open_searched(
+            store, stream=stream, embedding=embedding, verb="duplicates", on_progress=partial(show, "embedding")
+        )
+        groups = find_duplicates(opened, threshold=threshold, embedded=embedded, on_progress=show)
     _print(groups, format_)
     if page is not None:
         write_duplicates_page(opened, groups, page, threshold=threshold)

@@ -57,22 +57,18 @@ def similar(
     vidpipe search similar features waving/a.mp4 -k 5 --page similar.html
     vidpipe search similar features new_video.mp4 --embedding embedding
     """
-    from vidpipe.search.embedded import open_embedded
+    from vidpipe.search.embedded import open_searched
     from vidpipe.search.page import write_similar_page
-    from vidpipe.search.streams import open_stream
     from vidpipe.stages.search import search_similar
 
     if page is not None:
         check_replaceable(page, "a page of results", is_own=is_own_page)
-    if embedding is not None and stream is not None:
-        raise click.UsageError("--stream does not go with --embedding, which has its own streams; give one of them")
     config = make_config(ExtractConfig, settings)
     results = []
     with count_progress(embedding="video", reading="video") as show:
-        embedded = (
-            None if embedding is None else open_embedded(embedding, store, on_progress=partial(show, "embedding"))
+        opened, embedded = open_searched(
+            store, stream=stream, embedding=embedding, verb="similar", on_progress=partial(show, "embedding")
         )
-        opened = open_stream(store, stream) if embedded is None else embedded.first_store
         found = search_similar(
             opened, videos, number=number, embedded=embedded, config=config, on_progress=partial(show, "reading")
         )

@@ -93,12 +93,15 @@ def open_streams(paths: Sequence[Path], *, usage: str) -> dict[str, FeatureStore
     return dict(sorted(streams.items(), key=lambda stream: (KINDS.index(kind_of(stream[1].key)), stream[0])))
 
 
-def choose_streams(stores: Mapping[str, FeatureStore], names: Sequence[str]) -> dict[str, FeatureStore]:
+def choose_streams(
+    stores: Mapping[str, FeatureStore], names: Sequence[str], *, option: str = "--streams"
+) -> dict[str, FeatureStore]:
     """Return some of the streams.
 
     Args:
         stores: by stream.
         names: the streams to use, in this order; none for all.
+        option: that names them, for messages.
 
     Returns:
         The stores by stream.
@@ -108,9 +111,9 @@ def choose_streams(stores: Mapping[str, FeatureStore], names: Sequence[str]) -> 
     """
     for name in names:
         if name not in stores:
-            raise UsageError(f"--streams {name}: {unknown_name('stream', name, stores)}")
+            raise UsageError(f"{option} {name}: {unknown_name('stream', name, stores)}")
         if list(names).count(name) > 1:
-            raise UsageError(f"--streams: {name} is given twice; each stream is used once")
+            raise UsageError(f"{option}: {name} is given twice; each stream is used once")
     return {name: stores[name] for name in names or stores}
 
 

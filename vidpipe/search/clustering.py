@@ -55,7 +55,7 @@ def cluster_stores(
     all_ids = sorted({video_id for store in stores.values() for video_id in store.ids})
     common = keep_common(stores, [LabeledVideo(video_id, "") for video_id in all_ids], skip_missing=True)
     videos = [video for video in common if all(store.length(video.video_id) for store in stores.values())]
-    check_enough_videos(len(videos), config)
+    check_enough_videos(len(videos), config, owner=", ".join(str(store.path) for store in stores.values()))
     dataset = SequenceDataset(stores, videos, [""])
     with use_threads(DEFAULT_NUM_THREADS):
         found = cluster_videos(dataset, config, labels=known, embedding=embedding, on_progress=on_progress)

@@ -1,5 +1,6 @@
 """Clusters of videos: which videos look alike, found without labels."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from vidpipe.search.statistics import VideoStatistics, compute_vectors
 
 __all__ = ["Cluster", "Clustering", "check_enough_videos", "cluster_vectors", "cluster_videos"]
 
+logger = logging.getLogger(__name__)
+
 MIN_VIDEOS = 4
 """Two clusters of two videos."""
 MAX_TSNE_VIDEOS = 5000
@@ -26,6 +29,8 @@ MAX_PERPLEXITY = 30.0
 MIN_DEVIATION = 1e-6
 """t-SNE has no start for videos that are all the same."""
 NOISE = -1
+MANY_VIDEOS = 20_000
+"""From which on clustering itself takes a minute or more."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +103,19 @@ def cluster_videos(
     check_enough_videos(len(dataset), config)
     module = VideoStatistics.of(dataset, config.components) if embedding is None else embedding.network
     vectors = compute_vectors(module, dataset, on_videos=lambda done: on_progress(done, len(dataset)))
+    if len(dataset) >= MANY_VIDEOS:
+        faster = "; --method kmeans and fewer --components take less" if config.method == "hdbscan" else ""
+        logger.info("clustering %s, which takes minutes%s", count_of(len(dataset), "video"), faster)
     return cluster_vectors(dataset.video_ids, vectors, config, labels=labels)
 
 
-def check_enough_videos(num_videos: int, config: ClustersConfig) -> None:
+def check_enough_videos(num_videos: int, config: ClustersConfig, *, owner: str = "") -> None:
     """Check that there are enough videos for two clusters.
 
     Args:
         num_videos: N.
         config: the settings.
+        owner: the stores, for the message.
 
     Raises:
         InputError: there are too few.
@@ -118,7 +127,8 @@ def check_enough_videos(num_videos: int, config: ClustersConfig) -> None:
     if num_videos < needed:
         instead = f", or {remedy}" if num_videos >= MIN_VIDEOS else ""
         raise InputError(
-            f"{count_of(num_videos, 'video')}, and these clusters need {needed} or more; extract more videos{instead}"
+            f"{owner and f'{owner}: '}{count_of(num_videos, 'video')}, and these clusters need {needed} or more; "
+            f"extract more videos{instead}"
         )
 
 

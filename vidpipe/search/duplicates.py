@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vidpipe.config import DUPLICATE_THRESHOLD
-from vidpipe.errors import StoreError
+from vidpipe.errors import StoreError, count_of
 from vidpipe.features.store import FeatureStore
+from vidpipe.search.embedded import EmbeddedVideos
 from vidpipe.similarity.duplicates import DuplicatePair, find_pairs, group_pairs
 from vidpipe.similarity.sequences import SequenceIndex, read_index
 
@@ -87,6 +88,7 @@ def find_duplicates(
     store: FeatureStore,
     *,
     threshold: float = DUPLICATE_THRESHOLD,
+    embedded: EmbeddedVideos | None = None,
     on_progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> list[DuplicateGroup]:
     """Find the videos of a store that show the same footage.
@@ -94,6 +96,8 @@ def find_duplicates(
     Args:
         store: the features.
         threshold: the score from which on a pair counts.
+        embedded: each video is compared with those nearest by a learned embedding, instead of by the mean feature;
+            `store` is its first stream. The score is the same.
         on_progress: called with the step (`reading`, `shortlisting`, `comparing`), and how much of it is done of
             how much.
 
@@ -103,13 +107,14 @@ def find_duplicates(
     Raises:
         StoreError: the store has fewer than two videos, or cannot be read.
     """
-    if len(store) < 2:
+    ids, vectors = (None, None) if embedded is None else (embedded.ids, embedded.vectors.numpy())
+    index = read_index(store, ids, on_progress=lambda done, total: on_progress("reading", done, total))
+    if len(index) < 2:
         raise StoreError(
-            f"{store.path}: {len(store)} video, and duplicates are looked for among two or more; extract more videos "
-            "into the store"
+            f"{store.path}: {count_of(len(index), 'video')} with features, and duplicates are looked for among two or "
+            "more; extract more videos into the store"
         )
-    index = read_index(store, on_progress=lambda done, total: on_progress("reading", done, total))
-    pairs = find_pairs(index, threshold=threshold, on_progress=on_progress)
+    pairs = find_pairs(index, threshold=threshold, vectors=vectors, on_progress=on_progress)
     groups = group_pairs([(pair.one, pair.other) for pair in pairs])
     number_of = {video: number for number, group in enumerate(groups) for video in group}
     of_group: list[list[DuplicatePair]] = [[] for _ in groups]

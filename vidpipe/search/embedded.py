@@ -12,8 +12,9 @@ from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence, LabeledVideo
 from vidpipe.search.embedding import Embedding
 from vidpipe.search.statistics import compute_vectors
+from vidpipe.search.streams import open_stream
 
-__all__ = ["EmbeddedVideos", "open_embedded"]
+__all__ = ["EmbeddedVideos", "open_searched"]
 
 CLEAR_MARGIN = 0.1
 """Of cosines: the margin that triplets learn by default, which is 0.2 of squared distances."""
@@ -113,25 +114,37 @@ class EmbeddedVideos:
         return float((self.vectors @ vector).median()) + CLEAR_MARGIN
 
 
-def open_embedded(
-    path: Path, store: Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None
-) -> EmbeddedVideos:
-    """Open an embedding and embed the videos of a store.
+def open_searched(
+    path: Path,
+    *,
+    stream: str | None = None,
+    embedding: Path | None = None,
+    verb: str,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[FeatureStore, EmbeddedVideos | None]:
+    """Open the store that a search uses, and embed its videos if there is an embedding.
 
     Args:
-        path: the embedding's folder.
-        store: a store, or a folder of stores.
+        path: a store, or a folder of stores.
+        stream: the stream of a folder of stores; None for the first.
+        embedding: the folder of an embedding, which has its own streams; or None.
+        verb: `similar` or `duplicates`, for messages.
         on_progress: called with the numbers of videos that are embedded and to embed.
 
     Returns:
-        The videos.
+        The store, which is that of the embedding's first stream if there is one; and its embedded videos.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: there is no such folder or stream, or both a stream and an embedding are given.
         RunError: the embedding cannot be loaded.
         KeyMismatchError: the store has other features.
         StoreError: the store cannot be opened or read.
     """
-    embedding = Embedding.open(path)
-    stores = embedding.match([store], usage=f"vidpipe search similar STORE … --embedding {path}")
-    return EmbeddedVideos(embedding, stores, on_progress=on_progress)
+    if embedding is None:
+        return open_stream(path, stream), None
+    if stream is not None:
+        raise UsageError("--stream does not go with --embedding, which has its own streams; give one of them")
+    opened = Embedding.open(embedding)
+    stores = opened.match([path], usage=f"vidpipe search {verb} STORE … --embedding {embedding}")
+    embedded = EmbeddedVideos(opened, stores, on_progress=on_progress)
+    return embedded.first_store, embedded

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.config import DUPLICATE_THRESHOLD
-from vidpipe.errors import StoreError
+from vidpipe.errors import StoreError, count_of
 from vidpipe.similarity.alignment import align
 from vidpipe.similarity.extension import extend
 from vidpipe.similarity.local_path import best_path
@@ -85,8 +85,8 @@ class SimilarSearch:
     def __init__(self, index: SequenceIndex) -> None:
         if len(index) < 2:
             raise StoreError(
-                f"{index.store.path}: {len(index)} video to search in, and two are needed; extract more videos into "
-                "the store"
+                f"{index.store.path}: {count_of(len(index), 'video')} with features to search in, and two are needed; "
+                "extract more videos into the store"
             )
         self._index = index
 

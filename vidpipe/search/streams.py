@@ -23,5 +23,5 @@ def open_stream(path: Path, name: str | None = None) -> FeatureStore:
         StoreError: the store cannot be opened.
     """
     streams = open_streams([path], usage="vidpipe search … STORE")
-    chosen = choose_streams(streams, [] if name is None else [name])
+    chosen = choose_streams(streams, [] if name is None else [name], option="--stream")
     return next(iter(chosen.values()))

@@ -16,6 +16,8 @@ from vidpipe.similarity.shortlist import nearest
 
 __all__ = ["DuplicatePair", "find_pairs", "group_pairs"]
 
+Floats = NDArray[np.float32]
+
 WEAK_THRESHOLD = 6.0
 """Score of a pair that is reported where a third video, a duplicate of both, has them at the same times."""
 MIN_CORRELATION = 2.0
@@ -53,6 +55,7 @@ def find_pairs(
     *,
     threshold: float = DUPLICATE_THRESHOLD,
     num_nearest: int = NUM_NEAREST,
+    vectors: Floats | None = None,
     is_wanted: Callable[[int, int], bool] = lambda one, other: True,
     on_progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> list[DuplicatePair]:
@@ -62,6 +65,8 @@ def find_pairs(
         index: the sequences.
         threshold: the score from which on a pair counts.
         num_nearest: pieces that each piece is aligned with, at most.
+        vectors: (N, E) of length 1, to align each video with those that are nearest in them, instead of each piece with
+            those with the nearest mean feature.
         is_wanted: returns whether a pair of numbers is looked at.
         on_progress: called with the step (`shortlisting`, `comparing`), and how much of it is done of how much.
 
@@ -71,7 +76,8 @@ def find_pairs(
     if len(index) < 2:
         return []
     found = {}
-    for pair in _compared_pairs(index, _candidates(index, num_nearest, on_progress), is_wanted, on_progress):
+    candidates = _candidates(index, num_nearest, vectors, on_progress)
+    for pair in _compared_pairs(index, candidates, is_wanted, on_progress):
         if pair.score >= min(threshold, WEAK_THRESHOLD):
             found[pair.one, pair.other] = pair
     strong = {pair: one for pair, one in found.items() if _is_strong(index, one, threshold)}
@@ -108,29 +114,53 @@ def _is_strong(index: SequenceIndex, pair: DuplicatePair, threshold: float) -> b
 
 
 def _candidates(
-    index: SequenceIndex, num_nearest: int, on_progress: Callable[[str, int, int], None]
+    index: SequenceIndex,
+    num_nearest: int,
+    vectors: Floats | None,
+    on_progress: Callable[[str, int, int], None],
 ) -> NDArray[np.int64]:
     """The pairs of pieces to align, (C, 2), pair by pair of videos, those with the nearest means first.
 
     Pairs of the same videos, which are kept in memory, are near to each other.
     """
-    videos = index.video_of_piece
-    min_cosine = MIN_COSINE if len(videos) > NUM_WITHOUT_MIN else -1.0
+    if vectors is None:
+        min_cosine = MIN_COSINE if len(index.vectors) > NUM_WITHOUT_MIN else -1.0
+        pieces, nearness = _near(index.vectors, num_nearest, min_cosine, on_progress)
+        differ = np.diff(index.video_of_piece[pieces], axis=1)[:, 0] != 0
+        pieces, nearness = pieces[differ], nearness[differ]
+    else:
+        pairs, _ = _near(vectors, num_nearest, -1.0, on_progress)
+        none = np.zeros((0, 2), np.int64)
+        pieces = np.concatenate([none, *(_nearest_pieces(index, one, other) for one, other in pairs.tolist())])
+        nearness = np.zeros(len(pieces), np.float32)  # the order of the pieces of two videos stays
+    one, other = index.video_of_piece[pieces].T
+    return pieces[np.lexsort([-nearness, other, one, other // BLOCK_VIDEOS, one // BLOCK_VIDEOS])]
+
+
+def _near(
+    vectors: Floats, num_nearest: int, min_cosine: float, on_progress: Callable[[str, int, int], None]
+) -> tuple[NDArray[np.int64], Floats]:
+    """Each vector with its nearest ones: pairs of numbers (C, 2), the smaller first, and their products (C,)."""
     found, found_cosines = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
-    for start, numbers, cosines in nearest(index.vectors, index.vectors, num_nearest + 1):
-        on_progress("shortlisting", start, len(videos))
+    for start, numbers, cosines in nearest(vectors, vectors, num_nearest + 1):
+        on_progress("shortlisting", start, len(vectors))
         row, column = np.nonzero(cosines >= min_cosine)
-        pieces = np.stack([start + row, numbers[row, column]], axis=1)
-        pieces = np.where(np.diff(videos[pieces], axis=1) < 0, pieces[:, ::-1], pieces)
-        differ = np.diff(videos[pieces], axis=1)[:, 0] != 0
-        found.append(pieces[differ])
+        pairs = np.sort(np.stack([start + row, numbers[row, column]], axis=1), axis=1)
+        differ = pairs[:, 0] != pairs[:, 1]
+        found.append(pairs[differ])
         found_cosines.append(cosines[row, column][differ])
     one, other = np.concatenate(found).T
-    codes, first = np.unique(one * len(videos) + other, return_index=True)  # a number for each pair of pieces
-    pieces = np.stack(np.divmod(codes, len(videos)), axis=1)
-    one, other = videos[pieces].T
-    nearness = -np.concatenate(found_cosines)[first]
-    return pieces[np.lexsort([nearness, other, one, other // BLOCK_VIDEOS, one // BLOCK_VIDEOS])]
+    codes, first = np.unique(one * len(vectors) + other, return_index=True)  # a number for each pair
+    return np.stack(np.divmod(codes, len(vectors)), axis=1), np.concatenate(found_cosines)[first]
+
+
+def _nearest_pieces(index: SequenceIndex, one: int, other: int) -> NDArray[np.int64]:
+    """The pairs of pieces of two videos with the nearest means, (up to `MAX_PIECES`, 2)."""
+    first, stop = np.searchsorted(index.video_of_piece, [one, one + 1])
+    its_first, its_stop = np.searchsorted(index.video_of_piece, [other, other + 1])
+    cosines = index.vectors[first:stop] @ index.vectors[its_first:its_stop].T
+    rows, columns = np.unravel_index(np.argsort(-cosines, axis=None)[:MAX_PIECES], cosines.shape)
+    return np.stack([first + rows, its_first + columns], axis=1)
 
 
 def _compared(index: SequenceIndex, one: int, other: int, pieces: NDArray[np.int64]) -> DuplicatePair | None:
@@ -168,21 +198,13 @@ def _closed(
             common = lines[one].keys() & lines[other].keys()
             if (one, other) in strong or not common or not is_wanted(one, other):
                 continue
-            maybe = weak.get((one, other)) or _compared_anew(index, one, other)
+            maybe = weak.get((one, other)) or _compared(index, one, other, _nearest_pieces(index, one, other))
             if maybe is not None and maybe.score >= WEAK_THRESHOLD:
                 both = [index.changes(number) for number in (one, other)]
                 spacing = max((its.spacing_seconds for its in both if len(its) > 1), default=0.0)
                 if any(_agree(maybe.alignment, lines[one][third], lines[third][other], spacing) for third in common):
                     confirmed[one, other] = maybe
     return confirmed
-
-
-def _compared_anew(index: SequenceIndex, one: int, other: int) -> DuplicatePair | None:
-    """Two videos compared that are not in each other's shortlist."""
-    first, second = (np.flatnonzero(index.video_of_piece == number) for number in (one, other))
-    order = np.argsort(-(index.vectors[first] @ index.vectors[second].T), axis=None)
-    rows, columns = np.unravel_index(order[:MAX_PIECES], (len(first), len(second)))
-    return _compared(index, one, other, np.stack([first[rows], second[columns]], axis=1))
 
 
 def _agree(direct: Alignment, first: Alignment, second: Alignment, spacing_seconds: float) -> bool:

@@ -66,6 +66,8 @@ def _file_of(store: FeatureStore, query: str | Path) -> VideoFile | None:
     """
     if str(query) in store:
         return None
+    if Path(query).is_dir():
+        raise UsageError(f"{query}: a folder; give video files, or ids of videos in {store.path}")
     if not Path(query).is_file():
         near = nearest_ids([str(query)], store.ids).get(str(query))
         hint = f"; did you mean {near!r}?" if near else ""
