@@ -1,5 +1,6 @@
 """The map of clusters as PNG: a point for each video; near videos look alike."""
 
+import math
 from io import BytesIO
 
 import matplotlib.figure
@@ -25,6 +26,8 @@ _COLOURS = (
 _MARKERS = "os^Dvp"
 """Colours repeat with the next marker."""
 _MAX_NUMBERED = 60
+_POINT_AREA, _MANY_VIDEOS = 22.0, 1000
+"""Of a point, in square points; points of more videos are smaller, so that they do not hide each other."""
 
 
 def cluster_colours(num_clusters: int) -> list[str]:
@@ -43,14 +46,16 @@ def draw_map(clustering: Clustering) -> bytes:
     """
     figure = matplotlib.figure.Figure(figsize=(7.2, 6), layout="constrained")
     axes = figure.subplots()
+    area = _POINT_AREA * min(1.0, math.sqrt(_MANY_VIDEOS / max(clustering.num_videos, 1)))
     if clustering.unclustered:
         places = np.array([clustering.points[video_id] for video_id in clustering.unclustered])
-        axes.scatter(places[:, 0], places[:, 1], s=18, marker="x", color="#8c959f", linewidths=1)
+        width = math.sqrt(area / _POINT_AREA)
+        axes.scatter(places[:, 0], places[:, 1], s=0.8 * area, marker="x", color="#8c959f", linewidths=width)
     colours = cluster_colours(len(clustering.clusters))
     for cluster, colour in zip(clustering.clusters, colours, strict=True):
         places = np.array([clustering.points[video_id] for video_id in cluster.video_ids])
         marker = _MARKERS[(cluster.number - 1) // len(_COLOURS) % len(_MARKERS)]
-        axes.scatter(places[:, 0], places[:, 1], s=22, marker=marker, color=colour, alpha=0.8, linewidths=0)
+        axes.scatter(places[:, 0], places[:, 1], s=area, marker=marker, color=colour, alpha=0.8, linewidths=0)
         if cluster.number <= _MAX_NUMBERED:
             middle = np.median(places, axis=0)
             frame = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour, "alpha": 0.9}
