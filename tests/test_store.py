@@ -36,6 +36,21 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         store["nowhere.mp4"]
 
 
+def test_some_sequences_of_a_shard_are_those_that_were_written(tmp_path: Path) -> None:
+    plain = [make_sequence(f"{number}.mp4", number + 2) for number in range(5)]
+    windows = make_sequence("windows.mp4", 4)
+    times = windows.rows.pts_seconds
+    rows = replace(windows.rows, start_seconds=times - 0.1, stop_seconds=times + 0.1)
+    sequences = [*plain[:3], replace(windows, rows=rows), *plain[3:]]
+    store = make_store(tmp_path / "s", sequences)
+    found = {one.video_id: one for one in store.sequences(["4.mp4", "windows.mp4", "2.mp4"])}
+    assert found.keys() == {"2.mp4", "windows.mp4", "4.mp4"}
+    for sequence in sequences:
+        if sequence.video_id in found:
+            assert_same(found[sequence.video_id], sequence)
+    assert list(store.sequences([])) == []
+
+
 def test_the_features_of_many_videos_are_mapped_from_their_shards(tmp_path: Path) -> None:
     lengths = {"f": 9, "b": 1, "d": 4, "a": 6, "e": 2, "c": 3}
     sequences = {name: make_sequence(name, length, seed=length) for name, length in lengths.items()}
