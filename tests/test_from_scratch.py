@@ -99,8 +99,9 @@ FAST = ("lenet5", "alexnet")
 )
 def test_a_network_with_random_weights_remembers_a_batch(name: str, tmp_path: Path) -> None:
     stream = random_stream(name, FAMILIES[name])
-    fit, _ = make_fit(stream, replace(SCRATCH, epochs=40, patience=40))
+    fit, backbone = make_fit(stream, replace(SCRATCH, epochs=40, patience=40))
     clips = noise_clips(stream)
+    backbone.adapt_norms([torch.cat([clips.open(number).pictures for number in range(len(clips))])])
     progress = fit.run(clips, clips, CheckpointFile(tmp_path / "c.safetensors", {}, seconds=1e9, resume=False))
     first, last = progress.history[0], progress.history[-1]
     assert last.train_top1 == 1
@@ -171,7 +172,7 @@ def test_a_step_of_googlenet_adds_the_auxiliary_losses_and_all_of_it_learns() ->
     stream = random_stream("googlenet", 64)
     losses, clips = [], noise_clips(stream)
     for has_auxiliary in (True, False):
-        fit, backbone = make_fit(stream, SCRATCH)
+        fit, _ = make_fit(stream, SCRATCH)
         auxiliary, progress = fit._auxiliary, FitProgress()
         assert auxiliary is not None
         for dropout in (one for one in auxiliary.modules() if isinstance(one, nn.Dropout)):
@@ -182,9 +183,23 @@ def test_a_step_of_googlenet_adds_the_auxiliary_losses_and_all_of_it_learns() ->
         losses.append(progress.loss)
         if has_auxiliary:
             assert all(one.grad is not None and bool(one.grad.any()) for one in auxiliary.parameters())
-            beside = auxiliary_of(backbone.network, "googlenet", num_classes=NUM_CLASSES, seed=0)
-            assert beside is not None
     assert losses[0] > 1.2 * losses[1]
+
+
+def test_the_weights_of_a_googlenet_that_has_learned_have_no_auxiliary_classifiers(tmp_path: Path) -> None:
+    stream = random_stream("googlenet", 64)
+    fit, backbone = make_fit(stream, replace(SCRATCH, epochs=1))
+    clips = noise_clips(stream)
+    fit.run(clips, clips, CheckpointFile(tmp_path / "c.safetensors", {}, seconds=1e9, resume=False))
+    backbone.save(tmp_path / "tuned.safetensors")
+    with safe_open(tmp_path / "tuned.safetensors", "pt") as opened:
+        names = list(opened.keys())
+    assert "inception5b.branch1.conv.weight" in names
+    assert not [name for name in names if "aux" in name]
+    weights = find_weights(stream.spec, str(tmp_path / "tuned.safetensors"))
+    frames = clips.open(0).pictures
+    loaded = load_backbone(stream.spec, weights=weights, device="cpu")
+    torch.testing.assert_close(loaded(frames), backbone.extract(frames), rtol=1e-4, atol=1e-4)
 
 
 def test_other_networks_have_no_auxiliary_classifiers() -> None:
@@ -237,19 +252,6 @@ def finetune(drawn: Path, old: Path, new: Path, *options: object) -> Run:
     assert result.exit_code == 0, result.output
     assert "--unfreeze all --batch-norm train" not in result.stderr
     return Run.open(new)
-
-
-@pytest.mark.slow
-def test_the_weights_of_a_googlenet_from_scratch_have_no_auxiliary_classifiers(drawn: Path, tmp_path: Path) -> None:
-    old = train_on(drawn, "googlenet")
-    found = finetune(drawn, old, tmp_path / "new", *FROM_SCRATCH)
-    assert found.metrics["fine_tuning"]["kept"] == "fine-tuned"
-    with safe_open(tmp_path / "new" / "backbone.safetensors", "pt") as opened:
-        names = list(opened.keys())
-    assert "inception5b.branch1.conv.weight" in names
-    assert not [name for name in names if "aux" in name]
-    predicted = run("predict", tmp_path / "new", drawn / "videos" / "0.mp4", "--device", "cpu", "--workers", 1)
-    assert predicted.exit_code == 0, predicted.output
 
 
 @pytest.mark.slow

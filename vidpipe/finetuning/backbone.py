@@ -15,6 +15,8 @@ from vidpipe.errors import UsageError
 
 __all__ = ["TunedBackbone"]
 
+MIN_MOMENTUM = 0.1
+"""Of statistics that begin anew: those of EfficientNet-Lite, 0.01, would lag behind a short training."""
 PART = 32
 """Frames at a time where no gradients are needed."""
 
@@ -98,7 +100,7 @@ class TunedBackbone:
             self.network(frames)
         self.set_training(False)
         for norm, momentum in zip(self._norms, momenta, strict=True):
-            norm.momentum = momentum
+            norm.momentum = None if momentum is None else max(momentum, MIN_MOMENTUM)
         return bool(self._norms)
 
     def features(self, frames: Tensor) -> Tensor:
