@@ -29,8 +29,8 @@ TEXT = re.sub("#SBATCH [^`\n]*", "", "\n".join(PAGES.values()))  # Slurm's optio
 LONG_PAGES = [
     f"docs/{name}.md"
     for name in (
-        *("backbones", "decoding", "explaining", "extracting", "faces", "finetuning", "predicting", "ray", "regions"),
-        *("scale", "search", "timeline", "training"),
+        *("backbones", "decoding", "explaining", "extracting", "faces", "finetuning", "networks", "predicting"),
+        *("ray", "regions", "scale", "search", "timeline", "training"),
     )
 ]
 IN_EVERY_COMMAND = {"--help", "--quiet", "--debug", "--version"}
