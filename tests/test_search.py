@@ -121,6 +121,15 @@ def test_pairs_are_the_copies_and_not_the_neighbours_of_one_camera(archive: Feat
     assert [member.video for member in groups[0].members if member.keep] == ["films/0.mp4"]
 
 
+def test_copies_of_a_file_are_duplicates_whatever_their_score(archive: FeatureStore) -> None:
+    same = [replace(clip("same.mp4", 77, rows=3), video_id=f"same/{number}.mp4") for number in range(2)]
+    store = make_store(archive.path.with_name("with_copies"), [*archive.sequences(), *same])
+    [group] = find_duplicates(store, threshold=1000)
+    assert {member.video for member in group.members} == {"same/0.mp4", "same/1.mp4"}
+    assert 0 < group.pairs[0].score < 1000
+    assert not group.pairs[0].is_doubtful
+
+
 def test_blocks_that_other_processes_compare_give_the_same_groups(archive: FeatureStore) -> None:
     def compare_blocks(index: SequenceIndex, candidates: Candidates) -> Iterator[tuple[int, list[DuplicatePair]]]:
         for numbers, *block in cut_candidates(index, candidates, 7):

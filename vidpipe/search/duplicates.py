@@ -142,7 +142,7 @@ def _duplicate(index: SequenceIndex, pair: DuplicatePair, threshold: float) -> D
         *_inside(index, pair.one, *line.stretch),
         *_inside(index, pair.other, *line.other_stretch),
         line.speed,
-        pair.score < DOUBT_FACTOR * threshold,
+        not pair.is_same and pair.score < DOUBT_FACTOR * threshold,
     )
 
 

@@ -61,6 +61,9 @@ class DuplicatePair:
     score: float
     """The evidence of the alignment, in standard deviations of what chance gives in this store."""
 
+    is_same: bool = False
+    """Whether all features are equal, as of two copies of one file: then the pair counts whatever its score."""
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -108,7 +111,10 @@ def compare_all(index: SequenceIndex, candidates: Candidates) -> Iterator[tuple[
     for block in candidates.blocks(PAIRS_AT_ONCE):
         index.prepare(block.pieces.ravel().tolist())
         pairs = (_compared(index, *pair) for pair in block)
-        yield len(block), [pair for pair in pairs if pair is not None and pair.score >= candidates.min_score]
+        yield (
+            len(block),
+            [pair for pair in pairs if pair is not None and (pair.is_same or pair.score >= candidates.min_score)],
+        )
 
 
 def cut_candidates(
@@ -193,7 +199,8 @@ def find_pairs(
 
 
 def _is_strong(index: SequenceIndex, pair: DuplicatePair, threshold: float) -> bool:
-    return pair.score >= threshold and pair.alignment.correlation >= MIN_CORRELATION * index.chance
+    is_likely = pair.score >= threshold and pair.alignment.correlation >= MIN_CORRELATION * index.chance
+    return pair.is_same or is_likely
 
 
 def _candidates(
@@ -267,11 +274,14 @@ def _nearest_pieces(index: SequenceIndex, one: int, other: int) -> NDArray[np.in
 def _compared(index: SequenceIndex, one: int, other: int, pieces: NDArray[np.int64]) -> DuplicatePair | None:
     """The best alignment of some pairs of pieces of two videos, the likeliest first."""
     alignment = _identical(index, one, other)
-    for piece, its_piece in pieces.tolist() if alignment is None else ():
+    is_same = alignment is not None
+    for piece, its_piece in () if is_same else pieces.tolist():
         found = align(index.changes(one, piece), index.changes(other, its_piece))
         if found is not None and (alignment is None or found.evidence > alignment.evidence):
             alignment = found
-    return None if alignment is None else DuplicatePair(one, other, alignment, alignment.evidence / index.chance)
+    if alignment is None:
+        return None
+    return DuplicatePair(one, other, alignment, alignment.evidence / index.chance, is_same)
 
 
 def _identical(index: SequenceIndex, one: int, other: int) -> Alignment | None:
