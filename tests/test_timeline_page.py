@@ -157,7 +157,7 @@ def test_the_video_plays_and_the_playhead_follows(opened: Browser) -> None:
     assert opened.evaluate("player.paused")
     opened.wait_for("element.playhead.getBoundingClientRect().left > " + str(before))
     expected = opened.evaluate("element.strip.getBoundingClientRect().left + toX(player.currentTime)")
-    assert opened.evaluate("element.playhead.getBoundingClientRect().left") == pytest.approx(expected - 1, abs=1)
+    assert opened.evaluate("element.playhead.getBoundingClientRect().left") == pytest.approx(expected - 1, abs=2)
 
 
 def test_a_click_on_the_strip_seeks_and_chooses_the_segment(opened: Browser) -> None:
