@@ -229,7 +229,7 @@ def run_script(path: Path, *lines: str) -> "subprocess.CompletedProcess[str]":
     )
     path.write_text("\n".join([*imports, *lines]))
     environment = {**os.environ, "PYTHONPATH": "."}
-    return subprocess.run([sys.executable, str(path)], capture_output=True, text=True, env=environment, timeout=100)
+    return subprocess.run([sys.executable, str(path)], capture_output=True, text=True, env=environment, timeout=250)
 
 
 DECODE = "decode([VideoFile('a.mp4', Path('a.mp4'))], Sampling('uniform', num_frames=2))"
