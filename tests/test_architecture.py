@@ -45,8 +45,8 @@ MAY_IMPORT = {
     " training",
     "stages": "errors records config video backbones regions features datasets heads runs training timeline explain"
     " similarity search execution finetuning",
-    "api": "errors records config video regions features similarity datasets runs training explain search execution"
-    " stages",
+    "api": "errors records config csv_files video regions features similarity datasets runs training explain search"
+    " execution stages",
     "report": "errors version records config html_pages features datasets heads video runs explain stages",
     "demo": "errors records config features datasets video regions runs timeline execution stages",
     "cli": "errors version records config csv_files video backbones regions features datasets heads runs training"
@@ -76,6 +76,7 @@ HOMES = {
     "huggingface_hub": {"vidpipe.backbones.downloads"},
     "transformers": {"vidpipe.backbones.video_transformers"},
     "peft": {"vidpipe.finetuning.backbone"},
+    "fsspec": {"vidpipe.video.remote"},
     "pebble": {"vidpipe.video.decoding"},
     "ray": {"vidpipe.execution.ray_cluster", "vidpipe.execution.ray_data"},
     "matplotlib": {"vidpipe.runs.plots", "vidpipe.timeline.strip", "vidpipe.search.cluster_map"},

@@ -29,6 +29,7 @@ from vidpipe.config import (
     make_config,
 )
 from vidpipe.config import settings as settings_of
+from vidpipe.csv_files import is_url
 from vidpipe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def extract(
 
     check_names(settings, _names("extract"))
     config = ExtractConfig(**settings)
-    videos = find_videos(_paths(inputs), prefix=prefix, exclude=exclude, video_column=config.video_column)
+    videos = find_videos(_inputs(inputs), prefix=prefix, exclude=exclude, video_column=config.video_column)
     return stage.extract(
         videos,
         Path(output),
@@ -383,7 +384,7 @@ def predict(
             opened_store = make_stores(Path(store), opened_run.keys)
         else:
             opened_store = _match_stores(opened_run, store, usage=usage)
-    videos = find_videos(_paths(inputs), prefix=prefix, exclude=exclude, video_column=config.video_column)
+    videos = find_videos(_inputs(inputs), prefix=prefix, exclude=exclude, video_column=config.video_column)
     return stage.predict(opened_run, videos, top=top, min_confidence=min_confidence, store=opened_store, config=config)
 
 
@@ -747,6 +748,12 @@ def _names(section: str) -> list[str]:
 
 def _names_of(config: type) -> list[str]:
     return [setting.name for setting in settings_of(config)]
+
+
+def _inputs(inputs: Inputs) -> list[Path | str]:
+    """Paths, and URLs as they are."""
+    some = [inputs] if isinstance(inputs, str | Path) else inputs
+    return [one if isinstance(one, str) and is_url(one) else Path(one) for one in some]
 
 
 def _paths(inputs: Inputs) -> list[Path]:

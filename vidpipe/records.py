@@ -51,6 +51,18 @@ _WHOLE_PICTURE = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file in an object store or on a server."""
+
+    url: str
+    root: str
+    """The URL that was given: of the folder that the file was found in, or that holds it."""
+    size_bytes: int
+    mtime_ns: int
+    """The time of its last change; 0 where it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class VideoFile:
     """A video to read, and its id."""
 
@@ -59,6 +71,13 @@ class VideoFile:
     path: Path
     root: Path | None = None
     """The folder that the id is relative to, absolute; None where the video was not found in one."""
+    remote: RemoteFile | None = None
+    """Where it is copied from, if it is not a file of this machine; `path` is then the place of the copy."""
+
+    @property
+    def place(self) -> str:
+        """The path, or the URL of a remote file."""
+        return str(self.path) if self.remote is None else self.remote.url
 
 
 @dataclass(frozen=True, slots=True)

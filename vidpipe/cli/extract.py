@@ -14,7 +14,7 @@ from vidpipe.cli.options import (
     SOME_VIDEOS_FAILED,
     exclude_option,
     find_inputs,
-    inputs_argument,
+    inputs_or_urls_argument,
     prefix_option,
     printable,
     setting_options,
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 @vidpipe_command(name="extract", short_help="Extract features of videos into a store.")
-@inputs_argument
+@inputs_or_urls_argument
 @click.option("-o", "--output", "store", required=True, type=click.Path(path_type=Path), help="The store's folder.")
 @prefix_option
 @click.option(
@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 )
 @setting_options(ExtractConfig, "extract")
 def command(
-    inputs: tuple[Path, ...],
+    inputs: tuple[Path | str, ...],
     store: Path,
     prefix: str,
     force: bool,
@@ -66,10 +66,11 @@ def command(
 ) -> None:
     """Extract features of videos into a store.
 
-    INPUT is a video, a folder (searched to any depth; hidden folders are skipped) or a CSV with a column `video`. Skips
-    videos that are stored, and videos that failed before, so the same command continues after a stop. A moved or
-    renamed video keeps its features. Videos of a second folder with the ids of stored videos are refused; --prefix
-    gives them other ids. Several backbones make a store each, STORE/NAME; each video is decoded once for all of them.
+    INPUT is a video, a folder (searched to any depth; hidden folders are skipped), a CSV with a column `video`, or the
+    URL of a video or folder (s3://, gs://: pip install 'vidpipe[cloud]'). Skips videos that are stored, and videos that
+    failed before, so the same command continues after a stop. A moved or renamed video keeps its features. Videos of a
+    second folder with the ids of stored videos are refused; --prefix gives them other ids. Several backbones make a
+    store each, STORE/NAME; each video is decoded once for all of them.
 
     \b
     vidpipe extract videos/ -o features
@@ -188,7 +189,7 @@ def _stored(stream: "StreamSummary", figures: str) -> str:
     )
 
 
-def _show_files(inputs: tuple[Path, ...], prefix: str, summary: "StreamSummary") -> None:
+def _show_files(inputs: tuple[Path | str, ...], prefix: str, summary: "StreamSummary") -> None:
     """Report stored videos whose files were moved, are gone, or are stored twice."""
     if summary.moved:
         click.echo(

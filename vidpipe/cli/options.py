@@ -29,6 +29,7 @@ __all__ = [
     "find_inputs",
     "format_option",
     "inputs_argument",
+    "inputs_or_urls_argument",
     "json_line",
     "label_options",
     "prefix_option",
@@ -63,7 +64,7 @@ def json_line(value: Any) -> str:
 
 
 def find_inputs(
-    inputs: Sequence[Path],
+    inputs: Sequence[Path | str],
     *,
     prefix: str = "",
     exclude: Sequence[str] = (),
@@ -73,7 +74,7 @@ def find_inputs(
     """Find the videos of a command's INPUTs.
 
     Args:
-        inputs: files, folders and CSVs.
+        inputs: files, folders and CSVs; a text is a URL.
         prefix: put before each id, as a folder.
         exclude: the patterns of --exclude.
         video_column: the column of the CSVs with the videos.
@@ -102,6 +103,11 @@ def find_inputs(
 def inputs_argument(function: Function) -> Function:
     """Add the argument INPUT…."""
     return click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=LocalPath())(function)
+
+
+def inputs_or_urls_argument(function: Function) -> Function:
+    """Add the argument INPUT…, which may be a URL."""
+    return click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=InputPath())(function)
 
 
 def exclude_option(function: Function) -> Function:
@@ -162,6 +168,14 @@ class LocalPath(click.Path):
         if isinstance(value, str) and is_url(value):
             raise click.UsageError(printable(f"{value}: URLs are not read; download the file, and name it here"), ctx)
         return super().convert(value, param, ctx)
+
+
+class InputPath(LocalPath):
+    """A local path, or a URL, which stays a text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path or the URL; a usage error if the text is empty."""
+        return value if isinstance(value, str) and is_url(value) else super().convert(value, param, ctx)
 
 
 class _ErrorWithExitCode(click.ClickException):

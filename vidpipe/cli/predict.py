@@ -18,7 +18,7 @@ from vidpipe.cli.options import (
     LocalPath,
     exclude_option,
     find_inputs,
-    inputs_argument,
+    inputs_or_urls_argument,
     json_line,
     prefix_option,
     printable,
@@ -51,7 +51,7 @@ FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 
 @vidpipe_command(name="predict", short_help="Label videos with a trained run.")
 @click.argument("run", type=LocalPath())
-@inputs_argument
+@inputs_or_urls_argument
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write to this .csv or .json file; FILE.partial until done."
 )
@@ -62,7 +62,7 @@ FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 @setting_options(ExtractConfig, "extract", "predict", only=PREDICT_SETTINGS)
 def command(
     run: Path,
-    inputs: tuple[Path, ...],
+    inputs: tuple[Path | str, ...],
     top: int | None,
     min_confidence: float,
     uncertain: int | None,
@@ -75,9 +75,9 @@ def command(
 ) -> None:
     """Label videos with a trained run, using the run's own sampling and backbones; --timeline finds segments in them.
 
-    INPUT is a video, a folder (searched to any depth; hidden folders are skipped) or a CSV with a column `video`.
-    Predictions come in the order of the inputs. csv has a row for each video that was read:
-    video,label,probability,path.
+    INPUT is a video, a folder (searched to any depth; hidden folders are skipped), a CSV with a column `video`, or the
+    URL of a video or folder (s3://, gs://: pip install 'vidpipe[cloud]'). Predictions come in the order of the inputs.
+    csv has a row for each video that was read: video,label,probability,path.
 
     \b
     vidpipe predict run new_video.mp4
@@ -103,11 +103,13 @@ def command(
     opened_run = Run.open(run)
     if timeline.follow:
         num_failed = print_live_segments(
-            opened_run, inputs[0], timeline, min_confidence=min_confidence, output=output, config=config
+            opened_run, Path(inputs[0]), timeline, min_confidence=min_confidence, output=output, config=config
         )
         _exit(num_failed, ())
         return
     videos, unreadable = find_inputs(inputs, prefix=prefix, exclude=exclude, video_column=config.video_column)
+    if timeline.write_video is not None and any(video.remote for video in videos):
+        raise UsageError("--write-video copies files, and URLs are not kept; download the videos, and name them here")
     if timeline.timeline:
         num_failed = print_timelines(
             opened_run,
@@ -292,7 +294,7 @@ class _Form(NamedTuple):
 
 
 def _form(format_: str, videos: "Sequence[VideoFile]", run: "Run", top: int | None) -> _Form:
-    paths = {video.id: video.path for video in videos}
+    paths = {video.id: video.place for video in videos}
     if format_ == "csv":
         num_ranked = min(top or 0, len(run.class_names))
         ranking = [f"{name}_{rank}" for rank in range(1, num_ranked + 1) for name in ("label", "probability")]
@@ -321,12 +323,12 @@ def _person_line(person: "PersonPrediction") -> str:
     return f"  person {person.path.track}   {times}   {label}"
 
 
-def _json(prediction: "Prediction", paths: Mapping[str, Path]) -> str:
+def _json(prediction: "Prediction", paths: Mapping[str, str]) -> str:
     ranked = zip(prediction.labels, prediction.probabilities, strict=True)
     return json_line(
         {
             "video": prediction.video_id,
-            "path": str(paths[prediction.video_id]),
+            "path": paths[prediction.video_id],
             "status": prediction.status,
             "label": prediction.label,
             "probability": prediction.probability,
@@ -349,7 +351,7 @@ def _person_object(person: "PersonPrediction") -> dict[str, Any]:
     }
 
 
-def _csv_row(prediction: "Prediction", paths: Mapping[str, Path], num_ranked: int) -> str | None:
+def _csv_row(prediction: "Prediction", paths: Mapping[str, str], num_ranked: int) -> str | None:
     """A row for a video with a label; None for one that failed, because the rows serve as labels to train on."""
     if prediction.error is not None:
         return None

@@ -34,7 +34,7 @@ _IGNORED_IN_FILES = ("decoder", "workers")
 """Settings that config files may have for other commands."""
 
 
-def check_follow(inputs: Sequence[Path], output: Path | None) -> None:
+def check_follow(inputs: Sequence[Path | str], output: Path | None) -> None:
     """Check that the options and inputs of the running command go with --follow.
 
     Args:
@@ -56,6 +56,8 @@ def check_follow(inputs: Sequence[Path], output: Path | None) -> None:
         )
     if len(inputs) != 1:
         raise UsageError(f"--follow reads one file or one folder, got {len(inputs)}; start a command for each")
+    if isinstance(inputs[0], str):
+        raise UsageError(f"{inputs[0]}: --follow reads a file or folder of this machine, and no URL")
     if not inputs[0].is_file() and not inputs[0].is_dir():
         raise UsageError(f"{inputs[0]}: is not there yet; start the recording first, or give its folder")
     if output is not None:

@@ -65,7 +65,7 @@ def print_timelines(
         run, videos, timeline=timeline, min_confidence=min_confidence, store_path=store, config=config
     )
     num_failed = num_done = 0
-    paths = {video.id: str(video.path) for video in videos}
+    paths = {video.id: video.place for video in videos}
     by_person = any(has_tracks(key) for key in run.keys.values())
     columns = (*CSV_COLUMNS, PERSON_COLUMN) if by_person else CSV_COLUMNS
     with OutputLines(output, ",".join(columns) if format_ == "csv" else None) as lines:

@@ -4,7 +4,7 @@ decode_videos (worker processes) ──FrameBatch──► BatchedModels (full b
 """
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
@@ -17,8 +17,9 @@ from vidpipe.execution.loaded import DEFAULT_BATCH_SIZE, LoadedStream
 from vidpipe.execution.progress import ExtractProgress
 from vidpipe.features.sources import fingerprint_of, sources_of, stamp_of
 from vidpipe.features.store import FeatureStore, StoreWriter
-from vidpipe.records import DecodeProgress, VideoFailure, VideoFeatures, VideoFile, VideoSource
+from vidpipe.records import DecodeProgress, FrameBatch, VideoFailure, VideoFeatures, VideoFile, VideoSource
 from vidpipe.video.decoding import choose_decoder, decode_videos, default_workers
+from vidpipe.video.remote import LocalCopies
 
 __all__ = ["Extracted", "add_to_stores", "extract_into", "iter_features"]
 
@@ -132,35 +133,52 @@ def iter_features(
     Raises:
         UsageError: two streams need the frames decoded differently, or this machine cannot decode them so.
     """
-    utilisation = utilisation or Utilisation()
     decoding = resolve_decoding({name: stream.key for name, stream in streams.items()})
     decoder = choose_decoder(decoding, config.decoder)
-    max_workers = config.workers or default_workers(_busiest_device(streams), decoder)
+    workers = config.workers or default_workers(_busiest_device(streams), decoder)
+    with LocalCopies(videos, num_ahead=2 * workers) as copies:
+        batches = decode_videos(
+            copies,
+            {name: stream.view for name, stream in streams.items()},
+            wanted=wanted,
+            view_of=lambda video, name: streams[name].view_of(video),
+            decoder=decoder,
+            fast_decode=decoding.fast_decode,
+            workers=workers,
+            timeout_seconds=config.timeout,
+        )
+        with closing(batches):
+            for result in _run_models(batches, streams, config, utilisation or Utilisation(), max_workers=workers):
+                yield from copies.failures()
+                yield result
+                if not isinstance(result, DecodeProgress):
+                    copies.remove(result.video_id)
+        yield from copies.failures()
+
+
+def _run_models(
+    batches: Iterable[FrameBatch | VideoFailure | DecodeProgress],
+    streams: Mapping[str, LoadedStream],
+    config: ExtractConfig,
+    utilisation: Utilisation,
+    *,
+    max_workers: int,
+) -> Iterator[Extracted]:
+    """Put decoded frames through the backbones, in full batches across videos."""
     workers: set[int] = set()
     models = BatchedModels({name: _batched(stream, config, utilisation) for name, stream in streams.items()})
-    batches = decode_videos(
-        videos,
-        {name: stream.view for name, stream in streams.items()},
-        wanted=wanted,
-        view_of=lambda video, name: streams[name].view_of(video),
-        decoder=decoder,
-        fast_decode=decoding.fast_decode,
-        workers=max_workers,
-        timeout_seconds=config.timeout,
-    )
-    with closing(batches):
-        for batch in batches:
-            if isinstance(batch, VideoFailure):
-                models.drop(batch.video_id)
-                yield batch
-            elif isinstance(batch, DecodeProgress):
-                yield models.progress(batch.video_id) or batch
-            else:
-                workers.add(batch.worker)
-                utilisation.num_workers = min(len(workers), max_workers)  # a worker that is renewed has a new id
-                utilisation.add(decoding_seconds=batch.seconds)
-                yield from models.add(batch)
-        yield from models.flush()
+    for batch in batches:
+        if isinstance(batch, VideoFailure):
+            models.drop(batch.video_id)
+            yield batch
+        elif isinstance(batch, DecodeProgress):
+            yield models.progress(batch.video_id) or batch
+        else:
+            workers.add(batch.worker)
+            utilisation.num_workers = min(len(workers), max_workers)  # a worker that is renewed has a new id
+            utilisation.add(decoding_seconds=batch.seconds)
+            yield from models.add(batch)
+    yield from models.flush()
 
 
 def _busiest_device(streams: Mapping[str, LoadedStream]) -> str:

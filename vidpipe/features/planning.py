@@ -78,6 +78,8 @@ def skip_reasons(plan: ExtractionPlan, videos: Sequence[VideoFile]) -> dict[str,
 
 def _unreadable(video: VideoFile) -> str:
     """Why a file cannot be read, as far as its directory entry shows."""
+    if video.remote is not None:
+        return ""
     try:
         return "" if stat.S_ISREG(video.path.stat().st_mode) else "not a regular file"
     except OSError as error:

@@ -16,6 +16,8 @@ NUM_BLOCKS, BLOCK_BYTES = 16, 16 * 1024
 
 def stamp_of(video: VideoFile) -> tuple[int, int] | None:
     """Return the size in bytes and the time in ns that identify a file; None where it cannot be read."""
+    if video.remote is not None:
+        return video.remote.size_bytes, video.remote.mtime_ns
     try:
         status = video.path.stat()
     except (OSError, ValueError):
@@ -65,6 +67,9 @@ def sources_of(videos: Iterable[VideoFile]) -> dict[str, VideoSource]:
     resolved: dict[Path, tuple[str, str]] = {}
     found = {}
     for video in videos:
+        if video.remote is not None:
+            found[video.id] = VideoSource(video.remote.root, video.remote.url.removeprefix(f"{video.remote.root}/"))
+            continue
         if video.root is None:
             found[video.id] = UNKNOWN_SOURCE
             continue
@@ -94,7 +99,7 @@ def file_of(source: VideoSource) -> Path:
 
 def is_gone(source: VideoSource) -> bool:
     """Return whether the file no longer exists; False also where that cannot be determined."""
-    if not source.root or "\\" in source.root + source.path:  # a path whose bytes are escaped
+    if not source.root or "://" in source.root or "\\" in source.root + source.path:  # a path whose bytes are escaped
         return False
     try:
         os.lstat(file_of(source))

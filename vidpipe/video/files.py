@@ -54,7 +54,7 @@ def _warn(folder: Path, error: OSError) -> None:
 
 
 def find_videos(
-    inputs: Sequence[Path],
+    inputs: Sequence[Path | str],
     *,
     prefix: str = "",
     exclude: Sequence[str] = (),
@@ -70,7 +70,7 @@ def find_videos(
     skipped.
 
     Args:
-        inputs: files, folders and CSVs.
+        inputs: files, folders and CSVs; a text is the URL of a remote file or folder.
         prefix: a folder to put before each id: with `old`, `walk/a.mp4` becomes `old/walk/a.mp4`.
         exclude: patterns of ids to leave out, without the prefix; see `vidpipe.video.exclude.Exclude`.
         on_unreadable: called with each folder that cannot be read, and the error; logs a warning by default.
@@ -86,11 +86,15 @@ def find_videos(
         InputError: a folder holds no videos, all are excluded, or a CSV cannot be used.
     """
     excluded = Exclude(exclude)
-    kinds = {path: _kind(path) for path in inputs}
+    kinds = {path: _kind(path) for path in inputs if isinstance(path, Path)}
     files = [path for path, kind in kinds.items() if kind == "file"]
     by_file = dict(zip(files, _from_files(files), strict=True))
     found: list[VideoFile] = []
-    for path, kind in kinds.items():
+    for path in dict.fromkeys(inputs):
+        if isinstance(path, str):
+            found.extend(_from_remote(path, excluded, on_skipped))
+            continue
+        kind = kinds[path]
         if kind == "folder":
             inside = _from_folder(path, excluded, on_unreadable, on_skipped)
             found.extend(sorted(inside, key=lambda video: video.id))
@@ -113,7 +117,7 @@ def _excluded_by(pattern: str) -> str:
     return f"excluded by {pattern!r}"
 
 
-def _check_excluded(exclude: Exclude, found: Sequence[VideoFile], inputs: Sequence[Path]) -> None:
+def _check_excluded(exclude: Exclude, found: Sequence[VideoFile], inputs: Sequence[Path | str]) -> None:
     """Refuse patterns that leave no video, and warn about those that match nothing.
 
     Raises:
@@ -182,6 +186,33 @@ def _from_folder(
         )
     if hidden:
         logger.info("%s: %s", folder, _describe_hidden(hidden).removesuffix("; "))
+
+
+def _from_remote(url: str, exclude: Exclude, on_skipped: OnSkipped) -> Iterator[VideoFile]:
+    from vidpipe.video.remote import list_files, place_of_copy
+
+    empty, files = True, list_files(url)
+    for name, file in files:
+        reason = _why_remote_skipped(name, exclude)
+        if not reason and len(files) > 1 and os.path.splitext(name)[1].lower() not in MEDIA_SUFFIXES:
+            reason = OTHER_NAME
+        if reason:
+            on_skipped(Skipped(name, reason))
+        else:
+            empty = False
+            yield VideoFile(name, place_of_copy(file), remote=file)
+    if empty and not exclude.used:
+        raise InputError(f"{url}: no videos in this folder (looked for .mp4, .mov, .avi, .mkv, .webm, …)")
+
+
+def _why_remote_skipped(video_id: str, exclude: Exclude) -> str:
+    """Return why a remote file is left out because of its name or that of a folder; empty where it is not."""
+    parts = video_id.split("/")
+    paths = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    reasons = (
+        _why_skipped(part, path, exclude, is_folder=path != video_id) for part, path in zip(parts, paths, strict=True)
+    )
+    return next(filter(None, reasons), "")
 
 
 def _describe_hidden(folders: Sequence[str]) -> str:
