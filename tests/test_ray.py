@@ -156,8 +156,8 @@ def test_a_node_with_another_vidpipe_or_without_it_is_named(
     monkeypatch.chdir(tmp_path)  # Ray's processes import from the driver's working folder first
     shutil.copytree(Path(vidpipe.__file__).parent, tmp_path / "other" / "vidpipe")
     (tmp_path / "other" / "vidpipe" / "version.py").write_text('__all__ = ["__version__"]\n__version__ = "0.0.1"\n')
-    (tmp_path / "none" / "vidpipe").mkdir(parents=True)
-    (tmp_path / "none" / "vidpipe" / "__init__.py").write_text("")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "vidpipe.py").write_text("")  # no package, so nothing of an installed one is found either
     needed = "has vidpipe 0.0.1, and the driver has ", "cannot run vidpipe (ModuleNotFoundError: No module named "
     with cluster_of(1) as cluster:
         for name, expected in zip(("other", "none"), needed, strict=True):
@@ -399,9 +399,9 @@ def test_actors_that_end_again_and_again_end_the_extraction(videos: Path, tmp_pa
 
 @pytest.mark.slow
 def test_ctrl_c_seals_what_the_actors_have(cluster: Cluster, tmp_path: Path) -> None:
-    for number in range(60):
-        write_video(tmp_path / "v" / f"{number:02}.mp4", 150, width=320, height=240)
-    arguments = on_ray(cluster, tmp_path / "v", "-o", tmp_path / "s", "--quiet")
+    for number in range(120):
+        write_video(tmp_path / "v" / f"{number:03}.mp4", 150, width=320, height=240)
+    arguments = on_ray(cluster, tmp_path / "v", "-o", tmp_path / "s", "--quiet", "--seal-videos", 4)
     program = [sys.executable, "-m", "vidpipe", *map(str, arguments)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not any((tmp_path / "s" / "shards").glob("*.h5")):
@@ -410,9 +410,9 @@ def test_ctrl_c_seals_what_the_actors_have(cluster: Cluster, tmp_path: Path) -> 
         _, stderr = process.communicate(timeout=120)
     stored = len(FeatureStore.open(tmp_path / "s"))
     assert process.returncode == 1
-    assert 0 < stored < 60
-    assert f"stopped; {stored} of 60 videos stored in" in stderr
+    assert 0 < stored < 120
+    assert f"stopped; {stored} of 120 videos stored in" in stderr
     assert not list((tmp_path / "s" / "locks").glob("*.job"))
     assert run(*on_ray(cluster, tmp_path / "v", "-o", tmp_path / "s")).exit_code == 0
     rows = [row.id for shard in FeatureStore.open(tmp_path / "s").shards for row in shard.videos]
-    assert len(rows) == len(set(rows)) == 60
+    assert len(rows) == len(set(rows)) == 120
