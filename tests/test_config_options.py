@@ -120,8 +120,8 @@ def test_the_settings_of_predict_may_stand_in_the_file(video: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("extract", "https://host//videos/a.mp4", "-o", "s"),
-        ("predict", "run", "https://host//videos/a.mp4"),
+        ("explain", "run", "run", "https://host//videos/a.mp4", "-o", "why"),
+        ("predict", "https://host//videos/a.mp4", "a.mp4"),
         ("train", "s", "-o", "r", "--labels", "https://host//videos/a.mp4"),
         ("train", "https://host//videos/a.mp4", "-o", "r"),
         ("extract", "a.mp4", "-o", "s", "--config", "https://host//videos/a.mp4"),

@@ -104,18 +104,11 @@ def test_a_folder_without_videos_still_shows_what_is_there(tmp_path: Path) -> No
     assert "skipped 1 hidden folder (.b/), searched only if given as INPUT" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("", "the path is empty; is a shell variable not set?"),
-        ("https://example.org/a.mp4", "https://example.org/a.mp4: URLs are not read"),
-    ],
-)
-def test_what_no_file_can_be_called_is_refused(given: str, message: str, tmp_path: Path) -> None:
-    for command in (("extract", given, "-o", tmp_path / "s"), ("predict", tmp_path, given)):
+def test_an_empty_path_is_refused(tmp_path: Path) -> None:
+    for command in (("extract", "", "-o", tmp_path / "s"), ("predict", tmp_path, "")):
         result = CliRunner().invoke(main, [*map(str, command)])
         assert result.exit_code == 2
-        assert message in result.stderr
+        assert "the path is empty; is a shell variable not set?" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

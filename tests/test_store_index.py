@@ -414,6 +414,8 @@ def test_a_process_killed_while_it_writes_the_index_costs_nothing(tmp_path: Path
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert_answers_alike(tmp_path / "s")
+    add(tmp_path / "s", 4, seed=18)  # so that another process writes, and removes what the killed one left
+    assert_answers_alike(tmp_path / "s")
     assert all("." not in one.name for one in segments(tmp_path / "s"))
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "PersonPrediction",
     "Prediction",
     "Preprocessing",
+    "RemoteFile",
     "Rows",
     "Segment",
     "Timeline",

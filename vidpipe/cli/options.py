@@ -107,7 +107,7 @@ def inputs_argument(function: Function) -> Function:
 
 def inputs_or_urls_argument(function: Function) -> Function:
     """Add the argument INPUT…, which may be a URL."""
-    return click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=InputPath())(function)
+    return click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=_InputPath())(function)
 
 
 def exclude_option(function: Function) -> Function:
@@ -170,7 +170,7 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-class InputPath(LocalPath):
+class _InputPath(LocalPath):
     """A local path, or a URL, which stays a text."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
