@@ -3,7 +3,7 @@
     python -m benchmarks.search                 both
     python -m benchmarks.search SCRATCH         keep copies and stores in SCRATCH, and use what is there
     python -m benchmarks.search SCRATCH scale   the large store alone
-    python -m benchmarks.search SCRATCH scale 100000   … of so many videos
+    python -m benchmarks.search SCRATCH scale 100000   … of 100,000 videos
 
 Forty clips of the fight set, drawn with seed 0, have ten copies each (`benchmarks.copies`). All pairs of a clip and its
 copies, and of two copies of one clip, are duplicates; all other pairs are not.

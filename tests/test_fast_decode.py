@@ -7,18 +7,23 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from tests.commands import LENET, run
 from tests.media import write_frames
 from tests.stores import KEY
-from vidpipe.backbones.stream import resolve_decoding
-from vidpipe.config import Decoding, ExtractConfig
+from vidpipe.backbones.stream import Stream, resolve_decoding
+from vidpipe.config import Decoding, ExtractConfig, FinetuneConfig
 from vidpipe.errors import UsageError
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.store import FeatureStore
+from vidpipe.finetuning.augmentation import ClipChanges
+from vidpipe.finetuning.backbone import TunedBackbone
+from vidpipe.finetuning.frames import FrameCache
 from vidpipe.runs.run import Run
 from vidpipe.stages.follow import follow
+from vidpipe.video.files import find_videos
 from vidpipe.video.reader import open_video
 
 LEVELS = {"off": "default", "nonref": "noref", "all": "all"}
@@ -124,6 +129,23 @@ def test_a_run_on_fast_decoded_features_decodes_alike(clips: Path, tmp_path: Pat
     assert answers[0].split('"predictions"')[1] == answers[1].split('"predictions"')[1]
     with pytest.raises(UsageError, match=r"not decoded exactly .*; leave out --follow"):
         follow(Run.open(tmp_path / "run"), video)
+
+
+def test_fine_tuning_sees_the_frames_that_an_extraction_saw(clips: Path, tmp_path: Path) -> None:
+    assert run("extract", clips, "-o", tmp_path / "s", "--fast-decode", "all", "--num-frames", 4, *LENET).exit_code == 0
+    store, config = FeatureStore.open(tmp_path / "s"), FinetuneConfig(device="cpu")
+    stream = Stream.of_key(store.key, weights="default", owner="run")
+    decoding = store.key.resolve_decoding()
+    cache = FrameCache(
+        tmp_path / "frames", stream.spec, store.key.resolve_sampling(), frames_per_segment=3, decoding=decoding
+    )
+    videos = find_videos([clips])
+    cache.fill(videos, max_gb=1, config=ExtractConfig(workers=1), on_video=lambda done, total: None)
+    backbone, changes = TunedBackbone(stream, config), ClipChanges(stream.spec.preprocessing, config, flips=False)
+    for video in videos:
+        clip = cache.open(video)
+        features = backbone.extract(changes.centre(clip.pictures)[torch.from_numpy(clip.row_pictures)])
+        np.testing.assert_allclose(features.numpy(), store[video.id].features, atol=1e-5)
 
 
 def json_of(store: FeatureStore) -> str:

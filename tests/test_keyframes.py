@@ -281,6 +281,7 @@ def test_both_decoders_store_the_same_features(clips: Path, tmp_path: Path) -> N
         (("--backbone", "lenet5", "--clip-seconds", 2), "--clip-seconds goes with --sampling uniform"),
         (("--backbone", "lenet5", "--regions", "people"), "--regions people looks for people between the key frames"),
         (("--backbone", "lenet5", "--regions", "tracks"), "--regions tracks looks for people between the key frames"),
+        (("--backbone", "lenet5", "--regions", "faces"), "--regions faces looks for people between the key frames"),
         (("--backbone", "r3d_18", "--window-stride", 1), "--window-stride takes windows of neighbouring frames"),
     ],
 )

@@ -15,11 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import vidpipe.execution
 from tests.commands import LENET, run
 from tests.media import write_video
 from tests.ray_cluster import Cluster, add_node, cluster_of
+from vidpipe.backbones.downloads import sha256
+from vidpipe.backbones.stream import Stream
+from vidpipe.backbones.weights import FINE_TUNED, SHIPPED
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import ExecutorError, UsageError
 from vidpipe.execution.actors import NodeResources, cut_batches, plan_actors
@@ -185,6 +189,26 @@ def job(videos: Path, tmp_path: Path) -> Iterator[Job]:
 
 def test_a_node_that_can_take_part_has_no_problem(job: Job, videos: Path) -> None:
     assert find_problem(__version__, pickle.dumps(job), [str(videos / "bad.mp4")]) == ""
+
+
+def test_an_actor_finds_the_weights_of_a_fine_tuned_run(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    own = {name: 1.1 * one for name, one in load_file(SHIPPED / "lenet5_digits.safetensors").items()}
+    save_file(own, tmp_path / "run" / FINE_TUNED)
+    key = replace(Stream.of(CONFIG).key, weights=sha256(tmp_path / "run" / FINE_TUNED))
+    stores = {"lenet5": FeatureStore.create(tmp_path / "s", key)}
+    found = [video for video in find_videos([videos]) if video.id != "bad.mp4"][:2]
+    wanted = {video.id: ("lenet5",) for video in found}
+    for owner, expected in ((None, "its features are of other weights of lenet5"), (str(tmp_path / "run"), "")):
+        job = Job.of(stores, CONFIG, num_videos=2, cores=1, num_actors=1, owner=owner)
+        with stores["lenet5"].lock():
+            job.start()
+            problem = find_problem(__version__, pickle.dumps(job), [])
+            assert expected in problem if expected else problem == ""
+            reports = list(Extractor(pickle.dumps(job)).extract((found, wanted)))
+            job.stop()
+        assert (reports[-1].error is None) == (expected == "")
+    assert FeatureStore.open(tmp_path / "s").ids == tuple(sorted(wanted))
 
 
 def test_a_node_says_what_it_does_not_see(job: Job, tmp_path: Path) -> None:

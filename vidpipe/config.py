@@ -25,6 +25,7 @@ __all__ = [
     "DEFAULT_POSE_SIZE",
     "DUPLICATES_SETTINGS",
     "DUPLICATE_THRESHOLD",
+    "EXACT_DECODING",
     "EXPLAIN_SETTINGS",
     "FINETUNE_SETTINGS",
     "HEAD_NAMES",
@@ -254,8 +255,10 @@ class Decoding:
 
     def as_dict(self) -> dict[str, str] | None:
         """Return what differs from exact decoding, as in a feature store's key; None where nothing does."""
-        exact = Decoding()
-        return {name: value for name, value in vars(self).items() if value != getattr(exact, name)} or None
+        return {name: value for name, value in vars(self).items() if value != getattr(EXACT_DECODING, name)} or None
+
+
+EXACT_DECODING = Decoding()
 
 
 @dataclass(frozen=True)
@@ -484,9 +487,9 @@ def _check_key_frames(values: Mapping[str, Any], sampling: str) -> None:
             "--window-stride takes windows of neighbouring frames, and --sampling keyframe decodes key frames alone; "
             "leave one of them out"
         )
-    if values.get("regions", "whole") in ("people", "tracks"):
+    if values.get("regions", "whole") in ("people", "tracks", "faces"):
         raise UsageError(
-            f"--regions {values['regions']} looks for people between the key frames too; use --sampling uniform or "
+            f"--regions {values['regions']} looks for people between the key frames, too; use --sampling uniform or "
             "fps, or --regions mask or background"
         )
 

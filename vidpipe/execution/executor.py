@@ -53,6 +53,7 @@ def extract_videos(
     config: ExtractConfig,
     wanted: Mapping[str, Sequence[str]],
     utilisation: Utilisation,
+    owner: str | None = None,
 ) -> Generator[ExtractProgress]:
     """Extract videos into stores, by the executor that this process is connected to, and note the failures there.
 
@@ -63,6 +64,7 @@ def extract_videos(
         config: the settings.
         wanted: by id, the streams that need the video.
         utilisation: measures how busy the decoders and the models are.
+        owner: the folder of the run that the features are for, which may have weights of its own.
 
     Yields:
         The progress after each video, and about once a second.
@@ -74,7 +76,7 @@ def extract_videos(
     if config.executor == "ray":
         from vidpipe.execution.ray_data import extract_on_ray
 
-        yield from extract_on_ray(needed, videos, config=config, wanted=wanted, utilisation=utilisation)
+        yield from extract_on_ray(needed, videos, config=config, wanted=wanted, utilisation=utilisation, owner=owner)
         return
     counts = {name: sum(name in names for names in wanted.values()) for name in streams}
     loaded = {

@@ -1,5 +1,6 @@
 """Streams whose backbones are ready to run."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from vidpipe.regions.pose import PoseFinder
 from vidpipe.video.crop import cell_regions
 from vidpipe.video.view import View
 
-__all__ = ["DEFAULT_BATCH_SIZE", "LoadedStream", "find_detector_of"]
+__all__ = ["DEFAULT_BATCH_SIZE", "LoadedStream", "busiest_device", "find_detector_of"]
 
 DEFAULT_BATCH_SIZE = {"cpu": 8, "cuda": 64}
 """Larger batches are no faster on a CPU and take more memory: their activations no longer fit its caches."""
@@ -90,3 +91,8 @@ def find_detector_of(stream: Stream, config: ExtractConfig) -> RegionFinder | Po
     if stream.spec.kind == "pose":
         return PoseFinder.of_key(key.parameters or {}, key.weights, weights=weights, device=device)
     return None
+
+
+def busiest_device(streams: Iterable[LoadedStream]) -> str:
+    """Return `cuda` where some backbone runs there, else `cpu`."""
+    return "cuda" if any(stream.engine.device == "cuda" for stream in streams) else "cpu"

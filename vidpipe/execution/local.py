@@ -13,7 +13,7 @@ import numpy as np
 from vidpipe.backbones.batching import BatchedModel, BatchedModels, Utilisation
 from vidpipe.backbones.stream import resolve_decoding
 from vidpipe.config import ExtractConfig
-from vidpipe.execution.loaded import DEFAULT_BATCH_SIZE, LoadedStream
+from vidpipe.execution.loaded import DEFAULT_BATCH_SIZE, LoadedStream, busiest_device
 from vidpipe.execution.progress import ExtractProgress
 from vidpipe.features.sources import fingerprint_of, sources_of, stamp_of
 from vidpipe.features.store import FeatureStore, StoreWriter
@@ -135,7 +135,7 @@ def iter_features(
     """
     decoding = resolve_decoding({name: stream.key for name, stream in streams.items()})
     decoder = choose_decoder(decoding, config.decoder)
-    workers = config.workers or default_workers(_busiest_device(streams), decoder)
+    workers = config.workers or default_workers(busiest_device(streams.values()), decoder)
     with LocalCopies(videos, num_ahead=2 * workers) as copies:
         batches = decode_videos(
             copies,
@@ -179,11 +179,6 @@ def _run_models(
             utilisation.add(decoding_seconds=batch.seconds)
             yield from models.add(batch)
     yield from models.flush()
-
-
-def _busiest_device(streams: Mapping[str, LoadedStream]) -> str:
-    """`cuda` where some backbone runs there."""
-    return "cuda" if any(stream.engine.device == "cuda" for stream in streams.values()) else "cpu"
 
 
 def _batched(stream: LoadedStream, config: ExtractConfig, utilisation: Utilisation) -> BatchedModel:

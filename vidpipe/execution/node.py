@@ -23,7 +23,7 @@ from vidpipe.backbones.batching import Utilisation
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import ExtractConfig
 from vidpipe.errors import ExecutorError, StoreError, VidpipeError
-from vidpipe.execution.loaded import LoadedStream, find_detector_of
+from vidpipe.execution.loaded import LoadedStream, busiest_device, find_detector_of
 from vidpipe.execution.local import extract_into
 from vidpipe.features.locks import JOB_SUFFIX
 from vidpipe.features.siblings import find_siblings
@@ -48,12 +48,21 @@ class Job:
     """Of an actor."""
     report_seconds: float
     """Between two reports of an actor."""
+    owner: str | None = None
+    """The folder of the run that the features are for, absolute; None for an extraction."""
     version: str = __version__
     """The driver's version of vidpipe."""
 
     @classmethod
     def of(
-        cls, stores: Mapping[str, FeatureStore], config: ExtractConfig, *, num_videos: int, cores: int, num_actors: int
+        cls,
+        stores: Mapping[str, FeatureStore],
+        config: ExtractConfig,
+        *,
+        num_videos: int,
+        cores: int,
+        num_actors: int,
+        owner: str | None = None,
     ) -> "Job":
         """Describe an extraction.
 
@@ -63,12 +72,14 @@ class Job:
             num_videos: how many videos there are to extract.
             cores: of an actor.
             num_actors: how many there are: many report less often.
+            owner: the folder of the run that the features are for.
 
         Returns:
             The job, with a token of its own.
         """
         paths = {name: str(store.path.absolute()) for name, store in stores.items()}
-        return cls(uuid4().hex[:12], paths, config, num_videos, cores, max(1.0, num_actors / 50))
+        run_path = None if owner is None else os.path.abspath(owner)
+        return cls(uuid4().hex[:12], paths, config, num_videos, cores, max(1.0, num_actors / 50), run_path)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -150,7 +161,7 @@ def find_problem(version: str, job: bytes, samples: Sequence[str]) -> str:
             return f"does not see {sample}; the videos must be in a folder that all nodes see under the same path"
     try:
         for store_path in unpickled.store_paths.values():
-            find_detector_of(_stream_of(FeatureStore.open(store_path), unpickled.config), unpickled.config)
+            find_detector_of(_stream_of(FeatureStore.open(store_path), unpickled), unpickled.config)
     except VidpipeError as error:
         return str(error)
     return ""
@@ -194,9 +205,9 @@ def _store_problem(job_file: Path) -> str:
         return f"cannot write into {store} ({error.strerror})"
 
 
-def _stream_of(store: FeatureStore, config: ExtractConfig) -> Stream:
+def _stream_of(store: FeatureStore, job: Job) -> Stream:
     """The stream whose features a store has; its weights must be here, and be the store's."""
-    return Stream.of_key(store.key, weights=config.weights, owner=str(store.path))
+    return Stream.of_key(store.key, weights=job.config.weights, owner=job.owner or str(store.path))
 
 
 class Extractor:
@@ -273,7 +284,7 @@ class Extractor:
             torch.set_num_threads(self._job.cores)
             config, num_videos = self._job.config, self._job.num_videos
             stream = LoadedStream.load(
-                _stream_of(store, config), config, num_videos=num_videos, num_threads=self._job.cores
+                _stream_of(store, self._job), config, num_videos=num_videos, num_threads=self._job.cores
             )
             self._loaded[name] = replace(stream, siblings=find_siblings(store))
         return self._loaded[name]
@@ -281,5 +292,5 @@ class Extractor:
     def _config(self, streams: Mapping[str, LoadedStream]) -> ExtractConfig:
         """The settings, with as many decoding processes as the actor's cores allow."""
         config = self._job.config
-        device = "cuda" if any(stream.engine.device == "cuda" for stream in streams.values()) else "cpu"
-        return replace(config, workers=config.workers or default_workers(device, cores=self._job.cores))
+        workers = default_workers(busiest_device(streams.values()), config.decoder, cores=self._job.cores)
+        return replace(config, workers=config.workers or workers)

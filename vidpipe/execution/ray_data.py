@@ -57,6 +57,7 @@ def extract_on_ray(
     config: ExtractConfig,
     wanted: Mapping[str, Sequence[str]],
     utilisation: Utilisation,
+    owner: str | None = None,
 ) -> Generator[ExtractProgress]:
     """Extract videos into stores on the cluster that this process is connected to.
 
@@ -66,6 +67,7 @@ def extract_on_ray(
         config: the settings.
         wanted: by id, the streams that need the video.
         utilisation: gets how busy the decoders and the models of all actors were.
+        owner: the folder of the run that the features are for, which may have weights of its own.
 
     Yields:
         The progress at every report, and for every failure. The last one counts what the stores have got.
@@ -76,7 +78,7 @@ def extract_on_ray(
     """
     plan = plan_actors(list_nodes(), config)
     videos = [replace(video, path=video.path.absolute()) for video in videos]
-    job = Job.of(stores, config, num_videos=len(videos), cores=plan.cpus, num_actors=plan.count)
+    job = Job.of(stores, config, num_videos=len(videos), cores=plan.cpus, num_actors=plan.count, owner=owner)
     with ExitStack() as stack:
         stack.callback(job.stop)
         job.start()
@@ -269,7 +271,7 @@ def start_actors(job: Job, plan: ActorPlan, batches: Sequence[Batch], *, actor: 
             num_cpus=plan.cpus,
             num_gpus=plan.gpus or None,
             max_restarts=-1,  # an actor that ends is replaced, and
-            max_task_retries=0,  # what it had in hand is left to the next pass
+            max_task_retries=0,  # its unsealed videos are left to the next pass
         )
     return Reports(dataset)
 

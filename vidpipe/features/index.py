@@ -269,7 +269,7 @@ class _Sealed:
 
 
 def needs_index(num_shards: int) -> bool:
-    """Return whether a store has so many shards that it is opened by an index."""
+    """Return whether a store has enough shards to be opened by an index."""
     return num_shards >= MIN_SHARDS
 
 

@@ -15,8 +15,7 @@ an extraction, and other crops have room around it.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -26,11 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidpipe.backbones.spec import BackboneSpec
-from vidpipe.config import ExtractConfig, Sampling
+from vidpipe.config import EXACT_DECODING, Decoding, ExtractConfig, Sampling
 from vidpipe.errors import InputError, UsageError, count_of
 from vidpipe.records import (
-    DecodeProgress,
-    FrameBatch,
     FramePlan,
     Preprocessing,
     Rows,
@@ -38,9 +35,9 @@ from vidpipe.records import (
     VideoFile,
     VideoInfo,
 )
-from vidpipe.video.decoding import decode_videos, default_workers
 from vidpipe.video.sampling import uniform_indices
 from vidpipe.video.view import View
+from vidpipe.video.whole import decode_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,10 +122,19 @@ class FrameCache:
         sampling: of the run.
         frames_per_segment: frames to keep of each part of a video, an odd number; more than one goes with uniform
             sampling of single frames only, and is 1 with others.
+        decoding: how the run's frames were decoded.
     """
 
-    def __init__(self, folder: Path, spec: BackboneSpec, sampling: Sampling, *, frames_per_segment: int) -> None:
-        self._sampling, self._spec = sampling, spec
+    def __init__(
+        self,
+        folder: Path,
+        spec: BackboneSpec,
+        sampling: Sampling,
+        *,
+        frames_per_segment: int,
+        decoding: Decoding = EXACT_DECODING,
+    ) -> None:
+        self._sampling, self._spec, self._decoding = sampling, spec, decoding
         has_segments = sampling.method == "uniform" and sampling.clip_seconds is None and spec.window is None
         self.frames_per_segment = frames_per_segment if has_segments else 1
         dense = sampling
@@ -140,6 +146,7 @@ class FrameCache:
             "rows": sampling.as_dict(),
             "preprocessing": roomy(spec.preprocessing).as_dict(),
             "window": None if spec.window is None else dict(spec.window.as_dict()),
+            "decoding": decoding.as_dict(),
         }
         self._about = json.dumps(about, sort_keys=True)
         self.root, self.path = folder, folder / sha256(self._about.encode()).hexdigest()[:12]
@@ -164,9 +171,13 @@ class FrameCache:
             return
         self._make_folder()
         self._check_space(len(lacking), len(videos), max_gb)
-        decoded = _decode_whole(lacking, self._view, config)
-        for num_done, (video, plan, info, pictures) in enumerate(decoded, start=1):
-            self._write(video, plan, info, pictures)
+        decoded = decode_whole(lacking, {_STREAM: self._view}, decoding=self._decoding, config=config)
+        for num_done, one in enumerate(decoded, start=1):
+            if isinstance(one, VideoFailure):
+                raise InputError(
+                    f"{one.video_id}: cannot be decoded ({one.message}); train the run again without this video"
+                )
+            self._write(one.video, one.plan.streams[_STREAM], one.info, one.pictures[_STREAM])
             on_video(num_done, len(lacking))
 
     def open(self, video: VideoFile) -> CachedClip:
@@ -252,38 +263,6 @@ class FrameCache:
         row_pictures = np.searchsorted(plan.frame_index, middle).astype(np.int64)
         starts = segment_starts(plan.frame_index, info.num_frames, len(middle))
         return plan.rows.select(row_pictures), row_pictures, starts
-
-
-_Whole = tuple[VideoFile, FramePlan, VideoInfo, NDArray[np.uint8]]
-
-
-def _decode_whole(videos: Sequence[VideoFile], view: View, config: ExtractConfig) -> Iterator[_Whole]:
-    """Decode videos, and yield each with all its pictures."""
-    unfinished: dict[str, tuple[FrameBatch, NDArray[np.uint8], list[int]]] = {}
-    batches = decode_videos(
-        videos,
-        {_STREAM: view},
-        decoder=config.decoder,
-        workers=config.workers or default_workers(),
-        timeout_seconds=config.timeout,
-    )
-    with closing(batches):
-        for batch in batches:
-            if isinstance(batch, DecodeProgress):
-                continue
-            if isinstance(batch, VideoFailure):
-                raise InputError(
-                    f"{batch.video_id}: cannot be decoded ({batch.message}); train the run again without this video"
-                )
-            first, pictures, done = unfinished.get(batch.video.id, (batch, None, None))
-            if pictures is None or done is None or first.video_plan is not batch.video_plan:
-                pictures, done = np.empty((batch.plan.num_pictures, *batch.pictures.shape[1:]), np.uint8), [0]
-                unfinished[batch.video.id] = batch, pictures, done
-            pictures[batch.start : batch.start + len(batch.pictures)] = batch.pictures
-            done[0] += len(batch.pictures)
-            if done[0] == len(pictures):
-                del unfinished[batch.video.id]
-                yield batch.video, batch.plan, batch.info, pictures
 
 
 def match_videos(splits: Mapping[str, int], videos: Sequence[VideoFile], *, owner: str) -> list[VideoFile]:

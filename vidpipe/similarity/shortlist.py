@@ -21,7 +21,7 @@ MAX_EXACT_PRODUCTS = 10**12
 """A million vectors with each other: of 1,280 numbers, about nine hours of one core. Of more, faiss is used if it is
 installed."""
 LISTS_A_ROOT, NUM_PROBED = 2, 128
-"""The index has this multiple of √P lists of near vectors, and looks into so many of them for each query."""
+"""Of the index: its lists of near vectors, in √P, and how many of them each query searches."""
 TRAINED_A_LIST = 40
 """Vectors that the middle of a list is computed from; faiss warns below 39."""
 QUERIES_AT_ONCE = 1024

@@ -176,7 +176,9 @@ def _read_on_ray(
             if name in needed
         }
         shown = time.monotonic()
-        steps = extract_videos(stores, videos, streams, config=config, wanted=lacking, utilisation=Utilisation())
+        steps = extract_videos(
+            stores, videos, streams, config=config, wanted=lacking, utilisation=Utilisation(), owner=owner
+        )
         with closing(steps):
             for step in steps:
                 if step.failure is not None:

@@ -2,11 +2,8 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Self
 
 import numpy as np
 import torch
@@ -15,16 +12,16 @@ from numpy.typing import NDArray
 from vidpipe.backbones.flow import FlowParameters
 from vidpipe.backbones.image import load_backbone
 from vidpipe.backbones.stream import Stream, resolve_decoding
-from vidpipe.config import Decoding, ExtractConfig
+from vidpipe.config import ExtractConfig
 from vidpipe.datasets.streams import kind_of
 from vidpipe.errors import DecodeError, UsageError, unknown_name
 from vidpipe.explain.explanation import ExplainedVideo, Region, explain_video
 from vidpipe.explain.places import FlowView, NetworkView, StreamView
-from vidpipe.records import FrameBatch, VideoFailure, VideoFile, VideoInfo, VideoPlan
+from vidpipe.records import VideoFailure, VideoFile, VideoInfo, VideoPlan
 from vidpipe.runs.run import Run
 from vidpipe.video.crop import cell_regions
-from vidpipe.video.decoding import choose_decoder, decode_videos, default_workers
 from vidpipe.video.view import View
+from vidpipe.video.whole import WholeVideo, decode_whole
 
 __all__ = ["Question", "explain"]
 
@@ -104,10 +101,10 @@ class _Explainer:
             name: View(stream.key.resolve_sampling(), stream.spec.preprocessing, stream.spec.window)
             for name, stream in self._streams.items()
         }
-        for result in _decode_whole(videos, views, decoding, self._config):
+        for result in decode_whole(videos, views, decoding=decoding, config=self._config, check=_check_length):
             yield result if isinstance(result, VideoFailure) else self._explain(result)
 
-    def _explain(self, decoded: "_DecodedVideo") -> ExplainedVideo:
+    def _explain(self, decoded: WholeVideo) -> ExplainedVideo:
         inputs = {name: decoded.inputs(name) for name in self._streams}
         rows = {name: plan.rows for name, plan in decoded.plan.streams.items()}
         label, against = self._questions.get(decoded.video.id, (None, None))
@@ -149,76 +146,10 @@ def _seen_region(info: VideoInfo, stream: Stream) -> Region:
     return x, y, width, height
 
 
-# Decoding
-
-
-@dataclass
-class _DecodedVideo:
-    """A video with all its pictures, which come in batches."""
-
-    video: VideoFile
-    info: VideoInfo
-    plan: VideoPlan
-    pictures: dict[str, NDArray[np.uint8]]
-    """By stream, (P, 3, H, W)."""
-    num_missing: int
-
-    @classmethod
-    def of(cls, batch: FrameBatch) -> Self:
-        """A video without pictures, from its first batch.
-
-        Raises:
-            DecodeError: it has too many rows.
-        """
-        num_rows = max(len(plan.rows) for plan in batch.video_plan.streams.values())
-        if num_rows > MAX_ROWS:
-            raise DecodeError(
-                f"has {num_rows:,} rows, and an explanation shows at most {MAX_ROWS:,}; cut out the part to explain"
-            )
-        return cls(batch.video, batch.info, batch.video_plan, {}, batch.video_plan.num_pictures)
-
-    def add(self, batch: FrameBatch) -> None:
-        """Keep the pictures of a batch."""
-        shape = (batch.plan.num_pictures, *batch.pictures.shape[1:])
-        pictures = self.pictures.setdefault(batch.stream, np.empty(shape, np.uint8))
-        pictures[batch.start : batch.start + len(batch.pictures)] = batch.pictures
-        self.num_missing -= len(batch.pictures)
-
-    def inputs(self, stream: str) -> Inputs:
-        """Return what the backbone of a stream sees of each row."""
-        row_pictures = self.plan.streams[stream].row_pictures
-        return self.pictures[stream] if row_pictures is None else self.pictures[stream][row_pictures]
-
-
-def _decode_whole(
-    videos: Sequence[VideoFile], views: Mapping[str, View], decoding: Decoding, config: ExtractConfig
-) -> Iterator[_DecodedVideo | VideoFailure]:
-    """Decode videos, and yield each when all its pictures are there."""
-    unfinished: dict[str, _DecodedVideo] = {}
-    refused: set[str] = set()
-    batches = decode_videos(
-        videos,
-        views,
-        decoder=choose_decoder(decoding, config.decoder),
-        fast_decode=decoding.fast_decode,
-        workers=config.workers or default_workers(),
-        timeout_seconds=config.timeout,
-    )
-    with closing(batches):
-        for batch in batches:
-            if isinstance(batch, VideoFailure):
-                unfinished.pop(batch.video_id, None)
-                yield batch
-            elif isinstance(batch, FrameBatch) and batch.video.id not in refused:
-                video_id = batch.video.id
-                decoded = unfinished.get(video_id)
-                if decoded is None or decoded.plan is not batch.video_plan:
-                    try:
-                        decoded = unfinished[video_id] = _DecodedVideo.of(batch)
-                    except DecodeError as error:
-                        refused.add(video_id)
-                        yield VideoFailure(video_id, type(error).__name__, str(error))
-                        continue
-                decoded.add(batch)
-                if not decoded.num_missing:
-                    yield unfinished.pop(video_id)
+def _check_length(plan: VideoPlan) -> None:
+    """Refuse a video with too many rows."""
+    num_rows = max(len(its.rows) for its in plan.streams.values())
+    if num_rows > MAX_ROWS:
+        raise DecodeError(
+            f"has {num_rows:,} rows, and an explanation shows at most {MAX_ROWS:,}; cut out the part to explain"
+        )

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -142,7 +143,13 @@ def finetune(
     with open_ranks(uses_gpu=choose_device(config.device).type == "cuda") as ranks:
         backbone = TunedBackbone(stream, config)  # before anything is decoded: a wrong stage or device is refused
         frames = Path(config.cache) if config.cache else run_path.resolve().with_name(f"{run_path.name}.frames")
-        cache = FrameCache(frames, stream.spec, key.resolve_sampling(), frames_per_segment=config.frames_per_segment)
+        cache = FrameCache(
+            frames,
+            stream.spec,
+            key.resolve_sampling(),
+            frames_per_segment=config.frames_per_segment,
+            decoding=key.resolve_decoding(),
+        )
         with _open_folder(run_path, ranks, resume=resume, overwrite=overwrite) as folder:
             try:
                 with use_threads(config.threads or torch.get_num_threads()):
@@ -246,7 +253,7 @@ class _Job:
         warnings += self._warn_of_groups()
         frozen_store = self._extract(self.key, self.cache.path / f"features-{_hash(self.key.as_json())}")
         frozen = self._frozen_side(read_subsets({self.stream: frozen_store}, split))
-        fusion, auxiliary = self._adapted_heads(split) or _copy_of(frozen.fusion), self._auxiliary()
+        fusion, auxiliary = self._adapted_heads(split) or deepcopy(frozen.fusion), self._auxiliary()
         fit = Fit(self.backbone, fusion, self.stream, self.changes, self.config, auxiliary=auxiliary, ranks=self.ranks)
         progress = fit.run(
             self._clips(split.train),
@@ -457,12 +464,6 @@ class _Job:
 
 def _hash(*texts: str) -> str:
     return sha256("\n".join(texts).encode("utf-8", "surrogateescape")).hexdigest()[:12]
-
-
-def _copy_of(fusion: Fusion) -> Fusion:
-    import copy
-
-    return copy.deepcopy(fusion)
 
 
 def _calibrate(fusion: Fusion, validation: SequenceDataset) -> None:

@@ -28,8 +28,8 @@ from vidpipe.video.files import find_videos
 
 __all__ = ["search_duplicates", "search_similar"]
 
-PAIRS_PER_TASK = 2000
-"""Of a task of Ray: about as many seconds of one core."""
+PAIRS_PER_TASK = 20_000
+"""Of a task of Ray: some seconds of one core."""
 
 
 def search_duplicates(

@@ -139,7 +139,7 @@ def find_trainer(name: str) -> Trainer:
         UsageError: there is no such detector, or it cannot be trained.
     """
     if name in DETECTORS and name not in TRAINERS:
-        raise UsageError(f"{name} cannot be trained here: its network is a file; these can: {', '.join(TRAINERS)}")
+        raise UsageError(f"{name} cannot be trained here; these can: {', '.join(TRAINERS)}")
     if name not in TRAINERS:
         raise UsageError(unknown_name("detector", name, list(TRAINERS)))
     return TRAINERS[name]
