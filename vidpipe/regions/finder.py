@@ -104,7 +104,7 @@ class RegionFinder:
             WeightsError: the weights cannot be downloaded.
         """
         spec, found = find_detector_of_features(
-            regions.get("detector", ""), regions.get("weights", ""), weights=weights, features="features"
+            regions.get("detector", ""), regions.get("weights", ""), weights=weights, detector="the features' detector"
         )
         crf = "crf" if "crf" in regions else "none"
         finder = cls(regions.get("kind", ""), LoadableDetector(spec, found, device), crf)

@@ -77,7 +77,7 @@ class PoseFinder:
             WeightsError: the weights cannot be downloaded.
         """
         spec, found = find_detector_of_features(
-            parameters.get("detector", ""), weights_id, weights=weights, features="key points"
+            parameters.get("detector", ""), weights_id, weights=weights, detector="the detector of the key points"
         )
         finder = cls(LoadableDetector(spec, found, device, parameters.get("longer_side")))
         if found.id != weights_id or finder.described.parameters != parameters:

@@ -59,7 +59,7 @@ def find_detector_weights(spec: DetectorSpec, weights: str) -> WeightsFile:
 
 
 def find_detector_of_features(
-    name: str, weights_id: str, *, weights: str, features: str
+    name: str, weights_id: str, *, weights: str, detector: str
 ) -> tuple[DetectorSpec, WeightsFile]:
     """Find the detector that features were made with, and weights for it, which may be others.
 
@@ -67,7 +67,7 @@ def find_detector_of_features(
         name: the detector, from the features' key.
         weights_id: its weights, from the features' key.
         weights: `default`, or a file's path; not used where the key says `random`.
-        features: what the detector is of, for the message.
+        detector: what it is called in the message.
 
     Returns:
         The detector, and the weights.
@@ -80,7 +80,7 @@ def find_detector_of_features(
     try:
         spec = find_detector(name)
     except UsageError as error:
-        raise RunError(f"the detector of the {features} is not available: {error}") from error
+        raise RunError(f"{detector} is not available: {error}") from error
     return spec, find_detector_weights(spec, "random" if weights_id == "random" else weights)
 
 
