@@ -70,7 +70,7 @@ HOMES = {
     "scenedetect": {"vidpipe.video.scenes"},
     "onnxruntime": {"vidpipe.backbones.engines.onnx"},
     "cv2": {"vidpipe.backbones.flow"},
-    "h5py": {"vidpipe.features.shard"},
+    "h5py": {f"vidpipe.features.shard.{module}" for module in ("opening", "reading", "writing", "plain")},
     "threadpoolctl": {"vidpipe.training.threads"},
     "filelock": {"vidpipe.features.locks", "vidpipe.backbones.downloads"},
     "huggingface_hub": {"vidpipe.backbones.downloads"},

@@ -68,8 +68,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, Sampling]]] = {
 
 @pytest.fixture(autouse=True)
 def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("vidpipe.timeline.live", "vidpipe.timeline.classifier"):
-        monkeypatch.setattr(f"{module}.kind_of", lambda key: key.backbone)
+    monkeypatch.setattr("vidpipe.timeline.classifier.kind_of", lambda key: key.backbone)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -173,41 +173,23 @@ def train(
         RunError: the folder contains a run already, or cannot be written.
         TrainingError: a loss is not finite.
     """
-    from vidpipe.datasets.interval_labels import label_windows, read_interval_labels
-    from vidpipe.datasets.intervals import has_intervals
-    from vidpipe.datasets.store_labels import label_store_splits
     from vidpipe.datasets.streams import choose_streams
     from vidpipe.datasets.warning_collector import collect_warnings
     from vidpipe.stages import train as stage
     from vidpipe.stages.train_rows import train_rows
-    from vidpipe.training.timelines import TimelineExam
+    from vidpipe.stages.training_videos import label_training_videos
 
     check_names(settings, _names("train"))
     config, labels = make_config(TrainConfig, settings), make_config(LabelsConfig, settings)
     masked = _open_masked(without_people, only_people, is_used=config.check_background)
     opened = choose_streams(_open_streams(stores, usage=f"vidpipe train STORE -o {output}"), config.stream_names)
-    exam = None
     with collect_warnings() as label_warnings:
-        if labels.labels is not None and has_intervals(labels.labels):
-            if masked.without_people or masked.only_people:
-                raise UsageError("--without-people and --only-people go with labels of whole videos, not of intervals")
-            windows = label_windows(
-                opened,
-                read_interval_labels(opened, labels),
-                window_seconds=config.window,
-                background=config.background,
-            )
-            opened, videos, more_splits = dict(windows.stores), list(windows.videos), []
-            exam = TimelineExam(windows, config)
-        else:
-            if config.window is not None:
-                raise UsageError("--window goes with --labels of intervals; these labels are of whole videos")
-            videos, *more_splits = label_store_splits(opened, labels)
+        labelled = label_training_videos(opened, labels, config, masked)
     if config.targets == "rows":
-        if exam is None or resume or tensorboard:
+        if labelled.exam is None or resume or tensorboard:
             raise UsageError("--targets rows needs --labels of intervals, and goes without --resume and --tensorboard")
         return train_rows(
-            exam.windows,
+            labelled.exam.windows,
             Path(output),
             config=config,
             overwrite=overwrite,
@@ -215,17 +197,17 @@ def train(
             on_epoch=on_epoch,
         )
     return stage.train(
-        opened,
-        videos,
+        labelled.stores,
+        labelled.videos,
         Path(output),
         config=config,
-        more_splits=more_splits,
+        more_splits=labelled.more_splits,
         resume=resume,
         overwrite=overwrite,
         tensorboard=tensorboard,
         skip_conflicts=skip_conflicts,
         label_warnings=label_warnings,
-        exam=exam,
+        exam=labelled.exam,
         masked=masked,
         on_epoch=on_epoch,
     )

@@ -13,7 +13,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vidpipe.errors import VidpipeError
@@ -23,7 +23,7 @@ __all__ = ["render_page", "script_json", "write_whole"]
 
 
 def render_page(package: str, template: str, *, assets: str, **values: Any) -> str:
-    """Render a template of a package's folder `templates`.
+    """Render a template of a package's folder `templates`; it extends `page.html` of vidpipe's own.
 
     Args:
         package: the package, such as `vidpipe.report`.
@@ -39,7 +39,7 @@ def render_page(package: str, template: str, *, assets: str, **values: Any) -> s
     folder = files(package) / "templates"
     style, script = (_read_asset(folder / f"{assets}.{suffix}") for suffix in ("css", "js"))
     environment = Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("vidpipe")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

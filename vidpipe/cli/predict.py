@@ -34,6 +34,7 @@ from vidpipe.config import settings as settings_of
 from vidpipe.errors import InterruptedExtractionError, UsageError, count_of, first_few
 
 if TYPE_CHECKING:
+    from vidpipe.features.store import FeatureStore
     from vidpipe.records import PersonPrediction, Prediction, VideoFile
     from vidpipe.runs.run import Run
 
@@ -95,10 +96,7 @@ def command(
         columns = TIMELINE_COLUMNS if timeline.timeline else CSV_COLUMNS
         format_ = _choose_format(format_, output, uncertain, columns=columns)
 
-    from vidpipe.datasets.streams import match_stores
     from vidpipe.runs.run import Run
-    from vidpipe.stages.apply import make_stores
-    from vidpipe.stages.predict import predict
 
     opened_run = Run.open(run)
     if timeline.follow:
@@ -121,26 +119,57 @@ def command(
             format_=format_,
             config=config,
         )
-        _exit(num_failed, unreadable)
-        return
-    opened_store = None
-    if store is not None:
+    else:
         usage = f"vidpipe predict {run} {inputs[0]} --store STORE"
-        opened_store = (
-            make_stores(store, opened_run.keys)
-            if config.executor == "ray"
-            else match_stores(opened_run.keys, [store], usage=usage)
+        num_failed = _print_predictions(
+            opened_run,
+            videos,
+            top=top,
+            min_confidence=min_confidence,
+            uncertain=uncertain,
+            stores=None if store is None else _open_stores(store, opened_run, config, usage=usage),
+            copies=Copies(videos, timeline.write_video),
+            output=output,
+            format_=format_,
+            config=config,
         )
-    form = _form(format_, videos, opened_run, top)
-    seen = _Seen(opened_run, len(videos), is_table=format_ == "table")
-    answer: dict[str, Any] = {"top": top or DEFAULT_TOP, "min_confidence": min_confidence}
-    copies = Copies(videos, timeline.write_video)
-    found = predict(opened_run, videos, **answer, store=opened_store, config=config)
+    _exit(num_failed, unreadable)
+
+
+def _open_stores(store: Path, run: "Run", config: ExtractConfig, *, usage: str) -> "dict[str, FeatureStore]":
+    """The stores of the run's streams; on Ray they are made where they do not exist."""
+    from vidpipe.datasets.streams import match_stores
+    from vidpipe.stages.apply import make_stores
+
+    if config.executor == "ray":
+        return make_stores(store, run.keys)
+    return match_stores(run.keys, [store], usage=usage)
+
+
+def _print_predictions(
+    run: "Run",
+    videos: "Sequence[VideoFile]",
+    *,
+    top: int | None,
+    min_confidence: float,
+    uncertain: int | None,
+    stores: "dict[str, FeatureStore] | None",
+    copies: Copies,
+    output: Path | None,
+    format_: str,
+    config: ExtractConfig,
+) -> int:
+    """Print the classes of each video; return the number of videos that failed, or whose annotated copy failed."""
+    from vidpipe.stages.predict import predict
+
+    form = _form(format_, videos, run, top)
+    seen = _Seen(run, len(videos), is_table=format_ == "table")
+    found = predict(run, videos, top=top or DEFAULT_TOP, min_confidence=min_confidence, store=stores, config=config)
     predictions = _copied(seen.watch(found), copies)
-    is_kept = config.executor == "ray"
-    _write(output, form, _least_certain(predictions, uncertain) if uncertain else predictions, seen, is_kept=is_kept)
+    chosen = _least_certain(predictions, uncertain) if uncertain else predictions
+    _write(output, form, chosen, seen, is_kept=config.executor == "ray")
     seen.report()
-    _exit(seen.num_failed + copies.num_failed, unreadable)
+    return seen.num_failed + copies.num_failed
 
 
 def _copied(predictions: "Iterable[Prediction]", copies: Copies) -> "Iterator[Prediction]":

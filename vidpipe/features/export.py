@@ -11,7 +11,8 @@ import numpy as np
 
 from vidpipe.errors import StoreError, UsageError, unknown_name
 from vidpipe.features.maintenance import new_folder, sound_sequences
-from vidpipe.features.shard import write_new, write_plain
+from vidpipe.features.new_files import write_new
+from vidpipe.features.shard import write_plain
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import FeatureSequence
 

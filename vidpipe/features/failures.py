@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from vidpipe.errors import StoreError
-from vidpipe.features.shard import write_new
+from vidpipe.features.new_files import write_new
 from vidpipe.records import UNKNOWN_SOURCE, VideoFailure, VideoSource
 
 __all__ = ["FailureEntry", "FailureLog", "failure_of", "source_of_entry"]

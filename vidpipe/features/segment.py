@@ -28,6 +28,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from vidpipe.features.new_files import sync_folder
 from vidpipe.features.shard import (
     COLUMNS,
     DTYPES,
@@ -36,7 +37,6 @@ from vidpipe.features.shard import (
     SOURCE_COLUMNS,
     Shard,
     VideoRow,
-    sync_folder,
 )
 from vidpipe.records import VideoInfo, VideoSource
 

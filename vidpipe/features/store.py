@@ -31,7 +31,8 @@ from vidpipe.features.failures import FailureEntry, FailureLog, failure_of
 from vidpipe.features.index import IndexedShards, VideoIndex, needs_index, open_index
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import JOB_SUFFIX, WHOLE, Part, lock
-from vidpipe.features.shard import REMEDY, Shard, VideoRow, write_new, write_shard
+from vidpipe.features.new_files import write_new
+from vidpipe.features.shard import REMEDY, Shard, VideoRow, write_shard
 from vidpipe.features.sources import fingerprint_of, sources_of, stamp_of
 from vidpipe.records import FeatureSequence, VideoFailure, VideoFile, VideoInfo
 

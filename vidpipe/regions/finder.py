@@ -32,7 +32,7 @@ from vidpipe.regions.people import people_region
 from vidpipe.regions.spec import DetectorSpec
 from vidpipe.regions.table import DETECTORS, find_detector
 from vidpipe.regions.tracks import TRACK_SETTINGS, plan_people, regions_at
-from vidpipe.regions.weights import find_detector_weights
+from vidpipe.regions.weights import find_detector_of_features, find_detector_weights
 from vidpipe.video.reader import VideoReader
 from vidpipe.video.sampling import uniform_indices
 from vidpipe.video.steps import STEPS_PER_CHUNK
@@ -103,11 +103,9 @@ class RegionFinder:
             UsageError: there is no such weights file, or the detector needs one.
             WeightsError: the weights cannot be downloaded.
         """
-        try:
-            spec = find_detector(regions.get("detector", ""))
-        except UsageError as error:
-            raise RunError(f"the features' detector is not available: {error}") from error
-        found = find_detector_weights(spec, "random" if regions.get("weights") == "random" else weights)
+        spec, found = find_detector_of_features(
+            regions.get("detector", ""), regions.get("weights", ""), weights=weights, detector="the features' detector"
+        )
         crf = "crf" if "crf" in regions else "none"
         finder = cls(regions.get("kind", ""), LoadableDetector(spec, found, device), crf)
         if finder.as_dict() != regions:

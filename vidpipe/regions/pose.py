@@ -16,7 +16,7 @@ from vidpipe.regions.detections import PERSON, Detections
 from vidpipe.regions.loadable import LoadableDetector
 from vidpipe.regions.spec import DetectorSpec
 from vidpipe.regions.table import DETECTORS, find_detector
-from vidpipe.regions.weights import find_detector_weights
+from vidpipe.regions.weights import find_detector_of_features, find_detector_weights
 from vidpipe.video.view import View
 
 __all__ = ["PoseFinder", "pose_row"]
@@ -76,11 +76,9 @@ class PoseFinder:
             UsageError: there is no such weights file, or the detector needs one.
             WeightsError: the weights cannot be downloaded.
         """
-        try:
-            spec = find_detector(parameters.get("detector", ""))
-        except UsageError as error:
-            raise RunError(f"the detector of the key points is not available: {error}") from error
-        found = find_detector_weights(spec, "random" if weights_id == "random" else weights)
+        spec, found = find_detector_of_features(
+            parameters.get("detector", ""), weights_id, weights=weights, detector="the detector of the key points"
+        )
         finder = cls(LoadableDetector(spec, found, device, parameters.get("longer_side")))
         if found.id != weights_id or finder.described.parameters != parameters:
             raise RunError(

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from vidpipe.backbones.downloads import download_file, sha256
 from vidpipe.backbones.weights import WeightsFile, load_tensors, torch_home
-from vidpipe.errors import UsageError, WeightsError
+from vidpipe.errors import RunError, UsageError, WeightsError
 from vidpipe.regions.networks.mtcnn_files import find_mtcnn_weights
 from vidpipe.regions.spec import DetectorSpec
+from vidpipe.regions.table import find_detector
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["default_detector_path", "find_detector_weights", "load_weights"]
+__all__ = ["default_detector_path", "find_detector_of_features", "find_detector_weights", "load_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,32 @@ def find_detector_weights(spec: DetectorSpec, weights: str) -> WeightsFile:
     if not default.exists():
         _download(spec, default)
     return WeightsFile(sha256(default), default, spec.weights)
+
+
+def find_detector_of_features(
+    name: str, weights_id: str, *, weights: str, detector: str
+) -> tuple[DetectorSpec, WeightsFile]:
+    """Find the detector that features were made with, and weights for it, which may be others.
+
+    Args:
+        name: the detector, from the features' key.
+        weights_id: its weights, from the features' key.
+        weights: `default`, or a file's path; not used where the key says `random`.
+        detector: what it is called in the message.
+
+    Returns:
+        The detector, and the weights.
+
+    Raises:
+        RunError: this vidpipe does not have the detector.
+        UsageError: there is no such weights file, or the detector needs one.
+        WeightsError: the weights cannot be downloaded.
+    """
+    try:
+        spec = find_detector(name)
+    except UsageError as error:
+        raise RunError(f"{detector} is not available: {error}") from error
+    return spec, find_detector_weights(spec, "random" if weights_id == "random" else weights)
 
 
 def _file_wanted(spec: DetectorSpec) -> str:

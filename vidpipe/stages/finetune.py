@@ -142,14 +142,7 @@ def finetune(
     changes = ClipChanges(stream.spec.preprocessing, config, flips=may_flip(config.flip, run.class_names))
     with open_ranks(uses_gpu=choose_device(config.device).type == "cuda") as ranks:
         backbone = TunedBackbone(stream, config)  # before anything is decoded: a wrong stage or device is refused
-        frames = Path(config.cache) if config.cache else run_path.resolve().with_name(f"{run_path.name}.frames")
-        cache = FrameCache(
-            frames,
-            stream.spec,
-            key.resolve_sampling(),
-            frames_per_segment=config.frames_per_segment,
-            decoding=key.resolve_decoding(),
-        )
+        cache = _frame_cache(stream, config, run_path)
         with _open_folder(run_path, ranks, resume=resume, overwrite=overwrite) as folder:
             try:
                 with use_threads(config.threads or torch.get_num_threads()):
@@ -163,6 +156,18 @@ def finetune(
         if not config.cache and ranks.is_first:
             cache.remove()
     return result
+
+
+def _frame_cache(stream: Stream, config: FinetuneConfig, run_path: Path) -> FrameCache:
+    """The cache that the config names, or one beside the new run."""
+    beside = run_path.resolve().with_name(f"{run_path.name}.frames")
+    return FrameCache(
+        Path(config.cache) if config.cache else beside,
+        stream.spec,
+        stream.key.resolve_sampling(),
+        frames_per_segment=config.frames_per_segment,
+        decoding=stream.key.resolve_decoding(),
+    )
 
 
 def _warn_of_random(key: FeatureKey, config: FinetuneConfig) -> None:

@@ -75,22 +75,7 @@ def follow(
         VideoError: the file or the folder cannot be read.
     """
     timeline, config = timeline or TimelineConfig(), config or ExtractConfig()
-    if run.config.targets == "rows":
-        raise UsageError(
-            f"{run.path}: its head sees a video as a whole, so nothing is certain before the end; --follow goes with a "
-            "run that was trained on windows"
-        )
-    if any(key.regions is not None for key in run.keys.values()):
-        raise UsageError(f"{run.path}: it was trained with --regions, which --follow does not find; leave out --follow")
-    if any(key.decoding is not None for key in run.keys.values()):
-        raise UsageError(
-            f"{run.path}: its features were not decoded exactly (--fast-decode, --decoder nvdec), as --follow does; "
-            "leave out --follow"
-        )
-    if any(kind_of(key) == "pose" for key in run.keys.values()):
-        raise UsageError(
-            f"{run.path}: it was trained on key points of people, which --follow does not find; leave out --follow"
-        )
+    _check_run(run)
     plan = WindowPlan.of(run, timeline)
     live = LiveTimeline(
         SequenceClassifier.of_run(run, choose_device(config.device)),
@@ -110,6 +95,26 @@ def follow(
     }
     patience = Patience(timeline.idle, min(_MAX_SETTLE_SECONDS, timeline.idle / 2))
     return _follow(path, live, streams, patience, config, is_stopped)
+
+
+def _check_run(run: Run) -> None:
+    """Check that the rows of a run can be computed, and labelled, before the video ends."""
+    if run.config.targets == "rows":
+        raise UsageError(
+            f"{run.path}: its head sees a video as a whole, so nothing is certain before the end; --follow goes with a "
+            "run that was trained on windows"
+        )
+    if any(key.regions is not None for key in run.keys.values()):
+        raise UsageError(f"{run.path}: it was trained with --regions, which --follow does not find; leave out --follow")
+    if any(key.decoding is not None for key in run.keys.values()):
+        raise UsageError(
+            f"{run.path}: its features were not decoded exactly (--fast-decode, --decoder nvdec), as --follow does; "
+            "leave out --follow"
+        )
+    if any(kind_of(key) == "pose" for key in run.keys.values()):
+        raise UsageError(
+            f"{run.path}: it was trained on key points of people, which --follow does not find; leave out --follow"
+        )
 
 
 def _follow(

@@ -18,7 +18,7 @@ from vidpipe.records import FeatureSequence
 from vidpipe.runs.classifier import SequenceClassifier
 from vidpipe.timeline.curves import join_windows
 
-__all__ = ["RowClassifier", "RowCurve", "WindowClassifier"]
+__all__ = ["RowClassifier", "RowCurve", "Spans", "WindowClassifier", "cut_clip", "stream_with_cuts"]
 
 WINDOWS_AT_ONCE = 32
 """More take longer on a CPU: what they compute no longer fits its caches."""
@@ -60,8 +60,7 @@ class WindowClassifier:
     ) -> None:
         self._classifier, self._sampling = classifier, sampling
         self._window_seconds, self._stride_seconds = window_seconds, stride_seconds
-        images = [name for name, key in classifier.keys.items() if kind_of(key) == "image"]
-        self._seen_by = images[0] if images and has_cuts else None
+        self._seen_by = stream_with_cuts(classifier.keys) if has_cuts else None
 
     def curve(self, streams: Mapping[str, FeatureSequence], *, is_part: bool = False) -> RowCurve:
         """Return the curve of a video.
@@ -111,7 +110,7 @@ class WindowClassifier:
         found = []
         for start in range(0, len(windows), WINDOWS_AT_ONCE):
             numbers = by_length[start : start + WINDOWS_AT_ONCE].tolist()
-            found.append(self._classifier.probabilities([_cut(rows, spans, number) for number in numbers]).numpy())
+            found.append(self._classifier.probabilities([cut_clip(rows, spans, number) for number in numbers]).numpy())
         return np.concatenate(found)[np.argsort(by_length)]
 
     def _spans_in(self, name: str, streams: Mapping[str, FeatureSequence], windows: Windows) -> Spans:
@@ -159,5 +158,20 @@ class RowClassifier:
         return RowCurve(logits.double().softmax(dim=1).cpu().numpy(), grid)
 
 
-def _cut(rows: Mapping[str, Tensor], spans: Mapping[str, Spans], number: int) -> dict[str, Tensor]:
+def stream_with_cuts(keys: Mapping[str, FeatureKey]) -> str | None:
+    """Return the stream in which cuts are found: the first of an image backbone; None where there is none."""
+    return next((name for name, key in keys.items() if kind_of(key) == "image"), None)
+
+
+def cut_clip(rows: Mapping[str, Tensor], spans: Mapping[str, Spans], number: int) -> dict[str, Tensor]:
+    """Return the rows that a window has of each stream.
+
+    Args:
+        rows: by stream, (T, C · D).
+        spans: by stream, which rows each window has.
+        number: the window.
+
+    Returns:
+        (length, C · D) by stream.
+    """
     return {name: rows[name][int(first[number]) : int(stop[number])] for name, (first, stop) in spans.items()}

@@ -26,7 +26,7 @@ from vidpipe.datasets.matching import match_names
 from vidpipe.errors import LabelsError, UsageError, count_of, first_few, unknown_name
 from vidpipe.features.export import plain_name
 from vidpipe.features.maintenance import new_folder, sound_sequences
-from vidpipe.features.shard import write_new
+from vidpipe.features.new_files import write_new
 from vidpipe.features.store import FeatureStore
 from vidpipe.records import Segment
 from vidpipe.timeline.clock import Clock, ClockedVideo, clock_of, on_clock

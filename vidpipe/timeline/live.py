@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from vidpipe.config import Sampling
-from vidpipe.datasets.streams import kind_of
 from vidpipe.datasets.windows import (
     MAX_WINDOWS_OF_SHOT,
     ROUNDING_SECONDS,
@@ -26,6 +25,7 @@ from vidpipe.datasets.windows import (
 )
 from vidpipe.records import Segment
 from vidpipe.runs.classifier import SequenceClassifier
+from vidpipe.timeline.classifier import Spans, cut_clip, stream_with_cuts
 from vidpipe.timeline.curves import window_weights
 from vidpipe.timeline.decoding import Decoding
 from vidpipe.timeline.live_decoding import LiveDecoder
@@ -83,8 +83,7 @@ class LiveTimeline:
         self._rows = {name: _StreamRows() for name in classifier.keys}
         self._first = next(iter(classifier.keys))
         self._grid = _LiveGrid(sampling, window_seconds)
-        images = [name for name, key in classifier.keys.items() if kind_of(key) == "image"]
-        seen_by = images[0] if images and has_cuts else None
+        seen_by = stream_with_cuts(classifier.keys) if has_cuts else None
         self._cuts = _LiveCuts(seen_by, classifier.keys[seen_by].num_cells if seen_by else 1)
         self._shot = _Shot(0)
         self._shown_cuts: list[int] = []
@@ -172,18 +171,16 @@ class LiveTimeline:
         """(W, 2) -> (W, K)"""
         local = spans - self._grid.first
         windows = Windows(local[:, 0], local[:, 1], self._grid.edges_seconds)
-        places = {
-            name: (spans - rows.start).T if name == self._first else rows_between(rows.pts_seconds, windows)
+        first, stop = spans.T
+        places: dict[str, Spans] = {
+            name: (first - rows.start, stop - rows.start)
+            if name == self._first
+            else rows_between(rows.pts_seconds, windows)
             for name, rows in self._rows.items()
         }
-        parts = [
-            {
-                name: torch.from_numpy(self._rows[name].features[int(first[number]) : int(stop[number])])
-                for name, (first, stop) in places.items()
-            }
-            for number in range(len(spans))
-        ]
-        probabilities: NDArray[np.float32] = self._classifier.probabilities(parts).numpy()
+        features = {name: torch.from_numpy(rows.features) for name, rows in self._rows.items()}
+        clips = [cut_clip(features, places, number) for number in range(len(spans))]
+        probabilities: NDArray[np.float32] = self._classifier.probabilities(clips).numpy()
         return probabilities
 
     def _add_window(self, first: int, stop: int, probabilities: NDArray[np.float32]) -> None:

@@ -67,14 +67,8 @@ def load_engine(
         from vidpipe.backbones.engines.flow import FlowEngine
 
         return FlowEngine(spec)
-    if engine == "onnx" and find_spec("onnxruntime") is None:
-        raise UsageError("--engine onnx needs packages: pip install onnxruntime onnxscript; --engine torch does not")
-    if engine == "onnx" and device == "cuda":
-        raise UsageError("--engine onnx runs on the CPU; use --engine torch on a GPU")
-    if engine == "onnx" and precision == "half":
-        raise UsageError("--engine onnx runs in full precision; use --engine torch with --precision half")
-    if engine == "onnx" and spec.window is not None:
-        raise UsageError(f"--engine onnx runs image models, and {spec.name} sees windows of frames; use --engine torch")
+    if engine == "onnx":
+        _check_onnx(spec, device, precision)
     may_export = engine == "auto" and precision == "full" and spec.window is None
     if engine == "onnx" or (may_export and _onnx_pays(spec, weights, pool, grid, device, num_frames)):
         try:
@@ -89,6 +83,18 @@ def load_engine(
 
     backbone = load_backbone(spec, weights=weights, pool=pool, device=device, grid=grid)
     return TorchEngine(backbone, precision=precision, cuda_graphs=cuda_graphs)
+
+
+def _check_onnx(spec: BackboneSpec, device: str, precision: str) -> None:
+    """Check that ONNX Runtime, where it is asked for, can run a backbone."""
+    if find_spec("onnxruntime") is None:
+        raise UsageError("--engine onnx needs packages: pip install onnxruntime onnxscript; --engine torch does not")
+    if device == "cuda":
+        raise UsageError("--engine onnx runs on the CPU; use --engine torch on a GPU")
+    if precision == "half":
+        raise UsageError("--engine onnx runs in full precision; use --engine torch with --precision half")
+    if spec.window is not None:
+        raise UsageError(f"--engine onnx runs image models, and {spec.name} sees windows of frames; use --engine torch")
 
 
 def _onnx_pays(spec: BackboneSpec, weights: WeightsFile, pool: str, grid: int, device: str, num_frames: int) -> bool:
