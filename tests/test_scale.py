@@ -175,6 +175,23 @@ def test_the_scripts_for_a_bucket_make_one_store_of_the_parts(folder: Path) -> N
     assert_is_complete(folder / "features_joined", num_shards=1)
 
 
+@pytest.mark.parametrize(
+    ("failing", "status", "expected"), [("", 0, 0), ("", 3, 0), ("", 1, 1), ("from", 0, 1), ("to", 0, 1), ("to", 3, 1)]
+)
+def test_the_script_for_a_bucket_fails_where_a_copy_or_the_extraction_does(
+    tmp_path: Path, failing: str, status: int, expected: int
+) -> None:
+    fails_to, fails_from = ("exit 1" if failing == name else "exit 0" for name in ("to", "from"))
+    aws = f'case "$4" in s3://bucket/features/7) {fails_to};; *) {fails_from};; esac'
+    (tmp_path / "bin").mkdir()
+    for name, body in (("aws", aws), ("vidpipe", f"exit {status}"), ("sleep", "exit 0")):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    script, _ = (block for block in blocks("bash") if "aws" in block)
+    environment = {**os.environ, "PATH": os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]]), "PART": "7"}
+    assert subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment).returncode == expected
+
+
 def buckets(folder: Path) -> dict[str, str]:
     return {"BUCKETS": str(folder / "buckets")}
 
