@@ -16,8 +16,9 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -123,8 +124,16 @@ def speed_lines(videos: Mapping[tuple[str, str], Path]) -> list[str]:
 
 
 def cost_lines(videos: Mapping[tuple[str, str], Path]) -> list[str]:
-    """Return the constants of `seconds = open + frames × decode`, fitted to several numbers of key frames."""
-    lines = ["| video | open, ms | a key frame, ms | largest error of the formula |", "|---|---|---|---|"]
+    """Return the constants of `seconds = open + frames × decode`, fitted to several numbers of key frames.
+
+    With what FFmpeg alone takes for a frame, and how many times faster key frames can be at most: to reach any other
+    frame, half of the frames between two key frames are decoded.
+    """
+    lines = [
+        "| video | open, ms | a key frame, ms | largest error of the formula | FFmpeg: key frame, ms | other frame, ms "
+        "| at most |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for (size, encoder), path in videos.items():
         counts = np.array(KEY_COUNTS, np.float64)
         seconds = np.array(
@@ -132,8 +141,31 @@ def cost_lines(videos: Mapping[tuple[str, str], Path]) -> list[str]:
         )
         decode, opening = np.polyfit(counts, seconds, 1, w=1 / seconds)
         error = np.abs((opening + counts * decode) / seconds - 1).max()
-        lines.append(f"| {size}, {encoder} | {1000 * opening:.1f} | {1000 * decode:.2f} | {error:.0%} |")
+        key, other = ffmpeg_seconds(path)
+        at_most = 1 + (KEY_SECONDS * FPS - 1) / 2 * other / key
+        cells = [f"{1000 * opening:.1f}", f"{1000 * decode:.2f}", f"{error:.0%}"]
+        cells += [f"{1000 * key:.2f}", f"{1000 * other:.2f}", f"{at_most:.1f} ×"]
+        lines.append(f"| {size}, {encoder} | {' | '.join(cells)} |")
+        print(lines[-1], file=sys.stderr, flush=True)
     return lines
+
+
+def ffmpeg_seconds(path: Path) -> tuple[float, float]:
+    """Return the processor time that FFmpeg takes to decode a key frame, and any other, on average, on one thread."""
+    runs = [(_decode_seconds(path, "NONKEY"), _decode_seconds(path, "DEFAULT")) for _ in range(NUM_RUNS)]
+    (keys, num_keys), (all_frames, num_frames) = (min(column) for column in zip(*runs, strict=True))
+    return keys / num_keys, (all_frames - keys) / (num_frames - num_keys)
+
+
+def _decode_seconds(path: Path, skip: Literal["NONKEY", "DEFAULT"]) -> tuple[float, int]:
+    """Decode the frames of the first seconds that are not skipped; return the processor time, and their number."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count, stream.codec_context.skip_frame = 1, skip
+        packets = list(islice(container.demux(stream), SECONDS_WRITTEN * FPS))
+        started = time.process_time()
+        num_frames = sum(len(stream.decode(packet)) for packet in [*packets, None])
+        return time.process_time() - started, num_frames
 
 
 def accuracy_lines(stores: Path, scratch: Path) -> list[str]:
@@ -190,7 +222,9 @@ def run(stores: Path | None = None) -> str:
         "what was read of the file.\n",
         *speed,
         "\nThe formula `seconds = open + frames × decode`, fitted to "
-        f"{', '.join(map(str, KEY_COUNTS))} key frames of the same videos:\n",
+        f"{', '.join(map(str, KEY_COUNTS))} key frames of the same videos. Then what FFmpeg alone takes for a frame on "
+        f"one thread. A uniform frame needs {(KEY_SECONDS * FPS - 1) / 2} more frames decoded, on average, and a key "
+        "frame: so key frames alone can be at most this many times faster.\n",
         *cost,
         "\nefficientnet_lite0 alone; top-1 in cross-validation ± deviation between the folds (fight: 5 folds by source "
         "video; interaction: one sequence left out at a time).\n",

@@ -20,7 +20,7 @@ from vidpipe.cli import main
 from vidpipe.errors import InterruptedTrainingError, LabelsError, UsageError, VidpipeError, WeightsError
 from vidpipe.features.store import FeatureStore
 from vidpipe.regions.load import load_detector
-from vidpipe.regions.table import find_detector
+from vidpipe.regions.table import DETECTORS, find_detector
 from vidpipe.regions.trained import TrainedHeader, read_header, write_trained
 from vidpipe.regions.training.coco import read_annotations
 from vidpipe.regions.training.examples import Examples
@@ -252,7 +252,8 @@ def test_weights_of_another_network_are_one_line(folder: Path, tmp_path: Path, t
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"detector": "movenet"}, "movenet cannot be trained here"),
+        ({"detector": "movenet"}, "movenet cannot be trained: it is an ONNX file, .*; these can: fasterrcnn, "),
+        ({"detector": "mtcnn"}, "mtcnn cannot be trained: it is three networks, .*; these can: fasterrcnn, "),
         ({"detector": "yolo3"}, "did you mean 'yolov3'"),
         ({"detector": "ssdlite"}, "--width: ssdlite has one width"),
         ({"size": 100}, "--size 100: a multiple of 32"),
@@ -265,6 +266,11 @@ def test_settings_that_do_not_fit_are_one_line(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         train(folder, tmp_path / "a.safetensors", **settings)
+
+
+def test_the_detectors_that_cannot_be_trained_are_mtcnn_and_those_of_onnx_files() -> None:
+    libraries = {name: spec.library for name, spec in DETECTORS.items() if name not in TRAINERS}
+    assert [name for name, library in libraries.items() if library != "onnx"] == ["mtcnn"]
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_training(folder: Path, tmp_path: Path) -> None:

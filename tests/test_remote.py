@@ -1,9 +1,15 @@
 """Videos that fsspec reads: the store is that of local files, copies are few and removed, a failure costs one video."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import fsspec
 import numpy as np
@@ -15,7 +21,7 @@ from tests.media import write_video
 from vidpipe.errors import InputError, UsageError
 from vidpipe.features.store import FeatureStore
 from vidpipe.video.files import Skipped, find_videos
-from vidpipe.video.remote import LocalCopies
+from vidpipe.video.remote import LocalCopies, remove_abandoned_copies
 
 NUM_VIDEOS = 5
 
@@ -109,6 +115,64 @@ def test_copies_that_nobody_used_are_removed_too(videos: Path, bucket: str) -> N
     with LocalCopies(find_videos([bucket]), num_ahead=4) as copies:
         next(iter(copies))
     assert copies_below(videos) == []
+
+
+COPYING = """
+import sys, time
+from pathlib import Path
+from fsspec.implementations.local import LocalFileSystem
+from vidpipe.video.files import find_videos
+from vidpipe.video.remote import LocalCopies
+
+def copy_half(system, source, target, **options):
+    Path(target).write_bytes(b"half")
+    time.sleep(60)
+
+with LocalCopies(find_videos([sys.argv[1]]), num_ahead=1) as copies:
+    copied = iter(copies)
+    next(copied)
+    LocalFileSystem.get_file = copy_half
+    next(copied)
+"""
+
+
+def test_the_copies_of_a_killed_command_are_removed_by_the_next_and_those_of_a_living_one_are_not(
+    videos: Path, bucket: str
+) -> None:
+    environment = {**os.environ, "TMPDIR": str(videos.parent / "tmp")}
+    with subprocess.Popen([sys.executable, "-c", COPYING, f"file://{videos}"], env=environment) as living:
+        while not any(path.read_bytes() == b"half" for path in copies_below(videos)):
+            assert living.poll() is None
+            time.sleep(0.01)
+        left = set(copies_below(videos))
+        assert {path.suffix for path in left} == {".mp4", ".partial"}
+        with LocalCopies(find_videos([bucket]), num_ahead=2) as copies:
+            assert len(list(copies)) == NUM_VIDEOS
+        assert set(copies_below(videos)) == left
+        living.send_signal(signal.SIGKILL)
+    (videos.parent / "tmp" / "vidpipe-copy-folder").mkdir()
+    with LocalCopies(find_videos([bucket]), num_ahead=2) as copies:
+        next(iter(copies))
+        assert not left & set(copies_below(videos))
+    assert [path.name for path in copies_below(videos)] == ["vidpipe-copy-folder"]
+
+
+def test_no_copy_is_lost_while_another_command_looks_for_abandoned_ones(bucket: str) -> None:
+    found, ended = find_videos([bucket]), Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            remove_abandoned_copies()
+
+    with ThreadPoolExecutor() as pool:
+        looking = pool.submit(look)
+        try:
+            for _ in range(40):
+                with LocalCopies(found, num_ahead=4) as copies:
+                    assert [video.id for video in copies if video.path.exists()] == [video.id for video in found]
+        finally:
+            ended.set()
+        looking.result()
 
 
 def test_a_remote_video_that_is_gone_costs_itself_alone_and_is_tried_again(bucket: str, tmp_path: Path) -> None:

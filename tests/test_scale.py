@@ -102,11 +102,11 @@ def run(folder: Path, shell: list[str], script: str, **variables: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def assert_is_complete(store: Path) -> None:
+def assert_is_complete(store: Path, *, num_shards: int = 2) -> None:
     opened = FeatureStore.open(store)
     assert opened.ids == tuple(f"{number}.mp4" for number in range(NUM_VIDEOS))
     assert [one.video_id for one in opened.failures] == ["broken.mp4"]
-    assert len(opened.shards) == 2  # each part has written its own
+    assert len(opened.shards) == num_shards  # each part has written its own
     opened.verify()
 
 
@@ -130,6 +130,70 @@ def test_the_job_of_kubernetes_fills_a_store_by_its_pods(folder: Path) -> None:
             PARTS="2",
         )
     assert_is_complete(folder / "features_kubernetes")
+
+
+AWS = """#!{python}
+import os, shutil, sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+command, (source, target), options = sys.argv[1:3], sys.argv[3:5], iter(sys.argv[5:])
+assert command == ["s3", "sync"]
+rules = [(option, next(options)) for option in options if option != "--only-show-errors"]
+assert all(option in ("--include", "--exclude") for option, _ in rules)
+source, target = (Path(one.replace("s3://", os.environ["BUCKETS"] + "/")) for one in (source, target))
+for path in source.rglob("*"):
+    name = path.relative_to(source).as_posix()
+    last = [option for option, pattern in rules if fnmatch(name, pattern)][-1:]
+    if path.is_file() and last != ["--exclude"]:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target / name)
+"""
+"""In place of AWS's program: copies files from and to a folder; the last pattern that fits a name decides."""
+
+
+@pytest.mark.slow
+def test_the_scripts_for_a_bucket_make_one_store_of_the_parts(folder: Path) -> None:
+    extract, join = (block for block in blocks("bash") if "aws" in block)
+    (folder / "bin" / "aws").write_text(AWS.replace("{python}", sys.executable))
+    (folder / "bin" / "aws").chmod(0o755)
+    stored = folder / "buckets" / "bucket" / "features"
+    extract = extract.replace("PARTS=16", "PARTS=2").replace("sleep 60", "sleep 0.2")
+    for part in ("1", "2"):
+        machine = folder / f"machine_{part}"
+        unfinished = machine / "features_bucket" / "shards" / "20260101T000000.000000-01234567.writing"
+        unfinished.parent.mkdir(parents=True)
+        unfinished.write_bytes(b"half a shard")
+        script = extract.replace("s3://bucket/videos", f"file://{folder}/videos")
+        run(folder, ["bash", "-c"], f"cd {shlex.quote(str(machine))}; {script}", PART=part, **buckets(folder))
+        names = [path.name for path in (stored / part).rglob("*") if path.is_file()]
+        assert sorted(name for name in names if not name.endswith(".h5")) in (
+            ["store.json"],
+            ["failures.jsonl", "store.json"],
+        )
+    run(folder, ["bash", "-c"], join, **buckets(folder))
+    assert_is_complete(folder / "features_joined", num_shards=1)
+
+
+@pytest.mark.parametrize(
+    ("failing", "status", "expected"), [("", 0, 0), ("", 3, 0), ("", 1, 1), ("from", 0, 1), ("to", 0, 1), ("to", 3, 1)]
+)
+def test_the_script_for_a_bucket_fails_where_a_copy_or_the_extraction_does(
+    tmp_path: Path, failing: str, status: int, expected: int
+) -> None:
+    fails_to, fails_from = ("exit 1" if failing == name else "exit 0" for name in ("to", "from"))
+    aws = f'case "$4" in s3://bucket/features/7) {fails_to};; *) {fails_from};; esac'
+    (tmp_path / "bin").mkdir()
+    for name, body in (("aws", aws), ("vidpipe", f"exit {status}"), ("sleep", "exit 0")):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    script, _ = (block for block in blocks("bash") if "aws" in block)
+    environment = {**os.environ, "PATH": os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]]), "PART": "7"}
+    assert subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment).returncode == expected
+
+
+def buckets(folder: Path) -> dict[str, str]:
+    return {"BUCKETS": str(folder / "buckets")}
 
 
 @pytest.mark.slow

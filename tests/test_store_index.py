@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.commands import run
 from tests.stores import KEY, assert_same, files_below, make_sequence, stopped_before
 from vidpipe.errors import ShardError, StoreError
 from vidpipe.features import index, maintenance, segment
@@ -213,6 +214,75 @@ def test_repair_drops_what_was_damaged_after_it_was_indexed(tmp_path: Path) -> N
     assert [one.video_id for one in maintenance.repair(FeatureStore.open(tmp_path / "s"))] == [row.id]
     assert row.id not in FeatureStore.open(tmp_path / "s")
     assert_answers_alike(tmp_path / "s")
+
+
+def change_index(path: Path, column: str) -> Path:
+    """Change the first value of a column in the index, and return the segment."""
+    (segment_path,) = segments(path)
+    values = np.load(segment_path / f"{column}.npy")
+    values[0] = not values[0] if values.dtype == bool else values[0] + 1
+    np.save(segment_path / f"{column}.npy", values)
+    return segment_path
+
+
+COLUMNS_CHANGED = ("length", "size_bytes", "fps", "damaged", "id.text", "codec.offsets", "digest_high", "digest_low")
+
+
+@pytest.mark.parametrize("column", COLUMNS_CHANGED)
+def test_verify_finds_a_wrong_row_of_the_index_and_repair_removes_it(tmp_path: Path, column: str) -> None:
+    add(tmp_path / "s", 9, seed=7)
+    assert_answers_alike(tmp_path / "s")
+    assert maintenance.find_damage(FeatureStore.open(tmp_path / "s")) == []
+    wrong = change_index(tmp_path / "s", column)
+    first = FeatureStore.open(tmp_path / "s").shard_paths[0]
+    (damage,) = maintenance.find_damage(FeatureStore.open(tmp_path / "s"))
+    assert (damage.shard, damage.video_id) == (wrong, None)
+    assert f"it differs from {first.name}" in damage.reason
+    verified = run("store", "verify", tmp_path / "s")
+    assert verified.exit_code == 3
+    assert verified.stdout == f"{wrong}: {damage.reason}\n"
+    assert f"`vidpipe store repair {tmp_path / 's'}`" in verified.stderr
+    before = {name for name in files_below(tmp_path / "s") if name.startswith("shards/")}
+    assert run("store", "repair", tmp_path / "s").exit_code == 0
+    assert before == {name for name in files_below(tmp_path / "s") if name.startswith("shards/")}
+    assert run("store", "verify", tmp_path / "s").exit_code == 0
+    assert_answers_alike(tmp_path / "s")
+
+
+def test_verify_finds_a_segment_that_cannot_be_read(tmp_path: Path) -> None:
+    add(tmp_path / "s", 9, seed=7)
+    assert_answers_alike(tmp_path / "s")
+    (wrong,) = segments(tmp_path / "s")
+    (wrong / "fps.npy").unlink()
+    assert [one.shard for one in maintenance.find_damage(FeatureStore.open(tmp_path / "s"))] == [wrong]
+
+
+def test_verify_names_the_videos_of_a_shard_that_is_gone(tmp_path: Path) -> None:
+    for number in range(6):
+        with FeatureStore.create(tmp_path / "s", KEY).writer() as writer:
+            writer.add(sequence(f"{number}.mp4", number))
+            writer.add(sequence("often.mp4", number))
+    FeatureStore.open(tmp_path / "s").shard_paths[2].unlink()
+    assert len(FeatureStore.open(tmp_path / "s")) == 6  # not indexed before it was gone
+    assert run("store", "verify", tmp_path / "s").stderr == ""
+    FeatureStore.open(tmp_path / "s").shard_paths[2].unlink()
+    verified = run("store", "verify", tmp_path / "s")
+    assert verified.exit_code == 0
+    assert verified.stdout == f"{tmp_path / 's'}: 5 videos in 4 shards, no damage\n"
+    assert "its index knows 1 video of shards that are gone: 3.mp4. " in verified.stderr
+    run("store", "repair", tmp_path / "s")
+    assert run("store", "verify", tmp_path / "s").stderr == ""
+
+
+def test_a_shard_that_the_index_does_not_know_is_no_damage(tmp_path: Path) -> None:
+    add(tmp_path / "s", 9, seed=7)
+    assert_answers_alike(tmp_path / "s")
+    before = segments(tmp_path / "s")
+    add(tmp_path / "s", 1, seed=8)
+    verified = run("store", "verify", tmp_path / "s")
+    assert (verified.exit_code, verified.stderr) == (0, "")
+    assert f"{len(table_by_h5py(tmp_path / 's'))} videos in 10 shards, no damage" in verified.stdout
+    assert segments(tmp_path / "s") == before
 
 
 def test_a_shard_that_was_damaged_after_it_was_indexed_is_named(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import click
 
 from vidpipe.cli.options import (
     SOME_VIDEOS_FAILED,
+    LocalPath,
     exclude_option,
     find_inputs,
     inputs_or_urls_argument,
@@ -35,7 +36,14 @@ logger = logging.getLogger(__name__)
 
 @vidpipe_command(name="extract", short_help="Extract features of videos into a store.")
 @inputs_or_urls_argument
-@click.option("-o", "--output", "store", required=True, type=click.Path(path_type=Path), help="The store's folder.")
+@click.option(
+    "-o",
+    "--output",
+    "store",
+    required=True,
+    type=LocalPath("a store is a folder; docs/scale.md says how to copy it to a bucket, and back"),
+    help="The store's folder.",
+)
 @prefix_option
 @click.option(
     "--force",

@@ -156,17 +156,22 @@ def vidpipe_command(**attributes: Any) -> Callable[[Callable[..., Any]], click.C
 
 
 class LocalPath(click.Path):
-    """A local path. Refuses URLs, and the empty text, which `Path` would read as `.`."""
+    """A local path. Refuses URLs, and the empty text, which `Path` would read as `.`.
 
-    def __init__(self) -> None:
+    Args:
+        on_url: why a URL is refused, and what to do.
+    """
+
+    def __init__(self, on_url: str = "URLs are not read; download the file, and name it here") -> None:
         super().__init__(path_type=Path)
+        self._on_url = on_url
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path; a usage error if the text is empty or a URL."""
         if value == "":
             self.fail("the path is empty; is a shell variable not set? '.' is the current folder", param, ctx)
         if isinstance(value, str) and is_url(value):
-            raise click.UsageError(printable(f"{value}: URLs are not read; download the file, and name it here"), ctx)
+            raise click.UsageError(printable(f"{value}: {self._on_url}"), ctx)
         return super().convert(value, param, ctx)
 
 

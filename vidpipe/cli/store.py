@@ -18,7 +18,7 @@ from vidpipe.cli.options import (
     vidpipe_command,
 )
 from vidpipe.cli.streams import for_each_store
-from vidpipe.errors import UsageError, count_of
+from vidpipe.errors import UsageError, count_of, first_few
 
 if TYPE_CHECKING:
     from vidpipe.features.maintenance import StoreSize
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "compact", "export", "merge", "prune", "repair", "verify"]
 
-store_argument = click.argument("store", type=click.Path(path_type=Path))
+store_argument = click.argument("store", type=LocalPath())
 output_option = click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="A new folder, or an empty one."
 )
@@ -39,7 +39,7 @@ output_option = click.option(
 def verify(store: Path, format_: str) -> None:
     """Read all of a store and report what is damaged.
 
-    The exit code is 3 where something is damaged.
+    The index is compared with the shards. The exit code is 3 where something is damaged.
 
     \b
     vidpipe store verify features
@@ -61,7 +61,19 @@ def _verify(store: "FeatureStore", format_: str) -> bool:
     else:
         contents = f"{count_of(len(store), 'video')} in {count_of(len(store.shards), 'shard')}"
         click.echo(f"{store.path}: {contents}, no damage")
+        _show_lost(store)
     return not damage
+
+
+def _show_lost(store: "FeatureStore") -> None:
+    """Name the videos that only the index knows."""
+    if lost := store.find_lost():
+        click.echo(
+            f"{store.path}: its index knows {count_of(len(lost), 'video')} of shards that are gone: "
+            f"{printable(first_few(lost))}. If they were not dropped on purpose, extract them again; "
+            f"`vidpipe store repair {store.path}` makes the index forget them",
+            err=True,
+        )
 
 
 @vidpipe_command(name="repair", short_help="Drop what is damaged; extract makes it again.")
@@ -89,7 +101,7 @@ def _repair(store: "FeatureStore") -> None:
 
 
 @vidpipe_command(name="merge", short_help="Copy several stores into one.")
-@click.argument("stores", metavar="STORE…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("stores", metavar="STORE…", nargs=-1, required=True, type=LocalPath())
 @output_option
 def merge(stores: tuple[Path, ...], output: Path) -> None:
     """Copy stores that were made with the same settings into one.

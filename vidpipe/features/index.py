@@ -18,7 +18,7 @@ import logging
 import os
 import shutil
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, ValuesView
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,12 +29,12 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vidpipe.errors import StoreError, count_of
+from vidpipe.errors import ShardError, StoreError, count_of, first_few
 from vidpipe.features.locks import HeldError, acquire, release
 from vidpipe.features.segment import Segment, digest_of, write_segment
 from vidpipe.features.shard import Shard, VideoRow
 
-__all__ = ["IndexedShards", "VideoIndex", "needs_index", "open_index", "remove_index"]
+__all__ = ["IndexedShards", "VideoIndex", "find_index_faults", "find_lost", "needs_index", "open_index", "remove_index"]
 
 logger = logging.getLogger(__name__)
 
@@ -303,6 +303,73 @@ def open_index(
     if missing:
         covering, _ = sealed.cover([*segments, *sealed.read(missing)])
     return VideoIndex(covering)
+
+
+def find_index_faults(
+    store_path: Path, key_json: str, paths: Sequence[Path], open_shard: Callable[[Path], Shard]
+) -> Iterator[tuple[Path, str]]:
+    """Compare the index of a store with its shards.
+
+    An index that names shards which are gone, or lacks some, is sound: what it states of the former is not used
+    (`find_lost` returns it), and the latter are read.
+
+    Args:
+        store_path: the store's folder.
+        key_json: its key.
+        paths: the files of its shards, oldest first.
+        open_shard: opens one of them.
+
+    Yields:
+        Each segment that cannot be read, or states of a shard what that one does not hold; and the reason. Shards that
+        are damaged themselves are not compared.
+
+    Raises:
+        StoreError: a shard cannot be read.
+    """
+    folder = store_path / "index"
+    sealed = _Sealed.of([path for path in paths if path.is_file()], open_shard)
+    segments = _open_segments(folder, key_json)
+    for name in sorted({*_names(folder)} - {one.path.name for one in segments if one.path}):
+        yield folder / name, "it cannot be read"
+    for segment, numbers in sealed.cover(segments)[0]:
+        used = [(at, sealed.paths[number]) for at, number in enumerate(numbers.tolist()) if number >= 0]
+        wrong = [path.name for at, path in used if not _is_right(segment, at, path, open_shard)]
+        if wrong and segment.path:
+            yield segment.path, f"it differs from {first_few(wrong)}"
+
+
+def _is_right(segment: Segment, at: int, path: Path, open_shard: Callable[[Path], Shard]) -> bool:
+    """Return whether a shard holds what a segment states of it; also where the shard itself is damaged."""
+    try:
+        shard = open_shard(path)
+    except ShardError:
+        return True
+    return segment.content(at) == Segment.of_shards([(segment.shards[at][1:3], shard)]).content(0)
+
+
+def find_lost(store_path: Path, key_json: str, paths: Sequence[Path], stored: Container[str]) -> list[str]:
+    """Find the videos that the index has of shards which are gone, and that are not stored: dropped, or lost.
+
+    Args:
+        store_path: the store's folder.
+        key_json: its key.
+        paths: the files of its shards.
+        stored: the ids of its videos.
+
+    Returns:
+        Their ids, sorted.
+
+    Raises:
+        StoreError: the index holds what is no text.
+    """
+    there, lost = {path.name for path in paths}, set[str]()
+    for segment in _open_segments(store_path / "index", key_json):
+        for at, shard in enumerate(segment.shards):
+            if shard.name not in there:
+                with _naming(segment):
+                    ids = segment.column("id").tolist(int(segment.starts[at]), int(segment.starts[at + 1]))
+                lost.update(video_id for video_id in ids if video_id not in stored)
+    return sorted(lost)
 
 
 def remove_index(store_path: Path) -> None:

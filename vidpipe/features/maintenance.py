@@ -19,7 +19,7 @@ from uuid import uuid4
 import numpy as np
 
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError, count_of
-from vidpipe.features.index import remove_index
+from vidpipe.features.index import find_index_faults, remove_index
 from vidpipe.features.locks import remove_leftovers
 from vidpipe.features.shard import REMEDY, Shard, find_fault, row_arrays, write_shard
 from vidpipe.features.sources import file_of
@@ -37,8 +37,9 @@ class Damage:
     """Something in a store that is not what was written, or that cannot be used."""
 
     shard: Path
+    """Or a folder of the index."""
     video_id: str | None
-    """None where the whole shard is bad."""
+    """None where all of it is bad."""
     reason: str
 
     def __str__(self) -> str:
@@ -65,11 +66,11 @@ class StoreSize:
 
 
 def find_damage(store: FeatureStore) -> list[Damage]:
-    """Read and check all sequences of a store; a damaged shard does not hide damage in the others.
+    """Read and check all sequences of a store, and its index; a damaged shard does not hide damage in the others.
 
     A shard must open and have the store's key. A sequence must be what was written (by its checksum), share no rows
     with others, and have finite features. Its rows must be in order of frames and time, with each centre inside its
-    interval and each region inside the picture.
+    interval and each region inside the picture. The index must state what the shards hold.
 
     Args:
         store: what to check.
@@ -80,6 +81,10 @@ def find_damage(store: FeatureStore) -> list[Damage]:
     Raises:
         StoreError: a shard cannot be read now, because of permissions or a network, which is no damage.
     """
+    return [*_find_in_shards(store), *_find_in_index(store)]
+
+
+def _find_in_shards(store: FeatureStore) -> list[Damage]:
     return [damage for path in store.shard_paths for damage in _damage_in(store, path)]
 
 
@@ -88,6 +93,11 @@ def _damage_in(store: FeatureStore, path: Path) -> list[Damage]:
         return [Damage(path, row.id, reason) for row, reason in store.open_shard(path).faults()]
     except ShardError as error:
         return [Damage(path, None, str(error).removeprefix(f"{path}: ").removesuffix(f"; {REMEDY}"))]
+
+
+def _find_in_index(store: FeatureStore) -> list[Damage]:
+    faults = find_index_faults(store.path, store.key.as_json(), store.shard_paths, store.open_shard)
+    return [Damage(path, None, f"{reason}; it is made again when it is needed") for path, reason in faults]
 
 
 def repair(store: FeatureStore) -> list[Damage]:
@@ -109,7 +119,7 @@ def repair(store: FeatureStore) -> list[Damage]:
     """
     with store.lock(), _writing(store.path):
         store.refresh()
-        damage = find_damage(store)
+        damage, in_index = _find_in_shards(store), _find_in_index(store)
         remove_leftovers(store.path)
         remove_index(store.path)
         store.clear_leftovers()
@@ -119,7 +129,7 @@ def repair(store: FeatureStore) -> list[Damage]:
         store.refresh()
         store.failure_log.rewrite(store.failure_entries())  # before the drop: old failures must not count again
         _drop(store, {(one.shard, one.video_id) for one in damage if one.video_id is not None})
-    return damage
+    return [*damage, *in_index]
 
 
 def _drop(store: FeatureStore, damaged: AbstractSet[tuple[Path, str]]) -> None:

@@ -191,6 +191,11 @@ class Segment:
         offsets = _map_array(self.path / f"{name}.offsets.npy", np.int64, len(self) + 1)
         return Texts(_map_array(self.path / f"{name}.text.npy", np.uint8, int(offsets[-1])), offsets)
 
+    def content(self, at: int) -> list[bytes]:
+        """Return all that the segment states of one of its shards, as bytes, to compare two segments."""
+        start, stop = int(self.starts[at]), int(self.starts[at + 1])
+        return [part for name in (*KINDS, *DIGESTS) for part in _bytes_of(self.column(name), start, stop)]
+
     def row(self, number: int) -> VideoRow:
         """Return one row."""
         return _video_row([self.column(name).item(number) for name in KINDS])
@@ -216,6 +221,15 @@ def _video_row(values: Sequence[Any]) -> VideoRow:
 
 def _slice(column: NDArray[Any] | Texts, start: int, stop: int) -> list[Any]:
     return column.tolist(start, stop) if isinstance(column, Texts) else column[start:stop].tolist()
+
+
+def _bytes_of(column: NDArray[Any] | Texts, start: int, stop: int) -> Iterator[bytes]:
+    """Yield the values of rows [start, stop); of texts, their lengths too."""
+    if isinstance(column, Texts):
+        cuts = column.offsets[start : stop + 1]
+        yield np.diff(cuts).tobytes()
+        column, start, stop = column.content, int(cuts[0]), int(cuts[-1])
+    yield column[start:stop].tobytes()
 
 
 def _map_array(path: Path, dtype: Any, length: int) -> NDArray[Any]:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from vidpipe.errors import KeyMismatchError, ShardError, StoreError, UsageError, count_of
 from vidpipe.features.failures import FailureEntry, FailureLog, failure_of
-from vidpipe.features.index import IndexedShards, VideoIndex, needs_index, open_index
+from vidpipe.features.index import IndexedShards, VideoIndex, find_lost, needs_index, open_index
 from vidpipe.features.key import FeatureKey
 from vidpipe.features.locks import JOB_SUFFIX, WHOLE, Part, lock
 from vidpipe.features.new_files import write_new
@@ -363,6 +363,10 @@ class FeatureStore(Mapping[str, FeatureSequence]):
         """Return the entries of failures.jsonl that still count: the latest of each video that is not stored, by id."""
         latest = self.failure_log.latest()
         return [latest[video_id] for video_id in sorted(latest) if video_id not in self]
+
+    def find_lost(self) -> list[str]:
+        """Return the ids that the index has of shards that are gone, and that are not stored: dropped, or lost."""
+        return find_lost(self.path, self.key.as_json(), self.shard_paths, self)
 
     def verify(self) -> None:
         """Read every sequence and check it against its checksum.

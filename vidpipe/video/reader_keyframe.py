@@ -8,6 +8,7 @@ decoding times: where there are B-frames, only the packets know when a frame is 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -163,11 +164,13 @@ class _Index:
         """
         if container.format.name not in INDEXED_FORMATS:
             raise DecodeError(f"{container.format.name} has no index of all packets")
-        entries = stream.index_entries
-        table = np.array([(one.timestamp, one.flags, one.pos) for one in entries], np.int64).reshape(-1, 3)
-        dts, flags, positions = table.T
+        entries = stream.index_entries[:]
+        dts, flags, positions = (
+            np.fromiter(map(attrgetter(name), entries), np.int64, len(entries))
+            for name in ("timestamp", "flags", "pos")
+        )
         keys = np.flatnonzero(flags & _KEY)
-        if not len(table) or len(table) != stream.frames or (flags & _HIDDEN).any() or not len(keys):
+        if not entries or len(entries) != stream.frames or (flags & _HIDDEN).any() or not len(keys):
             raise DecodeError("its index does not have all packets, or hides some")
         last = int(positions.argmax())
         if positions[last] + entries[last].size > size_bytes:

@@ -1,9 +1,11 @@
 """Videos in object stores and on servers (`s3://`, `gs://`, …), which fsspec lists and copies.
 
 A copy lies on the disk of the machine that decodes it, from shortly before it is decoded until its features are there.
-It has the size and the time of the remote file, so a store recognises the file without a copy.
+It has the size and the time of the remote file, so a store recognises the file without a copy. Its process holds a lock
+on it, which the system releases when the process ends: a copy without a lock was left by a killed command.
 """
 
+import fcntl
 import os
 import posixpath
 import tempfile
@@ -12,17 +14,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 from vidpipe.errors import UnreadableFileError, UsageError
 from vidpipe.records import RemoteFile, VideoFailure, VideoFile
 
-__all__ = ["LocalCopies", "list_files", "place_of_copy"]
+__all__ = ["LocalCopies", "list_files", "place_of_copy", "remove_abandoned_copies"]
 
+COPY_PREFIX = "vidpipe-copy-"
 COPIES_AT_ONCE = 4
 """Files that are copied at the same time."""
 TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
@@ -69,9 +72,20 @@ def _stamp(facts: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def place_of_copy(file: RemoteFile) -> Path:
-    """Return where the copy of a file lies while it is needed: in `TMPDIR`, with the number of this process."""
-    digest, suffix = sha256(file.url.encode()).hexdigest(), posixpath.splitext(file.url)[1]
-    return Path(tempfile.gettempdir(), f"vidpipe-copy-{os.getpid()}-{digest[:24]}{suffix}")
+    """Return where the copy of a file lies while it is needed: in `TMPDIR`, under a name that no other copy has."""
+    return Path(tempfile.gettempdir(), f"{COPY_PREFIX}{uuid4().hex}{posixpath.splitext(file.url)[1]}")
+
+
+def remove_abandoned_copies() -> None:
+    """Remove the copies in `TMPDIR` that killed commands left; those of a living process are locked."""
+    for path in Path(tempfile.gettempdir()).glob(f"{COPY_PREFIX}*"):
+        with suppress(OSError):  # it is locked, is another user's, or is gone
+            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 class LocalCopies:
@@ -87,7 +101,7 @@ class LocalCopies:
         self._num_ahead = num_ahead
         self._pool: ThreadPoolExecutor | None = None
         self._waiting: deque[tuple[VideoFile, Future[VideoFailure | None] | None]] = deque()
-        self._copied: dict[str, VideoFile] = {}
+        self._copies: dict[str, _Copy] = {}
         self._failures: list[VideoFailure] = []
 
     def __iter__(self) -> Iterator[VideoFile]:
@@ -102,14 +116,17 @@ class LocalCopies:
             if failure is None:
                 yield video
             else:
+                self.remove(video.id)
                 self._failures.append(failure)
 
     def _start(self, video: VideoFile) -> "Future[VideoFailure | None] | None":
         if video.remote is None:
             return None
-        self._pool = self._pool or ThreadPoolExecutor(COPIES_AT_ONCE, thread_name_prefix="copy")
-        self._copied[video.id] = video
-        return self._pool.submit(_copy, video, video.remote)
+        if self._pool is None:
+            remove_abandoned_copies()
+            self._pool = ThreadPoolExecutor(COPIES_AT_ONCE, thread_name_prefix="copy")
+        copy = self._copies[video.id] = _Copy(video, video.remote)
+        return self._pool.submit(copy.fetch)
 
     def failures(self) -> Iterator[VideoFailure]:
         """Yield the videos that could not be copied since the last call."""
@@ -118,10 +135,9 @@ class LocalCopies:
 
     def remove(self, video_id: str) -> None:
         """Remove the copy of a video, if it has one."""
-        video = self._copied.pop(video_id, None)
-        if video is not None:
-            with suppress(OSError):
-                video.path.unlink()
+        copy = self._copies.pop(video_id, None)
+        if copy is not None:
+            copy.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -131,30 +147,58 @@ class LocalCopies:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-        for video_id in list(self._copied):
+        for video_id in list(self._copies):
             self.remove(video_id)
 
 
-def _copy(video: VideoFile, file: RemoteFile) -> VideoFailure | None:
-    """Copy a remote file to its place; return why it cannot be."""
-    from fsspec.core import url_to_fs
+class _Copy:
+    """The copy of a remote video; it is locked from before its first byte until it is removed."""
 
-    partial = video.path.with_name(f"{video.path.name}.partial")
-    try:
-        system, path = url_to_fs(file.url)
-        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))  # other users do not see it
-        system.get_file(path, str(partial))
-        size_bytes = partial.stat().st_size
-        if size_bytes != file.size_bytes:
-            return _failure(video, f"{file.url}: has {size_bytes} bytes, and had {file.size_bytes} when it was listed")
-        os.utime(partial, ns=(file.mtime_ns, file.mtime_ns))
-        os.replace(partial, video.path)
-    except Exception as error:  # each file system has its own errors
-        return _failure(video, f"{file.url}: cannot be copied ({_first_line(error)})")
-    finally:
+    def __init__(self, video: VideoFile, file: RemoteFile) -> None:
+        self._video, self._file = video, file
+        self._lock: int | None = None
+
+    def fetch(self) -> VideoFailure | None:
+        """Copy the file to its place; return why it cannot be."""
+        from fsspec.core import url_to_fs
+
+        video, file = self._video, self._file
+        partial = video.path.with_name(f"{video.path.name}.partial")
+        try:
+            system, path = url_to_fs(file.url)
+            self._lock = _create_locked(partial)
+            system.get_file(path, str(partial))
+            size_bytes = partial.stat().st_size
+            if size_bytes != file.size_bytes:
+                return _failure(
+                    video, f"{file.url}: has {size_bytes} bytes, and had {file.size_bytes} when it was listed"
+                )
+            os.utime(partial, ns=(file.mtime_ns, file.mtime_ns))
+            os.replace(partial, video.path)
+        except Exception as error:  # each file system has its own errors
+            return _failure(video, f"{file.url}: cannot be copied ({_first_line(error)})")
+        finally:
+            with suppress(OSError):
+                partial.unlink()
+        return None
+
+    def remove(self) -> None:
         with suppress(OSError):
-            partial.unlink()
-    return None
+            self._video.path.unlink()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _create_locked(path: Path) -> int:
+    """Create a file that other users cannot read, and lock it; return the descriptor that holds the lock."""
+    while True:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with suppress(OSError):  # a file system without locks: nobody removes its copies
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # before it was locked, another process took it for an abandoned one
 
 
 def _failure(video: VideoFile, message: str) -> VideoFailure:

@@ -139,7 +139,14 @@ def find_trainer(name: str) -> Trainer:
         UsageError: there is no such detector, or it cannot be trained.
     """
     if name in DETECTORS and name not in TRAINERS:
-        raise UsageError(f"{name} cannot be trained here; these can: {', '.join(TRAINERS)}")
+        raise UsageError(f"{name} cannot be trained: it is {_what_it_is(name)}; these can: {', '.join(TRAINERS)}")
     if name not in TRAINERS:
         raise UsageError(unknown_name("detector", name, list(TRAINERS)))
     return TRAINERS[name]
+
+
+def _what_it_is(name: str) -> str:
+    """Return why a detector cannot be trained."""
+    if name == "mtcnn":
+        return "three networks, each of which learns from what the one before it finds, and vidpipe trains one network"
+    return "an ONNX file, which has a network's results and not its gradients"
