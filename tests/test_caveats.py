@@ -102,6 +102,19 @@ def test_a_baseline_that_beats_the_head_is_a_caveat(made: Made, tmp_path: Path) 
     assert expected in result.run.warnings
 
 
+@pytest.mark.parametrize(
+    ("head", "num_rows", "is_warned"), [("statistics", 1, True), ("mean", 1, False), ("statistics", 2, False)]
+)
+def test_heads_that_see_changes_alone_are_warned_of_videos_of_one_row(
+    made: Made, tmp_path: Path, head: str, num_rows: int, is_warned: bool
+) -> None:
+    sequences = [make_sequence(video.video_id, num_rows, dim=4, seed=n) for n, video in enumerate(made[1])]
+    store = make_store(tmp_path / "store", sequences)
+    config = replace(LINEAR, head=head, motion=None)
+    warnings = train(store, made[1], tmp_path / "run", config=config).run.warnings
+    assert any("have one row of" in warning and "--head mean" in warning for warning in warnings) == is_warned
+
+
 def test_train_says_on_how_many_videos_the_model_was_measured(made: Made, tmp_path: Path) -> None:
     given = [replace(v, split="test" if n < 16 else "train") for n, v in enumerate(made[1])]
     labels = write_labels(tmp_path / "labels.csv", given)

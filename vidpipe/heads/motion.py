@@ -100,6 +100,11 @@ class Motion(nn.Module):
         self.register_buffer("mean", torch.zeros(self.dim))
         self.register_buffer("scale", torch.ones(self.dim))
 
+    @property
+    def sees_one_row(self) -> bool:
+        """Whether a sequence of one row says anything: in the other transforms it is zero."""
+        return "raw" in self._transforms
+
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Compute mean and scale over the training set: batches of padded sequences (N, T, C · D) and lengths (N,)."""
         total, squares = torch.zeros(2, self.dim, dtype=torch.float64)

@@ -9,6 +9,7 @@ from vidpipe.datasets.sequences import SequenceDataset, Subsets
 from vidpipe.errors import count_of
 from vidpipe.heads.calibration import MIN_CALIBRATION_VIDEOS
 from vidpipe.heads.fusion import Fusion
+from vidpipe.heads.heads import Head
 from vidpipe.heads.members import BASELINE
 from vidpipe.training.cross_validation import CrossValidation
 from vidpipe.training.scoring import Scores
@@ -85,7 +86,7 @@ def result_caveats(
     cross_validation: CrossValidation | None,
     classifier: Fusion,
 ) -> Iterator[str]:
-    """Yield caveats about the probabilities, and about a head that is no better than the baseline.
+    """Yield caveats about the probabilities, about heads that see nothing, or no more than the baseline.
 
     Args:
         subsets: `train`, `val` and `test`.
@@ -97,6 +98,7 @@ def result_caveats(
     Yields:
         A sentence each.
     """
+    yield from _single_row_caveats(subsets["train"], classifier)
     head = classifier.name
     num_videos = sum(len(subsets[subset]) for subset in _calibrated_by(classifier, learned_subsets))
     if 0 < num_videos < MIN_CALIBRATION_VIDEOS:
@@ -113,6 +115,21 @@ def result_caveats(
         yield f"the baseline ({tops[BASELINE]:.3f}) beats {head} ({tops[head]:.3f}): do not rely on this model"
     elif tops[BASELINE] == tops[head]:
         yield f"the baseline does as well as {head} ({tops[head]:.3f}): the mean feature alone is enough"
+
+
+def _single_row_caveats(training: SequenceDataset, classifier: Fusion) -> Iterator[str]:
+    """Yield a caveat for each stream most of whose videos have one row, while its heads see changes between rows."""
+    heads: dict[str, list[Head]] = {}
+    for member in classifier.fitted.values():
+        for stream, head in zip(member.member.streams, member.heads, strict=True):
+            heads.setdefault(stream, []).append(head)
+    for stream, its in heads.items():
+        num_single = int((training.stream(stream).lengths == 1).sum())
+        if 2 * num_single > len(training) and not any(head.motion.sees_one_row for head in its):
+            yield (
+                f"{num_single} of {count_of(len(training), 'training video')} have one row of {stream}, and its heads "
+                "see only what changes between rows: use --head mean, or extract more frames"
+            )
 
 
 def _calibrated_by(classifier: Fusion, learned_subsets: Sequence[str]) -> set[str]:
