@@ -20,6 +20,8 @@ MIN_MOMENTUM = 0.1
 """Of statistics that begin anew: those of EfficientNet-Lite, 0.01, would lag behind a short training."""
 PART = 32
 """Frames at a time where no gradients are needed."""
+CHECKPOINTED = 8
+"""Frames at a time that are computed again for their gradients."""
 
 
 class TunedBackbone:
@@ -48,13 +50,14 @@ class TunedBackbone:
         """The trained ones, in order."""
         self._by_stage = [list(stage.parameters) for stage in self.stages]
         self.network.to(self.device)
+        self._input_shape = stream.spec.input_shape
         if config.lora is not None:
             self._by_stage = add_lora(
                 self.network,
                 self._model,
                 self.stages,
                 config.lora,
-                frames=torch.zeros(1, *stream.spec.input_shape, dtype=torch.uint8),
+                frames=torch.zeros(1, *self._input_shape, dtype=torch.uint8),
                 owner=self.name,
                 seed=config.seed,
             )
@@ -125,10 +128,55 @@ class TunedBackbone:
             if self._checkpoints and torch.is_grad_enabled():
                 from torch.utils.checkpoint import checkpoint
 
-                features: Tensor = checkpoint(self.network, frames, use_reentrant=False)
+                parts = torch.split(frames, self.checkpointed_rows(len(frames)))
+                features = torch.cat([checkpoint(self.network, part, use_reentrant=False) for part in parts])
             else:
                 features = self.network(frames)
         return features.float()
+
+    def checkpointed_rows(self, num_rows: int) -> int:
+        """Return how many frames or windows of a video are computed at once with `--checkpointing`.
+
+        Args:
+            num_rows: of the video.
+
+        Returns:
+            All where batch normalisation learns from them, else a few.
+        """
+        num_frames = self._input_shape[0] if len(self._input_shape) == 4 else 1
+        return num_rows if self._norms else min(num_rows, max(1, CHECKPOINTED // num_frames))
+
+    def saved_bytes(self, num_rows: int, num_stages: int) -> int:
+        """Measure what autograd keeps in memory for gradients.
+
+        Args:
+            num_rows: frames or windows that are computed at once.
+            num_stages: as if only the last ones of the trained stages learned.
+
+        Returns:
+            The bytes, without those of the parameters.
+        """
+        own = {one.untyped_storage().data_ptr() for one in (*self.network.parameters(), *self.network.buffers())}
+        saved: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                saved[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        frames = torch.zeros(num_rows, *self._input_shape, dtype=torch.uint8)
+        frozen = [parameter for parameters in self.by_stage[num_stages:] for parameter in parameters]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_mixed),
+        ):
+            self.network(frames)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        return sum(saved.values())
 
     @torch.no_grad()
     def extract(self, frames: Tensor) -> Tensor:
