@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,16 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def decoded(stream: Stream, videos: Path, folder: Path) -> dict[str, Tensor]:
+    """The frames of each video on the training path, as an extraction sees them."""
+    cache = FrameCache(folder / "frames", stream.spec, stream.key.resolve_sampling(), frames_per_segment=3)
+    files = find_videos([videos])
+    cache.fill(files, max_gb=1, config=ExtractConfig(workers=1), on_video=lambda done, total: None)
+    changes = ClipChanges(stream.spec.preprocessing, STILL, flips=False)
+    clips = {file.id: cache.open(file) for file in files}
+    return {name: changes.centre(its.pictures)[torch.from_numpy(its.row_pictures)] for name, its in clips.items()}
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -76,17 +87,11 @@ def test_frozen_features_through_the_training_path_are_those_of_the_extractor(
     settings = {"backbone": named(name), "num_frames": 2, "device": "cpu", "workers": 1}
     settings |= {} if is_saved else {"weights": "random", "input_size": 32}
     vidpipe.extract(videos, tmp_path / "features", **settings)
-    config = ExtractConfig(**settings)
-    stream = Stream.of(config)
-    cache = FrameCache(tmp_path / "frames", stream.spec, config.resolve_sampling(), frames_per_segment=3)
-    cache.fill(find_videos([videos]), max_gb=1, config=config, on_video=lambda done, total: None)
+    stream = Stream.of(ExtractConfig(**settings))
     backbone = TunedBackbone(stream, STILL)
-    changes = ClipChanges(stream.spec.preprocessing, STILL, flips=False)
     stored = FeatureStore.open(tmp_path / "features")
-    for video in find_videos([videos]):
-        clip = cache.open(video)
-        frames = changes.centre(clip.pictures)[torch.from_numpy(clip.row_pictures)]
-        expected = torch.from_numpy(stored[video.id].features)
+    for video, frames in decoded(stream, videos, tmp_path).items():
+        expected = torch.from_numpy(stored[video].features)
         assert expected.std() > 0
         for found in (backbone.extract(frames), backbone.features(frames).detach()):
             assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
@@ -182,15 +187,18 @@ def test_lora_leaves_the_weights_as_they_were_until_they_are_saved() -> None:
 
 
 def test_extract_reads_weights_that_lora_has_learned(videos: Path, tmp_path: Path) -> None:
-    options = ("--backbone", "torchvision/swin_t", "--input-size", 32, "--num-frames", 2, "--device", "cpu")
     stream = Stream.of(ExtractConfig(backbone="torchvision/swin_t", input_size=32, num_frames=2, weights="random"))
     backbone = TunedBackbone(stream, replace(STILL, lora=2))
     learn(backbone, frames_of(stream))
+    expected = {video: backbone.extract(frames) for video, frames in decoded(stream, videos, tmp_path).items()}
     backbone.save(tmp_path / "w.safetensors")
+    options = ("--backbone", "torchvision/swin_t", "--input-size", 32, "--num-frames", 2, "--device", "cpu")
     weights = ("--weights", tmp_path / "w.safetensors")
     done = run("extract", videos, "-o", tmp_path / "features", *options, *weights, "--workers", 1, "--quiet")
     assert done.exit_code == 0, done.output
-    assert FeatureStore.open(tmp_path / "features").num_videos == 2
+    stored = FeatureStore.open(tmp_path / "features")
+    for video, adapted in expected.items():
+        assert np.allclose(stored[video].features, adapted, atol=1e-5)
 
 
 def test_lora_on_a_stage_without_linear_layers_is_refused() -> None:
