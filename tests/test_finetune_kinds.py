@@ -103,7 +103,8 @@ def test_frozen_features_through_the_training_path_are_those_of_the_extractor(
 @pytest.mark.parametrize("name", slow("siglip_b16", "torchvision/swin_t", "swin3d_t", VIDEOMAE, VJEPA2))
 def test_one_batch_is_learned_by_heart(name: str, named: Callable[[str], str], tmp_path: Path) -> None:
     stream = tiny_stream(named(name))
-    config = replace(STILL, unfreeze="all", epochs=40, patience=40, lr=1e-3, head_lr=2e-2, lr_decay=1.0)
+    unfreeze = "1" if name == "siglip_b16" else "all"  # of 93 million parameters, the last block and the pooling
+    config = replace(STILL, unfreeze=unfreeze, epochs=40, patience=40, lr=1e-3, head_lr=2e-2, lr_decay=1.0)
     fit, _ = make_fit(stream, config)
     clips = make_clips(stream)
     progress = fit.run(clips, clips, no_checkpoint(tmp_path))

@@ -1,10 +1,10 @@
 """Memory: what a step of fine-tuning needs at least, what is free, and what would fit.
 
-    gradients, two moments of AdamW, the moving average, the best weights     5 × the trained parameters
-    what autograd keeps of each row of a part, for its gradients              measured on one and on two rows
+    two moments of AdamW, the moving average, the best weights      4 × the trained parameters
+    what autograd keeps of each row that is computed at once        measured on one and on two rows
 
-The rest (frames, the gradients of activations, buffers of libraries) is not counted: a step that does not fit by this
-estimate does not fit, and one that fits may still be too large.
+The rest is not counted: frames, gradients (activations go as they come), buffers of libraries, the file of a
+checkpoint. So a step that does not fit by this estimate does not fit, and one that fits may still be too large.
 """
 
 import math
@@ -22,8 +22,8 @@ from vidpipe.finetuning.backbone import TunedBackbone
 
 __all__ = ["StepMemory", "check_memory", "free_below", "free_bytes"]
 
-NUM_COPIES = 5
-"""Of the trained parameters, beside themselves: gradients, two moments, average, best."""
+NUM_COPIES = 4
+"""Of the trained parameters, beside themselves: two moments, average, best."""
 GB = 1e9
 
 
