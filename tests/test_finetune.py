@@ -21,12 +21,13 @@ from torch.multiprocessing.spawn import spawn
 import vidpipe
 from tests.commands import run
 from tests.media import write_video
+from tests.tuning import STILL, make_clips, make_fit, make_fusion, no_checkpoint, tiny_stream
 from vidpipe.backbones.image import load_backbone
 from vidpipe.backbones.stages import choose_stages, find_backbone_stages
 from vidpipe.backbones.stream import Stream
 from vidpipe.backbones.table import find_backbone
 from vidpipe.backbones.weights import WeightsFile, find_weights
-from vidpipe.config import ExtractConfig, FinetuneConfig, Sampling, TrainConfig
+from vidpipe.config import ExtractConfig, FinetuneConfig, Sampling
 from vidpipe.errors import TrainingError, UsageError
 from vidpipe.features.store import FeatureStore
 from vidpipe.finetuning.augmentation import ClipChanges, may_flip
@@ -34,30 +35,12 @@ from vidpipe.finetuning.backbone import TunedBackbone
 from vidpipe.finetuning.fit import CheckpointFile, Clips, Fit, learning_rates
 from vidpipe.finetuning.frames import CachedClip, FrameCache, centre_offset, roomy, segment_starts
 from vidpipe.finetuning.ranks import Ranks
-from vidpipe.heads.fusion import Fusion, MemberHeads
-from vidpipe.heads.heads import build_head
-from vidpipe.heads.members import Member
-from vidpipe.records import Preprocessing, Rows, VideoInfo, Window
+from vidpipe.records import Preprocessing
 from vidpipe.runs.fine_tuning import compare_top1
 from vidpipe.runs.run import Run
 from vidpipe.video.files import find_videos
 from vidpipe.video.resize import resize_and_crop
 from vidpipe.video.sampling import uniform_indices
-
-STILL = FinetuneConfig(
-    crop_scale=1.0,
-    colour=0.0,
-    flip="off",
-    frames_per_segment=1,
-    label_smoothing=0.0,
-    weight_decay=0.0,
-    warm_up=0.0,
-    ema=0.0,
-    device="cpu",
-)
-"""Nothing is changed at random."""
-NO_INFO = VideoInfo(9, 1.0, 9.0, 32, 32, "h264", "pyav", damaged=False, lost_packets=0, size_bytes=1, mtime_ns=1)
-
 
 # Frames
 
@@ -237,55 +220,6 @@ def test_stages_are_chosen_by_number_by_name_or_all() -> None:
 
 
 # The training loop
-
-
-def tiny_stream(name: str, side: int = 32) -> Stream:
-    """A backbone with random weights and small pictures."""
-    spec = find_backbone(name)
-    spec = replace(spec, preprocessing=replace(spec.preprocessing, resize=side, crop=side))
-    if spec.window is not None:
-        spec = replace(spec, window=Window(4, None, 4))
-    config = ExtractConfig(backbone=name, num_frames=2, weights="random")
-    return Stream.of(config, spec=spec, weights=WeightsFile("random", None, "random"))
-
-
-def make_clips(stream: Stream, num_videos: int = 4, num_rows: int = 2) -> Clips:
-    """Clips of noise, of two classes."""
-    random = np.random.default_rng(0)
-    side, window = stream.spec.input_size, stream.spec.window
-    num_pictures = num_rows if window is None else num_rows + window.num_frames - 1
-    row_pictures = np.arange(num_rows)
-    if window is not None:
-        row_pictures = row_pictures[:, None] + np.arange(window.num_frames)
-    index = np.arange(num_rows)
-    rows = Rows(index / 9, index, np.zeros(num_rows, np.int32))
-    made = [
-        CachedClip(
-            torch.from_numpy(random.integers(0, 256, (num_pictures, 3, side, side), dtype=np.uint8)),
-            rows,
-            row_pictures,
-            None,
-            NO_INFO,
-        )
-        for _ in range(num_videos)
-    ]
-    return Clips([str(n) for n in range(num_videos)], torch.arange(num_videos) % 2, lambda number: made[number])
-
-
-def make_fusion(stream: Stream, head: str = "mean", **settings: Any) -> Fusion:
-    torch.manual_seed(0)
-    config = TrainConfig(head=head, hidden_size=8, **settings)
-    return Fusion([MemberHeads(Member(("s",), head), [build_head(head, stream.spec.dim, 2, config)])])
-
-
-def make_fit(stream: Stream, config: FinetuneConfig, head: str = "mean", **settings: Any) -> tuple[Fit, TunedBackbone]:
-    backbone = TunedBackbone(stream, config)
-    changes = ClipChanges(stream.spec.preprocessing, config, flips=config.flip == "on")
-    return Fit(backbone, make_fusion(stream, head, **settings), "s", changes, config), backbone
-
-
-def no_checkpoint(folder: Path) -> CheckpointFile:
-    return CheckpointFile(folder / "checkpoint.safetensors", {}, seconds=1e9, resume=False)
 
 
 KINDS = ["lenet5", "resnet18", "vit_tiny", "r3d_18"]

@@ -13,67 +13,26 @@ from torchvision.models import get_model
 
 from tests.commands import run
 from tests.media import write_frames
+from tests.tuning import NUM_CLASSES, STILL, make_clips, make_fit, no_checkpoint
 from vidpipe.backbones.deformable import DeformableConv2d
 from vidpipe.backbones.image import load_backbone, without_classifier
 from vidpipe.backbones.stream import Stream
 from vidpipe.backbones.weights import find_weights
-from vidpipe.config import ExtractConfig, FinetuneConfig, TrainConfig
+from vidpipe.config import ExtractConfig, FinetuneConfig
 from vidpipe.errors import UsageError
-from vidpipe.finetuning.augmentation import ClipChanges
 from vidpipe.finetuning.auxiliary import auxiliary_of
 from vidpipe.finetuning.backbone import TunedBackbone
-from vidpipe.finetuning.fit import CheckpointFile, Clips, Fit, FitProgress
-from vidpipe.finetuning.frames import CachedClip
-from vidpipe.heads.fusion import Fusion, MemberHeads
-from vidpipe.heads.heads import build_head
-from vidpipe.heads.members import Member
-from vidpipe.records import Rows, VideoInfo
+from vidpipe.finetuning.fit import FitProgress
 from vidpipe.runs.run import Run
 
-NUM_CLASSES = 2
-SCRATCH = FinetuneConfig(
-    unfreeze="all",
-    batch_norm="train",
-    lr=1e-3,
-    lr_decay=1.0,
-    head_lr=1e-2,
-    warm_up=0.0,
-    ema=0.0,
-    label_smoothing=0.0,
-    weight_decay=0.0,
-    crop_scale=1.0,
-    colour=0.0,
-    flip="off",
-    frames_per_segment=1,
-    device="cpu",
-)
-INFO = VideoInfo(2, 1.0, 2.0, 64, 64, "h264", "pyav", damaged=False, lost_packets=0, size_bytes=1, mtime_ns=1)
+SCRATCH = replace(STILL, unfreeze="all", batch_norm="train", lr=1e-3, lr_decay=1.0, head_lr=1e-2)
+"""All of it learns, and nothing is changed at random."""
 
 
 def random_stream(name: str, size: int = 32) -> Stream:
     return Stream.of(
         ExtractConfig(backbone=name, weights="random", input_size=size, crop="whole", num_frames=2, device="cpu")
     )
-
-
-def noise_clips(stream: Stream, num_videos: int = 4) -> Clips:
-    """Clips of two frames of noise, and labels that nothing in them explains: they must be remembered."""
-    side, random = stream.spec.input_size, np.random.default_rng(0)
-    rows = Rows(np.arange(2.0), np.arange(2), np.zeros(2, np.int32))
-    pictures = torch.from_numpy(random.integers(0, 256, (num_videos, 2, 3, side, side), dtype=np.uint8))
-    clips = [CachedClip(one, rows, np.arange(2), None, INFO) for one in pictures]
-    return Clips([str(n) for n in range(num_videos)], torch.arange(num_videos) % NUM_CLASSES, clips.__getitem__)
-
-
-def make_fit(stream: Stream, config: FinetuneConfig) -> tuple[Fit, TunedBackbone]:
-    """A fit of an untrained head on the mean feature."""
-    torch.manual_seed(0)
-    backbone = TunedBackbone(stream, config)
-    head = build_head("mean", stream.spec.dim, NUM_CLASSES, TrainConfig(head="mean"))
-    fusion = Fusion([MemberHeads(Member(("s",), "mean"), [head])])
-    auxiliary = auxiliary_of(backbone.network, stream.spec.builder, num_classes=NUM_CLASSES, seed=0)
-    changes = ClipChanges(stream.spec.preprocessing, config, flips=False)
-    return Fit(backbone, fusion, "s", changes, config, auxiliary=auxiliary), backbone
 
 
 # Every family learns
@@ -100,9 +59,9 @@ FAST = ("lenet5", "alexnet")
 def test_a_network_with_random_weights_remembers_a_batch(name: str, tmp_path: Path) -> None:
     stream = random_stream(name, FAMILIES[name])
     fit, backbone = make_fit(stream, replace(SCRATCH, epochs=40, patience=40))
-    clips = noise_clips(stream)
+    clips = make_clips(stream)
     backbone.adapt_norms([torch.cat([clips.open(number).pictures for number in range(len(clips))])])
-    progress = fit.run(clips, clips, CheckpointFile(tmp_path / "c.safetensors", {}, seconds=1e9, resume=False))
+    progress = fit.run(clips, clips, no_checkpoint(tmp_path))
     first, last = progress.history[0], progress.history[-1]
     assert last.train_top1 == 1
     assert last.train_loss < 0.1 * first.train_loss
@@ -170,7 +129,7 @@ def _mean_of(logits: Tensor, lengths: list[int]) -> Tensor:
 
 def test_a_step_of_googlenet_adds_the_auxiliary_losses_and_all_of_it_learns() -> None:
     stream = random_stream("googlenet", 64)
-    losses, clips = [], noise_clips(stream)
+    losses, clips = [], make_clips(stream)
     for has_auxiliary in (True, False):
         fit, _ = make_fit(stream, SCRATCH)
         auxiliary, progress = fit._auxiliary, FitProgress()
@@ -189,8 +148,8 @@ def test_a_step_of_googlenet_adds_the_auxiliary_losses_and_all_of_it_learns() ->
 def test_the_weights_of_a_googlenet_that_has_learned_have_no_auxiliary_classifiers(tmp_path: Path) -> None:
     stream = random_stream("googlenet", 64)
     fit, backbone = make_fit(stream, replace(SCRATCH, epochs=1))
-    clips = noise_clips(stream)
-    fit.run(clips, clips, CheckpointFile(tmp_path / "c.safetensors", {}, seconds=1e9, resume=False))
+    clips = make_clips(stream)
+    fit.run(clips, clips, no_checkpoint(tmp_path))
     backbone.save(tmp_path / "tuned.safetensors")
     with safe_open(tmp_path / "tuned.safetensors", "pt") as opened:
         names = list(opened.keys())
@@ -274,11 +233,11 @@ def test_deformable_layers_begin_as_plain_ones_and_learn_with_their_stage(tmp_pa
     plain = TunedBackbone(stream, replace(config, deformable=None))
     fit, backbone = make_fit(stream, replace(config, epochs=12, patience=12))
     layers = [one for one in backbone.network.modules() if isinstance(one, DeformableConv2d)]
-    clips = noise_clips(stream)
+    clips = make_clips(stream)
     frames = clips.open(0).pictures
     torch.testing.assert_close(backbone.extract(frames), plain.extract(frames), rtol=1e-5, atol=1e-5)
     assert len(layers) == 8
-    progress = fit.run(clips, clips, CheckpointFile(tmp_path / "c.safetensors", {}, seconds=1e9, resume=False))
+    progress = fit.run(clips, clips, no_checkpoint(tmp_path))
     assert progress.history[-1].train_loss < 0.5 * progress.history[0].train_loss
     for layer in layers:
         assert all(float(one.detach().abs().max()) > 1e-4 for one in layer.offsets.parameters())
