@@ -16,7 +16,7 @@ from torch.multiprocessing.spawn import spawn
 import vidpipe
 from tests.commands import run
 from tests.media import moving_square, write_frames
-from tests.test_finetune import STILL, make_clips, make_fit, no_checkpoint, tiny_stream
+from tests.tuning import STILL, make_clips, make_fit, no_checkpoint, tiny_stream
 from vidpipe.backbones.image import load_backbone
 from vidpipe.backbones.stream import Stream
 from vidpipe.backbones.weights import find_weights
@@ -29,8 +29,16 @@ from vidpipe.finetuning.frames import FrameCache
 from vidpipe.finetuning.memory import StepMemory, check_memory, free_below, free_bytes
 from vidpipe.video.files import find_videos
 
-VIDEOMAE, VJEPA2 = "VideoMAEForVideoClassification", "VJEPA2ForVideoClassification"
+TINY = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+VIDEOMAE, VJEPA2 = "VideoMAE", "VJEPA2"
 """Tiny models of transformers: the mean of the tokens, normalised; an attentive pooler."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    VIDEOMAE: {"image_size": 32, "num_frames": 4, "intermediate_size": 32, "use_mean_pooling": True},
+    VJEPA2: {
+        **{"crop_size": 32, "frames_per_clip": 8, "num_pooler_layers": 1},
+        **{"pred_hidden_size": 12, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1},
+    },
+}
 
 
 def slow(*names: str) -> list[Any]:
@@ -42,11 +50,16 @@ def named(tmp_path: Path) -> Callable[[str], str]:
     """The name of a backbone; a class of transformers is saved first."""
 
     def its_name(name: str) -> str:
-        if name not in (VIDEOMAE, VJEPA2):
+        if name not in SETTINGS:
             return name
-        from tests.test_video_transformers import save
-
-        save(tmp_path / name, name)
+        transformers = pytest.importorskip("transformers")
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{name}Config")(**TINY, **SETTINGS[name])
+        model = getattr(transformers, f"{name}ForVideoClassification")(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))  # as drawn, biases are zero
+        model.save_pretrained(tmp_path / name)
         return f"transformers/{tmp_path / name}"
 
     return its_name
@@ -83,9 +96,8 @@ def decoded(stream: Stream, videos: Path, folder: Path) -> dict[str, Tensor]:
 def test_frozen_features_through_the_training_path_are_those_of_the_extractor(
     name: str, videos: Path, named: Callable[[str], str], tmp_path: Path
 ) -> None:
-    is_saved = name in (VIDEOMAE, VJEPA2)
     settings = {"backbone": named(name), "num_frames": 2, "device": "cpu", "workers": 1}
-    settings |= {} if is_saved else {"weights": "random", "input_size": 32}
+    settings |= {} if name in SETTINGS else {"weights": "random", "input_size": 32}
     vidpipe.extract(videos, tmp_path / "features", **settings)
     stream = Stream.of(ExtractConfig(**settings))
     backbone = TunedBackbone(stream, STILL)

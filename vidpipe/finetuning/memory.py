@@ -110,10 +110,13 @@ def check_memory(
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return the memory that a process can still take, or None where that is not known.
+    """Return the memory that a process can still take.
 
     Args:
         device: a GPU; or the CPU, whose memory counts with its swap, within the limits of control groups.
+
+    Returns:
+        The bytes, or None where that is not known.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
