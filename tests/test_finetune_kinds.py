@@ -226,7 +226,7 @@ def test_lora_on_a_stage_without_linear_layers_is_refused() -> None:
 def peak_of_an_epoch(number: int, folder: Path, num_rows: int, checkpointing: bool) -> None:
     """Train one step in a process of its own; write the memory that was estimated, and that it took at most."""
     torch.set_num_threads(1)
-    stream = tiny_stream("resnet18", side=112)
+    stream = tiny_stream("mobilenet_v3_small", side=224)
     config = replace(STILL, unfreeze="all", accumulate=1, epochs=1, checkpointing=checkpointing)
     fit, backbone = make_fit(stream, config)
     clips = make_clips(stream, 2, num_rows)
@@ -247,7 +247,7 @@ def status_bytes(name: str) -> int:
 def test_the_estimated_memory_is_near_to_the_peak_of_a_process_and_not_above(tmp_path: Path) -> None:
     taken = {}
     for checkpointing in (False, True):
-        spawn(peak_of_an_epoch, args=(tmp_path, 24, checkpointing), nprocs=1)  # type: ignore[no-untyped-call]
+        spawn(peak_of_an_epoch, args=(tmp_path, 16, checkpointing), nprocs=1)  # type: ignore[no-untyped-call]
         estimated, taken[checkpointing] = map(int, (tmp_path / f"{checkpointing}").read_text().split())
         assert 0.9 * estimated < taken[checkpointing] < 2 * estimated
     assert taken[True] < 0.7 * taken[False]
