@@ -96,7 +96,7 @@ def decoded(stream: Stream, videos: Path, folder: Path) -> dict[str, Tensor]:
 def test_frozen_features_through_the_training_path_are_those_of_the_extractor(
     name: str, videos: Path, named: Callable[[str], str], tmp_path: Path
 ) -> None:
-    settings = {"backbone": named(name), "num_frames": 2, "device": "cpu", "workers": 1}
+    settings: dict[str, Any] = {"backbone": named(name), "num_frames": 2, "device": "cpu", "workers": 1}
     settings |= {} if name in SETTINGS else {"weights": "random", "input_size": 32}
     vidpipe.extract(videos, tmp_path / "features", **settings)
     stream = Stream.of(ExtractConfig(**settings))
@@ -139,7 +139,7 @@ def learn(backbone: TunedBackbone, frames: Tensor, num_steps: int = 3) -> list[n
     for _ in range(num_steps):
         optimiser.zero_grad()
         features = backbone.features(frames)
-        (features * torch.linspace(-1, 1, features.shape[1])).sum().backward()
+        torch.autograd.backward((features * torch.linspace(-1, 1, features.shape[1])).sum())
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
     return parameters

@@ -117,7 +117,7 @@ def merge_lora(network: nn.Module) -> None:
                 parametrize.remove_parametrizations(module, name, leave_parametrized=False)
 
 
-def _linear_weights(model: nn.Module) -> Iterator[nn.Parameter]:
+def _linear_weights(model: nn.Module) -> Iterator[Tensor]:
     """The weights, (out, in), of linear layers, and of the joint projection of torch's attention."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
