@@ -35,8 +35,8 @@ VIDEOMAE, VJEPA2 = "VideoMAE", "VJEPA2"
 SETTINGS: dict[str, dict[str, Any]] = {
     VIDEOMAE: {"image_size": 32, "num_frames": 4, "intermediate_size": 32, "use_mean_pooling": True},
     VJEPA2: {
-        **{"crop_size": 32, "frames_per_clip": 8, "num_pooler_layers": 1},
-        **{"pred_hidden_size": 12, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1},
+        "crop_size": 32, "frames_per_clip": 8, "num_pooler_layers": 1,
+        "pred_hidden_size": 12, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1,
     },
 }
 
