@@ -35,8 +35,12 @@ VIDEOMAE, VJEPA2 = "VideoMAE", "VJEPA2"
 SETTINGS: dict[str, dict[str, Any]] = {
     VIDEOMAE: {"image_size": 32, "num_frames": 4, "intermediate_size": 32, "use_mean_pooling": True},
     VJEPA2: {
-        "crop_size": 32, "frames_per_clip": 8, "num_pooler_layers": 1,
-        "pred_hidden_size": 12, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1,
+        "crop_size": 32,
+        "frames_per_clip": 8,
+        "num_pooler_layers": 1,
+        "pred_hidden_size": 12,
+        "pred_num_attention_heads": 2,
+        "pred_num_hidden_layers": 1,
     },
 }
 
@@ -165,7 +169,7 @@ OWN_SIZE = ("torchvision/vit_b_32", "mvit_v2_s")
 @pytest.mark.parametrize(
     "name", [name if name == "torchvision/swin_t" else pytest.param(name, marks=pytest.mark.slow) for name in LORA]
 )
-@pytest.mark.filterwarnings("ignore:torch.searchsorted:UserWarning")  # timm's BEiT
+@pytest.mark.filterwarnings("ignore::UserWarning:timm.layers.interpolate")  # of BEiT
 def test_all_that_lora_adds_learns_and_becomes_plain_weights(
     name: str, named: Callable[[str], str], tmp_path: Path
 ) -> None:
