@@ -96,12 +96,11 @@ def add_lora(
         torch.manual_seed(seed)
         _adapt_layers(network, [place.module for place in used if place.module in called], rank)
         for place in used:
-            module = network.get_submodule(place.module)
+            change = network.get_submodule(place.module)
             if place.module not in called:
-                change = _LowRank(place.weight, rank).to(place.weight.device)
-                parametrize.register_parametrization(module, place.name, change)
-            new = [one for one in module.parameters() if id(one) not in stage_of]
-            found[stage_of[id(place.weight)]] += new
+                layer, change = change, _LowRank(place.weight, rank).to(place.weight.device)
+                parametrize.register_parametrization(layer, place.name, change)
+            found[stage_of[id(place.weight)]] += [one for one in change.parameters() if id(one) not in stage_of]
     return found
 
 
