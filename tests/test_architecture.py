@@ -75,7 +75,7 @@ HOMES = {
     "filelock": {"vidpipe.features.locks", "vidpipe.backbones.downloads"},
     "huggingface_hub": {"vidpipe.backbones.downloads"},
     "transformers": {"vidpipe.backbones.video_transformers"},
-    "peft": {"vidpipe.finetuning.backbone"},
+    "peft": {"vidpipe.finetuning.lora"},
     "fsspec": {"vidpipe.video.remote"},
     "pebble": {"vidpipe.video.decoding"},
     "ray": {"vidpipe.execution.ray_cluster", "vidpipe.execution.ray_data"},

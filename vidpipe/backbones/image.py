@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 NOT_USED = ("fc.", "classifier.", "AuxLogits.", "aux1.", "aux2.", "head.", "heads.", "output.", "logits.")
 """Parts of a published checkpoint that the features do not need: classifiers and auxiliary outputs."""
 
+POSITIONS = ("pos_embed", "relative_position_bias_table")
+"""Tensors of timm's transformers whose shape depends on the input size, by the end of their names."""
+
 MAX_NAMED = 8
 """Tensors that a message about weights names."""
 
@@ -431,9 +434,11 @@ def _load(model: nn.Module, spec: BackboneSpec, weights: WeightsFile) -> None:
         from vidpipe.backbones.deformable import deform_layers  # here, because it imports torchvision
 
         deform_layers(model, tensors)
-    if "pos_embed" in tensors and tensors["pos_embed"].shape != getattr(model, "pos_embed", tensors["pos_embed"]).shape:
-        _set_input_size(spec, model)  # fine-tuned weights have the positions of the spec's input size
     wanted = model.state_dict()
+    positions = wanted.keys() & {name for name in tensors if name.endswith(POSITIONS)}
+    if any(tensors[name].shape != wanted[name].shape for name in positions):
+        _set_input_size(spec, model)  # fine-tuned weights have the positions of the spec's input size
+        wanted = model.state_dict()
     if weights.source == spec.weights and weights.source.startswith("package:"):
         # The package names the tensors as another library does; they are the same tensors in the same order.
         tensors = dict(zip(wanted, tensors.values(), strict=True))

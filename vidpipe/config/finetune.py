@@ -46,7 +46,8 @@ class FinetuneConfig(Config):
         low=1,
     )
     checkpointing: bool = setting(
-        False, "Compute the backbone again for its gradients, a video at a time. It needs less memory and more time."
+        False,
+        "Compute the backbone again for its gradients, a few frames at a time. It needs less memory and more time.",
     )
     lr: float = setting(1e-4, "Largest learning rate of the last stage (AdamW).", low=0, above=True)
     lr_decay: float = setting(

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidpipe.backbones.image import choose_device, load_with_model, without_classifier
-from vidpipe.backbones.stages import BackboneStage, choose_stages, find_backbone_stages
+from vidpipe.backbones.stages import choose_stages, find_backbone_stages
 from vidpipe.backbones.stream import Stream
 from vidpipe.config import FinetuneConfig
 from vidpipe.errors import UsageError
+from vidpipe.finetuning.lora import add_lora, merge_lora
 
 __all__ = ["TunedBackbone"]
 
@@ -19,6 +20,8 @@ MIN_MOMENTUM = 0.1
 """Of statistics that begin anew: those of EfficientNet-Lite, 0.01, would lag behind a short training."""
 PART = 32
 """Frames at a time where no gradients are needed."""
+CHECKPOINTED = 8
+"""Frames at a time that are computed again for their gradients."""
 
 
 class TunedBackbone:
@@ -46,14 +49,23 @@ class TunedBackbone:
         self.stages = choose_stages(all_stages, config.unfreeze, owner=self.name)
         """The trained ones, in order."""
         self._by_stage = [list(stage.parameters) for stage in self.stages]
+        self.network.to(self.device)
+        self._input_shape = stream.spec.input_shape
         if config.lora is not None:
-            self._by_stage = _add_lora(self.network, self.stages, config.lora, owner=self.name, seed=config.seed)
+            self._by_stage = add_lora(
+                self.network,
+                self._model,
+                self.stages,
+                config.lora,
+                frames=torch.zeros(1, *self._input_shape, dtype=torch.uint8),
+                owner=self.name,
+                seed=config.seed,
+            )
         for parameter in (one for parameters in self._by_stage for one in parameters):
             parameter.requires_grad_(True)
         _check_offsets_learn(self.network, deformable)
         self._norms = self._learned_norms() if config.batch_norm == "train" else []
         self._checkpoints, self._is_mixed = config.checkpointing, _is_mixed(config.precision, self.device)
-        self.network.to(self.device)
         if stream.spec.window is None:
             self.network.to(memory_format=self.network.memory_format)  # on a CPU, gradients take a third of the time
 
@@ -116,10 +128,55 @@ class TunedBackbone:
             if self._checkpoints and torch.is_grad_enabled():
                 from torch.utils.checkpoint import checkpoint
 
-                features: Tensor = checkpoint(self.network, frames, use_reentrant=False)
+                parts = torch.split(frames, self.checkpointed_rows(len(frames)))
+                features = torch.cat([checkpoint(self.network, part, use_reentrant=False) for part in parts])
             else:
                 features = self.network(frames)
         return features.float()
+
+    def checkpointed_rows(self, num_rows: int) -> int:
+        """Return how many frames or windows of a video are computed at once with `--checkpointing`.
+
+        Args:
+            num_rows: of the video.
+
+        Returns:
+            All where batch normalisation learns from them, else a few.
+        """
+        num_frames = self._input_shape[0] if len(self._input_shape) == 4 else 1
+        return num_rows if self._norms else min(num_rows, max(1, CHECKPOINTED // num_frames))
+
+    def saved_bytes(self, num_rows: int, num_stages: int) -> int:
+        """Measure what autograd keeps in memory for gradients.
+
+        Args:
+            num_rows: frames or windows that are computed at once.
+            num_stages: as if only the last ones of the trained stages learned.
+
+        Returns:
+            The bytes, without those of the parameters.
+        """
+        own = {one.untyped_storage().data_ptr() for one in (*self.network.parameters(), *self.network.buffers())}
+        saved: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                saved[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        frames = torch.zeros(num_rows, *self._input_shape, dtype=torch.uint8)
+        frozen = [parameter for parameters in self.by_stage[num_stages:] for parameter in parameters]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_mixed),
+        ):
+            self.network(frames)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        return sum(saved.values())
 
     @torch.no_grad()
     def extract(self, frames: Tensor) -> Tensor:
@@ -145,7 +202,7 @@ class TunedBackbone:
         """
         from safetensors.torch import save
 
-        _merge_lora(self.network)
+        merge_lora(self.network)
         tensors = without_classifier(self._model, self._model.state_dict())
         kept = {name.replace(".base_layer.", "."): one for name, one in tensors.items() if ".lora_" not in name}
         copies = {name: one.cpu().clone(memory_format=torch.contiguous_format) for name, one in kept.items()}
@@ -179,54 +236,3 @@ def _is_mixed(precision: str, device: torch.device) -> bool:
     if precision == "mixed" and not can:
         raise UsageError("--precision mixed needs a GPU with bfloat16; --precision auto uses it where it is there")
     return can and precision != "full"
-
-
-def _add_lora(
-    network: nn.Module, stages: tuple[BackboneStage, ...], rank: int, *, owner: str, seed: int
-) -> list[list[nn.Parameter]]:
-    """Add low-rank changes, zero at first, to the linear layers of stages; return their parameters by stage.
-
-    Hu et al. 2021.
-    """
-    by_stage = [_linear_layers(network, stage) for stage in stages]
-    names = [name for its in by_stage for name in its]
-    if not names:
-        raise UsageError(
-            f"--lora: the stages {', '.join(stage.name for stage in stages)} of {owner} have no linear layers: it goes "
-            "with transformers; leave it out to train a convolutional network's own weights"
-        )
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise UsageError("--lora: pip install 'vidpipe[finetune]' first") from error
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), network)
-    found = dict(network.named_parameters())
-    return [
-        [one for its in names for name, one in found.items() if name.startswith(f"{its}.") and ".lora_" in name]
-        for names in by_stage
-    ]
-
-
-def _linear_layers(network: nn.Module, stage: BackboneStage) -> list[str]:
-    """The linear layers of a stage; those that attention of torch reads the weights of are left out."""
-    parameters = {id(parameter) for parameter in stage.parameters}
-    in_attention = {
-        id(inner)
-        for module in network.modules()
-        if isinstance(module, nn.MultiheadAttention)
-        for inner in module.modules()
-    }
-    return [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and id(module) not in in_attention and id(module.weight) in parameters
-    ]
-
-
-def _merge_lora(network: nn.Module) -> None:
-    """Add what LoRA has learned to the weights of the linear layers."""
-    for module in network.modules():
-        if hasattr(module, "lora_A"):
-            module.merge()  # type: ignore[operator]

@@ -31,7 +31,7 @@ from vidpipe.runs.tables import Epoch
 from vidpipe.training.checkpoints import check_about, read_checkpoint, write_checkpoint
 from vidpipe.training.fit import load_optimiser, optimiser_tensors, unprefixed
 
-__all__ = ["CheckpointFile", "Clips", "Fit", "FitProgress", "learning_rates"]
+__all__ = ["CheckpointFile", "Clips", "Fit", "FitProgress", "learning_rates", "num_parts"]
 
 MAX_GRADIENT = 1.0
 EMA_START = 10
@@ -126,6 +126,20 @@ def learning_rates(config: FinetuneConfig, num_stages: int) -> list[float]:
     return [config.lr * config.lr_decay**number for number in range(num_stages)]
 
 
+def num_parts(config: FinetuneConfig, device: torch.device) -> int:
+    """Return into how many parts a step is divided: `--accumulate`, or what is fastest on the device.
+
+    Args:
+        config: the settings.
+        device: on a CPU a part is one video, unless statistics are of the batch.
+
+    Returns:
+        The number of parts.
+    """
+    is_whole = device.type == "cuda" or config.batch_norm == "train"
+    return config.accumulate or (1 if is_whole else config.batch_size)
+
+
 class Fit:
     """A fine-tuning of a backbone with the heads of a fitted classifier.
 
@@ -152,6 +166,7 @@ class Fit:
     ) -> None:
         self._backbone, self.fusion, self._stream = backbone, fusion.to(backbone.device), stream
         self._changes, self._config, self._ranks = changes, config, ranks
+        self._num_parts = num_parts(config, backbone.device)
         self._auxiliary = None if auxiliary is None else auxiliary.to(backbone.device)
         self._tensors = {f"backbone.{name}": one for name, one in backbone.tensors().items()}
         self._tensors |= {f"head.{name}": one for name, one in fusion.named_parameters()}
@@ -328,13 +343,6 @@ class Fit:
             raise self._out_of_memory(error, len(part), int(lengths.max())) from error
         fused = self.fusion.fuse(torch.stack(logits)).argmax(dim=1)
         return float(loss.detach()), float((fused == truth).sum())
-
-    @property
-    def _num_parts(self) -> int:
-        """Into how many parts a step is divided; on a CPU a part is one video, unless statistics are of the batch."""
-        is_whole = self._backbone.device.type == "cuda" or self._config.batch_norm == "train"
-        by_default = 1 if is_whole else self._config.batch_size
-        return self._config.accumulate or by_default
 
     def _out_of_memory(self, error: RuntimeError, num_videos: int, num_rows: int) -> Exception:
         """A message with what needs less memory; another error stays as it is."""

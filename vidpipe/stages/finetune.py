@@ -30,8 +30,9 @@ from vidpipe.features.store import FeatureStore
 from vidpipe.finetuning.augmentation import ClipChanges, may_flip
 from vidpipe.finetuning.auxiliary import AuxiliaryClassifiers, auxiliary_of
 from vidpipe.finetuning.backbone import TunedBackbone
-from vidpipe.finetuning.fit import CheckpointFile, Clips, Fit, FitProgress
+from vidpipe.finetuning.fit import CheckpointFile, Clips, Fit, FitProgress, num_parts
 from vidpipe.finetuning.frames import FrameCache, match_videos
+from vidpipe.finetuning.memory import check_memory
 from vidpipe.finetuning.ranks import Ranks, open_ranks
 from vidpipe.heads.calibration import MIN_CALIBRATION_VIDEOS, fit_temperature
 from vidpipe.heads.fusion import Fusion
@@ -255,6 +256,8 @@ class _Job:
         """Fit the heads to frozen features, fine-tune, compare, and write the run."""
         with collect_warnings() as warnings:
             split = self._split()
+        if self.ranks.is_first:
+            self._check_memory(self._clips(split.train))
         warnings += self._warn_of_groups()
         frozen_store = self._extract(self.key, self.cache.path / f"features-{_hash(self.key.as_json())}")
         frozen = self._frozen_side(read_subsets({self.stream: frozen_store}, split))
@@ -293,6 +296,16 @@ class _Job:
                 f"{self.old.path}: no group is left to validate on; more groups, or more videos, are needed"
             )
         return split
+
+    def _check_memory(self, training: Clips) -> None:
+        """Refuse steps that do not fit into the memory."""
+        check_memory(
+            self.backbone,
+            [len(training.open(number).rows) for number in range(len(training))],
+            config=self.config,
+            num_parts=num_parts(self.config, self.backbone.device),
+            num_processes=self.ranks.count,
+        )
 
     def _warn_of_groups(self) -> list[str]:
         """A warning where the videos have no groups."""
