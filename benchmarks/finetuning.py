@@ -2,7 +2,7 @@
 
     python -m benchmarks.finetuning SCRATCH interaction --num-frames 8 --epochs 6
     python -m benchmarks.finetuning SCRATCH fight --num-frames 8 --epochs 6 --shares 0.25,0.5,1
-    python -m benchmarks.finetuning SCRATCH figures --num-frames 1 --epochs 6 --shares 0.05,0.1,0.2,0.5,1
+    python -m benchmarks.finetuning SCRATCH figures --num-frames 1 --input-size 64 --head mean --shares 1,0.5,0.2,0.1
 
 Each fold trains a run on its training and validation videos, or on a share of their groups, fine-tunes the backbone's
 last stage, and tests both on the videos of other groups. The frames are decoded once for all folds, into SCRATCH.
@@ -23,7 +23,7 @@ import vidpipe
 from benchmarks.__main__ import machine
 from benchmarks.clips import labelled_sets
 from benchmarks.from_scratch import write_poses
-from vidpipe.config import LabelsConfig
+from vidpipe.config import DEFAULT_HEAD, LabelsConfig
 from vidpipe.datasets.splits import SUBSETS, Split, make_folds
 from vidpipe.datasets.store_labels import label_store_splits
 from vidpipe.records import LabeledVideo
@@ -84,10 +84,10 @@ def take_share(split: Split, share: float) -> Split:
     """Return a split with a share of the groups to learn from and to validate on; the test videos stay."""
 
     def take(videos: Sequence[LabeledVideo]) -> tuple[LabeledVideo, ...]:
-        groups = sorted({video.group or video.id for video in videos})
+        groups = sorted({video.unit for video in videos})
         np.random.default_rng(0).shuffle(groups)
         kept = set(groups[: max(1, round(share * len(groups)))])
-        return tuple(video for video in videos if (video.group or video.id) in kept)
+        return tuple(video for video in videos if (video.unit) in kept)
 
     return replace(split, train=take(split.train), val=take(split.val))
 
@@ -107,7 +107,7 @@ def tune_fold(split: Split, name: str, videos: Path, arguments: Namespace) -> Fi
     folder = arguments.scratch
     labels = write_labels(split, folder / f"{name}.csv")
     run = folder / f"{name}_run"
-    vidpipe.train(folder / "features", run, labels=labels, refit=False, overwrite=True)
+    vidpipe.train(folder / "features", run, labels=labels, head=arguments.head, refit=False, overwrite=True)
     return vidpipe.finetune(
         run,
         videos,
@@ -125,7 +125,14 @@ def main(arguments: Namespace) -> None:
     """Measure, and print a row for each fold and one for each share of the training groups."""
     labels = find_set(arguments.name, arguments.scratch, arguments.groups)
     videos, store = labels.parent, arguments.scratch / "features"
-    vidpipe.extract(videos, store, backbone=arguments.backbone, num_frames=arguments.num_frames, device="cpu")
+    vidpipe.extract(
+        videos,
+        store,
+        backbone=arguments.backbone,
+        num_frames=arguments.num_frames,
+        input_size=arguments.input_size,
+        device="cpu",
+    )
     opened = vidpipe.FeatureStore.open(store)
     (labelled,) = label_store_splits({arguments.backbone: opened}, LabelsConfig(labels=str(labels)))
     folds = make_folds(labelled, arguments.folds, VAL_FRACTION, seed=0)[: arguments.first]
@@ -161,6 +168,8 @@ if __name__ == "__main__":
     parser.add_argument("--shares", default="1", help="of the groups to learn from, such as 0.25,0.5,1")
     parser.add_argument("--groups", type=int, default=200, help="figures to draw")
     parser.add_argument("--num-frames", type=int, default=16)
+    parser.add_argument("--input-size", type=int)
+    parser.add_argument("--head", default=DEFAULT_HEAD)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--head-lr", type=float, default=3e-5)
