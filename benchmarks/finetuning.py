@@ -87,7 +87,7 @@ def take_share(split: Split, share: float) -> Split:
         groups = sorted({video.unit for video in videos})
         np.random.default_rng(0).shuffle(groups)
         kept = set(groups[: max(1, round(share * len(groups)))])
-        return tuple(video for video in videos if (video.unit) in kept)
+        return tuple(video for video in videos if video.unit in kept)
 
     return replace(split, train=take(split.train), val=take(split.val))
 
