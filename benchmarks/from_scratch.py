@@ -37,9 +37,9 @@ RECIPES = {
     "googlenet": Recipe(32, 1e-3, 20),
     "resnet18": Recipe(32, 1e-3, 15),
     "densenet121": Recipe(64, 3e-3, 20),
-    "se_resnet50": Recipe(32, 3e-3, 24),
-    "xception": Recipe(64, 3e-3, 12),
-    "efficientnet_b0": Recipe(64, 1e-2, 24),
+    "se_resnet50": Recipe(32, 3e-3, 20),
+    "xception": Recipe(64, 3e-3, 10),
+    "efficientnet_b0": Recipe(64, 1e-2, 20),
     "efficientnet_lite0": Recipe(64, 1e-2, 20),
 }
 HEAD_LR = 1e-3
