@@ -1,5 +1,6 @@
 """Networks that learn from random weights, and ResNets that learn where to sample."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import update_bn
 from torchvision.models import get_model
 
 from tests.commands import run
@@ -22,7 +25,9 @@ from vidpipe.config import ExtractConfig, FinetuneConfig
 from vidpipe.errors import UsageError
 from vidpipe.finetuning.auxiliary import auxiliary_of
 from vidpipe.finetuning.backbone import TunedBackbone
-from vidpipe.finetuning.fit import FitProgress
+from vidpipe.finetuning.fit import CheckpointFile, Clips, FitProgress
+from vidpipe.finetuning.frames import CachedClip
+from vidpipe.finetuning.ranks import Ranks
 from vidpipe.runs.run import Run
 
 SCRATCH = replace(STILL, unfreeze="all", batch_norm="train", lr=1e-3, lr_decay=1.0, head_lr=1e-2)
@@ -276,3 +281,98 @@ def test_a_run_with_deformable_layers_predicts_and_is_explained(drawn: Path, ran
     )
     assert shown.exit_code == 0, shown.output
     assert len(list((tmp_path / "seen" / "offsets").iterdir())) == 4
+
+
+# Statistics of batch normalisation
+
+
+def test_the_averaged_weights_have_the_statistics_that_torch_computes_for_averaged_models(tmp_path: Path) -> None:
+    stream = random_stream("resnet18")
+    fit, backbone = make_fit(stream, replace(SCRATCH, epochs=1, lr=1e-2, ema=0.9, batch_size=2))
+    clips = make_clips(stream)
+    fit.run(clips, clips, no_checkpoint(tmp_path))
+    averaged = get_model("resnet18", weights=None)
+    averaged.load_state_dict(without_classifier(averaged, backbone._model.state_dict()), strict=False)
+    pixels = [backbone.network.normalise(frames) for frames in clips.statistics_batches(fit._changes, fit._config)]
+    assert sum(map(len, pixels)) == 8
+    update_bn(pixels, averaged)
+    found, expected = dict(backbone._model.named_buffers()), dict(averaged.named_buffers())
+    for name in (name for name in expected if "running" in name):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_are_of_some_hundred_frames_of_videos_drawn_once() -> None:
+    stream = random_stream("resnet18")
+    fit, _ = make_fit(stream, replace(SCRATCH, batch_size=8))
+    one = make_clips(stream, 1).open(0)
+    opened: list[int] = []
+
+    def open_one(number: int) -> CachedClip:
+        opened.append(number)
+        return one
+
+    clips = Clips([str(n) for n in range(999)], torch.zeros(999), open_one)
+    num_frames = [len(frames) for frames in clips.statistics_batches(fit._changes, fit._config)]
+    assert min(num_frames) >= 2 * 8
+    assert 512 <= sum(num_frames) == 2 * len(opened) < 512 + 2 * 2 * 8
+    assert len(set(opened)) == len(opened)
+    assert (
+        np.corrcoef(opened, range(len(opened)))[0, 1] < 0.5
+    )  # labels files list a figure's videos, or a class's, together
+    first, opened[:] = opened[:], []
+    assert len(list(clips.statistics_batches(fit._changes, fit._config))) == len(num_frames)
+    assert opened == first
+
+
+def test_a_training_from_random_weights_that_is_killed_gives_the_same_model_to_the_byte(tmp_path: Path) -> None:
+    stream, path = random_stream("resnet18"), tmp_path / "c.safetensors"
+    clips = make_clips(stream)
+    config = replace(SCRATCH, epochs=2, batch_size=2, ema=0.9, colour=0.2)
+
+    class KilledError(Exception):
+        pass
+
+    def attempt(name: str, num_opened: float) -> bytes:
+        left = [num_opened]
+
+        def opened(number: int) -> CachedClip:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KilledError
+            return clips.open(number)
+
+        fit, backbone = make_fit(stream, config)
+        fit.run(replace(clips, open=opened), clips, CheckpointFile(path, {}, seconds=0.0, resume=True))
+        backbone.save(tmp_path / name)
+        return (tmp_path / name).read_bytes()
+
+    whole = attempt("whole.safetensors", np.inf)
+    path.unlink()
+    for limit in (3, 4, 6):  # in a step, in the statistics after the epoch, in the next epoch
+        with pytest.raises(KilledError):
+            attempt("killed.safetensors", limit)
+    assert attempt("resumed.safetensors", np.inf) == whole
+
+
+def train_in_a_process(number: int, count: int, folder: Path) -> None:
+    """Train for an epoch in a process among several, and write the statistics of its backbone."""
+    torch.set_num_threads(1)
+    rendezvous = f"file://{folder / 'rendezvous'}"
+    torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=number, world_size=count)
+    stream = random_stream("resnet18")
+    fit, backbone = make_fit(stream, replace(SCRATCH, epochs=1, batch_size=4))
+    fit._ranks = Ranks(number, count)
+    clips = make_clips(stream)
+    fit.run(clips, clips, no_checkpoint(folder))
+    torch.save(dict(backbone._model.named_buffers()), folder / f"{number}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="starts processes with spawn")
+def test_all_processes_have_the_same_statistics(tmp_path: Path) -> None:
+    spawn(train_in_a_process, args=(2, tmp_path), nprocs=2)  # type: ignore[no-untyped-call]
+    first, second = (torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in range(2))
+    assert len(first) == 60
+    for name in first:
+        torch.testing.assert_close(first[name], second[name])

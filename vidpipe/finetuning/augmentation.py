@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vidpipe.config import FinetuneConfig
 from vidpipe.errors import UsageError, first_few
-from vidpipe.finetuning.frames import centre_offset
+from vidpipe.finetuning.frames import CachedClip, centre_offset
 from vidpipe.records import Preprocessing
 
 __all__ = ["ClipChanges", "may_flip"]
@@ -63,6 +63,10 @@ class ClipChanges:
         """Take the crop that the backbone sees in an extraction: (…, 3, h, w) uint8 -> (…, 3, H, W)"""
         (top, left), (height, width) = self._offset, self._size
         return pictures[..., top : top + height, left : left + width]
+
+    def centre_rows(self, clip: CachedClip) -> Tensor:
+        """Take the frames that an extraction sees of a clip: (T, 3, H, W), or (T, W, 3, H, W) of windows, uint8"""
+        return self.centre(clip.pictures)[torch.from_numpy(clip.row_pictures)]
 
     def draw(self, pictures: Tensor, seed: int) -> Tensor:
         """Change a clip at random.

@@ -16,8 +16,6 @@ from vidpipe.finetuning.lora import add_lora, merge_lora
 
 __all__ = ["TunedBackbone"]
 
-MIN_MOMENTUM = 0.1
-"""Of statistics that begin anew: those of EfficientNet-Lite, 0.01, would lag behind a short training."""
 PART = 32
 """Frames at a time where no gradients are needed."""
 CHECKPOINTED = 8
@@ -95,7 +93,7 @@ class TunedBackbone:
 
     @torch.no_grad()
     def adapt_norms(self, batches: Iterable[Tensor]) -> bool:
-        """Give the batch normalisation that is learned the statistics of frames, in place of those it begins with.
+        """Give the batch normalisation that is learned the statistics of frames, in place of those that it has.
 
         Args:
             batches: (n, 3, H, W) or (n, W, 3, H, W) uint8, at the backbone's input size.
@@ -103,7 +101,6 @@ class TunedBackbone:
         Returns:
             Whether there is such a layer.
         """
-        momenta = [norm.momentum for norm in self._norms]
         for norm in self._norms:
             norm.reset_running_stats()
             norm.momentum = None  # the plain mean over the batches
@@ -111,8 +108,6 @@ class TunedBackbone:
         for frames in batches if self._norms else ():
             self.network(frames)
         self.set_training(False)
-        for norm, momentum in zip(self._norms, momenta, strict=True):
-            norm.momentum = None if momentum is None else max(momentum, MIN_MOMENTUM)
         return bool(self._norms)
 
     def features(self, frames: Tensor) -> Tensor:

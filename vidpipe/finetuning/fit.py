@@ -36,6 +36,8 @@ __all__ = ["CheckpointFile", "Clips", "Fit", "FitProgress", "learning_rates", "n
 MAX_GRADIENT = 1.0
 EMA_START = 10
 """Steps after which the decay of the moving average is about half of its own: the first weights count for little."""
+STATISTICS_FRAMES = 512
+"""From how many frames statistics of batch normalisation are computed."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,25 @@ class Clips:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def statistics_batches(self, changes: ClipChanges, config: FinetuneConfig) -> Iterator[Tensor]:
+        """Draw videos for statistics of batch normalisation: always the same ones.
+
+        Args:
+            changes: takes the crop that an extraction sees.
+            config: `batch_size` and `seed`.
+
+        Yields:
+            The frames of a batch of videos, as `TunedBackbone.adapt_norms` takes them.
+        """
+        order = np.random.default_rng((config.seed, 0)).permutation(len(self))  # epochs count from 1
+        num_frames = 0
+        for batch in np.array_split(order, max(1, len(order) // config.batch_size)):  # none is of one video
+            frames = torch.cat([changes.centre_rows(self.open(number)) for number in batch.tolist()])
+            yield frames
+            num_frames += len(frames)
+            if num_frames >= STATISTICS_FRAMES:
+                return
 
 
 @dataclass
@@ -217,7 +238,7 @@ class Fit:
                     if self._ranks.is_first and checkpoint.is_due:
                         progress.seconds, started = progress.seconds + time.monotonic() - started, time.monotonic()
                         checkpoint.write(progress, self._state(average, best))
-                self._finish_epoch(progress, len(training), validation, average, best)
+                self._finish_epoch(progress, training, validation, average, best)
                 progress.seconds += time.monotonic() - started
                 on_epoch(progress.history[-1])
             if self._ranks.is_first:
@@ -237,8 +258,7 @@ class Fit:
         self.fusion.eval()
         rows = []
         for number in range(len(clips)):
-            clip = clips.open(number)
-            features = self._backbone.extract(self._changes.centre(clip.pictures)[torch.from_numpy(clip.row_pictures)])
+            features = self._backbone.extract(self._changes.centre_rows(clips.open(number)))
             padded = {self._stream: (features[None].to(self._backbone.device), torch.tensor([len(features)]))}
             rows.append(self.fusion(padded).cpu())
         return torch.cat(rows)
@@ -382,23 +402,28 @@ class Fit:
     def _finish_epoch(
         self,
         progress: FitProgress,
-        num_videos: int,
+        training: Clips,
         validation: Clips,
         average: Mapping[str, Tensor],
         best: Mapping[str, Tensor],
     ) -> None:
-        """Validate the average, and keep it where it is the best so far."""
-        weights = _copies(self._tensors)
+        """Validate the average, and keep it where it is the best so far.
+
+        The average of statistics of batch normalisation is not the statistics of the averaged weights, so these are
+        computed anew (Wu and Johnson 2021).
+        """
+        weights, num_videos = _copies(self._tensors), len(training)
         _assign(self._tensors, average)
+        self._backbone.adapt_norms(training.statistics_batches(self._changes, self._config))
         found = self.validate(validation) if self._ranks.is_first else (0.0, 0.0)
         loss, top1 = self._ranks.add_numbers(*found)
-        _assign(self._tensors, weights)
         progress.history.append(
             Epoch(progress.epoch, progress.loss / num_videos, progress.num_correct / num_videos, loss, top1)
         )
         if loss < progress.best_loss:
             progress.best_loss, progress.best_epoch = loss, progress.epoch
-            _assign(best, average)
+            _assign(best, self._tensors)
+        _assign(self._tensors, weights)
         progress.epoch, progress.step, progress.loss, progress.num_correct = progress.epoch + 1, 0, 0.0, 0.0
 
     def _has_stopped(self, progress: FitProgress) -> bool:

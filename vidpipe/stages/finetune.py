@@ -340,9 +340,9 @@ class _Job:
         with store.lock(), store.writer(max_videos=256, max_seconds=60.0) as writer:
             for file in lacking:
                 clip = self.cache.open(file)
-                frames = self.changes.centre(clip.pictures)[torch.from_numpy(clip.row_pictures)]
-                features = self.backbone.extract(frames).numpy().astype(np.dtype(store.key.dtype))
-                writer.add(FeatureSequence(file.id, features, clip.rows, clip.info))
+                features = self.backbone.extract(self.changes.centre_rows(clip)).numpy()
+                stored = features.astype(np.dtype(store.key.dtype))
+                writer.add(FeatureSequence(file.id, stored, clip.rows, clip.info))
 
     # The two sides
 
@@ -370,20 +370,14 @@ class _Job:
 
         Features of random weights may be a thousand times as large as those that the network gives once it normalises.
         """
-        if self.key.weights != "random" or not self.backbone.adapt_norms(self._centre_frames(split.train)):
+        batches = self._clips(split.train).statistics_batches(self.changes, self.config)
+        if self.key.weights != "random" or not self.backbone.adapt_norms(batches):
             return None
         key = replace(self.key, weights="random, adapted")
         store = self._extract(key, self.folder.path / "features-adapted")
         with use_threads(1):
             subsets = read_subsets({self.stream: store}, split)
             return fit_classifier(self.members, subsets, self._train_config).fusion
-
-    def _centre_frames(self, videos: Sequence[LabeledVideo]) -> Iterator[torch.Tensor]:
-        """The frames that an extraction sees of a batch of videos, for each batch."""
-        clips = self._clips(videos)
-        for start in range(0, len(clips), self.config.batch_size):
-            opened = [clips.open(number) for number in range(start, min(start + self.config.batch_size, len(clips)))]
-            yield torch.cat([self.changes.centre(one.pictures)[torch.from_numpy(one.row_pictures)] for one in opened])
 
     def _tuned_side(self, fit: Fit, split: Split) -> _Side:
         path = self.folder.path / FINE_TUNED
