@@ -77,7 +77,7 @@ def find_set(name: str, scratch: Path, num_groups: int) -> Path:
         return labelled_sets(scratch)[name]
     videos = scratch / "figures"
     videos.mkdir(parents=True, exist_ok=True)
-    return write_poses(videos, num_groups=num_groups, seed=0)
+    return write_poses(videos, {"train": num_groups}, seed=0)
 
 
 def take_share(split: Split, share: float) -> Split:
@@ -166,7 +166,7 @@ if __name__ == "__main__":
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--first", type=int, help="test only this number of folds")
     parser.add_argument("--shares", default="1", help="of the groups to learn from, such as 0.25,0.5,1")
-    parser.add_argument("--groups", type=int, default=200, help="figures to draw")
+    parser.add_argument("--groups", type=int, default=100, help="figures to draw")
     parser.add_argument("--num-frames", type=int, default=16)
     parser.add_argument("--input-size", type=int)
     parser.add_argument("--head", default=DEFAULT_HEAD)

@@ -9,6 +9,7 @@ figures and scenes of the test clips are new to the network.
 import argparse
 import csv
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,11 +54,11 @@ POSES = {
 """By action, from when to when in its course, as shares."""
 
 
-def write_poses(folder: Path, *, seed: int) -> Path:
-    """Draw a clip of one frame of each pose for each figure, and return the labels file."""
+def write_poses(folder: Path, num_figures: Mapping[str, int] = NUM_FIGURES, *, seed: int) -> Path:
+    """Draw a clip of one frame of each pose for each figure of each subset, and return the labels file."""
     rng = np.random.default_rng(seed)
     rows = []
-    subsets = [subset for subset, number in NUM_FIGURES.items() for _ in range(number)]
+    subsets = [subset for subset, number in num_figures.items() for _ in range(number)]
     for group, subset in zip(demo_groups(len(subsets), seed), subsets, strict=True):
         for action, (start, stop) in POSES.items():
             name = f"{action}_{group.name}.mp4"
