@@ -25,7 +25,8 @@ PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
-TEXT = re.sub("#SBATCH [^`\n]*", "", "\n".join(PAGES.values()))  # Slurm's options are not vidpipe's
+OTHER_PROGRAMS = re.compile(r"(#SBATCH|aws s3 sync) (\\\n|[^`\n])*")
+TEXT = OTHER_PROGRAMS.sub("", "\n".join(PAGES.values()))
 LONG_PAGES = [
     f"docs/{name}.md"
     for name in (
