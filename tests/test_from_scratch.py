@@ -236,7 +236,7 @@ def test_deformable_layers_begin_as_plain_ones_and_learn_with_their_stage(tmp_pa
     stream = random_stream("resnet18", 64)
     config = replace(SCRATCH, unfreeze="layer3", deformable="layer3,layer4", head_lr=1e-3)
     plain = TunedBackbone(stream, replace(config, deformable=None))
-    fit, backbone = make_fit(stream, replace(config, epochs=12, patience=12))
+    fit, backbone = make_fit(stream, replace(config, epochs=6, patience=6))
     layers = [one for one in backbone.network.modules() if isinstance(one, DeformableConv2d)]
     clips = make_clips(stream)
     frames = clips.open(0).pictures
@@ -324,6 +324,7 @@ def test_statistics_are_of_some_hundred_frames_of_videos_drawn_once() -> None:
     assert opened == first
 
 
+@pytest.mark.slow
 def test_a_training_from_random_weights_that_is_killed_gives_the_same_model_to_the_byte(tmp_path: Path) -> None:
     stream, path = random_stream("resnet18"), tmp_path / "c.safetensors"
     clips = make_clips(stream)
