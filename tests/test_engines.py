@@ -81,6 +81,7 @@ def test_half_precision_is_within_a_hundredth_and_never_by_onnx(frames: NDArray[
         engine("onnx", precision="half")
 
 
+@pytest.mark.slow
 def test_an_export_is_made_once_and_kept(cache: Path) -> None:
     engine("onnx")
     path = export_path(LITE0, find_weights(LITE0, "default"), "avg")

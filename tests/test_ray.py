@@ -77,6 +77,7 @@ def assert_equal(store: FeatureStore, other: FeatureStore) -> None:
         assert np.abs(one.features - two.features).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_two_nodes_store_what_the_local_engine_stores(
     cluster: Cluster, videos: Path, local: FeatureStore, tmp_path: Path
 ) -> None:
