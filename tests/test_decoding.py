@@ -127,6 +127,7 @@ def test_a_bad_video_affects_no_other_video(tmp_path: Path) -> None:
     assert len(batches) == 2
 
 
+@pytest.mark.slow
 def test_a_decode_that_hangs_is_killed_and_the_others_continue(tmp_path: Path) -> None:
     slow = VideoFile("slow.mkv", slow_video(tmp_path))
     quick = VideoFile("quick.mp4", write_video(tmp_path / "quick.mp4", 3))

@@ -204,6 +204,7 @@ def test_lora_leaves_the_weights_as_they_were_until_they_are_saved() -> None:
     assert all(torch.equal(one, its) for one, its in zip(frozen, before, strict=True))
 
 
+@pytest.mark.slow
 def test_extract_reads_weights_that_lora_has_learned(videos: Path, tmp_path: Path) -> None:
     stream = Stream.of(ExtractConfig(backbone="torchvision/swin_t", input_size=32, num_frames=2, weights="random"))
     backbone = TunedBackbone(stream, replace(STILL, lora=2))

@@ -231,6 +231,7 @@ def test_a_run_with_random_weights_is_warned_of_frozen_stages(drawn: Path, rando
 # Deformable convolution
 
 
+@pytest.mark.slow
 def test_deformable_layers_begin_as_plain_ones_and_learn_with_their_stage(tmp_path: Path) -> None:
     """The first stages keep the statistics of random weights, so the features are large: the steps are small."""
     stream = random_stream("resnet18", 64)
