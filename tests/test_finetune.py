@@ -21,7 +21,7 @@ from torch.multiprocessing.spawn import spawn
 import vidpipe
 from tests.commands import run
 from tests.media import write_video
-from tests.tuning import STILL, make_clips, make_fit, make_fusion, no_checkpoint, tiny_stream
+from tests.tuning import STILL, KilledError, killed_after, make_clips, make_fit, make_fusion, no_checkpoint, tiny_stream
 from vidpipe.backbones.image import load_backbone
 from vidpipe.backbones.stages import choose_stages, find_backbone_stages
 from vidpipe.backbones.stream import Stream
@@ -33,7 +33,7 @@ from vidpipe.features.store import FeatureStore
 from vidpipe.finetuning.augmentation import ClipChanges, may_flip
 from vidpipe.finetuning.backbone import TunedBackbone
 from vidpipe.finetuning.fit import CheckpointFile, Clips, Fit, learning_rates
-from vidpipe.finetuning.frames import CachedClip, FrameCache, centre_offset, roomy, segment_starts
+from vidpipe.finetuning.frames import FrameCache, centre_offset, roomy, segment_starts
 from vidpipe.finetuning.ranks import Ranks
 from vidpipe.records import Preprocessing
 from vidpipe.runs.fine_tuning import compare_top1
@@ -296,23 +296,6 @@ def test_batch_norm_learns_its_statistics_where_asked(tmp_path: Path) -> None:
 
 def test_earlier_stages_learn_more_slowly() -> None:
     assert learning_rates(FinetuneConfig(lr=0.1, lr_decay=0.5), 3) == pytest.approx([0.1, 0.05, 0.025])
-
-
-class KilledError(Exception):
-    """Ends a training at a random moment."""
-
-
-def killed_after(clips: Clips, num_opened: int) -> Clips:
-    """The same clips; one of them cannot be opened any more after a number of times."""
-    left = [num_opened]
-
-    def opened(number: int) -> CachedClip:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KilledError
-        return clips.open(number)
-
-    return replace(clips, open=opened)
 
 
 @pytest.mark.parametrize("name", ["lenet5", "mobilenet_v3_small"])

@@ -424,7 +424,7 @@ def test_actors_that_end_again_and_again_end_the_extraction(videos: Path, tmp_pa
 
 @pytest.mark.slow
 def test_ctrl_c_seals_what_the_actors_have(cluster: Cluster, tmp_path: Path) -> None:
-    num_videos = 400  # so many that the extraction goes on for seconds after its first shard
+    num_videos = 400  # the extraction continues for seconds after its first shard
     first = write_video(tmp_path / "v" / "000.mp4", 150, width=320, height=240)
     for number in range(1, num_videos):
         shutil.copyfile(first, first.with_stem(f"{number:03}"))

@@ -244,3 +244,16 @@ def test_a_slow_copy_does_not_end_an_extraction(
     assert summary.num_stored == NUM_VIDEOS
     with pytest.raises(UsageError, match="no such file or folder"):
         find_videos(["memory://bucket/others"])
+
+
+@pytest.mark.parametrize(
+    "command", [("train", "store"), ("finetune", "run", "videos"), ("store", "merge", "store"), ("predict", "run", "v")]
+)
+def test_a_url_is_no_place_to_write_to(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = run(*command, "-o", "s3://bucket/new")
+    assert refused.exit_code == 2
+    assert "s3://bucket/new: the output is written to a local path; copy it from there" in refused.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -79,3 +79,20 @@ def make_fit(stream: Stream, config: FinetuneConfig, head: str = "mean", **setti
 
 def no_checkpoint(folder: Path) -> CheckpointFile:
     return CheckpointFile(folder / "checkpoint.safetensors", {}, seconds=1e9, resume=False)
+
+
+class KilledError(Exception):
+    """Ends a training at a random moment."""
+
+
+def killed_after(clips: Clips, num_opened: int) -> Clips:
+    """The same clips; one of them cannot be opened any more after a number of times."""
+    left = [num_opened]
+
+    def opened(number: int) -> CachedClip:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KilledError
+        return clips.open(number)
+
+    return replace(clips, open=opened)

@@ -8,6 +8,7 @@ import click
 
 from vidpipe.cli.explain_backbone import backbone
 from vidpipe.cli.options import (
+    OUTPUT_PATH,
     SOME_VIDEOS_FAILED,
     LocalPath,
     exclude_option,
@@ -30,9 +31,7 @@ logger = logging.getLogger(__name__)
 @vidpipe_command(name="run", short_help="Show which frames and places spoke for a label.")
 @click.argument("run", type=LocalPath())
 @inputs_argument
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the explanations, one a video."
-)
+@click.option("-o", "--output", required=True, type=OUTPUT_PATH, help="Folder for the explanations, one a video.")
 @click.option("--label", metavar="LABEL", help="Label to explain.  [default: the predicted one]")
 @click.option("--against", metavar="LABEL", help="Label to compare it with.  [default: the mean of all]")
 @format_option("table", "json")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from vidpipe.cli.options import LocalPath, printable, setting_options, vidpipe_command
+from vidpipe.cli.options import OUTPUT_PATH, LocalPath, printable, setting_options, vidpipe_command
 from vidpipe.config import ExtractConfig, make_config
 from vidpipe.errors import count_of
 
@@ -15,9 +15,7 @@ __all__ = ["backbone"]
 @vidpipe_command(name="backbone", short_help="Show what the layers of a backbone see of a picture.")
 @click.argument("name")
 @click.argument("input_", metavar="INPUT", type=LocalPath())
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the page and the pictures."
-)
+@click.option("-o", "--output", required=True, type=OUTPUT_PATH, help="Folder for the page and the pictures.")
 @click.option("--at", type=float, metavar="SECONDS", help="Frame of a video to show.  [default: the middle]")
 @click.option("--stage", multiple=True, metavar="NAME", help="Module of the network to show. Repeatable.")
 @click.option(

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import LocalPath, exclude_option, prefix_option, printable, setting_options, vidpipe_command
+from vidpipe.cli.options import (
+    OUTPUT_PATH,
+    LocalPath,
+    exclude_option,
+    prefix_option,
+    printable,
+    setting_options,
+    vidpipe_command,
+)
 from vidpipe.config import FINETUNE_SETTINGS, ExtractConfig, FinetuneConfig
 from vidpipe.errors import count_of
 
@@ -21,7 +29,7 @@ logger = logging.getLogger(__name__)
 @vidpipe_command(name="finetune", short_help="Fine-tune the backbone of a run.")
 @click.argument("run", type=LocalPath())
 @click.argument("inputs", metavar="INPUT…", nargs=-1, required=True, type=LocalPath())
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the new run.")
+@click.option("-o", "--output", required=True, type=OUTPUT_PATH, help="Folder of the new run.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the folder when the new one is complete.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted fine-tuning (RUN2.training/).")
 @prefix_option

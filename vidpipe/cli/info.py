@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import format_option, json_line, printable, vidpipe_command
+from vidpipe.cli.options import LocalPath, format_option, json_line, printable, vidpipe_command
 from vidpipe.errors import InputError, UsageError, VideoError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ __all__ = ["command"]
 
 
 @vidpipe_command(name="info", short_help="Show what a store, a run or a video holds.")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=LocalPath())
 @format_option("table", "json")
 def command(path: Path, format_: str) -> None:
     """Show what a store, a run or a video holds.

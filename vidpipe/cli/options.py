@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vidpipe.video.files import Skipped
 
 __all__ = [
+    "OUTPUT_PATH",
     "SOME_VIDEOS_FAILED",
     "LocalPath",
     "evaluation_lines",
@@ -173,6 +174,10 @@ class LocalPath(click.Path):
         if isinstance(value, str) and is_url(value):
             raise click.UsageError(printable(f"{value}: {self._on_url}"), ctx)
         return super().convert(value, param, ctx)
+
+
+OUTPUT_PATH = LocalPath("the output is written to a local path; copy it from there")
+"""The type of options that name what a command writes."""
 
 
 class _InputPath(LocalPath):

@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from vidpipe.cli.options import (
+    OUTPUT_PATH,
     SOME_VIDEOS_FAILED,
     LocalPath,
     exclude_option,
@@ -53,9 +54,7 @@ FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 @vidpipe_command(name="predict", short_help="Label videos with a trained run.")
 @click.argument("run", type=LocalPath())
 @inputs_or_urls_argument
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write to this .csv or .json file; FILE.partial until done."
-)
+@click.option("-o", "--output", type=OUTPUT_PATH, help="Write to this .csv or .json file; FILE.partial until done.")
 @prefix_option
 @exclude_option
 @setting_options(PredictConfig)

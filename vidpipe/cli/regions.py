@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vidpipe.cli.options import (
+    OUTPUT_PATH,
     SOME_VIDEOS_FAILED,
     LocalPath,
     find_inputs,
@@ -42,9 +43,7 @@ detector_option = click.option(
 
 @vidpipe_command(name="train", short_help="Train a detector on your own annotations.")
 @click.argument("videos", metavar="FOLDER", type=LocalPath())
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="File of the detector, .safetensors."
-)
+@click.option("-o", "--output", required=True, type=OUTPUT_PATH, help="File of the detector, .safetensors.")
 @detector_option
 @click.option(
     "--annotations",
@@ -107,7 +106,7 @@ def _show_step(show: "ShowText", step: "Step") -> None:
 
 @vidpipe_command(name="detect", short_help="Find people and objects in videos, as COCO JSON.")
 @inputs_argument
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="COCO JSON to write.")
+@click.option("-o", "--output", required=True, type=OUTPUT_PATH, help="COCO JSON to write.")
 @detector_option
 @click.option(
     "--detector-weights", metavar="FILE", default="default", show_default=True, help="Its weights, as for extract."

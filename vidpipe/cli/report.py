@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vidpipe.cli.options import SOME_VIDEOS_FAILED, printable, vidpipe_command
+from vidpipe.cli.options import OUTPUT_PATH, SOME_VIDEOS_FAILED, LocalPath, printable, vidpipe_command
 from vidpipe.cli.outputs import check_replaceable, is_own_page
 from vidpipe.cli.tables import show_table
 from vidpipe.errors import UsageError, count_of
@@ -22,18 +22,18 @@ COLUMNS = (
 
 
 @vidpipe_command(name="report", short_help="Report a run, or compare several, as one HTML page.")
-@click.argument("runs", metavar="RUN…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUN…", nargs=-1, required=True, type=LocalPath())
 @click.option("--compare", is_flag=True, help="Compare two runs or more.")
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OUTPUT_PATH,
     help="Page to write.  [default: RUN/report.html; with --compare, comparison.html]",
 )
 @click.option(
     "--videos",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=OUTPUT_PATH,
     help="The INPUT of extract, such as a folder: adds frames of the most confident mistakes, and the most and least "
     "typical videos of each class. May be repeated.",
 )

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import LocalPath, format_option, json_line, printable, setting_options, vidpipe_command
+from vidpipe.cli.options import (
+    OUTPUT_PATH,
+    LocalPath,
+    format_option,
+    json_line,
+    printable,
+    setting_options,
+    vidpipe_command,
+)
 from vidpipe.cli.progress import count_progress
 from vidpipe.cli.tables import show_table
 from vidpipe.config import ClustersConfig, LabelsConfig
@@ -24,9 +32,7 @@ _NUM_TYPICAL, _NUM_ODD = 5, 3
 
 @vidpipe_command(name="clusters", short_help="Find clusters of videos that look alike.")
 @click.argument("stores", metavar="STORE…", nargs=-1, required=True, type=LocalPath())
-@click.option(
-    "-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Folder for the page and the CSV."
-)
+@click.option("-o", "--output", "folder", required=True, type=OUTPUT_PATH, help="Folder for the page and the CSV.")
 @click.option("--overwrite", is_flag=True, help="Replace the clusters in the folder.")
 @click.option("--embedding", metavar="EMB", type=LocalPath(), help="Embedding of `search train` to use.")
 @format_option("table", "json")

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import LocalPath, format_option, json_line, printable, setting_options, vidpipe_command
+from vidpipe.cli.options import (
+    OUTPUT_PATH,
+    LocalPath,
+    format_option,
+    json_line,
+    printable,
+    setting_options,
+    vidpipe_command,
+)
 from vidpipe.cli.outputs import check_replaceable, is_own_page
 from vidpipe.cli.progress import count_progress
 from vidpipe.cli.tables import show_table
@@ -44,7 +52,7 @@ CSV_COLUMNS = (
     type=LocalPath(),
     help="Compare each video with those nearest by this embedding of `search train`.",
 )
-@click.option("--page", type=click.Path(path_type=Path), help="Also write an HTML page with frames of the videos.")
+@click.option("--page", type=OUTPUT_PATH, help="Also write an HTML page with frames of the videos.")
 @format_option("table", "json", "csv")
 @setting_options(ExtractConfig, only=DUPLICATES_SETTINGS)
 def duplicates(

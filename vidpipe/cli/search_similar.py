@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vidpipe.cli.options import (
+    OUTPUT_PATH,
     SOME_VIDEOS_FAILED,
     LocalPath,
     format_option,
@@ -36,7 +37,7 @@ PERSON = "person"
 @click.option("-k", "--number", type=click.IntRange(min=1), default=10, show_default=True, help="Videos to find.")
 @click.option("--stream", metavar="NAME", help="Stream to use of a folder of stores.  [default: the first]")
 @click.option("--embedding", metavar="EMB", type=LocalPath(), help="Rank by this embedding of `search train`.")
-@click.option("--page", type=click.Path(path_type=Path), help="Also write an HTML page with frames of the videos.")
+@click.option("--page", type=OUTPUT_PATH, help="Also write an HTML page with frames of the videos.")
 @format_option("table", "json")
 @setting_options(ExtractConfig, only=SEARCH_SETTINGS)
 def similar(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import LocalPath, label_options, setting_options, vidpipe_command
+from vidpipe.cli.options import OUTPUT_PATH, LocalPath, label_options, setting_options, vidpipe_command
 from vidpipe.config import EmbeddingConfig
 from vidpipe.errors import count_of
 
@@ -17,7 +17,7 @@ __all__ = ["train"]
 
 @vidpipe_command(name="train", short_help="Learn what makes videos of one label similar.")
 @click.argument("stores", metavar="STORE…", nargs=-1, required=True, type=LocalPath())
-@click.option("-o", "--output", "path", required=True, type=click.Path(path_type=Path), help="Folder of the embedding.")
+@click.option("-o", "--output", "path", required=True, type=OUTPUT_PATH, help="Folder of the embedding.")
 @click.option("--overwrite", is_flag=True, help="Replace the embedding in the folder.")
 @label_options
 @setting_options(EmbeddingConfig)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vidpipe.cli.options import (
+    OUTPUT_PATH,
     LocalPath,
     find_inputs,
     format_option,
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["command", "compact", "export", "merge", "prune", "repair", "verify"]
 
 store_argument = click.argument("store", type=LocalPath())
-output_option = click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="A new folder, or an empty one."
-)
+output_option = click.option("-o", "--output", required=True, type=OUTPUT_PATH, help="A new folder, or an empty one.")
 
 
 @vidpipe_command(name="verify", short_help="Read all of a store and report damage.")

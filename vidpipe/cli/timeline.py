@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from vidpipe.cli.options import (
+    OUTPUT_PATH,
     SOME_VIDEOS_FAILED,
     LocalPath,
     format_option,
@@ -190,10 +191,10 @@ videos_option = click.option(
 
 @vidpipe_command(name="page", short_help="Look at segments beside their videos, and correct them.")
 @click.argument("predicted", type=LocalPath())
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Page to write.")
+@click.option("-o", "--output", required=True, type=OUTPUT_PATH, help="Page to write.")
 @videos_option
 @click.option("--truth", type=LocalPath(), help="Correct segments, shown above the predicted ones.")
-@click.option("--png", type=click.Path(path_type=Path), help="Also draw the segments as a picture, a row a video.")
+@click.option("--png", type=OUTPUT_PATH, help="Also draw the segments as a picture, a row a video.")
 def page(predicted: Path, output: Path, videos: tuple[Path, ...], truth: Path | None, png: Path | None) -> None:
     """Write an HTML page that plays the videos beside their segments and corrects them.
 
@@ -238,7 +239,7 @@ def _counts(timelines: "Sequence[Timeline]") -> str:
 
 @vidpipe_command(name="annotate", short_help="Write copies of videos with their segments burnt in.")
 @click.argument("predicted", type=LocalPath())
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the copies.")
+@click.option("-o", "--output", required=True, type=OUTPUT_PATH, help="Folder for the copies.")
 @videos_option
 @click.option("--overwrite", is_flag=True, help="Replace copies that exist.")
 def annotate(predicted: Path, output: Path, videos: tuple[Path, ...], overwrite: bool) -> None:

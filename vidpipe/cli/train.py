@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vidpipe.cli.options import LocalPath, evaluation_lines, label_options, printable, setting_options, vidpipe_command
+from vidpipe.cli.options import (
+    OUTPUT_PATH,
+    LocalPath,
+    evaluation_lines,
+    label_options,
+    printable,
+    setting_options,
+    vidpipe_command,
+)
 from vidpipe.config import TrainConfig
 from vidpipe.errors import count_of
 from vidpipe.heads.members import BASELINE, headline_names
@@ -23,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @vidpipe_command(name="train", short_help="Train a classifier on stored features.")
 @click.argument("stores", metavar="STORE…", nargs=-1, required=True, type=LocalPath())
-@click.option("-o", "--output", "run", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("-o", "--output", "run", required=True, type=OUTPUT_PATH, help="Folder of the run.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the folder when the new one is complete.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted training (RUN.training/) with the same settings.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events too (pip install 'vidpipe[tensorboard]').")
